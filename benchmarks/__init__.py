@@ -1,0 +1,1 @@
+"""Measuring predictors: accuracy beside the floor, latency, memory, size."""

@@ -1,0 +1,1 @@
+"""One file a target; each knows one runtime. The registry is `exporters.registry`."""

@@ -1,0 +1,92 @@
+"""The one set of metrics that every stage reports."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(7))
+"""Where a threshold is looked for: 0.30, 0.35 … 0.60."""
+
+
+def calculate_metrics_with_threshold_exploration(
+    y_true: np.ndarray,
+    y_pred: np.ndarray,
+    threshold: float | None = None,
+    label_names: Sequence[str] | None = None,
+) -> dict[str, float]:
+    """Metrics of probabilities against labels.
+
+    y_true: int (rows,), index of the label.
+    y_pred: float (rows,), probability of label 1; or (rows, labels), rows summing to 1.
+    threshold: where two labels are cut. None explores THRESHOLDS and takes the one with the best
+      macro-F1 (the nearest to 0.5 of several): do that on validation rows, and give the stored
+      threshold for every other row.
+    label_names: adds `f1_{name}` for each label.
+
+    Two labels: accuracy, macro_f1, f1, f1_negative, precision, recall, precision_negative,
+    recall_negative, roc_auc, best_threshold and macro_f1_th_0.3 … macro_f1_th_0.6. More labels:
+    accuracy, macro_f1, precision and recall (macro), roc_auc (one against the rest, macro) and the
+    label with the highest probability wins. roc_auc is NaN where a label has no row.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    y_true = np.asarray(y_true)
+    probabilities = _as_columns(np.asarray(y_pred, dtype=np.float64))  # (rows, labels)
+    labels = probabilities.shape[1]
+    explored: dict[str, float] = {}
+    if labels == 2:
+        explored = {f"macro_f1_th_{t:g}": macro_f1(y_true, apply_threshold(probabilities, t), 2) for t in THRESHOLDS}
+        if threshold is None:
+            threshold = max(THRESHOLDS, key=lambda t: (explored[f"macro_f1_th_{t:g}"], -abs(t - 0.5)))
+    predicted = apply_threshold(probabilities, threshold)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        y_true, predicted, labels=range(labels), average=None, zero_division=0
+    )
+    metrics = {"accuracy": float((predicted == y_true).mean()), "macro_f1": float(f1.mean())}
+    if labels == 2:
+        metrics |= {"f1": f1[1], "f1_negative": f1[0], "precision": precision[1], "recall": recall[1]}
+        metrics |= {"precision_negative": precision[0], "recall_negative": recall[0]}
+    else:
+        metrics |= {"precision": precision.mean(), "recall": recall.mean()}
+    metrics["roc_auc"] = _roc_auc(y_true, probabilities)
+    if threshold is not None and labels == 2:
+        metrics |= {"best_threshold": threshold} | explored
+    for i, name in enumerate(label_names or ()):
+        metrics |= {f"f1_{name}": f1[i], f"precision_{name}": precision[i], f"recall_{name}": recall[i]}
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def apply_threshold(probabilities: np.ndarray, threshold: float | None) -> np.ndarray:
+    """The label of each row of `probabilities` (rows, labels): label 1 from `threshold` on, or the highest."""
+    if probabilities.shape[1] == 2 and threshold is not None:
+        return (probabilities[:, 1] >= threshold).astype(np.int64)
+    return probabilities.argmax(axis=1)
+
+
+def macro_f1(y_true: np.ndarray, predicted: np.ndarray, labels: int) -> float:
+    """Mean of the F1 of each label; 0 for a label that is neither there nor predicted."""
+    counts = np.bincount(y_true * labels + predicted, minlength=labels * labels).reshape(labels, labels)
+    both = np.diag(counts).astype(float)
+    total = counts.sum(axis=0) + counts.sum(axis=1)
+    return float(np.divide(2 * both, total, out=np.zeros(labels), where=total > 0).mean())
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (rows, labels) of logits (rows, labels)."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def _as_columns(probabilities: np.ndarray) -> np.ndarray:
+    return np.stack([1 - probabilities, probabilities], axis=1) if probabilities.ndim == 1 else probabilities
+
+
+def _roc_auc(y_true: np.ndarray, probabilities: np.ndarray) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    labels = probabilities.shape[1]
+    if len(np.unique(y_true)) < labels:
+        return float("nan")
+    if labels == 2:
+        return float(roc_auc_score(y_true, probabilities[:, 1]))
+    return float(roc_auc_score(y_true, probabilities, multi_class="ovr", average="macro", labels=range(labels)))

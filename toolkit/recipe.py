@@ -1,0 +1,283 @@
+"""Every setting of a run: frozen dataclasses that are one TOML file, the command-line options and the
+MLflow parameters at once. The string under a field is its help text everywhere.
+
+Imported by the command line at start-up, so nothing heavy may be imported here.
+"""
+
+import ast
+import dataclasses
+import hashlib
+import inspect
+import json
+import re
+import tomllib
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from toolkit.errors import InputError
+
+Pipeline = Literal["baseline", "baseline_kd", "baseline_quant", "baseline_kd_quant"]
+
+DESCRIPTIONS: dict[str, str] = {
+    "baseline": "k-fold fine-tuning",
+    "baseline_kd": "k-fold fine-tuning, then distillation into a student",
+    "baseline_quant": "k-fold fine-tuning, then export and quantization",
+    "baseline_kd_quant": "k-fold fine-tuning, distillation into a student, then export and quantization",
+}
+
+
+def _require(holds: bool, option: str, mend: str) -> None:
+    if not holds:
+        raise InputError(f"{option}: {mend}")
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """Which labelled texts, and how they are split."""
+
+    data: str = "demo"
+    """CSV, TSV, JSON Lines or Parquet file with labelled texts; `demo` is the embedded synthetic corpus."""
+    text_column: str | None = None
+    """Column of the texts (default: found by name)."""
+    label_column: str | None = None
+    """Column of the labels (default: found by name)."""
+    label_names: tuple[str, ...] = ()
+    """Names of the labels in order, separated by commas; with two labels the second is the positive one."""
+    stratification: Literal["label", "none"] = "label"
+    """What the test split, the validation split and the folds are balanced by."""
+    stratify_by: str | None = None
+    """A further column to balance them by."""
+    slice: tuple[str, ...] = ()
+    """Report these test rows apart too: a column, or a range of rows such as 0:12000. May be repeated."""
+    folds: int = 5
+    """Folds of the training rows."""
+    seed: int = 42
+    """Seed of the split and of training."""
+    data_fraction: float = 1.0
+    """Share of the training rows to use; validation and test rows stay whole."""
+
+    def __post_init__(self) -> None:
+        _require(self.folds >= 2, "--folds", f"{self.folds} is too few; give 2 or more")
+        _require(0 < self.data_fraction <= 1, "--data-fraction", f"{self.data_fraction} is outside (0, 1]")
+        _require(
+            len(set(self.label_names)) == len(self.label_names), "--label-names", "a name stands twice; give each once"
+        )
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The classifier that is fine-tuned on each fold."""
+
+    model: str = "sagorsarker/bangla-bert-base"
+    """Encoder: a Hugging Face hub id, a folder, or shape:LxH (layers x width, from scratch)."""
+    pooling: Literal["cls", "mean", "max"] = "cls"
+    """How token vectors become one text vector."""
+    max_length: int = 128
+    """Longest text in tokens; longer ones are cut."""
+    dropout: float = 0.1
+    """Dropout in the encoder and before the head."""
+    freeze_base: bool = False
+    """Train the head alone."""
+
+    def __post_init__(self) -> None:
+        _require(4 <= self.max_length <= 8192, "--max-length", f"{self.max_length} is outside 4 to 8192")
+        _require(0 <= self.dropout < 1, "--dropout", f"{self.dropout} is outside [0, 1)")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a classifier is fine-tuned."""
+
+    batch_size: int = 32
+    """Texts in a training step."""
+    learning_rate: float = 2e-5
+    """Highest learning rate."""
+    epochs: int = 15
+    """Passes over the training rows at most."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay (AdamW)."""
+    warmup_ratio: float = 0.1
+    """Share of the steps in which the learning rate rises."""
+    scheduler: Literal["linear", "cosine"] = "linear"
+    """How the learning rate falls after that."""
+    gradient_clip_norm: float = 1.0
+    """Largest norm of the gradient."""
+    early_stopping_patience: int = 5
+    """Epochs without a better validation macro-F1 after which training stops."""
+    loss: Literal["bce", "focal"] = "bce"
+    """bce: cross-entropy (binary for two labels); focal: Lin et al. 2017, gamma 2."""
+    class_weights: bool = False
+    """Weigh each label by the inverse of its share."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "--batch-size", f"{self.batch_size} is too small; give 1 or more")
+        _require(0 < self.learning_rate < 1, "--learning-rate", f"{self.learning_rate} is outside (0, 1)")
+        _require(self.epochs >= 1, "--epochs", f"{self.epochs} is too few; give 1 or more")
+        _require(self.weight_decay >= 0, "--weight-decay", f"{self.weight_decay} is negative")
+        _require(0 <= self.warmup_ratio < 1, "--warmup-ratio", f"{self.warmup_ratio} is outside [0, 1)")
+        _require(self.gradient_clip_norm > 0, "--gradient-clip-norm", f"{self.gradient_clip_norm} is not above 0")
+        _require(self.early_stopping_patience >= 1, "--early-stopping-patience", "give 1 or more")
+
+
+@dataclass(frozen=True)
+class DistillationSettings:
+    """How a student learns from a teacher."""
+
+    student: str | None = None
+    """Student: layers:N (of the teacher), shape:LxH (from scratch), a hub id or a folder."""
+    teacher: str | None = None
+    """A run or checkpoint folder to learn from; the baseline is then skipped."""
+    kd_alpha: float = 0.7
+    """Weight of the teacher; the rest goes to the labels."""
+    kd_temperature: float = 4.0
+    """Softens both distributions (Hinton et al. 2015)."""
+    kd_epochs: int | None = None
+    """Epochs of the student (default: --epochs)."""
+    kd_learning_rate: float | None = None
+    """Learning rate of the student (default: --learning-rate)."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.kd_alpha <= 1, "--kd-alpha", f"{self.kd_alpha} is outside [0, 1]")
+        _require(self.kd_temperature > 0, "--kd-temperature", f"{self.kd_temperature} is not above 0")
+        _require(self.kd_epochs is None or self.kd_epochs >= 1, "--kd-epochs", "give 1 or more")
+        rate = self.kd_learning_rate
+        _require(rate is None or 0 < rate < 1, "--kd-learning-rate", f"{rate} is outside (0, 1)")
+        _require(
+            self.teacher is None or self.student is not None, "--teacher", "needs --student, such as --student layers:4"
+        )
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What the last checkpoint of a run becomes."""
+
+    target: Literal["onnx-int8", "onnx-fp32"] = "onnx-int8"
+    """What to make."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What the run is called and where it is tracked."""
+
+    pipeline: Pipeline = "baseline"
+    """Which stages, in this order."""
+    name: str | None = None
+    """Folder under runs/ (default: from the data and the model)."""
+    author: str = "anonymous"
+    """Who runs it; part of the MLflow run's name."""
+    experiment: str = "hbt"
+    """MLflow experiment."""
+
+    def __post_init__(self) -> None:
+        for option, value in (("--name", self.name), ("--author", self.author)):
+            fine = value is None or re.fullmatch(r"[\w.\-]+", value) is not None and value.strip(".") != ""
+            _require(fine, option, f"{value!r} cannot be part of a folder name; use letters, digits, '-', '_' and '.'")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every setting of a run. The fields are the tables of the TOML file."""
+
+    corpus: CorpusSettings = field(default_factory=CorpusSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    distillation: DistillationSettings = field(default_factory=DistillationSettings)
+    export: ExportSettings = field(default_factory=ExportSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+
+    def student_training(self) -> TrainingSettings:
+        """The training settings of the student."""
+        how = self.distillation
+        return dataclasses.replace(
+            self.training,
+            epochs=how.kd_epochs or self.training.epochs,
+            learning_rate=how.kd_learning_rate or self.training.learning_rate,
+        )
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its own name; names are unique over the tables."""
+        return {key: value for table in dataclasses.asdict(self).values() for key, value in table.items()}
+
+    def sha256(self) -> str:
+        """Hash of everything that decides the result: all settings but names of people and folders."""
+        tables = dataclasses.asdict(self) | {"run": {"pipeline": self.run.pipeline}}
+        return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()
+
+
+def recipe_from(file: Path | None, given: dict[str, Any]) -> Recipe:
+    """The recipe of a TOML file (or the defaults) with the `given` settings, by field name, over it.
+
+    Raises: InputError for an unreadable file, an unknown table or key, or a value of the wrong kind.
+    """
+    tables = {} if file is None else _read_toml(file)
+    sections: dict[str, Any] = {}
+    for table, settings in _sections().items():
+        fields = {f.name: f for f in dataclasses.fields(settings)}
+        from_file = tables.pop(table, {})
+        for key in from_file:
+            _require(key in fields, f"{file}: [{table}] {key}", f"no such setting; there are {', '.join(fields)}")
+        values = from_file | {key: value for key, value in given.items() if key in fields}
+        kinds = get_type_hints(settings)
+        sections[table] = settings(
+            **{key: _typed(value, kinds[key], f"[{table}] {key}") for key, value in values.items()}
+        )
+    if tables:
+        raise InputError(f"{file}: no such table [{next(iter(tables))}]; there are {', '.join(_sections())}")
+    return Recipe(**sections)
+
+
+def write_recipe(recipe: Recipe, file: Path) -> None:
+    """Write `recipe` as TOML; what is None is left out, since TOML has no null."""
+    import tomli_w
+
+    tables = dataclasses.asdict(recipe)
+    file.write_text(
+        tomli_w.dumps({t: {k: v for k, v in keys.items() if v is not None} for t, keys in tables.items()}), "utf-8"
+    )
+
+
+@cache
+def field_help(settings: type) -> dict[str, str]:
+    """The string under each field of a settings class."""
+    body = ast.parse(inspect.getsource(settings)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    texts = {}
+    for line, below in zip(body.body, body.body[1:], strict=False):
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and isinstance(below, ast.Expr):
+            texts[line.target.id] = ast.literal_eval(below.value)
+    return texts
+
+
+def _sections() -> dict[str, Any]:
+    return get_type_hints(Recipe)
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"--recipe {file}: no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"--recipe {file}: not readable as TOML: {error}") from None
+
+
+def _typed(value: Any, kind: Any, where: str) -> Any:
+    """`value` as `kind`, with whole numbers accepted where a fraction is asked for."""
+    if get_origin(kind) is UnionType:
+        kinds = [k for k in get_args(kind) if k is not NoneType]
+        return None if value is None else _typed(value, kinds[0], where)
+    if get_origin(kind) is Literal:
+        _require(value in get_args(kind), where, f"{value!r} is not one of {', '.join(get_args(kind))}")
+        return value
+    if get_origin(kind) is tuple:
+        _require(isinstance(value, list | tuple), where, f"{value!r} is not a list")
+        return tuple(_typed(v, str, where) for v in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    _require(type(value) is kind, where, f"{value!r} is not a {kind.__name__}")
+    return value
