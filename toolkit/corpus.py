@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,9 +48,11 @@ class Corpus:
     settings: CorpusSettings
 
     def rows(self, split: str) -> np.ndarray:
-        """Row numbers of "train", "validation" or "test"."""
+        """Row numbers of "train", "validation", "test", or "all" three."""
         if split == "train":
             return np.flatnonzero(self.fold >= 0)
+        if split == "all":
+            return np.flatnonzero(self.fold != LEFT_OUT)
         return np.flatnonzero(self.fold == {"validation": VALIDATION, "test": TEST}[split])
 
     def split_of(self, rows: np.ndarray) -> list[str]:
@@ -93,6 +96,8 @@ def read_source(data: str) -> Table:
 
 def corpus_from_table(table: Table, settings: CorpusSettings) -> Corpus:
     """As `load_corpus`, for a table that is read already."""
+    if len(table) == 0:
+        raise InputError(f"{table.source}: no rows; give a file with a header and labelled texts")
     text_column, label_column = find_columns(table, settings)
     texts = text_values(table, text_column)
     _refuse_empty(table, text_column, texts)
@@ -118,8 +123,8 @@ def corpus_from_table(table: Table, settings: CorpusSettings) -> Corpus:
 def find_columns(table: Table, settings: CorpusSettings) -> tuple[str, str]:
     """Names of the text and the label column, given or found by name."""
     return (
-        _find_column(table, settings.text_column, "--text-column", TEXT_COLUMNS),
-        _find_column(table, settings.label_column, "--label-column", LABEL_COLUMNS),
+        find_column(table, settings.text_column, "--text-column", TEXT_COLUMNS),
+        find_column(table, settings.label_column, "--label-column", LABEL_COLUMNS),
     )
 
 
@@ -138,7 +143,14 @@ def text_values(table: Table, column: str) -> list[str]:
 def duplicate_key(text: str) -> str:
     """What two texts share when they say the same: letters and digits of the normalised text, caseless."""
     plain = normalise(text).casefold()
-    return " ".join(re.findall(r"[\w\u0980-\u09ff]+", plain)) or plain
+    return " ".join("".join(char if _is_said(char) else " " for char in plain).split()) or plain
+
+
+def _is_said(char: str) -> bool:
+    """Letter, digit or the vowel sign of one, which `\\w` lacks; the look of an emoji (variation selector) is none."""
+    if char.isalnum():
+        return True
+    return unicodedata.category(char) in ("Mn", "Mc") and not "\ufe00" <= char <= "\ufe0f"
 
 
 def duplicate_groups(keys: list[str]) -> list[list[int]]:
@@ -175,7 +187,7 @@ def _count(corpus: Corpus, rows: np.ndarray) -> dict[str, int]:
     return {name: int((corpus.labels[rows] == i).sum()) for i, name in enumerate(corpus.label_names)}
 
 
-def _find_column(table: Table, given: str | None, option: str, known: tuple[str, ...]) -> str:
+def find_column(table: Table, given: str | None, option: str, known: tuple[str, ...]) -> str:
     there = ", ".join(table.columns)
     if given is not None:
         if given not in table.columns:

@@ -175,8 +175,10 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         for option, value in (("--name", self.name), ("--author", self.author)):
-            fine = value is None or re.fullmatch(r"[\w.\-]+", value) is not None and value.strip(".") != ""
-            _require(fine, option, f"{value!r} cannot be part of a folder name; use letters, digits, '-', '_' and '.'")
+            fine = value is None or (re.fullmatch(r"[\w\u0980-\u09ff.\-]+", value) and value.strip("."))
+            _require(
+                bool(fine), option, f"{value!r} cannot be part of a folder name; use letters, digits, '-', '_' and '.'"
+            )
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,7 @@ def recipe_from(file: Path | None, given: dict[str, Any]) -> Recipe:
     for table, settings in _sections().items():
         fields = {f.name: f for f in dataclasses.fields(settings)}
         from_file = tables.pop(table, {})
+        _require(isinstance(from_file, dict), f"{file}: {table}", f"is a table; write [{table}] on a line of its own")
         for key in from_file:
             _require(key in fields, f"{file}: [{table}] {key}", f"no such setting; there are {', '.join(fields)}")
         values = from_file | {key: value for key, value in given.items() if key in fields}

@@ -30,7 +30,8 @@ def draw_splits(
     strata: what to balance by; a group takes the stratum of most of its rows.
     fraction: the share of the training rows that is kept; the others are left out.
     given: a fixed place for each row (0 where the row is for training); a split it lacks is drawn.
-      A training row with a duplicate in a given test or validation split is left out, since it would leak.
+      A training row with a duplicate in a given test or validation split is left out, since it would leak;
+      so is a validation row with a duplicate in the test split.
 
     Returns: int array (rows,).
     """
@@ -43,6 +44,8 @@ def draw_splits(
         free = [row for row in rows if places[row] == 0]
         if len(free) < len(rows):
             places[free] = LEFT_OUT
+            if (places[rows] == TEST).any():
+                places[[row for row in rows if places[row] == VALIDATION]] = LEFT_OUT
         else:
             by_stratum[_commonest([strata[row] for row in rows])].append(rows)
     draw_test = not (places == TEST).any()
@@ -55,13 +58,17 @@ def draw_splits(
 def _deal(
     groups: list[list[int]], places: np.ndarray, folds: int, fraction: float, test: bool, validation: bool
 ) -> None:
-    """Deal the groups of one stratum: first the test split, then validation, then the smallest fold each time."""
+    """Deal the groups of one stratum: first the test split, then validation, then fold after fold.
+
+    Folds are runs of the order, not dealt in turn, so that a group that is added moves only those at the borders.
+    """
     rows = sum(map(len, groups))
     wanted_test = TEST_SHARE * rows if test else 0.0
     wanted_validation = VALIDATION_SHARE * rows if validation else 0.0
     wanted_train = fraction * (rows - wanted_test - wanted_validation)
     taken = {TEST: 0.0, VALIDATION: 0.0}
-    sizes = [0] * folds
+    train: list[list[int]] = []
+    kept = 0
     for group in groups:
         half = len(group) / 2  # a group goes where it lands nearest to the wanted size
         if taken[TEST] + half <= wanted_test and wanted_test > 0:
@@ -70,12 +77,13 @@ def _deal(
         elif taken[VALIDATION] + half <= wanted_validation and wanted_validation > 0:
             places[group] = VALIDATION
             taken[VALIDATION] += len(group)
-        elif fraction < 1 and sum(sizes) + half > wanted_train:
+        elif fraction < 1 and kept + half > wanted_train:
             places[group] = LEFT_OUT
         else:
-            smallest = sizes.index(min(sizes))
-            places[group] = smallest
-            sizes[smallest] += len(group)
+            train.append(group)
+            kept += len(group)
+    for i, group in enumerate(train):
+        places[group] = i * folds // len(train)
 
 
 def _rank(key: str, seed: int) -> bytes:

@@ -41,7 +41,7 @@ class StageResult:
     """What only this kind of stage has to say."""
 
     def save(self, folder: Path) -> None:
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        text = json.dumps(without_nan(asdict(self)), indent=2, ensure_ascii=False, allow_nan=False)
         (folder / RESULT_FILE).write_text(text + "\n", "utf-8")
 
     @staticmethod
@@ -109,8 +109,22 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     partial.mkdir(parents=True, exist_ok=True)
     yield partial
     if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
+        replaced = folder.with_name(folder.name + ".replaced")
+        shutil.rmtree(replaced, ignore_errors=True)
+        folder.rename(replaced)
+        partial.rename(folder)
+        shutil.rmtree(replaced)
+    else:
+        partial.rename(folder)
+
+
+def without_nan(value: Any) -> Any:
+    """`value` with None for every figure that is not a number, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def folder_size(folder: Path) -> int:

@@ -92,9 +92,16 @@ def _read_json_lines(file: Path) -> dict[str, list[Any]]:
             raise InputError(f"{file}: line {number} is not JSON ({error.msg}); mend or remove it") from None
         if not isinstance(row, dict):
             raise InputError(f"{file}: line {number} is not a JSON object; write one object a line")
+        if any(_is_cut(value) for value in row.values()):
+            raise InputError(f"{file}: line {number} holds half a character (a lone surrogate); mend or remove it")
         rows.append(row)
     names = list(dict.fromkeys(name for row in rows for name in row))
     return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _is_cut(value: Any) -> bool:
+    """Whether a text was cut through an emoji, as JSON can write and UTF-8 cannot."""
+    return isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _read_parquet(file: Path) -> dict[str, list[Any]]:
@@ -109,3 +116,45 @@ def _read_parquet(file: Path) -> dict[str, list[Any]]:
 
 def _parquet_columns(table: Any) -> list[tuple[str, Any]]:
     return list(zip(table.column_names, table.columns, strict=True))
+
+
+def write_table(table: Table, file: Path) -> None:
+    """Write `table` to `file`, in the kind that its suffix names; the file appears whole or not at all."""
+    partial = file.with_name(file.name + ".partial")
+    try:
+        WRITERS[file.suffix.lower()](table, partial)
+        partial.replace(file)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written ({error.strerror})") from None
+
+
+def _write_delimited(table: Table, file: Path, delimiter: str) -> None:
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+        writer.writerow(table.columns)
+        writer.writerows(
+            ["" if value is None else value for value in row] for row in zip(*table.columns.values(), strict=True)
+        )
+
+
+def _write_json_lines(table: Table, file: Path) -> None:
+    with file.open("w", encoding="utf-8") as out:
+        for row in zip(*table.columns.values(), strict=True):
+            out.write(json.dumps(dict(zip(table.columns, row, strict=True)), ensure_ascii=False) + "\n")
+
+
+def _write_parquet(table: Table, file: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table(table.columns), file)
+
+
+WRITERS: dict[str, Callable[[Table, Path], None]] = {
+    ".csv": lambda table, file: _write_delimited(table, file, ","),
+    ".tsv": lambda table, file: _write_delimited(table, file, "\t"),
+    ".jsonl": _write_json_lines,
+    ".ndjson": _write_json_lines,
+    ".parquet": _write_parquet,
+}
+"""Suffix to writer; the same suffixes as can be read."""

@@ -1,0 +1,139 @@
+"""On what was it measured? Every figure of speed stands beside this description."""
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16", "asimd", "asimddp", "i8mm")
+"""CPU flags that decide how fast and how exact int8 and bf16 are, as Linux spells them."""
+
+# Best first: what an int8 kernel of onnxruntime would pick.
+_INT8_NAMES = {
+    "amx_int8": "AMX-INT8",
+    "avx512_vnni": "AVX512-VNNI",
+    "avx_vnni": "AVX-VNNI",
+    "avx512f": "AVX512",
+    "avx2": "AVX2",
+    "i8mm": "I8MM",
+    "asimddp": "DOTPROD",
+    "asimd": "NEON",
+}
+# Flags of Linux by their names in macOS' sysctl.
+_SYSCTL_NAMES = {
+    "hw.optional.avx2_0": "avx2",
+    "hw.optional.avx512f": "avx512f",
+    "hw.optional.neon": "asimd",
+    "hw.optional.AdvSIMD": "asimd",
+    "hw.optional.arm.FEAT_DotProd": "asimddp",
+    "hw.optional.arm.FEAT_I8MM": "i8mm",
+}
+_ARCHITECTURES = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "arm64"}
+_DISTRIBUTIONS = ("torch", "onnxruntime", "numpy", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A computer as far as it decides a measurement."""
+
+    cpu: str
+    """Model name as the system gives it."""
+    isa: str
+    """Architecture and best int8 instructions, such as `x86-64 AVX512-VNNI`."""
+    flags: tuple[str, ...]
+    """Those of FLAGS that the CPU has."""
+    cores: int
+    """CPUs that this process may run on."""
+    memory_gib: float
+    os: str
+    python: str
+    versions: dict[str, str]
+    """Distribution to version, of those that are installed."""
+    load_average: float | None
+    """Of the last minute, before anything was measured; None where the system has no such figure."""
+
+
+def describe_machine() -> Machine:
+    """This machine now. Never fails: what the system does not tell is `unknown` or left out."""
+    cpu, flags = _cpu()
+    return Machine(
+        cpu=cpu,
+        isa=isa_name(platform.machine(), flags),
+        flags=flags,
+        cores=len(allowed_cpus()) or os.cpu_count() or 1,
+        memory_gib=_memory_gib(),
+        os=platform.platform(terse=True),
+        python=platform.python_version(),
+        versions=_versions(),
+        load_average=_load_average(),
+    )
+
+
+def allowed_cpus() -> list[int]:
+    """Numbers of the CPUs that this process may run on; empty where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def isa_name(architecture: str, flags: tuple[str, ...]) -> str:
+    """Short text for people and manifests: architecture and its best int8 instructions."""
+    name = _ARCHITECTURES.get(architecture.lower(), architecture.lower() or "unknown")
+    best = next((text for flag, text in _INT8_NAMES.items() if flag in flags), None)
+    return f"{name} {best}" if best else name
+
+
+def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...]]:
+    """Model name ("" if there is none, as on most ARM boards) and known flags from Linux' /proc/cpuinfo."""
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip().lower(), value.strip())
+    name = next((fields[key] for key in ("model name", "hardware", "model") if key in fields), "")
+    there = set(fields.get("flags", fields.get("features", "")).split())
+    if "neon" in there:  # 32-bit ARM says neon where 64-bit says asimd
+        there.add("asimd")
+    return name, tuple(flag for flag in FLAGS if flag in there)
+
+
+def parse_sysctl(text: str) -> tuple[str, tuple[str, ...]]:
+    """The same from the lines of macOS' `sysctl machdep.cpu hw.optional`."""
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+    there = {flag for name, flag in _SYSCTL_NAMES.items() if fields.get(name) == "1"}
+    return fields.get("machdep.cpu.brand_string", ""), tuple(flag for flag in FLAGS if flag in there)
+
+
+def _cpu() -> tuple[str, tuple[str, ...]]:
+    name, flags = "", tuple[str, ...]()
+    try:
+        if platform.system() == "Linux":
+            name, flags = parse_cpuinfo(Path("/proc/cpuinfo").read_text("utf-8", errors="replace"))
+        elif platform.system() == "Darwin":
+            command = ["sysctl", "machdep.cpu", "hw.optional"]
+            name, flags = parse_sysctl(subprocess.run(command, capture_output=True, text=True, timeout=10).stdout)
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return name or platform.processor() or "unknown", flags
+
+
+def _memory_gib() -> float:
+    import psutil
+
+    return round(psutil.virtual_memory().total / 2**30, 1)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _load_average() -> float | None:
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (OSError, AttributeError):
+        return None

@@ -1,0 +1,161 @@
+"""Measurements as a table for people, JSON and CSV for machines, and one picture."""
+
+import csv
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.machine import Machine
+from benchmarks.run import Measurement
+from toolkit.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model beside the reference. None: not measured, or too few samples for an honest figure."""
+
+    name: str
+    kind: str
+    macro_f1: float | None
+    macro_f1_difference_points: float | None
+    """Against the reference, in hundredths: -1.0 is one point worse."""
+    accuracy: float | None
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    samples: int
+    threads: int
+    speedup: float | None
+    """The reference's median latency over this one's: 2.0 is twice as fast."""
+    throughput_b8_rows_s: float | None
+    throughput_b32_rows_s: float | None
+    cold_start_ms: float | None
+    peak_rss_mib: float
+    size_mib: float
+    size_ratio: float | None
+    """The reference's size over this one's: 4.0 is a quarter of the size."""
+
+
+def table(measurements: Sequence[Measurement], reference: str) -> list[Row]:
+    """One row a measurement, in their order, with ratios to the one named `reference`.
+
+    Raises: InputError if none has that name.
+    """
+    base = next((m for m in measurements if m.name == reference), None)
+    if base is None:
+        there = ", ".join(m.name for m in measurements)
+        raise InputError(f"--reference: {reference!r} was not measured; there are {there}")
+    return [_row(m, base) for m in measurements]
+
+
+def render(rows: Sequence[Row], machine: Machine, reference: str) -> "Table":
+    """The rows as a `rich` table: print it with `rich.console.Console().print`."""
+    from rich.table import Table
+
+    threads = ", ".join(sorted({str(row.threads) for row in rows}))
+    load = "" if machine.load_average is None else f", load average {machine.load_average:g} before"
+    shown = Table(
+        title=f"Beside {reference}: one text in, its label out; threads: {threads}",
+        caption=f"{machine.cpu}, {machine.isa}, {machine.cores} CPUs, {machine.memory_gib:g} GiB{load}. "
+        "– stands where there were too few samples or nothing was measured. "
+        "Cold start: process start to first label. Memory: peak of the process.",
+    )
+    shown.add_column("model", overflow="fold")
+    for heading in _COLUMNS:
+        shown.add_column(heading, justify="right")
+    for row in rows:
+        shown.add_row(row.name, *(_text(getattr(row, name), form) for name, form in _COLUMNS.values()))
+    return shown
+
+
+def write_json(measurements: Sequence[Measurement], machine: Machine, reference: str, file: Path) -> None:
+    """Everything that was measured, the machine and the ratios. What is not a number is null."""
+    record = {
+        "machine": dataclasses.asdict(machine),
+        "reference": reference,
+        "measurements": [dataclasses.asdict(m) for m in measurements],
+        "rows": [dataclasses.asdict(row) for row in table(measurements, reference)],
+    }
+    text = json.dumps(_without_nan(record), indent=2, ensure_ascii=False, allow_nan=False)
+    file.write_text(text + "\n", "utf-8")
+
+
+def read_json(file: Path) -> tuple[list[Measurement], Machine, str]:
+    """Measurements, machine and reference as `write_json` wrote them; a NaN comes back as None."""
+    record = json.loads(file.read_text("utf-8"))
+    measurements = [Measurement(**m | {"imported": tuple(m["imported"])}) for m in record["measurements"]]
+    machine = record["machine"]
+    return measurements, Machine(**machine | {"flags": tuple(machine["flags"])}), record["reference"]
+
+
+def write_csv(rows: Sequence[Row], file: Path) -> None:
+    """One line a model; an empty cell where there is no figure."""
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, [f.name for f in dataclasses.fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_without_nan(dataclasses.asdict(row)) for row in rows)
+
+
+_COLUMNS = {
+    "macro-F1": ("macro_f1", "{:.4f}"),
+    "Δ points": ("macro_f1_difference_points", "{:+.2f}"),
+    "p50 ms": ("p50_ms", "{:.2f}"),
+    "p90 ms": ("p90_ms", "{:.2f}"),
+    "p99 ms": ("p99_ms", "{:.2f}"),
+    "faster": ("speedup", "{:.1f} ×"),
+    "rows/s b8": ("throughput_b8_rows_s", "{:,.0f}"),
+    "rows/s b32": ("throughput_b32_rows_s", "{:,.0f}"),
+    "cold start ms": ("cold_start_ms", "{:,.0f}"),
+    "memory MiB": ("peak_rss_mib", "{:,.0f}"),
+    "size MiB": ("size_mib", "{:,.1f}"),
+    "smaller": ("size_ratio", "{:.1f} ×"),
+}
+"""Heading to field and format, for people."""
+
+
+def _row(m: Measurement, base: Measurement) -> Row:
+    macro_f1, base_f1 = m.metrics.get("macro_f1"), base.metrics.get("macro_f1")
+    return Row(
+        name=m.name,
+        kind=m.kind,
+        macro_f1=macro_f1,
+        macro_f1_difference_points=None if macro_f1 is None or base_f1 is None else 100 * (macro_f1 - base_f1),
+        accuracy=m.metrics.get("accuracy"),
+        p50_ms=m.p50_ms,
+        p90_ms=m.p90_ms,
+        p99_ms=m.p99_ms,
+        samples=m.samples,
+        threads=m.threads,
+        speedup=_ratio(base.p50_ms, m.p50_ms),
+        throughput_b8_rows_s=m.throughput_b8_rows_s,
+        throughput_b32_rows_s=m.throughput_b32_rows_s,
+        cold_start_ms=m.cold_start_ms,
+        peak_rss_mib=m.peak_rss_mib,
+        size_mib=m.size_bytes / MIB,
+        size_ratio=_ratio(base.size_bytes, m.size_bytes),
+    )
+
+
+def _ratio(above: float | None, below: float | None) -> float | None:
+    return above / below if above and below else None
+
+
+def _text(value: float | None, form: str) -> str:
+    return "–" if value is None or math.isnan(value) else form.format(value)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,103 @@
+"""onnx-fp32: the classifier as an ONNX graph in single precision, run by ONNX Runtime."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporters.registry import Artefact, LoadedArtefact
+
+if TYPE_CHECKING:
+    from toolkit.classifier import Classifier
+
+OPSET = 17
+MODEL_FILE = "model.onnx"
+LOADER = Path(__file__).with_name("how_to_load_onnx.py")
+DISTRIBUTIONS = ("onnxruntime", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True)
+class OnnxFp32:
+    """See `exporters.registry.Exporter`."""
+
+    name: str = "onnx-fp32"
+    distributions: tuple[str, ...] = DISTRIBUTIONS
+    loader: Path = LOADER
+
+    def available(self) -> str | None:
+        return missing_modules("optimum", "onnx", "onnxruntime")
+
+    def export(self, classifier: "Classifier", texts: Sequence[str], out: Path) -> Artefact:
+        file = out / MODEL_FILE
+        export_graph(classifier, file)
+        gap = largest_logit_gap(classifier, texts, file)
+        return Artefact(file, self.name, {"fp32_logit_gap": gap, "rows_checked": len(texts)})
+
+    def load(self, folder: Path, threads: int | None = None) -> LoadedArtefact:
+        return load_onnx(folder, threads)
+
+
+def missing_modules(*modules: str) -> str | None:
+    """None if every module can be found, else what to install."""
+    from importlib.util import find_spec
+
+    missing = [module for module in modules if find_spec(module) is None]
+    return f"{', '.join(missing)} missing: pip install 'optimum[onnxruntime]'" if missing else None
+
+
+def load_onnx(folder: Path, threads: int | None = None) -> LoadedArtefact:
+    """The predictor of a package folder, by the very code that ships as how_to_load.py."""
+    from exporters.how_to_load_onnx import load
+
+    return load(folder, threads)
+
+
+def export_graph(classifier: "Classifier", file: Path) -> None:
+    """Write the ONNX graph of `classifier`: inputs input_ids and attention_mask, output logits, both axes free."""
+    import logging
+    import warnings
+
+    import torch
+    from optimum.exporters.onnx.config import TextEncoderOnnxConfig
+    from optimum.exporters.onnx.convert import export_pytorch
+    from optimum.utils import NormalizedTextConfig
+
+    class TextClassifierOnnxConfig(TextEncoderOnnxConfig):
+        NORMALIZED_CONFIG_CLASS = NormalizedTextConfig
+
+        @property
+        def inputs(self) -> dict[str, dict[int, str]]:
+            axes = {0: "batch_size", 1: "sequence_length"}
+            return {"input_ids": axes, "attention_mask": axes}
+
+    network: Any = classifier.network
+    logging.getLogger("optimum").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer warns of shape checks that hold for every text
+        config = TextClassifierOnnxConfig(network.config, task="text-classification")
+        export_pytorch(network, config, OPSET, file)
+
+
+def largest_logit_gap(classifier: "Classifier", texts: Sequence[str], file: Path) -> float:
+    """Largest difference between a torch logit and an ONNX Runtime logit over `texts`, in the same batches."""
+    import onnxruntime
+    import torch
+
+    from toolkit.classifier import like_lengths, pad
+    from toolkit.tokenizer import encode
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    encoded = encode(classifier.tokenizer, texts)
+    gap = 0.0
+    for chosen in like_lengths(encoded, 32):
+        ids, mask = pad([encoded[i] for i in chosen], classifier.pad_id)
+        with torch.inference_mode():
+            ours = classifier.network(ids, mask)["logits"].numpy()
+        theirs = session.run(["logits"], {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})[0]
+        gap = max(gap, float(np.abs(ours - theirs).max()))
+    return gap
+
+
+EXPORTER = OnnxFp32()

@@ -1,0 +1,134 @@
+"""Ratios by hand-worked numbers, files that come back as they were, a picture that names every model."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+
+from benchmarks.machine import Machine
+from benchmarks.picture import picture
+from benchmarks.report import read_json, render, table, write_csv, write_json
+from benchmarks.run import Measurement
+from toolkit.errors import InputError
+
+MIB = 2**20
+MACHINE = Machine("CPU X", "x86-64 AVX2", ("avx2",), 4, 7.6, "Linux", "3.11.9", {"numpy": "2.4.6"}, 0.25)
+
+
+def measured(
+    name: str, p50_ms: float | None, macro_f1: float | None, mib: float = 1.0, kind: str = "package"
+) -> Measurement:
+    return Measurement(
+        name=name,
+        kind=kind,
+        size_bytes=int(mib * MIB),
+        threads=1,
+        samples=500,
+        p50_ms=p50_ms,
+        p90_ms=None if p50_ms is None else 2 * p50_ms,
+        p99_ms=None,
+        throughput_b8_rows_s=100.0,
+        throughput_b32_rows_s=None,
+        cold_start_ms=250.0,
+        peak_rss_mib=80.0,
+        imported=("onnxruntime",),
+        metrics={} if macro_f1 is None else {"macro_f1": macro_f1, "accuracy": 0.9, "roc_auc": math.nan},
+    )
+
+
+TEACHER = measured("teacher", 10.0, 0.85, mib=100, kind="checkpoint")
+STUDENT = measured("student & <int8>", 0.5, 0.84, mib=5)
+FLOOR = measured("floor", 0.4, 0.83, mib=1.5, kind="floor")
+ALL = [TEACHER, STUDENT, FLOOR]
+
+
+def test_ratios_are_against_the_reference() -> None:
+    teacher, student, _ = table(ALL, "teacher")
+    assert (teacher.speedup, teacher.size_ratio, teacher.macro_f1_difference_points) == (1.0, 1.0, 0.0)
+    assert (student.speedup, student.size_ratio, student.size_mib) == (20.0, 20.0, 5.0)
+    assert student.macro_f1_difference_points == pytest.approx(-1.0)
+
+
+def test_what_was_not_measured_has_no_ratio() -> None:
+    _, other = table([TEACHER, measured("other", None, None)], "teacher")
+    assert (other.speedup, other.macro_f1, other.macro_f1_difference_points) == (None, None, None)
+
+
+def test_unknown_reference_names_those_that_are_there() -> None:
+    with pytest.raises(InputError, match=r"'nobody' was not measured; there are teacher, student & <int8>, floor"):
+        table(ALL, "nobody")
+
+
+def test_json_comes_back_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    write_json([STUDENT], MACHINE, STUDENT.name, file)
+    (found,), machine, reference = read_json(file)
+    assert found.metrics == {"macro_f1": 0.84, "accuracy": 0.9, "roc_auc": None}
+    assert (machine, reference) == (MACHINE, STUDENT.name)
+    write_json([found], machine, reference, tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == file.read_bytes()
+
+
+def test_json_is_strict_and_has_units_in_its_keys(tmp_path: Path) -> None:
+    write_json(ALL, MACHINE, "teacher", tmp_path / "bench.json")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    record = json.loads((tmp_path / "bench.json").read_text("utf-8"), parse_constant=refuse)
+    assert record["rows"][1]["speedup"] == 20.0
+    assert {"p50_ms", "size_bytes", "peak_rss_mib", "cold_start_ms"} <= record["measurements"][0].keys()
+
+
+def test_csv_holds_a_line_a_model_and_empty_cells_for_no_figure(tmp_path: Path) -> None:
+    write_csv(table(ALL, "teacher"), tmp_path / "bench.csv")
+    with (tmp_path / "bench.csv").open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [row["name"] for row in rows] == [m.name for m in ALL]
+    assert (float(rows[1]["speedup"]), rows[1]["p99_ms"], float(rows[2]["p50_ms"])) == (20.0, "", 0.4)
+
+
+def test_table_for_people_shows_figures_machine_and_what_is_missing() -> None:
+    out = io.StringIO()
+    Console(file=out, width=240).print(render(table(ALL, "teacher"), MACHINE, "teacher"))
+    line = next(line for line in out.getvalue().splitlines() if "student" in line)
+    assert all(text in line for text in ("0.8400", "-1.00", "0.50", "20.0 ×", "–"))
+    assert "x86-64 AVX2" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [ALL, [FLOOR], [TEACHER, measured("same", 10.0, 0.85)], [measured(f"m{i}", 1.0, 0.8) for i in range(20)]],
+    ids=["three", "one", "two at one place", "twenty at one place"],
+)
+def test_picture_is_well_formed_and_names_every_model_inside_its_frame(
+    shown: list[Measurement], tmp_path: Path
+) -> None:
+    picture(shown, tmp_path / "bench.svg")
+    root = ElementTree.parse(tmp_path / "bench.svg").getroot()
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {m.name for m in shown} <= set(texts)
+    for element in root.iter("{http://www.w3.org/2000/svg}circle"):
+        assert 0 <= float(element.attrib["cx"]) <= float(root.attrib["width"])
+        assert 0 <= float(element.attrib["cy"]) <= float(root.attrib["height"])
+
+
+def test_faster_is_left_and_better_is_up(tmp_path: Path) -> None:
+    picture([TEACHER, STUDENT], tmp_path / "bench.svg")
+    circles = ElementTree.parse(tmp_path / "bench.svg").getroot().iter("{http://www.w3.org/2000/svg}circle")
+    by_radius = sorted((float(c.attrib["r"]), float(c.attrib["cx"]), float(c.attrib["cy"])) for c in circles)
+    (_, x_student, y_student), (_, x_teacher, y_teacher) = by_radius[-2:]
+    assert x_student < x_teacher
+    assert y_student > y_teacher
+
+
+def test_picture_leaves_out_what_has_no_figures_and_refuses_to_be_empty(tmp_path: Path) -> None:
+    picture([*ALL, measured("unmeasured", None, 0.8)], tmp_path / "bench.svg")
+    assert "unmeasured" not in (tmp_path / "bench.svg").read_text("utf-8")
+    with pytest.raises(InputError, match="no model has both"):
+        picture([measured("unmeasured", None, 0.8)], tmp_path / "none.svg")

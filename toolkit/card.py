@@ -1,0 +1,136 @@
+"""The model card: README.md of a package, made of what was measured and nothing else."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import Machine
+from toolkit.corpus import Corpus, describe_split
+from toolkit.stage import StageResult
+from toolkit.summary import Row, cells
+
+
+def write_card(
+    folder: Path,
+    name: str,
+    corpus: Corpus,
+    rows: Sequence[Row],
+    result: StageResult,
+    lineage: dict[str, Any],
+    machine: Machine,
+) -> None:
+    """Write README.md into the package `folder`. rows: the table of the run, the package's own row in it."""
+    parts = [
+        _front_matter(corpus),
+        _head(name, corpus, result),
+        _use(corpus),
+        _accuracy(corpus, rows, machine),
+        _losses(result),
+        _data(corpus),
+        _origin(lineage, result),
+        _limits(corpus, result, machine),
+    ]
+    (folder / "README.md").write_text("\n\n".join(parts) + "\n", "utf-8")
+
+
+def _front_matter(corpus: Corpus) -> str:
+    return f"---\npipeline_tag: text-classification\nlibrary_name: onnxruntime\ndatasets: [{corpus.name}]\n---"
+
+
+def _head(name: str, corpus: Corpus, result: StageResult) -> str:
+    labels = ", ".join(f"`{label}`" for label in corpus.label_names)
+    cut = (
+        f" `{corpus.label_names[1]}` is answered from a probability of {result.threshold:g} on, "
+        "a threshold chosen on validation rows."
+        if result.threshold is not None
+        else " The label with the highest probability is answered."
+    )
+    synthetic = (
+        "\n\n**Made from a synthetic corpus, to try the tool; of no use for real texts.**"
+        if corpus.settings.data == "demo"
+        else ""
+    )
+    return f"# {name} ({result.details['target']})\n\nSorts a text into {labels}.{cut}{synthetic}"
+
+
+def _use(corpus: Corpus) -> str:
+    return f"""## Use
+
+```
+pip install -r requirements.txt
+python how_to_load.py "text"
+```
+
+From Python: `from how_to_load import load`, then `load().predict(["text"])` gives label and probability, and
+`predict_proba` a float32 array with the columns {", ".join(corpus.label_names)}. Text goes in as it is: normalising
+and cutting happen inside `tokenizer.json`. `hbt verify` checks every file and the golden scores in `manifest.json`."""
+
+
+def _accuracy(corpus: Corpus, rows: Sequence[Row], machine: Machine) -> str:
+    lines = [cells(row, corpus.label_names) for row in rows]
+    table = ["| " + " | ".join(lines[0]) + " |", "|---" + "|---:" * (len(lines[0]) - 1) + "|"]
+    table += ["| " + " | ".join(_cell(k, v) for k, v in line.items()) + " |" for line in lines]
+    return (
+        f"## What it reaches\n\nOn {len(corpus.rows('test')):,} test rows that no choice has seen. The floor is a "
+        "linear classifier on character n-grams, trained on the same rows. Latency: one text in, its label out, "
+        f"tokenizer included, one thread, on {machine.cpu} ({machine.isa}).\n\n" + "\n".join(table)
+    )
+
+
+def _losses(result: StageResult) -> str:
+    versus, invariance = result.details["versus_fp32"], result.details["invariance"]
+    low, high = versus["interval"]
+    return f"""## What was lost on the way
+
+Against its own single-precision form in torch, on the same {versus["rows"]:,} test rows: macro-F1
+{100 * versus["macro_f1_difference"]:+.2f} points (95 % of bootstrap samples between {100 * low:+.2f} and
+{100 * high:+.2f}); the same label on {100 * versus["agreement"]:.2f} % of the rows; right only before on
+{versus["only_a_right"]} rows, right only now on {versus["only_b_right"]} (McNemar p = {versus["mcnemar_p"]:.2g}).
+At a margin of {100 * versus["margin"]:g} point: **{versus["verdict"]}**.
+
+Scored in batches of {invariance["batch"]} and not alone, {invariance["label_flips"]} of {invariance["rows"]:,}
+validation rows change their label; the largest change of a probability is
+{invariance["largest_score_difference"]:.4f}. The ONNX graph in single precision differs from torch by at most
+{result.details["fp32_logit_gap"]:.1e} in a logit."""
+
+
+def _data(corpus: Corpus) -> str:
+    facts = describe_split(corpus)
+    table = ["| split | " + " | ".join(corpus.label_names) + " |", "|---" + "|---:" * len(corpus.label_names) + "|"]
+    for split, counts in facts["counts"].items():
+        table.append(f"| {split} | " + " | ".join(f"{count:,}" for count in counts.values()) + " |")
+    return (
+        f"## Data\n\n`{corpus.name}`, {facts['rows']:,} rows, fingerprint `{facts['fingerprint'][:16]}`. "
+        f"{facts['duplicate_groups']:,} groups of duplicates ({facts['duplicate_rows']:,} rows) stay on one side of "
+        f"every split; {facts['conflicting_groups']:,} of them carry conflicting labels.\n\n" + "\n".join(table)
+    )
+
+
+def _origin(lineage: dict[str, Any], result: StageResult) -> str:
+    told = [f"- {key.replace('_', ' ')}: `{value}`" for key, value in lineage.items() if isinstance(value, str | int)]
+    if "per_channel" in result.details:
+        scales = "one scale a column" if result.details["per_channel"] else "one scale a matrix"
+        told.append(f"- weights in int8 with {scales}, which moved validation logits less than the other way")
+    return "## How it was made\n\n" + "\n".join(told)
+
+
+def _limits(corpus: Corpus, result: StageResult, machine: Machine) -> str:
+    shown = [
+        f"- It knows the {len(corpus.label_names)} labels of its corpus and forces one of them on every text, "
+        "in any language and on any subject. Errors of the labels are learned with them.",
+        f"- Checked on {machine.isa}. Without 8-bit dot product instructions, scores may differ slightly and speed "
+        "much: run `hbt verify` there.",
+    ]
+    if "int8" in result.details["target"]:
+        shown.append(
+            "- Activations take their 8-bit scale from the whole batch, so a score can move with its neighbours."
+        )
+    return "## Limits\n\n" + "\n".join(shown)
+
+
+def _cell(heading: str, value: Any) -> str:
+    if value == "" or heading == "Stage":
+        return str(value)
+    if heading == "Parameters":
+        return f"{value:,}"
+    return f"{value:.2f}" if heading in ("Size MB", "Latency p50 ms") else f"{value:.4f}"

@@ -1,0 +1,277 @@
+"""`hbt`: verbs, options and messages. No logic, and no heavy import before a verb runs."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from toolkit import __version__
+from toolkit.errors import InputError, refuse_existing
+from toolkit.options import given, options_of
+from toolkit.recipe import (
+    DESCRIPTIONS,
+    CorpusSettings,
+    DistillationSettings,
+    ExportSettings,
+    ModelSettings,
+    Recipe,
+    RunSettings,
+    TrainingSettings,
+    recipe_from,
+)
+
+FOLDER = click.Path(path_type=Path)
+TRAINING = (CorpusSettings, ModelSettings, TrainingSettings, DistillationSettings)
+recipe_option = click.option(
+    "--recipe", "recipe_file", type=FOLDER, help="TOML file with settings; options on the command line win."
+)
+force_option = click.option("--force", is_flag=True, help="Remove or write over what is in the way.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="hbt")
+def verbs() -> None:
+    """Labelled texts in, a small classifier for any CPU out, with proof of what was lost on the way.
+
+    \b
+    hbt train --data comments.csv --student layers:4     fine-tune on folds, then distil
+    hbt compress runs/NAME --target onnx-int8            make a package of it
+    hbt bench models/NAME                                measure it beside the floor and its teacher
+    """
+
+
+@verbs.command()
+@click.argument("file", default="demo")
+@options_of(CorpusSettings, leave_out=("data", "data_fraction"))
+@click.option("--model", help="Count tokens as this encoder does (hub id or folder); else as one trained on the file.")
+@json_option
+def data(file: str, model: str | None, as_json: bool, **options: Any) -> None:
+    """Show what to know of FILE before training: labels, duplicates, lengths, leaks."""
+    from dataclasses import asdict
+
+    from toolkit import profile, profile_view
+    from toolkit.corpus import read_source
+    from toolkit.stage import without_nan
+
+    settings = recipe_from(None, given(options) | {"data": file}).corpus
+    table = read_source(file)
+    found = profile.profile(table, settings, _tokenizer(model))
+    if as_json:
+        click.echo(json.dumps(without_nan(asdict(found)), ensure_ascii=False))
+    else:
+        profile_view.render(found)
+
+
+@verbs.command()
+@options_of(*TRAINING, RunSettings, leave_out=("pipeline",))
+@recipe_option
+@force_option
+def train(recipe_file: Path | None, force: bool, **options: Any) -> None:
+    """Fine-tune on folds; with --student, distil the folds into a student.
+
+    The same command goes on where a run was broken off.
+    """
+    recipe = recipe_from(recipe_file, given(options))
+    pipeline = "baseline_kd" if recipe.distillation.student else "baseline"
+    outcome = _run(_with_pipeline(recipe, pipeline), force, None)
+    click.echo(f"\nnext: hbt compress {outcome.folder} --target onnx-int8")
+
+
+@verbs.command()
+@options_of(RunSettings, *TRAINING, ExportSettings)
+@recipe_option
+@click.option("-o", "--output", type=FOLDER, help="Folder of the package [default: models/NAME-TARGET].")
+@force_option
+def run(recipe_file: Path | None, output: Path | None, force: bool, **options: Any) -> None:
+    """Do all stages of a --pipeline in one go: train, distil, export, quantize.
+
+    The same command goes on where a run was broken off.
+    """
+    recipe = recipe_from(recipe_file, given(options))
+    outcome = _run(recipe, force, output)
+    if outcome.package is not None:
+        _next(outcome.package)
+
+
+@verbs.command()
+@click.argument("source")
+@options_of(ExportSettings)
+@click.option("-o", "--output", type=FOLDER, help="Folder of the package [default: models/NAME-TARGET].")
+@options_of(CorpusSettings, leave_out=("data_fraction", "folds"))
+@force_option
+def compress(source: str, output: Path | None, force: bool, **options: Any) -> None:
+    """Make a package of SOURCE: a run, a checkpoint folder, or a Hugging Face classifier (folder or hub id).
+
+    A run brings its own data; any other source needs --data, labelled rows to check it on.
+    """
+    from toolkit import pipeline
+
+    typed = given(options)
+    recipe = recipe_from(None, typed)
+    if (Path(source) / pipeline.RECIPE_FILE).is_file():
+        surplus = [name for name in typed if name != "target"]
+        if surplus:
+            raise InputError(f"--{surplus[0].replace('_', '-')}: {source} is a run, which has its own; leave it out")
+        outcome = pipeline.compress_run(Path(source), recipe.export.target, output, force)
+    elif "data" not in typed:
+        raise InputError(f"{source}: not a run; give labelled rows to check it on with --data FILE")
+    else:
+        outcome = pipeline.compress_checkpoint(source, recipe.corpus, recipe.export.target, output, force)
+    _table(outcome)
+    assert outcome.package is not None
+    _next(outcome.package)
+
+
+@verbs.command()
+@click.argument("package", type=FOLDER)
+@click.argument("texts", nargs=-1)
+@click.option("--input", "source", type=FOLDER, help="Label the texts of this CSV, TSV, JSON Lines or Parquet file.")
+@click.option("--output", type=FOLDER, help="Where the labelled file goes; its suffix says in which form.")
+@click.option("--text-column", help="Column of the texts (default: found by name).")
+@force_option
+@json_option
+def predict(
+    package: Path,
+    texts: tuple[str, ...],
+    source: Path | None,
+    output: Path | None,
+    text_column: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Label TEXTS, or the texts of a file, with a PACKAGE."""
+    from toolkit import package as packages
+
+    if bool(texts) == bool(source):
+        raise InputError("give either texts or --input FILE with --output FILE")
+    if source is not None and output is None:
+        raise InputError("--output: name the file to write")
+    if source is not None and output is not None:
+        from toolkit.labelling import label_file
+
+        refuse_existing(output, force, "--output")
+        rows = label_file(packages.load(package), source, output, text_column)
+        click.echo(json.dumps({"rows": rows, "output": str(output)}) if as_json else f"{rows} rows labelled: {output}")
+        return
+    for text, (label, probability) in zip(texts, packages.load(package).predict(texts), strict=True):
+        if as_json:
+            line = {"text": text, "label": label, "probability": round(probability, 6)}
+            click.echo(json.dumps(line, ensure_ascii=False))
+        else:
+            click.echo(f"{label}\t{probability:.4f}\t{text}")
+
+
+@verbs.command()
+@click.argument("package", type=FOLDER)
+@json_option
+def verify(package: Path, as_json: bool) -> None:
+    """Check every file of a PACKAGE and its golden scores."""
+    from dataclasses import asdict
+
+    from toolkit import package as packages
+    from toolkit.stage import without_nan
+
+    found = packages.verify(package)
+    if as_json:
+        click.echo(json.dumps(without_nan(asdict(found))))
+        sys.exit(2 if found.problems else 0)
+    if found.problems:
+        raise InputError(f"{package}: {'; '.join(found.problems)}")
+    click.echo(
+        f"{package}: {found.files} files as shipped, {found.golden_texts} golden texts, "
+        f"largest difference of a score {found.largest_score_gap:.1e}"
+    )
+
+
+@verbs.command()
+@click.argument("packages", type=FOLDER, nargs=-1, required=True)
+@click.option("--data", help="Where the data of the package lie now [default: where they lay].")
+@click.option("--teacher", type=FOLDER, help="Checkpoint to compare with [default: that of the package's run].")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of each model.")
+@click.option(
+    "-o", "--output", type=FOLDER, default=Path("bench"), show_default=True, help="Folder for JSON, CSV, SVG."
+)
+@json_option
+def bench(
+    packages: tuple[Path, ...], data: str | None, teacher: Path | None, threads: int, output: Path, as_json: bool
+) -> None:
+    """Measure PACKAGES beside the floor and the fp32 teacher: latency, throughput, memory, size, macro-F1.
+
+    On the test rows of the corpus they were made from; all packages must come from the same one.
+    """
+    from toolkit.bench import bench_packages
+
+    file = bench_packages(list(packages), data, teacher, threads, output, quiet=as_json)
+    if as_json:
+        click.echo(file.read_text("utf-8"), nl=False)
+
+
+@verbs.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+def ui(port: int) -> None:
+    """Open MLflow on the runs of this folder (or of MLFLOW_TRACKING_URI)."""
+    from toolkit import tracking
+
+    tracking.serve(port)
+
+
+def _run(recipe: Recipe, force: bool, output: Path | None) -> Any:
+    from toolkit.pipeline import run_pipeline
+
+    outcome = run_pipeline(recipe, force, output)
+    _table(outcome)
+    click.echo(f"\n{DESCRIPTIONS[recipe.run.pipeline]}: {outcome.folder}")
+    return outcome
+
+
+def _with_pipeline(recipe: Recipe, pipeline: Any) -> Recipe:
+    from dataclasses import replace
+
+    return replace(recipe, run=replace(recipe.run, pipeline=pipeline))
+
+
+def _table(outcome: Any) -> None:
+    from toolkit.summary import render
+
+    render(outcome.rows, outcome.labels, "on the test rows, which no choice has seen")
+
+
+def _next(package: Path) -> None:
+    click.echo(f'\npackage: {package}\nnext: hbt predict {package} "text"  ·  hbt bench {package}')
+
+
+def _tokenizer(model: str | None) -> Any:
+    if model is None:
+        return None
+    from transformers import AutoModel
+
+    from toolkit.classifier import from_hugging_face
+
+    return from_hugging_face(AutoModel, model, 512)[1]
+
+
+def main() -> None:
+    """Run a verb; a user's mistake is one line on stderr and exit code 2."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        verbs(standalone_mode=False)
+    except InputError as error:
+        _stop(str(error), 2)
+    except click.ClickException as error:
+        _stop(error.format_message(), 2)
+    except (KeyboardInterrupt, click.Abort):
+        _stop("stopped; the same command goes on from here", 130)
+
+
+def _stop(message: str, code: int) -> None:
+    click.echo(f"hbt: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

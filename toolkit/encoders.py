@@ -1,0 +1,88 @@
+"""Where a classifier's encoder comes from: a hub id, a folder, or a shape with a tokenizer of its own."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from toolkit.classifier import (
+    Classifier,
+    PooledClassifier,
+    from_hugging_face,
+    load_classifier,
+    read_config,
+)
+from toolkit.errors import InputError
+from toolkit.recipe import ModelSettings
+from toolkit.tokenizer import PAD, train_tokenizer
+
+HEAD_WIDTH = 32
+"""Width of an attention head in an encoder made from a shape, as in MiniLM (Wang et al. 2020)."""
+
+
+def build_classifier(settings: ModelSettings, labels: tuple[str, ...], texts: Sequence[str], seed: int) -> Classifier:
+    """A classifier with an untrained head, the same for the same seed.
+
+    texts: what the tokenizer of a `shape:` is trained on; give training rows only.
+    Raises: InputError if the encoder cannot be had.
+    """
+    torch.manual_seed(seed)
+    shape = parse_shape(settings.model, "--model")
+    if shape is not None:
+        tokenizer = train_tokenizer(texts, settings.max_length)
+        return classifier_from_shape(shape, tokenizer, tokenizer.token_to_id(PAD), settings, labels)
+    encoder, tokenizer, pad_id = _pretrained(settings)
+    network = PooledClassifier(encoder, settings.pooling, len(labels), settings.dropout)
+    if settings.freeze_base:
+        encoder.requires_grad_(False)
+    return Classifier(network, tokenizer, pad_id, labels)
+
+
+def _pretrained(settings: ModelSettings) -> tuple[Any, Tokenizer, int]:
+    """Encoder, tokenizer and padding id of a checkpoint of this project, a Hugging Face folder or a hub id."""
+    folder = Path(settings.model)
+    if folder.is_dir() and "hbt" in read_config(folder):
+        classifier = load_classifier(folder)
+        return classifier.network.encoder, classifier.tokenizer, classifier.pad_id
+    from transformers import AutoModel
+
+    return from_hugging_face(AutoModel, settings.model, settings.max_length, settings.dropout)
+
+
+def parse_shape(text: str, option: str) -> tuple[int, int] | None:
+    """(layers, width) of `shape:LxH`, None if `text` is no shape. Raises InputError for a broken one."""
+    if not text.startswith("shape:"):
+        return None
+    numbers = re.fullmatch(r"shape:(\d+)x(\d+)", text)
+    if not numbers or int(numbers[1]) < 1 or int(numbers[2]) % HEAD_WIDTH or int(numbers[2]) == 0:
+        raise InputError(
+            f"{option} {text}: write shape:LxH, layers times width, the width a multiple of {HEAD_WIDTH}: shape:4x128"
+        )
+    return int(numbers[1]), int(numbers[2])
+
+
+def classifier_from_shape(
+    shape: tuple[int, int], tokenizer: Tokenizer, pad_id: int, settings: ModelSettings, labels: tuple[str, ...]
+) -> Classifier:
+    """A BERT encoder of the given (layers, width) with random weights behind `tokenizer`."""
+    from transformers import BertConfig, BertModel
+
+    layers, width = shape
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // HEAD_WIDTH,
+        intermediate_size=4 * width,
+        max_position_embeddings=tokenizer.truncation["max_length"],
+        type_vocab_size=1,
+        pad_token_id=pad_id,
+        hidden_dropout_prob=settings.dropout,
+        attention_probs_dropout_prob=settings.dropout,
+    )
+    encoder = BertModel(config, add_pooling_layer=False)
+    network = PooledClassifier(encoder, settings.pooling, len(labels), settings.dropout)
+    return Classifier(network, tokenizer, pad_id, labels)

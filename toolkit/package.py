@@ -1,0 +1,162 @@
+"""The folder that ships: write it, verify it, load it.
+
+Loading needs nothing but the runtime of the target. It never unpickles, and the code it runs is this
+project's own loader, not the copy in the folder; `verify` says whether the two are the same.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporters.registry import Exporter, LoadedArtefact, exporter
+from toolkit.errors import InputError
+
+SCHEMA = 1
+MANIFEST_FILE, CONFIG_FILE, LOADER_FILE = "manifest.json", "config.json", "how_to_load.py"
+REQUIREMENTS_FILE, CARD_FILE = "requirements.txt", "README.md"
+_OF_THE_CHECKPOINT = ("hbt", "transformers_version", "_name_or_path", "dtype", "torch_dtype")
+GOLDEN_TOLERANCE = 1e-3
+"""Golden scores may differ by so much: another processor adds up in another order."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found."""
+
+    files: int
+    golden_texts: int
+    largest_score_gap: float
+    problems: list[str]
+    """One line each; empty if the package is what was shipped."""
+
+
+def write_loading_files(
+    folder: Path, config: dict[str, Any], labels: tuple[str, ...], threshold: float | None, target: Exporter
+) -> None:
+    """Write config.json, how_to_load.py and requirements.txt; model and tokenizer are there already.
+
+    config: Hugging Face configuration of the classifier, from which the package's is made.
+    """
+    own = {name: value for name, value in config.items() if name not in _OF_THE_CHECKPOINT}
+    own |= {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {name: i for i, name in enumerate(labels)},
+        "threshold": threshold,
+    }
+    (folder / CONFIG_FILE).write_text(json.dumps(own, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    (folder / LOADER_FILE).write_bytes(target.loader.read_bytes())
+    pins = [f"{name}=={version(name).split('+')[0]}" for name in target.distributions]
+    (folder / REQUIREMENTS_FILE).write_text("\n".join(pins) + "\n", "utf-8")
+
+
+def golden_scores(model: LoadedArtefact, texts: list[str]) -> list[dict[str, Any]]:
+    """Each text with its label and its scores, one text at a time, so that no other text has a say."""
+    golden = []
+    for text in texts:
+        scores = model.predict_proba([text])[0]
+        golden.append({"text": text, "label": model.predict([text])[0][0], "scores": [float(s) for s in scores]})
+    return golden
+
+
+def write_manifest(
+    folder: Path, target: Exporter, isa: str, lineage: dict[str, Any], golden: list[dict[str, Any]]
+) -> None:
+    """Write manifest.json over every other file of the folder. The last thing that is written."""
+    runtime = target.distributions[0]
+    manifest = {
+        "schema": SCHEMA,
+        "target": target.name,
+        "runtime": {"name": runtime, "version": version(runtime)},
+        "checked_on": isa,
+        "files": {
+            file.relative_to(folder).as_posix(): {"sha256": _sha256(file), "size_bytes": file.stat().st_size}
+            for file in sorted(folder.rglob("*"))
+            if file.is_file() and file.name != MANIFEST_FILE
+        },
+        "lineage": lineage,
+        "golden": golden,
+    }
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a package. Raises InputError if `folder` is no package or of a later schema."""
+    file = folder / MANIFEST_FILE
+    try:
+        manifest = json.loads(file.read_text("utf-8"))
+        schema = manifest["schema"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{folder}: not a package (no {MANIFEST_FILE}); make one with hbt compress") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        raise InputError(f"{file}: not a manifest; make the package again with hbt compress") from None
+    if schema != SCHEMA:
+        raise InputError(f"{file}: schema {schema}, and this hbt knows {SCHEMA}; update hbt or make the package again")
+    return manifest
+
+
+def load(folder: Path, threads: int | None = None) -> LoadedArtefact:
+    """The predictor of a package.
+
+    Raises: InputError if `folder` is no package, a file of it is missing or broken, or its runtime is not installed.
+    """
+    target = exporter(read_manifest(folder)["target"])
+    try:
+        return target.load(folder, threads)
+    except ImportError as error:
+        needed = " ".join(target.distributions)
+        raise InputError(f"{folder}: needs {error.name}, which is not installed: pip install {needed}") from None
+    except Exception as error:  # the runtimes raise types of their own for a broken file
+        problems = changed_files(folder)
+        if not problems:
+            raise
+        raise InputError(f"{folder}: does not load: {problems[0]}") from error
+
+
+def verify(folder: Path) -> Verification:
+    """Check the hash of every file and the golden scores.
+
+    Raises: InputError if `folder` is no package.
+    """
+    manifest = read_manifest(folder)
+    problems = changed_files(folder)
+    gap = float("nan")
+    if not problems:
+        golden = manifest["golden"]
+        found = golden_scores(load(folder), [entry["text"] for entry in golden])
+        gap = max(
+            float(np.abs(np.array(a["scores"]) - np.array(b["scores"])).max())
+            for a, b in zip(golden, found, strict=True)
+        )
+        flips = sum(a["label"] != b["label"] for a, b in zip(golden, found, strict=True))
+        if flips or gap > GOLDEN_TOLERANCE:
+            problems.append(
+                f"golden scores differ by up to {gap:.2g} and {flips} labels flip; "
+                f"the package was checked on {manifest['checked_on']}: make it again on this kind of processor"
+            )
+    return Verification(len(manifest["files"]), len(manifest["golden"]), gap, problems)
+
+
+def changed_files(folder: Path) -> list[str]:
+    """One line for each file that is missing, changed or not in the manifest."""
+    listed = read_manifest(folder)["files"]
+    problems = []
+    for name, entry in listed.items():
+        file = folder / name
+        if not file.is_file():
+            problems.append(f"{name} is missing")
+        elif _sha256(file) != entry["sha256"]:
+            problems.append(f"{name} is not the file that was shipped (another SHA-256)")
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        if file.is_file() and name not in listed and name != MANIFEST_FILE and "__pycache__" not in file.parts:
+            problems.append(f"{name} is not in the manifest")
+    return problems
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,0 +1,94 @@
+"""Is B worse than A? Answers from the labels that both gave the same rows."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+MARGIN = 0.01
+"""A difference of macro-F1 smaller than this does not matter; stated wherever a verdict is."""
+RESAMPLES = 2_000
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """B against A on the same rows; differences are B minus A."""
+
+    rows: int
+    macro_f1_difference: float
+    interval: tuple[float, float]
+    """95 % of the bootstrap differences of macro-F1 lie in here."""
+    mcnemar_p: float
+    only_a_right: int
+    only_b_right: int
+    agreement: float
+    margin: float
+    verdict: str
+    """equivalent, worse, better, or inconclusive (n too small)."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"interval": list(self.interval)}
+
+
+def compare(y_true: np.ndarray, a: np.ndarray, b: np.ndarray, labels: int, margin: float = MARGIN) -> Comparison:
+    """Compare two classifiers by their labels, all int (rows,), on the same rows.
+
+    The interval is a paired bootstrap over rows (Efron 1979). The p-value is McNemar's exact test of the
+    rows on which one alone is right (McNemar 1947). The verdict: equivalent if 90 % of the bootstrap
+    differences lie within the margin (two one-sided tests at 5 %, Schuirmann 1987), worse or better if
+    95 % lie on one side of zero, else inconclusive.
+    """
+    from scipy.stats import binomtest
+
+    differences = _bootstrap(y_true, a, b, labels)
+    low, high = np.quantile(differences, [0.025, 0.975])
+    inner_low, inner_high = np.quantile(differences, [0.05, 0.95])
+    only_a = int(((a == y_true) & (b != y_true)).sum())
+    only_b = int(((b == y_true) & (a != y_true)).sum())
+    if inner_low > -margin and inner_high < margin:
+        verdict = "equivalent"
+    elif high < 0:
+        verdict = "worse"
+    elif low > 0:
+        verdict = "better"
+    else:
+        verdict = "inconclusive (n too small)"
+    everything = np.ones((1, len(y_true)), dtype=np.int64)
+    return Comparison(
+        rows=len(y_true),
+        macro_f1_difference=float(_difference(everything, y_true, a, b, labels)[0]),
+        interval=(float(low), float(high)),
+        mcnemar_p=float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0,
+        only_a_right=only_a,
+        only_b_right=only_b,
+        agreement=float((a == b).mean()),
+        margin=margin,
+        verdict=verdict,
+    )
+
+
+def _bootstrap(y_true: np.ndarray, a: np.ndarray, b: np.ndarray, labels: int) -> np.ndarray:
+    """Differences of macro-F1 (RESAMPLES,); rows are drawn with replacement, for A and B alike."""
+    random = np.random.default_rng(_SEED)
+    rows = len(y_true)
+    differences = []
+    for start in range(0, RESAMPLES, 200):
+        counts = random.multinomial(rows, np.full(rows, 1 / rows), size=min(200, RESAMPLES - start))
+        differences.append(_difference(counts, y_true, a, b, labels))
+    return np.concatenate(differences)
+
+
+def _difference(counts: np.ndarray, y_true: np.ndarray, a: np.ndarray, b: np.ndarray, labels: int) -> np.ndarray:
+    """Macro-F1 of B minus A for each weighting of the rows; counts (resamples, rows) -> (resamples,)."""
+    return _weighted_macro_f1(counts, y_true, b, labels) - _weighted_macro_f1(counts, y_true, a, labels)
+
+
+def _weighted_macro_f1(counts: np.ndarray, y_true: np.ndarray, predicted: np.ndarray, labels: int) -> np.ndarray:
+    total = np.zeros(len(counts))
+    for label in range(labels):
+        true, said = y_true == label, predicted == label
+        both = counts @ (true & said)
+        either = counts @ true.astype(np.int64) + counts @ said.astype(np.int64)
+        total += np.divide(2 * both, either, out=np.zeros(len(counts)), where=either > 0)
+    return total / labels

@@ -1,0 +1,143 @@
+"""The tables of a run: what each stage reached, fold by fold and stage by stage, as rows and as CSV."""
+
+import csv
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from toolkit.baseline import FoldResult
+from toolkit.recipe import Recipe
+
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a run's table: a model on the test rows, or on a slice of them."""
+
+    stage: str
+    metrics: dict[str, float]
+    size_bytes: int | None = None
+    parameters: int | None = None
+    p50_ms: float | None = None
+    """Text in, label out, one text, one thread; None where it was not measured."""
+
+
+def label_title(label: str) -> str:
+    """`non_hate` as `Non-Hate`."""
+    return "-".join(part for part in re.split(r"[_\s]+", label) if part).title()
+
+
+def cells(row: Row, labels: Sequence[str]) -> dict[str, Any]:
+    """Column to value of a row; an empty string where there is no figure."""
+
+    def figure(value: float | None, digits: int) -> Any:
+        return "" if value is None or value != value else round(value, digits)
+
+    metrics = row.metrics
+    shown = {"Stage": row.stage}
+    shown |= {name: figure(metrics[key], 6) for name, key in (("Accuracy", "accuracy"), ("Macro F1", "macro_f1"))}
+    shown |= {f"F1 ({label_title(label)})": figure(metrics[f"f1_{label}"], 6) for label in positive_first(labels)}
+    return shown | {
+        "ROC-AUC": figure(metrics["roc_auc"], 6),
+        "Size MB": figure(None if row.size_bytes is None else row.size_bytes / MB, 3),
+        "Parameters": "" if row.parameters is None else row.parameters,
+        "Latency p50 ms": figure(row.p50_ms, 3),
+    }
+
+
+def write_pipeline_summary(rows: Sequence[Row], labels: Sequence[str], file: Path) -> None:
+    """`pipeline_summary_{pipeline}.csv`: one line a stage."""
+    _write([cells(row, labels) for row in rows], file)
+
+
+def render(rows: Sequence[Row], labels: Sequence[str], title: str) -> None:
+    """Print the rows as a table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    lines = [cells(row, labels) for row in rows]
+    if len(labels) > 2:  # a column a label would not fit a terminal; the CSV has them
+        lines = [{k: v for k, v in line.items() if not k.startswith("F1 (")} for line in lines]
+    for heading in lines[0]:
+        table.add_column(heading, justify="left" if heading == "Stage" else "right", overflow="fold")
+    for line in lines:
+        table.add_row(*(_shown(heading, value) for heading, value in line.items()))
+    Console().print(table)
+
+
+def write_fold_summaries(recipe: Recipe, labels: Sequence[str], folds: Sequence[FoldResult], out: Path) -> list[Path]:
+    """`fold_summary_….csv`, one line a fold, then their mean and standard deviation, and `best_metrics_….csv`."""
+    lines = [_fold_cells(recipe, labels, fold) for fold in folds]
+    best = lines[max(range(len(folds)), key=lambda k: folds[k].val["macro_f1"])]
+    numbers = [name for name in lines[0] if name not in ("Model", "Batch Size", "Learning Rate", "Epochs", "Fold")]
+    numbers = [name for name in numbers if lines[0][name] != ""]
+    fixed = {name: lines[0][name] for name in ("Model", "Batch Size", "Learning Rate", "Epochs")}
+    mean = fixed | {"Fold": "Mean"} | {n: statistics.mean(line[n] for line in lines) for n in numbers}
+    deviation = fixed | {"Fold": "Std"} | {n: statistics.stdev(line[n] for line in lines) for n in numbers}
+    tail = (
+        f"{file_part(recipe.model.model)}_batch{recipe.training.batch_size}_lr{recipe.training.learning_rate:g}"
+        f"_{datetime.now():%Y%m%d-%H%M%S}.csv"
+    )
+    files = [out / f"fold_summary_{tail}", out / f"best_metrics_{tail}"]
+    _write([*lines, mean, deviation], files[0])
+    _write([best], files[1])
+    return files
+
+
+def positive_first(labels: Sequence[str]) -> list[str]:
+    """The labels in the order of the columns: of two, the positive one first."""
+    return list(reversed(labels)) if len(labels) == 2 else list(labels)
+
+
+def file_part(text: str) -> str:
+    """The last part of a path or hub id, fit for a file name."""
+    return re.sub(r"[^\w.\-]+", "-", text.rstrip("/").rsplit("/", 1)[-1]).strip("-.") or "model"
+
+
+def _fold_cells(recipe: Recipe, labels: Sequence[str], fold: FoldResult) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "Model": recipe.model.model,
+        "Batch Size": recipe.training.batch_size,
+        "Learning Rate": recipe.training.learning_rate,
+        "Epochs": recipe.training.epochs,
+        "Fold": fold.fold + 1,
+        "Best Epoch": fold.best_epoch,
+    }
+    line |= _metric_cells("Val", fold.val, labels)
+    line["Best Threshold"] = "" if fold.threshold is None else fold.threshold
+    line |= _metric_cells("Train", fold.train, labels)
+    return line | {"total_parameters": fold.total_parameters, "trainable_parameters": fold.trainable_parameters}
+
+
+def _metric_cells(split: str, metrics: dict[str, float], labels: Sequence[str]) -> dict[str, Any]:
+    line = {f"{split} Accuracy": metrics["accuracy"]}
+    for label in positive_first(labels):
+        for name in ("precision", "recall", "f1"):
+            line[f"{split} {name.title()} ({label_title(label)})"] = metrics[f"{name}_{label}"]
+    return line | {
+        f"{split} Macro F1": metrics["macro_f1"],
+        f"{split} ROC-AUC": metrics["roc_auc"],
+        f"{split} Loss": metrics["loss"],
+    }
+
+
+def _shown(heading: str, value: Any) -> str:
+    if value == "" or heading == "Stage":
+        return str(value) or "–"
+    if heading == "Parameters":
+        return f"{value:,}"
+    return f"{value:.2f}" if heading in ("Size MB", "Latency p50 ms") else f"{value:.4f}"
+
+
+def _write(lines: Sequence[dict[str, Any]], file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)

@@ -1,0 +1,287 @@
+"""The one fine-tuning loop: baseline, distillation and every later recovery go through `fit`.
+
+It is transformers' Trainer with what makes an epoch on a CPU cheap: batches of texts that are about
+equally long and padded to their own longest, bfloat16 where the processor has it, fused AdamW, denormals
+flushed to zero.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from toolkit.classifier import Classifier, pad
+from toolkit.metrics import calculate_metrics_with_threshold_exploration, softmax
+from toolkit.recipe import TrainingSettings
+from toolkit.tokenizer import encode
+
+FOCAL_GAMMA = 2.0
+WatchEpoch = Callable[[int, dict[str, float]], None]
+"""Called with the epoch, counted from 1, and its losses and validation metrics."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts to learn from or to validate on."""
+
+    texts: Sequence[str]
+    labels: np.ndarray
+    """int (texts,)."""
+    teacher_logits: np.ndarray | None = None
+    """float (texts, labels): what a student imitates."""
+
+
+@dataclass(frozen=True)
+class Imitation:
+    """The weight of the teacher in the loss, and the temperature that softens both (Hinton et al. 2015)."""
+
+    alpha: float
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Mechanics:
+    """What makes an epoch fast. Only the benchmark of this very thing turns it off."""
+
+    like_lengths: bool = True
+    pad_to: int = 0
+    bf16: bool = True
+    optimiser: str = "adamw_torch_fused"
+    flush_denormals: bool = True
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What training found. The classifier that was given holds the weights of the best epoch."""
+
+    best_epoch: int
+    history: list[dict[str, float]]
+    """One entry an epoch: losses and validation metrics."""
+
+
+def fit(
+    classifier: Classifier,
+    train: Examples,
+    validation: Examples,
+    how: TrainingSettings,
+    seed: int,
+    work: Path,
+    imitation: Imitation | None = None,
+    watch: WatchEpoch | None = None,
+    advance: Callable[[int], None] | None = None,
+    mechanics: Mechanics | None = None,
+) -> Fit:
+    """Train `classifier` in place and leave it with the weights of its best epoch on `validation`.
+
+    work: folder for checkpoints of the optimiser; training goes on from the last whole one there.
+    advance: called with the number of steps done since the last call, for a progress bar.
+    """
+    mechanics = mechanics or Mechanics()
+    torch.set_flush_denormal(mechanics.flush_denormals)
+    arguments = _arguments(how, seed, work, mechanics)
+    trainer = _Trainer(
+        classifier.network,
+        arguments,
+        loss=_loss(how, train.labels, len(classifier.labels), imitation),
+        data_collator=_Collate(classifier.pad_id, mechanics.pad_to),
+        train_dataset=_dataset(classifier, train),
+        eval_dataset=_dataset(classifier, validation),
+        compute_metrics=lambda p: _validation_metrics(p.predictions, p.label_ids),
+        callbacks=[EarlyStoppingCallback(how.early_stopping_patience), _Watch(watch, advance)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(work))
+    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # or it would predict in bfloat16
+    classifier.network.to("cpu").eval()
+    history = _history(trainer.state.log_history)
+    best = max(history, key=lambda epoch: (epoch["val_macro_f1"], -epoch["epoch"]))
+    return Fit(int(best["epoch"]), history)
+
+
+def steps_of(rows: int, how: TrainingSettings) -> int:
+    """Training steps if no epoch is saved by early stopping."""
+    return -(-rows // how.batch_size) * how.epochs
+
+
+def last_whole_checkpoint(work: Path) -> str | None:
+    """The newest optimiser checkpoint that was written to its end; half ones are removed."""
+    whole = []
+    for folder in work.glob("checkpoint-*"):
+        if (folder / "trainer_state.json").is_file():  # the Trainer writes it last
+            whole.append(folder)
+        else:
+            shutil.rmtree(folder)
+    return str(max(whole, key=lambda folder: int(folder.name.split("-")[1]))) if whole else None
+
+
+def hard_loss(
+    logits: torch.Tensor, labels: torch.Tensor, kind: str = "bce", weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Cross-entropy of logits (batch, labels) against labels (batch,), or focal loss (Lin et al. 2017).
+
+    Softmax cross-entropy of two labels is binary cross-entropy of the difference of their logits.
+    """
+    each = functional.cross_entropy(logits, labels, weight=weights, reduction="none")
+    if kind == "focal":
+        sure = torch.softmax(logits, dim=1).gather(1, labels.unsqueeze(1)).squeeze(1)
+        each = each * (1 - sure) ** FOCAL_GAMMA
+    if weights is not None:
+        return each.sum() / weights[labels].sum()
+    return each.mean()
+
+
+def soft_loss(logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Divergence of the softened student from the softened teacher, times T² (Hinton et al. 2015)."""
+    student = functional.log_softmax(logits / temperature, dim=1)
+    teacher = functional.log_softmax(teacher_logits / temperature, dim=1)
+    return functional.kl_div(student, teacher, log_target=True, reduction="batchmean") * temperature**2
+
+
+Loss = Callable[[torch.Tensor, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+
+
+def _loss(how: TrainingSettings, labels: np.ndarray, count: int, imitation: Imitation | None) -> Loss:
+    """Named parts of the loss of a batch; "loss" is what is minimised."""
+    weights = None
+    if how.class_weights:
+        share = np.bincount(labels, minlength=count) / len(labels)
+        weights = torch.tensor(1 / (count * share), dtype=torch.float32)
+
+    def parts(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        logits = logits.float()
+        hard = hard_loss(logits, batch["labels"], how.loss, None if weights is None else weights.to(logits.device))
+        if imitation is None or "teacher_logits" not in batch:
+            return {"loss": hard}
+        soft = soft_loss(logits, batch["teacher_logits"], imitation.temperature)
+        total = imitation.alpha * soft + (1 - imitation.alpha) * hard
+        return {"loss": total, "soft_loss": soft, "hard_loss": hard}
+
+    return parts
+
+
+def _arguments(how: TrainingSettings, seed: int, work: Path, mechanics: Mechanics) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(work),
+        per_device_train_batch_size=how.batch_size,
+        per_device_eval_batch_size=2 * how.batch_size,
+        learning_rate=how.learning_rate,
+        num_train_epochs=how.epochs,
+        weight_decay=how.weight_decay,
+        warmup_ratio=how.warmup_ratio,
+        lr_scheduler_type=how.scheduler,
+        max_grad_norm=how.gradient_clip_norm,
+        optim=mechanics.optimiser,
+        bf16=mechanics.bf16 and has_bf16(how.device),
+        group_by_length=mechanics.like_lengths,
+        use_cpu=how.device == "cpu" or not torch.cuda.is_available(),
+        seed=seed,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="macro_f1",
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_pin_memory=False,
+        report_to=[],
+        disable_tqdm=True,
+        log_level="error",
+    )
+
+
+def has_bf16(device: str) -> bool:
+    """Whether the training device computes in bfloat16 rather than emulating it."""
+    if device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _dataset(classifier: Classifier, examples: Examples) -> list[dict[str, Any]]:
+    encoded = encode(classifier.tokenizer, examples.texts)
+    rows: list[dict[str, Any]] = [
+        {"input_ids": ids, "labels": int(label)} for ids, label in zip(encoded, examples.labels, strict=True)
+    ]
+    if examples.teacher_logits is not None:
+        for row, logits in zip(rows, examples.teacher_logits, strict=True):
+            row["teacher_logits"] = logits
+    return rows
+
+
+@dataclass(frozen=True)
+class _Collate:
+    pad_id: int
+    pad_to: int
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        ids, mask = pad([row["input_ids"] for row in rows], self.pad_id, self.pad_to)
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([row["labels"] for row in rows])}
+        if "teacher_logits" in rows[0]:
+            batch["teacher_logits"] = torch.tensor(np.stack([row["teacher_logits"] for row in rows]))
+        return batch
+
+
+class _Trainer(Trainer):
+    """The Trainer with this project's loss, whose parts it logs."""
+
+    def __init__(self, model: nn.Module, arguments: TrainingArguments, loss: Loss, **others: Any) -> None:
+        super().__init__(model, arguments, **others)
+        self.loss = loss
+        self.parts: dict[str, list[float]] = {}
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        output = model(inputs["input_ids"], inputs["attention_mask"])
+        parts = self.loss(output["logits"], inputs)
+        if model.training:
+            for name, value in parts.items():
+                self.parts.setdefault(name, []).append(float(value.detach()))
+        return (parts["loss"], {"logits": output["logits"].float()}) if return_outputs else parts["loss"]
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs and self.parts:
+            logs = logs | {f"train_{name}": float(np.mean(values)) for name, values in self.parts.items()}
+            self.parts = {}
+        super().log(logs, *args, **kwargs)
+
+
+class _Watch(TrainerCallback):
+    """Tells the caller of every step and every validated epoch."""
+
+    def __init__(self, watch: WatchEpoch | None, advance: Callable[[int], None] | None) -> None:
+        self.watch, self.advance, self.seen = watch, advance, 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.advance is not None:
+            self.advance(state.global_step - self.seen)
+        self.seen = state.global_step
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.watch is not None:
+            latest = _history(state.log_history)[-1]
+            self.watch(int(latest["epoch"]), latest)
+
+
+def _validation_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    return calculate_metrics_with_threshold_exploration(labels, softmax(logits))
+
+
+def _history(log: list[dict[str, float]]) -> list[dict[str, float]]:
+    """One entry an epoch from the Trainer's log: `train_…` losses and `val_…` metrics."""
+    epochs: dict[int, dict[str, float]] = {}
+    for entry in log:
+        epoch = round(entry.get("epoch", 0))
+        kept = {name: value for name, value in entry.items() if name.startswith("train_") and "loss" in name}
+        kept |= {f"val_{name[5:]}": value for name, value in entry.items() if name.startswith("eval_")}
+        if "learning_rate" in entry or "eval_loss" in entry:
+            epochs.setdefault(epoch, {"epoch": epoch}).update(kept)
+    timing = ("val_runtime", "val_samples_per_second", "val_steps_per_second")
+    return [{k: v for k, v in entry.items() if k not in timing} for _, entry in sorted(epochs.items())]
