@@ -14,6 +14,7 @@ from benchmarks.run import Measurement
 from toolkit.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
 MIB = 2**20
@@ -57,24 +58,32 @@ def table(measurements: Sequence[Measurement], reference: str) -> list[Row]:
     return [_row(m, base) for m in measurements]
 
 
-def render(rows: Sequence[Row], machine: Machine, reference: str) -> "Table":
-    """The rows as a `rich` table: print it with `rich.console.Console().print`."""
-    from rich.table import Table
+def render(rows: Sequence[Row], machine: Machine, reference: str) -> "Group":
+    """The rows for `rich.console.Console().print`: what a model is, then how it behaves, each fit for 100 columns."""
+    from rich.console import Group
+    from rich.text import Text
 
     threads = ", ".join(sorted({str(row.threads) for row in rows}))
     load = "" if machine.load_average is None else f", load average {machine.load_average:g} before"
-    shown = Table(
-        title=f"Beside {reference}: one text in, its label out; threads: {threads}",
-        caption=f"{machine.cpu}, {machine.isa}, {machine.cores} CPUs, {machine.memory_gib:g} GiB{load}. "
+    notes = (
+        f"{machine.cpu}, {machine.isa}, {machine.cores} CPUs, {machine.memory_gib:g} GiB{load}. "
         "– stands where there were too few samples or nothing was measured. "
-        "Cold start: process start to first label. Memory: peak of the process.",
+        "Cold start: process start to first label. Memory: peak of the process."
     )
-    shown.add_column("model", overflow="fold")
-    for heading in _COLUMNS:
-        shown.add_column(heading, justify="right")
+    title = f"Beside {reference}: one text in, its label out; threads: {threads}"
+    return Group(_shown(rows, _COLUMNS, title), _shown(rows, _MORE_COLUMNS, None), Text(notes, style="dim"))
+
+
+def _shown(rows: Sequence[Row], columns: dict[str, tuple[str, str]], title: str | None) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("model", *columns):
+        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
     for row in rows:
-        shown.add_row(row.name, *(_text(getattr(row, name), form) for name, form in _COLUMNS.values()))
-    return shown
+        table.add_row(row.name, *(_text(getattr(row, name), form) for name, form in columns.values()))
+    return table
 
 
 def write_json(measurements: Sequence[Measurement], machine: Machine, reference: str, file: Path) -> None:
@@ -112,12 +121,14 @@ _COLUMNS = {
     "p90 ms": ("p90_ms", "{:.2f}"),
     "p99 ms": ("p99_ms", "{:.2f}"),
     "faster": ("speedup", "{:.1f} ×"),
+    "size MiB": ("size_mib", "{:,.1f}"),
+    "smaller": ("size_ratio", "{:.1f} ×"),
+}
+_MORE_COLUMNS = {
     "rows/s b8": ("throughput_b8_rows_s", "{:,.0f}"),
     "rows/s b32": ("throughput_b32_rows_s", "{:,.0f}"),
     "cold start ms": ("cold_start_ms", "{:,.0f}"),
     "memory MiB": ("peak_rss_mib", "{:,.0f}"),
-    "size MiB": ("size_mib", "{:,.1f}"),
-    "smaller": ("size_ratio", "{:.1f} ×"),
 }
 """Heading to field and format, for people."""
 

@@ -56,9 +56,9 @@ def measure_here(spec: dict[str, Any], started_ns: int | None) -> dict[str, Any]
 def load_predictor(kind: str, path: Path, threads: int) -> Predictor:
     """The model of `path`, ready to answer."""
     if kind == "package":
-        from toolkit import package
+        from toolkit.package import load
 
-        return package.load(path, threads=threads)
+        return load(path, threads=threads)
     if kind == "checkpoint":
         import torch
 

@@ -13,9 +13,9 @@ from toolkit import package
 from toolkit.classifier import WEIGHTS_FILE
 from toolkit.corpus import Corpus, load_corpus
 from toolkit.errors import InputError
-from toolkit.pipeline import FLOOR, teacher_checkpoint
-from toolkit.progress import say
+from toolkit.progress import console, say
 from toolkit.recipe import CorpusSettings
+from toolkit.runs import FLOOR, RECIPE_FILE, teacher_checkpoint
 from toolkit.stage import RESULT_FILE, folder_size
 
 TEACHER = "teacher (torch fp32)"
@@ -46,9 +46,7 @@ def bench_packages(
     report.write_csv(rows, file.with_suffix(".csv"))
     picture(measurements, file.with_suffix(".svg"))
     if not quiet:
-        from rich.console import Console
-
-        Console().print(report.render(rows, machine, reference))
+        console().print(report.render(rows, machine, reference))
         print(f"\nwritten: {file}, .csv and .svg")
     return file
 
@@ -79,7 +77,7 @@ def subjects_of(folders: list[Path], teacher: Path | None, corpus: Corpus, scrat
     lineage = package.read_manifest(folders[0])["lineage"]
     run = Path(lineage["run"]) if "run" in lineage else None
     subjects = []
-    checkpoint = teacher or (teacher_checkpoint(run) if run and (run / "recipe.toml").is_file() else None)
+    checkpoint = teacher or (teacher_checkpoint(run) if run and (run / RECIPE_FILE).is_file() else None)
     if checkpoint is None:
         say("no teacher to compare with: its run is not here; name a checkpoint with --teacher FOLDER")
     else:

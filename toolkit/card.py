@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.machine import Machine
 from toolkit.corpus import Corpus, describe_split
 from toolkit.stage import StageResult
-from toolkit.summary import Row, cells
+from toolkit.summary import UNSLICED, Row, cells, shown
 
 
 def write_card(
@@ -67,14 +67,21 @@ and cutting happen inside `tokenizer.json`. `hbt verify` checks every file and t
 
 
 def _accuracy(corpus: Corpus, rows: Sequence[Row], machine: Machine) -> str:
-    lines = [cells(row, corpus.label_names) for row in rows]
-    table = ["| " + " | ".join(lines[0]) + " |", "|---" + "|---:" * (len(lines[0]) - 1) + "|"]
-    table += ["| " + " | ".join(_cell(k, v) for k, v in line.items()) + " |" for line in lines]
+    table = _markdown([cells(row, corpus.label_names) for row in rows if row.slice is None])
+    parts = [{"Slice": row.slice} | cells(row, corpus.label_names) for row in rows if row.slice is not None]
+    parts.sort(key=lambda line: line["Slice"])
+    if parts:
+        table += "\n\n" + _markdown([{k: v for k, v in line.items() if k not in UNSLICED} for line in parts])
     return (
         f"## What it reaches\n\nOn {len(corpus.rows('test')):,} test rows that no choice has seen. The floor is a "
         "linear classifier on character n-grams, trained on the same rows. Latency: one text in, its label out, "
-        f"tokenizer included, one thread, on {machine.cpu} ({machine.isa}).\n\n" + "\n".join(table)
+        f"tokenizer included, one thread, on {machine.cpu} ({machine.isa}).\n\n{table}"
     )
+
+
+def _markdown(lines: Sequence[dict[str, Any]]) -> str:
+    rows = ["| " + " | ".join(lines[0]) + " |", "|---" + "|---:" * (len(lines[0]) - 1) + "|"]
+    return "\n".join([*rows, *("| " + " | ".join(shown(k, v) for k, v in line.items()) + " |" for line in lines)])
 
 
 def _losses(result: StageResult) -> str:
@@ -126,11 +133,3 @@ def _limits(corpus: Corpus, result: StageResult, machine: Machine) -> str:
             "- Activations take their 8-bit scale from the whole batch, so a score can move with its neighbours."
         )
     return "## Limits\n\n" + "\n".join(shown)
-
-
-def _cell(heading: str, value: Any) -> str:
-    if value == "" or heading == "Stage":
-        return str(value)
-    if heading == "Parameters":
-        return f"{value:,}"
-    return f"{value:.2f}" if heading in ("Size MB", "Latency p50 ms") else f"{value:.4f}"

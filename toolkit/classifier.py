@@ -20,6 +20,7 @@ from torch import nn
 from toolkit.errors import InputError
 from toolkit.metrics import softmax
 from toolkit.normaliser import with_normaliser
+from toolkit.progress import say
 from toolkit.tokenizer import encode, read_tokenizer, save_tokenizer
 
 WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE = "model.safetensors", "config.json", "tokenizer.json"
@@ -142,7 +143,7 @@ def save_classifier(classifier: Classifier, folder: Path) -> None:
     if not isinstance(network, PooledClassifier):
         raise TypeError("only a PooledClassifier is saved; an imported model keeps its own folder")
     folder.mkdir(parents=True, exist_ok=True)
-    config = network.config.to_dict() | {
+    config = network.config.to_diff_dict() | {
         "architectures": ["PooledClassifier"],
         "id2label": dict(enumerate(classifier.labels)),
         "label2id": {name: i for i, name in enumerate(classifier.labels)},
@@ -154,9 +155,10 @@ def save_classifier(classifier: Classifier, folder: Path) -> None:
     save_tokenizer(classifier.tokenizer, classifier.pad_id, folder / TOKENIZER_FILE)
 
 
-def load_classifier(folder: Path) -> Classifier:
+def load_classifier(folder: Path, dropout: float | None = None) -> Classifier:
     """The classifier in `folder`, ready to predict.
 
+    dropout: set everywhere in the encoder of a checkpoint; None keeps what its configuration says.
     Raises: InputError if it is neither a checkpoint nor a Hugging Face sequence-classification folder,
     or if its weights are missing, broken or of another shape.
     """
@@ -167,12 +169,15 @@ def load_classifier(folder: Path) -> Classifier:
 
     own = config["hbt"]
     labels = _label_names(config["id2label"])
-    encoder = AutoModel.from_config(AutoConfig.from_pretrained(folder))
+    try:
+        encoder = AutoModel.from_config(_with_dropout(AutoConfig.from_pretrained(folder), dropout))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{folder / CONFIG_FILE}: not a known kind of encoder ({_reason(error)})") from None
     network = PooledClassifier(encoder, own["pooling"], len(labels), own["dropout"])
     try:
         network.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except (FileNotFoundError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"{folder / WEIGHTS_FILE}: weights do not load ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{folder / WEIGHTS_FILE}: weights do not load ({_reason(error)})") from None
     tokenizer, pad_id = read_tokenizer(folder / TOKENIZER_FILE)
     return Classifier(network.eval(), tokenizer, pad_id, labels, own["threshold"])
 
@@ -199,11 +204,10 @@ def from_hugging_face(
     from transformers import AutoConfig, AutoTokenizer
 
     quiet_transformers()
+    if not Path(model).is_dir():
+        say(f"{model}: no such folder, so asking the Hugging Face hub")
     try:
-        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-        for name in DROPOUTS:
-            if dropout is not None and hasattr(config, name):
-                setattr(config, name, dropout)
+        config = _with_dropout(AutoConfig.from_pretrained(model, trust_remote_code=False), dropout)
         loaded, report = auto_class.from_pretrained(
             model,
             config=config,
@@ -213,10 +217,9 @@ def from_hugging_face(
             output_loading_info=True,
         )
         fast = AutoTokenizer.from_pretrained(model, use_fast=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+    except Exception as error:  # for a damaged file the libraries raise anything, a bare Exception too
         mend = "give another with --model PATH" if Path(model).exists() else "give a folder with --model PATH"
-        raise InputError(f"{model}: cannot be loaded ({reason}); {mend}") from None
+        raise InputError(f"{model}: cannot be loaded ({_reason(error)}); {mend}") from error
     missing = [
         name for name in sorted(report["missing_keys"]) if "pooler" not in name or "Classification" in str(auto_class)
     ]
@@ -234,12 +237,21 @@ def from_hugging_face(
     return loaded, tokenizer, fast.pad_token_id
 
 
-def quiet_transformers() -> None:
-    """Warnings about heads that are not there yet help nobody here."""
-    from transformers.utils import logging
+def _with_dropout(config: Any, dropout: float | None) -> Any:
+    for name in DROPOUTS:
+        if dropout is not None and hasattr(config, name):
+            setattr(config, name, dropout)
+    return config
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+
+def quiet_transformers() -> None:
+    """Warnings about heads that are not there yet help nobody here, nor does each retry of a download."""
+    import logging
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -250,6 +262,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: no model here (no {CONFIG_FILE})") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{folder / CONFIG_FILE}: not JSON ({error.msg})") from None
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of an error that may be long."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return (" ".join(lines[:2]) if lines[0].endswith(":") else lines[0]).replace("\t", "").rstrip(".")
 
 
 def _label_names(id2label: dict[Any, str]) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ def data(file: str, model: str | None, as_json: bool, **options: Any) -> None:
 
     settings = recipe_from(None, given(options) | {"data": file}).corpus
     table = read_source(file)
-    found = profile.profile(table, settings, _tokenizer(model))
+    found = profile.profile(table, settings, _tokenizer(model, table, settings))
     if as_json:
         click.echo(json.dumps(without_nan(asdict(found)), ensure_ascii=False))
     else:
@@ -108,19 +108,20 @@ def compress(source: str, output: Path | None, force: bool, **options: Any) -> N
 
     A run brings its own data; any other source needs --data, labelled rows to check it on.
     """
-    from toolkit import pipeline
+    from toolkit.packaging import compress_checkpoint, compress_run
+    from toolkit.runs import RECIPE_FILE
 
     typed = given(options)
     recipe = recipe_from(None, typed)
-    if (Path(source) / pipeline.RECIPE_FILE).is_file():
+    if (Path(source) / RECIPE_FILE).is_file():
         surplus = [name for name in typed if name != "target"]
         if surplus:
             raise InputError(f"--{surplus[0].replace('_', '-')}: {source} is a run, which has its own; leave it out")
-        outcome = pipeline.compress_run(Path(source), recipe.export.target, output, force)
+        outcome = compress_run(Path(source), recipe.export.target, output, force)
     elif "data" not in typed:
         raise InputError(f"{source}: not a run; give labelled rows to check it on with --data FILE")
     else:
-        outcome = pipeline.compress_checkpoint(source, recipe.corpus, recipe.export.target, output, force)
+        outcome = compress_checkpoint(source, recipe.corpus, recipe.export.target, output, force)
     _table(outcome)
     assert outcome.package is not None
     _next(outcome.package)
@@ -244,9 +245,13 @@ def _next(package: Path) -> None:
     click.echo(f'\npackage: {package}\nnext: hbt predict {package} "text"  ·  hbt bench {package}')
 
 
-def _tokenizer(model: str | None) -> Any:
+def _tokenizer(model: str | None, table: Any, settings: CorpusSettings) -> Any:
+    """The tokenizer of an encoder, or the one that an encoder made from a shape would get on this file."""
     if model is None:
-        return None
+        from toolkit.corpus import find_columns, text_values
+        from toolkit.tokenizer import train_tokenizer
+
+        return train_tokenizer(text_values(table, find_columns(table, settings)[0]), max_length=512)
     from transformers import AutoModel
 
     from toolkit.classifier import from_hugging_face

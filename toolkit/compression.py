@@ -66,8 +66,7 @@ def compress(source: Source, target: str, out: Path) -> tuple[StageResult, Predi
         if gap > LOGIT_TOLERANCE:
             raise RuntimeError(f"the exported graph's logits differ from torch by {gap:.2g}")
         save_tokenizer(source.classifier.tokenizer, source.classifier.pad_id, partial / TOKENIZER_FILE)
-        config = source.classifier.network.config.to_dict()
-        package.write_loading_files(partial, config, source.classifier.labels, threshold, how)
+        package.write_loading_files(partial, source.classifier, threshold, how)
         model = how.load(partial)
         say(f"{target}: evaluating on {len(source.predictions.rows)} rows")
         predictions = Predictions(source.predictions.rows, model.predict_logits(corpus.take(source.predictions.rows)))
@@ -133,7 +132,7 @@ def _finish_package(
         median_latency_ms("package", folder, test_texts),
     )
     rows = [*source.rows, own]
-    rows += [Row(f"{how.name}, {name}", metrics) for name, metrics in result.slices.items()]
+    rows += [Row(how.name, metrics, slice=part) for part, metrics in result.slices.items()]
     write_card(folder, source.name, source.corpus, rows, result, source.lineage, machine)
     package.write_manifest(folder, how, machine.isa, source.lineage, golden)
     return rows

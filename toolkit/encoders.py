@@ -33,19 +33,22 @@ def build_classifier(settings: ModelSettings, labels: tuple[str, ...], texts: Se
     shape = parse_shape(settings.model, "--model")
     if shape is not None:
         tokenizer = train_tokenizer(texts, settings.max_length)
-        return classifier_from_shape(shape, tokenizer, tokenizer.token_to_id(PAD), settings, labels)
-    encoder, tokenizer, pad_id = _pretrained(settings)
-    network = PooledClassifier(encoder, settings.pooling, len(labels), settings.dropout)
+        made = classifier_from_shape(shape, tokenizer, tokenizer.token_to_id(PAD), settings, labels)
+    else:
+        encoder, tokenizer, pad_id = _pretrained(settings)
+        network = PooledClassifier(encoder, settings.pooling, len(labels), settings.dropout)
+        made = Classifier(network, tokenizer, pad_id, labels)
     if settings.freeze_base:
-        encoder.requires_grad_(False)
-    return Classifier(network, tokenizer, pad_id, labels)
+        made.network.encoder.requires_grad_(False)
+    return made
 
 
 def _pretrained(settings: ModelSettings) -> tuple[Any, Tokenizer, int]:
     """Encoder, tokenizer and padding id of a checkpoint of this project, a Hugging Face folder or a hub id."""
     folder = Path(settings.model)
     if folder.is_dir() and "hbt" in read_config(folder):
-        classifier = load_classifier(folder)
+        classifier = load_classifier(folder, settings.dropout)
+        classifier.tokenizer.enable_truncation(min(settings.max_length, classifier.max_length))
         return classifier.network.encoder, classifier.tokenizer, classifier.pad_id
     from transformers import AutoModel
 

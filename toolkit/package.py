@@ -9,17 +9,20 @@ import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exporters.registry import Exporter, LoadedArtefact, exporter
 from toolkit.errors import InputError
 
+if TYPE_CHECKING:
+    from toolkit.classifier import Classifier
+
 SCHEMA = 1
 MANIFEST_FILE, CONFIG_FILE, LOADER_FILE = "manifest.json", "config.json", "how_to_load.py"
 REQUIREMENTS_FILE, CARD_FILE = "requirements.txt", "README.md"
-_OF_THE_CHECKPOINT = ("hbt", "transformers_version", "_name_or_path", "dtype", "torch_dtype")
+_OF_THE_CHECKPOINT = ("hbt", "architectures", "transformers_version", "_name_or_path", "dtype", "torch_dtype")
 GOLDEN_TOLERANCE = 1e-3
 """Golden scores may differ by so much: another processor adds up in another order."""
 
@@ -35,17 +38,14 @@ class Verification:
     """One line each; empty if the package is what was shipped."""
 
 
-def write_loading_files(
-    folder: Path, config: dict[str, Any], labels: tuple[str, ...], threshold: float | None, target: Exporter
-) -> None:
-    """Write config.json, how_to_load.py and requirements.txt; model and tokenizer are there already.
-
-    config: Hugging Face configuration of the classifier, from which the package's is made.
-    """
-    own = {name: value for name, value in config.items() if name not in _OF_THE_CHECKPOINT}
+def write_loading_files(folder: Path, classifier: "Classifier", threshold: float | None, target: Exporter) -> None:
+    """Write config.json, how_to_load.py and requirements.txt; model and tokenizer are there already."""
+    network = classifier.network.config.to_diff_dict()
+    own = {name: value for name, value in network.items() if name not in _OF_THE_CHECKPOINT}
     own |= {
-        "id2label": dict(enumerate(labels)),
-        "label2id": {name: i for i, name in enumerate(labels)},
+        "id2label": dict(enumerate(classifier.labels)),
+        "label2id": {name: i for i, name in enumerate(classifier.labels)},
+        "max_length": classifier.max_length,
         "threshold": threshold,
     }
     (folder / CONFIG_FILE).write_text(json.dumps(own, indent=2, ensure_ascii=False) + "\n", "utf-8")

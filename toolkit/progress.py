@@ -2,6 +2,22 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+FILE_WIDTH = 160
+"""Columns of a table that goes to a file or a pipe, which have no width of their own."""
+
+
+def console() -> "Console":
+    """Stdout, for tables: coloured and as wide as the terminal on a terminal, plain and wide elsewhere."""
+    from rich.console import Console
+
+    there = Console(highlight=False)
+    return there if there.is_terminal else Console(highlight=False, width=FILE_WIDTH)
 
 
 def say(line: str) -> None:

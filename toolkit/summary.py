@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from toolkit import progress
 from toolkit.baseline import FoldResult
 from toolkit.recipe import Recipe
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 MB = 1e6
+UNSLICED = ("Size MB", "Parameters", "Latency p50 ms")
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class Row:
     parameters: int | None = None
     p50_ms: float | None = None
     """Text in, label out, one text, one thread; None where it was not measured."""
+    slice: str | None = None
+    """The part of the test rows that is meant; None for all."""
 
 
 def label_title(label: str) -> str:
@@ -39,10 +46,10 @@ def cells(row: Row, labels: Sequence[str]) -> dict[str, Any]:
         return "" if value is None or value != value else round(value, digits)
 
     metrics = row.metrics
-    shown = {"Stage": row.stage}
-    shown |= {name: figure(metrics[key], 6) for name, key in (("Accuracy", "accuracy"), ("Macro F1", "macro_f1"))}
-    shown |= {f"F1 ({label_title(label)})": figure(metrics[f"f1_{label}"], 6) for label in positive_first(labels)}
-    return shown | {
+    line: dict[str, Any] = {"Stage": row.stage}
+    line |= {name: figure(metrics[key], 6) for name, key in (("Accuracy", "accuracy"), ("Macro F1", "macro_f1"))}
+    line |= {f"F1 ({label_title(label)})": figure(metrics[f"f1_{label}"], 6) for label in positive_first(labels)}
+    return line | {
         "ROC-AUC": figure(metrics["roc_auc"], 6),
         "Size MB": figure(None if row.size_bytes is None else row.size_bytes / MB, 3),
         "Parameters": "" if row.parameters is None else row.parameters,
@@ -50,25 +57,46 @@ def cells(row: Row, labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def shown(heading: str, value: Any) -> str:
+    """A cell for people."""
+    if value == "":
+        return "–"
+    if heading == "Parameters":
+        return f"{value:,}"
+    if heading in ("Size MB", "Latency p50 ms"):
+        return f"{value:.2f}"
+    return value if isinstance(value, str) else f"{value:.4f}"
+
+
 def write_pipeline_summary(rows: Sequence[Row], labels: Sequence[str], file: Path) -> None:
     """`pipeline_summary_{pipeline}.csv`: one line a stage."""
-    _write([cells(row, labels) for row in rows], file)
+    _write([cells(row, labels) | {"Slice": row.slice or ""} for row in rows], file)
 
 
 def render(rows: Sequence[Row], labels: Sequence[str], title: str) -> None:
-    """Print the rows as a table on stdout."""
-    from rich.console import Console
+    """Print the rows as a table on stdout; parts of the test rows follow in a table of their own."""
+    console = progress.console()
+    console.print(_table([cells(row, labels) for row in rows if row.slice is None], labels, title))
+    parts = [row for row in rows if row.slice is not None]
+    if parts:
+        lines = [{"Slice": row.slice} | cells(row, labels) for row in sorted(parts, key=lambda row: str(row.slice))]
+        console.print(
+            _table([{k: v for k, v in line.items() if k not in UNSLICED} for line in lines], labels, "by slice")
+        )
+
+
+def _table(lines: Sequence[dict[str, Any]], labels: Sequence[str], title: str) -> "Table":
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
-    lines = [cells(row, labels) for row in rows]
-    if len(labels) > 2:  # a column a label would not fit a terminal; the CSV has them
-        lines = [{k: v for k, v in line.items() if not k.startswith("F1 (")} for line in lines]
-    for heading in lines[0]:
-        table.add_column(heading, justify="left" if heading == "Stage" else "right", overflow="fold")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    # A column a label would not fit a terminal; the CSV has them.
+    headings = [heading for heading in lines[0] if len(labels) == 2 or not heading.startswith("F1 (")]
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("Stage", "Slice") else "right", no_wrap=True)
     for line in lines:
-        table.add_row(*(_shown(heading, value) for heading, value in line.items()))
-    Console().print(table)
+        table.add_row(*(shown(heading, line[heading]) for heading in headings))
+    return table
 
 
 def write_fold_summaries(recipe: Recipe, labels: Sequence[str], folds: Sequence[FoldResult], out: Path) -> list[Path]:
@@ -125,14 +153,6 @@ def _metric_cells(split: str, metrics: dict[str, float], labels: Sequence[str]) 
         f"{split} ROC-AUC": metrics["roc_auc"],
         f"{split} Loss": metrics["loss"],
     }
-
-
-def _shown(heading: str, value: Any) -> str:
-    if value == "" or heading == "Stage":
-        return str(value) or "–"
-    if heading == "Parameters":
-        return f"{value:,}"
-    return f"{value:.2f}" if heading in ("Size MB", "Latency p50 ms") else f"{value:.4f}"
 
 
 def _write(lines: Sequence[dict[str, Any]], file: Path) -> None:

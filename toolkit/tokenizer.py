@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from toolkit.errors import InputError
 from toolkit.normaliser import with_normaliser
 
 VOCABULARY = 8_000
@@ -44,8 +45,11 @@ def save_tokenizer(tokenizer: Tokenizer, pad_id: int, file: Path) -> None:
 
 
 def read_tokenizer(file: Path) -> tuple[Tokenizer, int]:
-    """The tokenizer of `save_tokenizer`, not padding, and its padding id."""
-    tokenizer = Tokenizer.from_file(str(file))
-    pad_id = int(tokenizer.padding["pad_id"])
+    """The tokenizer of `save_tokenizer`, not padding, and its padding id. Raises InputError if it does not load."""
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+        pad_id = int(tokenizer.padding["pad_id"])
+    except Exception as error:  # tokenizers raises nothing more exact
+        raise InputError(f"{file}: the tokenizer does not load ({error})") from None
     tokenizer.no_padding()
     return tokenizer, pad_id

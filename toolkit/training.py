@@ -5,7 +5,10 @@ equally long and padded to their own longest, bfloat16 where the processor has i
 flushed to zero.
 """
 
+import json
+import os
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +88,10 @@ def fit(
     """
     mechanics = mechanics or Mechanics()
     torch.set_flush_denormal(mechanics.flush_denormals)
+    checkpoint = last_whole_checkpoint(work)
     arguments = _arguments(how, seed, work, mechanics)
+    if checkpoint is not None and _had_stopped(checkpoint):
+        arguments.max_steps = _state(checkpoint)["global_step"]  # nothing is left to do but to take the best epoch
     trainer = _Trainer(
         classifier.network,
         arguments,
@@ -97,7 +103,9 @@ def fit(
         callbacks=[EarlyStoppingCallback(how.early_stopping_patience), _Watch(watch, advance)],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(work))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="mtime may not be reliable")  # then it goes by step, as it should
+        trainer.train(resume_from_checkpoint=checkpoint)
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # or it would predict in bfloat16
     classifier.network.to("cpu").eval()
     history = _history(trainer.state.log_history)
@@ -114,11 +122,22 @@ def last_whole_checkpoint(work: Path) -> str | None:
     """The newest optimiser checkpoint that was written to its end; half ones are removed."""
     whole = []
     for folder in work.glob("checkpoint-*"):
-        if (folder / "trainer_state.json").is_file():  # the Trainer writes it last
+        try:
+            _state(folder)  # the Trainer writes it last
             whole.append(folder)
-        else:
+        except (FileNotFoundError, json.JSONDecodeError):
             shutil.rmtree(folder)
     return str(max(whole, key=lambda folder: int(folder.name.split("-")[1]))) if whole else None
+
+
+def _state(checkpoint: str | Path) -> dict[str, Any]:
+    return json.loads((Path(checkpoint) / "trainer_state.json").read_text("utf-8"))
+
+
+def _had_stopped(checkpoint: str) -> bool:
+    """Whether training was over, by its last epoch or by patience, when `checkpoint` was written."""
+    control = _state(checkpoint)["stateful_callbacks"].get("TrainerControl", {})
+    return bool(control.get("args", {}).get("should_training_stop"))
 
 
 def hard_loss(
@@ -167,6 +186,7 @@ def _loss(how: TrainingSettings, labels: np.ndarray, count: int, imitation: Imit
 
 
 def _arguments(how: TrainingSettings, seed: int, work: Path, mechanics: Mechanics) -> TrainingArguments:
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # the Trainer leaves that of an earlier training behind
     return TrainingArguments(
         output_dir=str(work),
         per_device_train_batch_size=how.batch_size,
@@ -185,8 +205,9 @@ def _arguments(how: TrainingSettings, seed: int, work: Path, mechanics: Mechanic
         eval_strategy="epoch",
         save_strategy="epoch",
         logging_strategy="epoch",
-        save_total_limit=1,
+        save_total_limit=2,  # the best and the last: with 1 the last would go in the end, and a resume train anew
         load_best_model_at_end=True,
+        restore_callback_states_from_checkpoint=True,  # or patience would be counted from 0 after a resume
         metric_for_best_model="macro_f1",
         remove_unused_columns=False,
         label_names=["labels"],

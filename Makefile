@@ -1,0 +1,36 @@
+# make demo: the main job, end to end, on the embedded corpus, with no download of a model or of data.
+# make test: lint, types and tests. Each sets up everything it needs on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO_RUN := demo
+
+.PHONY: demo test clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hbt needs Python 3.11 or later: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+demo: $(READY)
+	@rm -rf runs/$(DEMO_RUN) models/demo
+	$(BIN)/hbt data demo
+	$(BIN)/hbt run --recipe recipes/demo.toml --output models/demo --force
+	$(BIN)/hbt bench models/demo --output bench/demo
+	$(BIN)/hbt verify models/demo
+	$(BIN)/hbt predict models/demo "খাবারটা মোটেও খারাপ না, আবার আসব।" "ক্যামেরা ভালো কিন্তু ব্যাটারি একদম বাজে।"
+	@echo
+	@echo 'The package: models/demo   The run: runs/$(DEMO_RUN)   Its pages: $(BIN)/hbt ui'
+	@echo 'Next, with your own labelled file: $(BIN)/hbt data FILE.csv'
+
+test: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) runs bench mlruns mlflow.db

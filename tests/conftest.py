@@ -1,0 +1,72 @@
+"""What many tests share: a toy corpus, cheap classifiers, and one tiny pipeline that is run once a session."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test may wait for a network
+
+import pytest
+
+from tests.helpers import TINY, Finished, examples, tiny_recipe, write_comments
+from toolkit.classifier import Classifier
+from toolkit.corpus import Corpus, corpus_from_table
+from toolkit.encoders import build_classifier
+from toolkit.pipeline import run_pipeline
+from toolkit.recipe import CorpusSettings, TrainingSettings
+from toolkit.tables import Table
+from toolkit.training import fit
+
+
+@pytest.fixture(scope="session")
+def toy() -> Corpus:
+    """240 rows that any model learns: one word tells the label."""
+    texts = [f"{('sea', 'sun')[i % 2]} number {i} of the made-up texts" for i in range(240)]
+    labels = [("sea", "sun")[i % 2] for i in range(240)]
+    return corpus_from_table(Table("made-up", {"text": texts, "label": labels}), CorpusSettings(folds=2))
+
+
+@pytest.fixture(scope="session")
+def classifier(toy: Corpus) -> Classifier:
+    """Random weights. Do not train it."""
+    return build_classifier(TINY, toy.label_names, toy.take(toy.rows("train")), seed=0)
+
+
+@pytest.fixture(scope="session")
+def learned(toy: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """A classifier that knows the toy corpus. Do not train it."""
+    made = build_classifier(TINY, toy.label_names, toy.take(toy.rows("train")), seed=0)
+    how = TrainingSettings(epochs=4, learning_rate=5e-3, batch_size=16)
+    fit(made, examples(toy, "train"), examples(toy, "validation"), how, 0, tmp_path_factory.mktemp("learned"))
+    return made.with_threshold(0.45)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+    """One `baseline_kd_quant` run. Do not change its files: copy them."""
+    home = tmp_path_factory.mktemp("finished")
+    write_comments(home / "comments.csv")
+    recipe = tiny_recipe()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        outcome = run_pipeline(recipe)
+    yield Finished(home, recipe, outcome)
+
+
+@pytest.fixture
+def at_home(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> Finished:
+    """The finished run, with its folder as the current one."""
+    monkeypatch.chdir(finished.home)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return finished
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder with comments.csv and a store of its own; latency is not measured there."""
+    write_comments(tmp_path / "comments.csv", 240)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr("toolkit.pipeline.median_latency_ms", lambda *_: 1.0)
+    return tmp_path

@@ -1,0 +1,92 @@
+"""What tests make things with; fixtures are in conftest.py."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.corpus import Corpus
+from toolkit.demo import DEMO_LABEL_NAMES, demo_table
+from toolkit.pipeline import Outcome
+from toolkit.recipe import ModelSettings, Recipe, recipe_from
+from toolkit.training import Examples
+
+TINY = ModelSettings(model="shape:1x32", pooling="mean", max_length=32)
+ODD_TEXTS = [
+    "sea",
+    "a",
+    ".",
+    "🙂🙃",
+    "\u200b",
+    "  sun\u00a0 sea ",
+    "ভালো না, খারাপও না",
+    "sun number 7 of the made-up texts " * 40,
+    "\x00 control",
+    "क़ मিশ্র mixed",
+]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A pipeline that ran to its end; `outcome` has paths relative to `home`."""
+
+    home: Path
+    recipe: Recipe
+    outcome: Outcome
+
+    @property
+    def run(self) -> Path:
+        return self.home / self.outcome.folder
+
+    @property
+    def package(self) -> Path:
+        assert self.outcome.package is not None
+        return self.home / self.outcome.package
+
+
+def examples(corpus: Corpus, split: str) -> Examples:
+    rows = corpus.rows(split)
+    return Examples(corpus.take(rows), corpus.labels[rows])
+
+
+def write_comments(file: Path, rows: int = 400) -> None:
+    """Harmless demo comments under the column names of a hate-speech corpus."""
+    table = demo_table().columns
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out)
+        writer.writerow(["Comments", "HateSpeech", "kind"])
+        for text, label, kind in list(zip(table["text"], table["label"], table["kind"], strict=True))[:rows]:
+            writer.writerow([text, DEMO_LABEL_NAMES.index(label), kind])
+
+
+def tiny_recipe(**changed: Any) -> Recipe:
+    given: dict[str, Any] = {
+        "data": "comments.csv",
+        "slice": ("0:200",),
+        "folds": 2,
+        "model": "shape:2x32",
+        "pooling": "mean",
+        "max_length": 32,
+        "epochs": 2,
+        "learning_rate": 1e-3,
+        "pipeline": "baseline_kd_quant",
+        "student": "layers:1",
+        "author": "tester",
+        "name": "tiny",
+    }
+    return recipe_from(None, given | changed)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder`, to see that nothing changed."""
+    return {
+        file.relative_to(folder).as_posix(): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+
+
+def random_logits(rows: int, labels: int = 2, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(rows, labels)).astype(np.float32)

@@ -1,0 +1,281 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers import ODD_TEXTS, TINY, examples, random_logits
+from toolkit.classifier import Classifier, load_classifier, save_classifier
+from toolkit.corpus import Corpus
+from toolkit.encoders import build_classifier
+from toolkit.metrics import calculate_metrics_with_threshold_exploration, softmax
+from toolkit.recipe import TrainingSettings
+from toolkit.training import Examples, Fit, Imitation, Mechanics, fit, hard_loss, last_whole_checkpoint, soft_loss
+
+FAST = TrainingSettings(epochs=3, learning_rate=5e-3, batch_size=16)
+
+
+def fresh(toy: Corpus) -> Classifier:
+    return build_classifier(TINY, toy.label_names, toy.take(toy.rows("train")), seed=0)
+
+
+def train(made: Classifier, toy: Corpus, work: Path, how: TrainingSettings = FAST, **others: object) -> Fit:
+    return fit(made, examples(toy, "train"), examples(toy, "validation"), how, 0, work, **others)  # type: ignore[arg-type]
+
+
+def all_weights(made: Classifier) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in made.network.state_dict().items()}
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    return np.log(softmax(logits.astype(np.float64)))
+
+
+@pytest.mark.parametrize("kind", ["bce", "focal"])
+@pytest.mark.parametrize("weights", [None, [1.0, 1.0, 1.0], [0.2, 3.0, 1.0]])
+def test_the_loss_against_labels_agrees_with_its_formula(kind: str, weights: list[float] | None) -> None:
+    logits, labels = 2 * random_logits(9, 3), np.arange(9) % 3
+    chosen = log_softmax(logits)[np.arange(9), labels]
+    each = -chosen * ((1 - np.exp(chosen)) ** 2 if kind == "focal" else 1)
+    share = np.array(weights or [1.0, 1.0, 1.0])[labels]
+    expected = (each * share).sum() / share.sum()
+    tensor = None if weights is None else torch.tensor(weights)
+    found = hard_loss(torch.tensor(logits), torch.tensor(labels), kind, tensor)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_two_labels_give_binary_cross_entropy() -> None:
+    logits, labels = random_logits(7), np.arange(7) % 2
+    p = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
+    expected = -(labels * np.log(p) + (1 - labels) * np.log(1 - p)).mean()
+    assert float(hard_loss(torch.tensor(logits), torch.tensor(labels))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_focal_loss_worked_by_hand() -> None:
+    """One row, probability 3/4 of the right label: (1/4)² times -log(3/4)."""
+    logits = torch.log(torch.tensor([[0.25, 0.75]]))
+    assert float(hard_loss(logits, torch.tensor([1]), "focal")) == pytest.approx(0.25**2 * -np.log(0.75))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("labels", [2, 5])
+def test_the_loss_against_a_teacher_is_the_divergence_times_t_squared(temperature: float, labels: int) -> None:
+    student, teacher = 3 * random_logits(8, labels, 1), 3 * random_logits(8, labels, 2)
+    p, q = softmax(teacher.astype(np.float64) / temperature), softmax(student.astype(np.float64) / temperature)
+    expected = (p * np.log(p / q)).sum(axis=1).mean() * temperature**2
+    found = soft_loss(torch.tensor(student), torch.tensor(teacher), temperature)
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_student_that_says_what_its_teacher_says_has_no_loss() -> None:
+    logits = torch.tensor(random_logits(8))
+    assert float(soft_loss(logits, logits + 3.0, 4.0)) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.7, 1.0])
+def test_alpha_is_the_weight_of_the_teacher(toy: Corpus, tmp_path: Path, alpha: float) -> None:
+    rows = toy.rows("train")
+    taught = dataclasses.replace(examples(toy, "train"), teacher_logits=random_logits(len(rows)))
+    how = dataclasses.replace(FAST, epochs=1)
+    found = fit(fresh(toy), taught, examples(toy, "validation"), how, 0, tmp_path, Imitation(alpha, 4.0))
+    (epoch,) = found.history
+    mixed = alpha * epoch["train_soft_loss"] + (1 - alpha) * epoch["train_hard_loss"]
+    assert epoch["train_loss"] == pytest.approx(mixed, rel=1e-4)
+    assert epoch["train_soft_loss"] != pytest.approx(epoch["train_hard_loss"], rel=0.01)
+
+
+def test_a_student_learns_from_its_teacher_even_against_the_labels(toy: Corpus, tmp_path: Path) -> None:
+    learning, judging = examples(toy, "train"), examples(toy, "validation")
+    against = 4 * (np.eye(2, dtype=np.float32)[1 - learning.labels] - 0.5)
+    upside_down = Examples(judging.texts, 1 - judging.labels)
+    made = fresh(toy)
+    taught = dataclasses.replace(learning, teacher_logits=against)
+    fit(made, taught, upside_down, dataclasses.replace(FAST, epochs=4), 0, tmp_path, Imitation(1.0, 2.0))
+    test = examples(toy, "test")
+    assert (made.predict_logits(test.texts).argmax(axis=1) != test.labels).mean() > 0.8
+
+
+def test_the_loss_falls_and_the_toy_is_learned(toy: Corpus, tmp_path: Path) -> None:
+    made = fresh(toy)
+    found = train(made, toy, tmp_path, dataclasses.replace(FAST, epochs=4))
+    losses = [epoch["train_loss"] for epoch in found.history]
+    assert losses[-1] < 0.7 * losses[0]
+    test = examples(toy, "test")
+    assert (made.predict_logits(test.texts).argmax(axis=1) == test.labels).mean() > 0.8
+
+
+def test_class_weights_raise_the_rare_label(toy: Corpus, tmp_path: Path) -> None:
+    """Texts that tell nothing, one in eight positive: without weights the share is learned, with them a half."""
+    texts = [f"made-up text {i % 5}" for i in range(240)]
+    rows = Examples(texts, (np.arange(240) % 8 == 0).astype(np.int64))
+    shares = {}
+    for weighted in (False, True):
+        made = fresh(toy)
+        how = dataclasses.replace(FAST, class_weights=weighted, epochs=2)
+        fit(made, rows, rows, how, 0, tmp_path / str(weighted))
+        shares[weighted] = float(softmax(made.predict_logits(texts[:40]))[:, 1].mean())
+    assert shares[False] < 0.3
+    assert 0.35 < shares[True] < 0.65
+
+
+def upside_down(toy: Corpus) -> Examples:
+    """Validation rows on which learning makes a classifier worse, so that an early epoch is the best."""
+    rows = examples(toy, "validation")
+    return Examples(rows.texts, 1 - rows.labels)
+
+
+def test_the_weights_of_the_best_epoch_are_kept(toy: Corpus, tmp_path: Path) -> None:
+    made, judging = fresh(toy), upside_down(toy)
+    how = dataclasses.replace(FAST, epochs=5)
+    found = fit(made, examples(toy, "train"), judging, how, 0, tmp_path, mechanics=Mechanics(bf16=False))
+    scores = [epoch["val_macro_f1"] for epoch in found.history]
+    assert found.best_epoch == 1 + int(np.argmax(scores))
+    assert found.best_epoch < len(scores)
+    logits = made.predict_logits(judging.texts)
+    metrics = calculate_metrics_with_threshold_exploration(judging.labels, softmax(logits))
+    assert metrics["macro_f1"] == pytest.approx(max(scores))
+    loss = -log_softmax(logits)[np.arange(len(logits)), judging.labels].mean()
+    assert loss == pytest.approx(found.history[found.best_epoch - 1]["val_loss"], rel=1e-4)
+    assert loss != pytest.approx(found.history[-1]["val_loss"], rel=0.01)
+
+
+def test_patience_ends_training(toy: Corpus, tmp_path: Path) -> None:
+    how = dataclasses.replace(FAST, epochs=8, early_stopping_patience=2)
+    found = fit(fresh(toy), examples(toy, "train"), upside_down(toy), how, 0, tmp_path)
+    assert len(found.history) == found.best_epoch + 2 < 8
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_in(epoch: int) -> object:
+    def watch(now: int, metrics: dict[str, float]) -> None:
+        if now == epoch:
+            raise Killed
+
+    return watch
+
+
+@pytest.mark.parametrize("killed", [2, 3])
+def test_broken_off_training_goes_on_and_ends_as_if_it_had_not_been(toy: Corpus, tmp_path: Path, killed: int) -> None:
+    whole, broken = fresh(toy), fresh(toy)
+    expected = train(whole, toy, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(broken, toy, tmp_path / "broken", watch=killed_in(killed))
+    resumed = fresh(toy)
+    seen: list[int] = []
+    found = train(resumed, toy, tmp_path / "broken", watch=lambda epoch, _: seen.append(epoch))
+    assert seen == list(range(killed, 4))
+    assert found == expected
+    assert all_weights(resumed) == all_weights(whole)
+
+
+@pytest.mark.parametrize("killed", [3, 4])
+def test_patience_is_counted_on_after_a_resume(toy: Corpus, tmp_path: Path, killed: int) -> None:
+    how = dataclasses.replace(FAST, epochs=8, early_stopping_patience=3)
+    expected = fit(fresh(toy), examples(toy, "train"), upside_down(toy), how, 0, tmp_path / "whole")
+    assert len(expected.history) >= killed
+    with pytest.raises(Killed):
+        fit(fresh(toy), examples(toy, "train"), upside_down(toy), how, 0, tmp_path / "broken", watch=killed_in(killed))  # type: ignore[arg-type]
+    found = fit(fresh(toy), examples(toy, "train"), upside_down(toy), how, 0, tmp_path / "broken")
+    assert [epoch["epoch"] for epoch in found.history] == [epoch["epoch"] for epoch in expected.history]
+    assert found.best_epoch == expected.best_epoch
+
+
+@pytest.mark.parametrize("patience", [1, 5], ids=["stopped early", "all epochs"])
+def test_training_that_is_over_is_not_done_again(toy: Corpus, tmp_path: Path, patience: int) -> None:
+    """Broken off between the last epoch and what follows it."""
+    how = dataclasses.replace(FAST, epochs=4, early_stopping_patience=patience)
+    first, again = fresh(toy), fresh(toy)
+    expected = fit(first, examples(toy, "train"), upside_down(toy), how, 0, tmp_path)
+    seen: list[int] = []
+    steps: list[int] = []
+    watched = {"watch": lambda epoch, _: seen.append(epoch), "advance": steps.append}
+    found = fit(again, examples(toy, "train"), upside_down(toy), how, 0, tmp_path, **watched)  # type: ignore[arg-type]
+    assert seen == []
+    assert found == expected
+    assert all_weights(again) == all_weights(first)
+
+
+@pytest.mark.parametrize("half", [None, "", '{"epoch": 1.0, "glo'])
+def test_a_half_written_checkpoint_is_ignored(toy: Corpus, tmp_path: Path, half: str | None) -> None:
+    with pytest.raises(Killed):
+        train(fresh(toy), toy, tmp_path, watch=killed_in(2))
+    whole = last_whole_checkpoint(tmp_path)
+    assert whole is not None
+    (tmp_path / "checkpoint-999").mkdir()
+    (tmp_path / "checkpoint-999" / "model.safetensors").write_bytes(b"half")
+    if half is not None:
+        (tmp_path / "checkpoint-999" / "trainer_state.json").write_text(half)
+    assert last_whole_checkpoint(tmp_path) == whole
+    assert not (tmp_path / "checkpoint-999").exists()
+    assert len(train(fresh(toy), toy, tmp_path).history) == FAST.epochs
+
+
+def test_the_newest_checkpoint_is_told_by_its_number(tmp_path: Path) -> None:
+    for step in (9, 10, 100, 20):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
+    assert last_whole_checkpoint(tmp_path / "nothing") is None
+
+
+def test_a_frozen_base_keeps_its_weights_while_the_head_learns(toy: Corpus, tmp_path: Path) -> None:
+    made = build_classifier(dataclasses.replace(TINY, freeze_base=True), toy.label_names, toy.texts, seed=0)
+    before = all_weights(made)
+    train(made, toy, tmp_path, dataclasses.replace(FAST, epochs=1))
+    changed = {name for name, value in all_weights(made).items() if value != before[name]}
+    assert changed == {"head.weight", "head.bias"}
+
+
+def test_training_moves_every_weight_otherwise(toy: Corpus, tmp_path: Path) -> None:
+    made = fresh(toy)
+    before = all_weights(made)
+    train(made, toy, tmp_path, dataclasses.replace(FAST, epochs=1))
+    same = {name for name, value in all_weights(made).items() if value == before[name]}
+    assert same <= {"encoder.embeddings.token_type_embeddings.weight"}
+
+
+def test_a_trained_classifier_predicts_in_full_precision(toy: Corpus, tmp_path: Path) -> None:
+    """bfloat16 belongs to training: what is measured must be what is saved."""
+    made = fresh(toy)
+    train(made, toy, tmp_path / "work", dataclasses.replace(FAST, epochs=1), mechanics=Mechanics(bf16=True))
+    save_classifier(made, tmp_path / "saved")
+    found = made.predict_logits(ODD_TEXTS)
+    assert load_classifier(tmp_path / "saved").predict_logits(ODD_TEXTS).tobytes() == found.tobytes()
+    assert {tensor.dtype for tensor in made.network.state_dict().values()} == {torch.float32}
+    assert not made.network.training
+
+
+def test_full_precision_is_full_after_a_training_in_bfloat16(toy: Corpus, tmp_path: Path) -> None:
+    how = dataclasses.replace(FAST, epochs=1)
+    made = {}
+    for name, bf16 in (("before", False), ("between", True), ("after", False)):
+        made[name] = fresh(toy)
+        train(made[name], toy, tmp_path / name, how, mechanics=Mechanics(bf16=bf16))
+    assert all_weights(made["after"]) == all_weights(made["before"])
+
+
+def test_the_same_seed_trains_the_same_weights(toy: Corpus, tmp_path: Path) -> None:
+    how = dataclasses.replace(FAST, epochs=1)
+    made = [fresh(toy), fresh(toy)]
+    for i, each in enumerate(made):
+        train(each, toy, tmp_path / str(i), how)
+    assert all_weights(made[0]) == all_weights(made[1])
+
+
+def test_progress_counts_every_step_once(toy: Corpus, tmp_path: Path) -> None:
+    steps: list[int] = []
+    train(fresh(toy), toy, tmp_path, advance=steps.append)
+    assert sum(steps) == FAST.epochs * -(-len(toy.rows("train")) // FAST.batch_size)
+    assert set(steps) == {1}
+
+
+def test_progress_of_a_resumed_training_reaches_the_same_end(toy: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(fresh(toy), toy, tmp_path, watch=killed_in(2))
+    steps: list[int] = []
+    train(fresh(toy), toy, tmp_path, advance=steps.append)
+    assert sum(steps) == FAST.epochs * -(-len(toy.rows("train")) // FAST.batch_size)

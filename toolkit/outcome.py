@@ -1,0 +1,75 @@
+"""What a run came to: the table of its stages, as rows, CSV and JSON."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.corpus import Corpus
+from toolkit.latency import Kind, median_latency_ms
+from toolkit.progress import say
+from toolkit.recipe import Recipe
+from toolkit.runs import BASELINE, DISTILLATION, FLOOR
+from toolkit.stage import RESULT_FILE, StageResult, without_nan
+from toolkit.summary import Row, write_pipeline_summary
+from toolkit.tracking import Tracked
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    folder: Path
+    rows: list[Row]
+    labels: tuple[str, ...]
+    package: Path | None
+
+
+def stage_rows(folder: Path, corpus: Corpus) -> list[Row]:
+    """The rows of a run's table: floor, fold ensemble, one fold, student; then the same for each slice."""
+    texts = corpus.take(corpus.rows("test"))
+    rows: list[Row] = []
+    parts: list[Row] = []
+
+    def add(name: str, metrics: dict[str, float], slices: dict[str, Any], *figures: Any) -> None:
+        rows.append(Row(name, metrics, *figures))
+        parts.extend(Row(name, values, slice=part) for part, values in slices.items())
+
+    floor = StageResult.load(folder / FLOOR)
+    latency = _latency(folder, "floor", folder / FLOOR, texts)
+    add("floor", floor.metrics, floor.slices, floor.size_bytes, floor.parameters, latency)
+    if (folder / BASELINE / RESULT_FILE).is_file():
+        result = StageResult.load(folder / BASELINE)
+        name = f"baseline, {corpus.folds}-fold ensemble"
+        add(name, result.metrics, result.slices, result.size_bytes, result.parameters)
+        best = result.details
+        latency = _latency(folder, "checkpoint", folder / BASELINE / result.checkpoint, texts)
+        figures = (best["best_fold_size_bytes"], best["best_fold_parameters"], latency)
+        add("baseline, best fold", best["best_fold_metrics"], best["best_fold_slices"], *figures)
+    if (folder / DISTILLATION / RESULT_FILE).is_file():
+        result = StageResult.load(folder / DISTILLATION)
+        latency = _latency(folder, "checkpoint", folder / DISTILLATION, texts)
+        name = f"student {result.details['student']}"
+        add(name, result.metrics, result.slices, result.size_bytes, result.parameters, latency)
+    return [*rows, *parts]
+
+
+def write_summary(recipe: Recipe, corpus: Corpus, folder: Path, rows: list[Row], tracked: Tracked) -> None:
+    """pipeline_summary_….csv for people, summary.json for machines."""
+    file = folder / "outputs" / f"pipeline_summary_{recipe.run.pipeline}.csv"
+    write_pipeline_summary(rows, corpus.label_names, file)
+    tracked.artifact(file, "outputs")
+    text = json.dumps(without_nan([asdict(row) for row in rows]), indent=2, ensure_ascii=False)
+    (folder / "summary.json").write_text(text + "\n", "utf-8")
+
+
+def _latency(folder: Path, kind: Kind, path: Path, texts: list[str]) -> float | None:
+    """Measured once a run and kept, so that a resumed run shows the same figure."""
+    file = folder / "outputs" / "latency.json"
+    known = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    name = path.relative_to(folder).as_posix()
+    if name not in known:
+        say(f"{path}: measuring latency")
+        known[name] = median_latency_ms(kind, path, texts)
+        file.write_text(json.dumps(known, indent=2) + "\n", "utf-8")
+    return known[name]

@@ -1,0 +1,92 @@
+"""The folder of a run: its name, its recipe, where its stages lie, and whether a command may go on with it."""
+
+import json
+import shutil
+from pathlib import Path
+
+from toolkit.corpus import Corpus, describe_split
+from toolkit.distillation import baseline_stage
+from toolkit.errors import InputError
+from toolkit.recipe import Recipe, recipe_from, write_recipe
+from toolkit.stage import RESULT_FILE, StageResult
+from toolkit.summary import file_part
+
+RUNS, MODELS = Path("runs"), Path("models")
+RECIPE_FILE, CORPUS_FILE = "recipe.toml", "corpus.json"
+FLOOR, BASELINE, DISTILLATION = "0-floor", "1-baseline", "2-distillation"
+
+
+def run_folder(recipe: Recipe) -> Path:
+    """The folder of a run, named in the recipe or after data and model."""
+    data = "demo" if recipe.corpus.data == "demo" else Path(recipe.corpus.data).stem
+    return RUNS / (recipe.run.name or f"{file_part(data)}-{file_part(recipe.model.model)}")
+
+
+def refuse_other_recipe(folder: Path, recipe: Recipe, force: bool) -> None:
+    """Raises InputError if `folder` is there and is not a run of this very recipe; `force` lets it be removed."""
+    if force or not (folder / RECIPE_FILE).is_file():
+        if folder.exists() and not force:
+            raise InputError(f"{folder}: exists and is no run; give another --name, or --force to remove it")
+        return
+    before, now = recipe_from(folder / RECIPE_FILE, {}), recipe
+    if before.sha256() != now.sha256():
+        differ = [key for key, value in now.flat().items() if before.flat()[key] != value]
+        raise InputError(
+            f"{folder}: a run with another {', '.join(differ)}; give another --name, or --force to remove it"
+        )
+
+
+def open_folder(folder: Path, recipe: Recipe, corpus: Corpus, force: bool) -> None:
+    """Make the run's folder with recipe.toml and corpus.json, unless it is there already.
+
+    Raises: InputError if it began with other rows.
+    """
+    if force and folder.exists():
+        shutil.rmtree(folder)
+    recorded = recorded_fingerprint(folder)
+    if recorded is not None:
+        if recorded != corpus.fingerprint:
+            raise InputError(f"{folder}: began with other rows in {recipe.corpus.data}; give --force or another --name")
+        return
+    (folder / "outputs").mkdir(parents=True, exist_ok=True)
+    (folder / CORPUS_FILE).write_text(json.dumps(describe_split(corpus), ensure_ascii=False) + "\n", "utf-8")
+    write_recipe(recipe, folder / RECIPE_FILE)
+
+
+def recorded_fingerprint(folder: Path) -> str | None:
+    """Fingerprint of the corpus that a run began with, None if `folder` is no run."""
+    file = folder / CORPUS_FILE
+    return json.loads(file.read_text("utf-8"))["fingerprint"] if file.is_file() else None
+
+
+def read_run_recipe(folder: Path) -> Recipe:
+    """The recipe of a run folder. Raises InputError if it is none or has no finished training stage."""
+    if not (folder / RECIPE_FILE).is_file():
+        raise InputError(f"{folder}: not a run (no {RECIPE_FILE}); make one with hbt train")
+    last_checkpoint(folder)
+    return recipe_from(folder / RECIPE_FILE, {})
+
+
+def last_stage(folder: Path) -> Path:
+    """The last finished training stage of a run. Raises InputError if there is none."""
+    for stage in (folder / DISTILLATION, folder / BASELINE):
+        if (stage / RESULT_FILE).is_file():
+            return stage
+    raise InputError(f"{folder}: no finished stage; go on with the hbt train command that began it")
+
+
+def last_checkpoint(folder: Path) -> Path:
+    """The checkpoint that a run came to: its student, else its best fold."""
+    stage = last_stage(folder)
+    return stage / StageResult.load(stage).checkpoint
+
+
+def teacher_checkpoint(folder: Path) -> Path | None:
+    """The best fold of a run, or the checkpoint that it was given as the teacher; None if that is gone."""
+    if (folder / BASELINE / RESULT_FILE).is_file():
+        return folder / BASELINE / StageResult.load(folder / BASELINE).checkpoint
+    given = recipe_from(folder / RECIPE_FILE, {}).distillation.teacher
+    if given is None or not Path(given).is_dir():
+        return None
+    stage = baseline_stage(Path(given))
+    return stage / StageResult.load(stage).checkpoint if stage else Path(given)
