@@ -2,14 +2,14 @@
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.machine import describe_machine
-from exporters.registry import Exporter, LoadedArtefact, exporter
+from exporters.registry import Artefact, Exporter, LoadedArtefact, exporter
 from toolkit import package
 from toolkit.card import write_card
 from toolkit.classifier import TOKENIZER_FILE, Classifier
@@ -43,10 +43,10 @@ class Source:
     """Where it comes from, for the manifest and the card."""
 
 
-def compress(source: Source, target: str, out: Path) -> tuple[StageResult, Predictions, list[Row]]:
+def compress(source: Source, target: str, out: Path) -> tuple[StageResult, Predictions]:
     """Export, check, evaluate and package `source` as the folder `out`.
 
-    Returns: the result, the artefact's predictions on validation and test rows, and the rows of the table.
+    Returns: the result, and the artefact's predictions on validation and test rows.
     Raises: InputError if the target cannot be made here.
     """
     started = time.monotonic()
@@ -54,8 +54,7 @@ def compress(source: Source, target: str, out: Path) -> tuple[StageResult, Predi
     reason = how.available()
     if reason is not None:
         raise InputError(f"--target {target}: {reason}")
-    corpus = source.corpus
-    validation = corpus.take(corpus.rows("validation"))
+    validation = source.corpus.take(source.corpus.rows("validation"))
     threshold = _threshold(source)
     with whole_folder(out) as partial:
         for left_over in partial.iterdir():
@@ -65,33 +64,48 @@ def compress(source: Source, target: str, out: Path) -> tuple[StageResult, Predi
         gap = artefact.details["fp32_logit_gap"]
         if gap > LOGIT_TOLERANCE:
             raise RuntimeError(f"the exported graph's logits differ from torch by {gap:.2g}")
-        save_tokenizer(source.classifier.tokenizer, source.classifier.pad_id, partial / TOKENIZER_FILE)
+        tokenizer, pad_id = source.classifier.tokenizer, source.classifier.pad_id
+        save_tokenizer(tokenizer, pad_id, partial / TOKENIZER_FILE)
         package.write_loading_files(partial, source.classifier, threshold, how)
         model = how.load(partial)
         say(f"{target}: evaluating on {len(source.predictions.rows)} rows")
-        predictions = Predictions(source.predictions.rows, model.predict_logits(corpus.take(source.predictions.rows)))
-        _, test, slices = evaluate(corpus, predictions, threshold)
-        validation_metrics = evaluate(corpus, predictions, threshold)[0]
-        details = artefact.details | {
-            "invariance": batch_invariance(model, validation),
+        result, predictions = _evaluate(source, artefact, model, threshold)
+        result = _finish_package(source, how, model, result, partial)
+    details = result.details | {"package": out.as_posix(), "package_size_bytes": folder_size(out)}
+    return replace(result, seconds=time.monotonic() - started, details=details), predictions
+
+
+def rows_of(result: StageResult) -> list[Row]:
+    """The rows of an exported artefact in a table."""
+    name = result.details["target"]
+    own = Row(name, result.metrics, result.size_bytes, result.parameters, result.details["p50_ms"])
+    return [own, *(Row(name, metrics, slice=part) for part, metrics in result.slices.items())]
+
+
+def _evaluate(
+    source: Source, artefact: Artefact, model: LoadedArtefact, threshold: float | None
+) -> tuple[StageResult, Predictions]:
+    corpus, rows = source.corpus, source.predictions.rows
+    predictions = Predictions(rows, model.predict_logits(corpus.take(rows)))
+    validation, test, slices = evaluate(corpus, predictions, threshold)
+    result = StageResult(
+        stage="quantization" if "int8" in artefact.target else "export",
+        checkpoint=artefact.file.name,
+        metrics=test,
+        validation_metrics=validation,
+        threshold=threshold,
+        parameters=source.classifier.parameters,
+        size_bytes=artefact.file.stat().st_size,
+        seconds=0.0,
+        slices=slices,
+        details=artefact.details
+        | {
+            "target": artefact.target,
+            "invariance": batch_invariance(model, corpus.take(corpus.rows("validation"))),
             "versus_fp32": versus(corpus, predictions, threshold, source.predictions, threshold),
-        }
-        result = StageResult(
-            stage="quantization" if "int8" in target else "export",
-            checkpoint=artefact.file.name,
-            metrics=test,
-            validation_metrics=validation_metrics,
-            threshold=threshold,
-            parameters=source.classifier.parameters,
-            size_bytes=artefact.file.stat().st_size,
-            seconds=0.0,
-            slices=slices,
-            details=details | {"target": target},
-        )
-        rows = _finish_package(source, how, model, result, partial)
-    seconds = time.monotonic() - started
-    package_bytes = folder_size(out)
-    return _with(result, seconds, {"package": str(out), "package_size_bytes": package_bytes}), predictions, rows
+        },
+    )
+    return result, predictions
 
 
 def batch_invariance(model: LoadedArtefact, texts: list[str]) -> dict[str, Any]:
@@ -116,37 +130,22 @@ def _threshold(source: Source) -> float | None:
 
 def _finish_package(
     source: Source, how: Exporter, model: LoadedArtefact, result: StageResult, folder: Path
-) -> list[Row]:
+) -> StageResult:
     """Measure latency, then write card and manifest."""
     machine = describe_machine()
     golden = package.golden_scores(model, list(DEMO_SENTENCES))
     # The worker loads packages, and a package has a manifest: this one is written again over the card.
     package.write_manifest(folder, how, machine.isa, source.lineage, golden)
     say(f"{how.name}: measuring latency")
-    test_texts = source.corpus.take(source.corpus.rows("test"))
-    own = Row(
-        how.name,
-        result.metrics,
-        result.size_bytes,
-        result.parameters,
-        median_latency_ms("package", folder, test_texts),
-    )
-    rows = [*source.rows, own]
-    rows += [Row(how.name, metrics, slice=part) for part, metrics in result.slices.items()]
+    latency = median_latency_ms("package", folder, source.corpus.take(source.corpus.rows("test")))
+    result = replace(result, details=result.details | {"p50_ms": latency})
+    rows = [*source.rows, *rows_of(result)]
     write_card(folder, source.name, source.corpus, rows, result, source.lineage, machine)
     package.write_manifest(folder, how, machine.isa, source.lineage, golden)
-    return rows
-
-
-def _with(result: StageResult, seconds: float, details: dict[str, Any]) -> StageResult:
-    from dataclasses import replace
-
-    return replace(result, seconds=seconds, details=result.details | details)
+    return result
 
 
 def lineage_of(corpus: Corpus, **more: Any) -> dict[str, Any]:
     """What a manifest says of the origin: enough to rebuild the same test rows from the same file."""
-    from dataclasses import asdict
-
     settings = json.loads(json.dumps(asdict(corpus.settings)))
     return {"corpus": corpus.name, "corpus_fingerprint": corpus.fingerprint, "corpus_settings": settings} | more

@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.compression import rows_of
 from toolkit.corpus import Corpus
 from toolkit.latency import Kind, median_latency_ms
 from toolkit.progress import say
 from toolkit.recipe import Recipe
-from toolkit.runs import BASELINE, DISTILLATION, FLOOR
+from toolkit.runs import BASELINE, DISTILLATION, EXPORT, FLOOR
 from toolkit.stage import RESULT_FILE, StageResult, without_nan
 from toolkit.summary import Row, write_pipeline_summary
 from toolkit.tracking import Tracked
@@ -26,7 +27,7 @@ class Outcome:
 
 
 def stage_rows(folder: Path, corpus: Corpus) -> list[Row]:
-    """The rows of a run's table: floor, fold ensemble, one fold, student; then the same for each slice."""
+    """The rows of a run's table: floor, fold ensemble, one fold, student, artefacts; then the same for each slice."""
     texts = corpus.take(corpus.rows("test"))
     rows: list[Row] = []
     parts: list[Row] = []
@@ -51,6 +52,10 @@ def stage_rows(folder: Path, corpus: Corpus) -> list[Row]:
         latency = _latency(folder, "checkpoint", folder / DISTILLATION, texts)
         name = f"student {result.details['student']}"
         add(name, result.metrics, result.slices, result.size_bytes, result.parameters, latency)
+    for stage in sorted(folder.glob(f"{EXPORT}-*/{RESULT_FILE}")):
+        exported = rows_of(StageResult.load(stage.parent))
+        rows.append(exported[0])
+        parts.extend(exported[1:])
     return [*rows, *parts]
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import floor as floor_model
+from exporters.registry import targets
 from toolkit import tracking
 from toolkit.classifier import Classifier, load_classifier, load_sequence_classifier
-from toolkit.compression import Source, compress, lineage_of
+from toolkit.compression import Source, compress, lineage_of, rows_of
 from toolkit.corpus import Corpus, load_corpus
 from toolkit.errors import InputError, refuse_existing
 from toolkit.metrics import calculate_metrics_with_threshold_exploration
@@ -16,7 +17,7 @@ from toolkit.outcome import Outcome, stage_rows, write_summary
 from toolkit.progress import say
 from toolkit.recipe import CorpusSettings, Recipe
 from toolkit.run_metrics import track_export
-from toolkit.runs import MODELS, last_stage, read_run_recipe, recorded_fingerprint
+from toolkit.runs import EXPORT, MODELS, last_stage, read_run_recipe, recorded_fingerprint
 from toolkit.stage import PREDICTIONS_FILE, Predictions, StageResult, evaluate, whole_folder
 from toolkit.summary import Row, file_part
 
@@ -34,7 +35,8 @@ def compress_run(folder: Path, target: str, out: Path | None, force: bool) -> Ou
         raise InputError(f"{recipe.corpus.data}: not the file that {folder} was trained on; bring that one back")
     name = f"{recipe.run.author}_{recipe.run.pipeline}"
     with tracking.tracked_run(folder, name, recipe.run.experiment, "") as tracked:
-        rows = export_stage(folder, recipe, corpus, target, out, tracked)
+        export_stage(folder, recipe, corpus, target, out, tracked)
+        rows = stage_rows(folder, corpus)
         write_summary(recipe, corpus, folder, rows, tracked)
     return Outcome(folder, rows, corpus.label_names, out)
 
@@ -49,11 +51,10 @@ def compress_checkpoint(model: str, settings: CorpusSettings, target: str, out: 
     corpus = load_corpus(settings)
     classifier = load_classifier(Path(model)) if Path(model).is_dir() else load_sequence_classifier(model)
     classifier = with_corpus_labels(classifier, corpus, model)
-    rows = _checkpoint_rows(classifier, model, corpus)
-    _, _, table = compress(
-        Source(classifier, file_part(model), corpus, rows[0], rows[1], lineage_of(corpus, model=model)), target, out
-    )
-    return Outcome(out, table, corpus.label_names, out)
+    predictions, rows = _checkpoint_rows(classifier, model, corpus)
+    source = Source(classifier, file_part(model), corpus, predictions, rows, lineage_of(corpus, model=model))
+    result, _ = compress(source, target, out)
+    return Outcome(out, [*rows, *rows_of(result)], corpus.label_names, out)
 
 
 def with_corpus_labels(classifier: Classifier, corpus: Corpus, model: str) -> Classifier:
@@ -73,13 +74,13 @@ def with_corpus_labels(classifier: Classifier, corpus: Corpus, model: str) -> Cl
 
 def export_stage(
     folder: Path, recipe: Recipe, corpus: Corpus, target: str, out: Path, tracked: tracking.Tracked
-) -> list[Row]:
-    """Package the last checkpoint and keep the artefact's result and predictions in the run."""
+) -> None:
+    """Package the last checkpoint of a run and keep the artefact's result and predictions in the run."""
     stage = last_stage(folder)
     result = StageResult.load(stage)
     checkpoint = stage / result.checkpoint
-    predictions = Predictions.load((checkpoint if result.stage == "baseline" else stage) / PREDICTIONS_FILE)
-    rows = stage_rows(folder, corpus)
+    # A baseline's own predictions are those of the ensemble; what is exported is its best fold.
+    predictions = Predictions.load(checkpoint / PREDICTIONS_FILE)
     lineage = lineage_of(
         corpus,
         run=folder.as_posix(),
@@ -90,13 +91,14 @@ def export_stage(
     )
     if recipe.distillation.student is not None:
         lineage |= {"student": recipe.distillation.student}
-    source = Source(load_classifier(checkpoint), folder.name, corpus, _evaluated(predictions, corpus), rows, lineage)
-    exported, found, rows = compress(source, target, out)
-    with whole_folder(folder / f"3-export-{target}") as partial:
+    trained = [row for row in stage_rows(folder, corpus) if row.stage not in targets()]
+    classifier = load_classifier(checkpoint)
+    source = Source(classifier, folder.name, corpus, _evaluated(predictions, corpus), trained, lineage)
+    exported, found = compress(source, target, out)
+    with whole_folder(folder / f"{EXPORT}-{target}") as partial:
         found.save(partial / PREDICTIONS_FILE, corpus)
         exported.save(partial)
     track_export(tracked, exported, corpus.label_names, out)
-    return rows
 
 
 def _evaluated(predictions: Predictions, corpus: Corpus) -> Predictions:

@@ -1,6 +1,5 @@
 """Which stages, in which order; what is finished is not done again."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from toolkit.encoders import build_classifier
 from toolkit.errors import InputError, refuse_existing
 from toolkit.floor import train_floor
 from toolkit.outcome import Outcome, stage_rows, write_summary
+from toolkit.package import MANIFEST_FILE, read_manifest
 from toolkit.packaging import export_stage
 from toolkit.progress import say
 from toolkit.recipe import DESCRIPTIONS, Recipe
@@ -20,6 +20,7 @@ from toolkit.run_metrics import track_baseline, track_distillation, track_epoch,
 from toolkit.runs import (
     BASELINE,
     DISTILLATION,
+    EXPORT,
     FLOOR,
     MODELS,
     last_checkpoint,
@@ -30,7 +31,7 @@ from toolkit.runs import (
 )
 from toolkit.stage import RESULT_FILE, StageResult
 from toolkit.students import build_student
-from toolkit.summary import Row, write_fold_summaries
+from toolkit.summary import write_fold_summaries
 from toolkit.tracking import Tracked
 
 
@@ -46,7 +47,7 @@ def run_pipeline(recipe: Recipe, force: bool = False, package_folder: Path | Non
     quantizes = recipe.run.pipeline.endswith("quant")
     package_folder = package_folder or MODELS / f"{folder.name}-{recipe.export.target}"
     if quantizes:
-        refuse_existing(package_folder, force or _is_of_run(package_folder, folder))
+        refuse_existing(package_folder, force or _is_of_run(package_folder, folder, recipe))
     refuse_other_recipe(folder, recipe, force)
     corpus = load_corpus(recipe.corpus)
     _try_models(recipe, corpus)
@@ -55,19 +56,22 @@ def run_pipeline(recipe: Recipe, force: bool = False, package_folder: Path | Non
     description = DESCRIPTIONS[recipe.run.pipeline]
     with tracking.tracked_run(folder, name, recipe.run.experiment, description) as tracked:
         track_settings(tracked, recipe, corpus, folder)
-        rows = _train_stages(recipe, corpus, folder, tracked)
-        if quantizes:
-            rows = export_stage(folder, recipe, corpus, recipe.export.target, package_folder, tracked)
+        _train_stages(recipe, corpus, folder, tracked)
+        if quantizes and not _is_of_run(package_folder, folder, recipe):
+            export_stage(folder, recipe, corpus, recipe.export.target, package_folder, tracked)
+        rows = stage_rows(folder, corpus)
         write_summary(recipe, corpus, folder, rows, tracked)
         final = package_folder if quantizes else last_checkpoint(folder)
         tracked.parameters({"final_model_path": final.as_posix()})
     return Outcome(folder, rows, corpus.label_names, package_folder if quantizes else None)
 
 
-def _is_of_run(package: Path, folder: Path) -> bool:
-    """Whether a package was made by this very run, so that the same command may find it there."""
-    file = package / "manifest.json"
-    return file.is_file() and json.loads(file.read_text("utf-8"))["lineage"].get("run") == folder.as_posix()
+def _is_of_run(package: Path, folder: Path, recipe: Recipe) -> bool:
+    """Whether a package is what this very run made, so that the same command leaves it as it is."""
+    if not (package / MANIFEST_FILE).is_file() or not (folder / f"{EXPORT}-{recipe.export.target}").is_dir():
+        return False
+    lineage = read_manifest(package)["lineage"]
+    return lineage.get("run") == folder.as_posix() and lineage.get("recipe_sha256") == recipe.sha256()
 
 
 def _check_stages(recipe: Recipe) -> None:
@@ -97,14 +101,13 @@ def _try_models(recipe: Recipe, corpus: Corpus) -> None:
         build_student(how.student, teaching, recipe.model, train, corpus.settings.seed)
 
 
-def _train_stages(recipe: Recipe, corpus: Corpus, folder: Path, tracked: Tracked) -> list[Row]:
-    """Floor, baseline and distillation, as far as the recipe has them; returns the rows of the table so far."""
+def _train_stages(recipe: Recipe, corpus: Corpus, folder: Path, tracked: Tracked) -> None:
+    """Floor, baseline and distillation, as far as the recipe has them."""
     _stage(folder / FLOOR, lambda: train_floor(corpus, folder / FLOOR))
     if recipe.distillation.teacher is None:
         _stage(folder / BASELINE, lambda: _baseline(recipe, corpus, folder, tracked))
     if recipe.distillation.student is not None:
         _stage(folder / DISTILLATION, lambda: _distil(recipe, corpus, folder, tracked))
-    return stage_rows(folder, corpus)
 
 
 def _stage(folder: Path, run: Callable[[], StageResult]) -> None:

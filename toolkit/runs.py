@@ -13,7 +13,7 @@ from toolkit.summary import file_part
 
 RUNS, MODELS = Path("runs"), Path("models")
 RECIPE_FILE, CORPUS_FILE = "recipe.toml", "corpus.json"
-FLOOR, BASELINE, DISTILLATION = "0-floor", "1-baseline", "2-distillation"
+FLOOR, BASELINE, DISTILLATION, EXPORT = "0-floor", "1-baseline", "2-distillation", "3-export"
 
 
 def run_folder(recipe: Recipe) -> Path:
