@@ -64,9 +64,11 @@ def at_home(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> Finished:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder with comments.csv and a store of its own; latency is not measured there."""
+    """A current folder with nothing but comments.csv, and a store of its own; latency is not measured there."""
     write_comments(tmp_path / "comments.csv", 240)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr("toolkit.pipeline.median_latency_ms", lambda *_: 1.0)
+    # Not the default: MLflow keeps one connection a process to a store of that name, whatever the current folder.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    for module in ("outcome", "compression"):
+        monkeypatch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
     return tmp_path

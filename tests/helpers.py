@@ -9,7 +9,7 @@ import numpy as np
 
 from toolkit.corpus import Corpus
 from toolkit.demo import DEMO_LABEL_NAMES, demo_table
-from toolkit.pipeline import Outcome
+from toolkit.outcome import Outcome
 from toolkit.recipe import ModelSettings, Recipe, recipe_from
 from toolkit.training import Examples
 

@@ -81,6 +81,7 @@ def train_baseline(
             slices=slices,
             details={
                 "best_fold": best.fold,
+                "best_fold_threshold": best.threshold,
                 "best_fold_metrics": single[1],
                 "best_fold_slices": single[2],
                 "best_fold_size_bytes": (partial / f"fold-{best.fold + 1}" / WEIGHTS_FILE).stat().st_size,

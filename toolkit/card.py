@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import Machine
+from toolkit.comparisons import Versus
 from toolkit.corpus import Corpus, describe_split
+from toolkit.significance import Comparison
 from toolkit.stage import StageResult
 from toolkit.summary import UNSLICED, Row, cells, shown
 
@@ -85,15 +87,15 @@ def _markdown(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def _losses(result: StageResult) -> str:
-    versus, invariance = result.details["versus_fp32"], result.details["invariance"]
-    low, high = versus["interval"]
+    found = [Versus(each["b"], each["a"], Comparison(**each["comparison"])) for each in result.details["versus"]]
+    invariance = result.details["invariance"]
     return f"""## What was lost on the way
 
-Against its own single-precision form in torch, on the same {versus["rows"]:,} test rows: macro-F1
-{100 * versus["macro_f1_difference"]:+.2f} points (95 % of bootstrap samples between {100 * low:+.2f} and
-{100 * high:+.2f}); the same label on {100 * versus["agreement"]:.2f} % of the rows; right only before on
-{versus["only_a_right"]} rows, right only now on {versus["only_b_right"]} (McNemar p = {versus["mcnemar_p"]:.2g}).
-At a margin of {100 * versus["margin"]:g} point: **{versus["verdict"]}**.
+B is this package; differences are B minus A on the same {found[0].comparison.rows:,} test rows. The interval
+holds 95 % of the bootstrap differences, p is McNemar's exact test, the verdict is given at a margin of
+{100 * found[0].comparison.margin:g} point of macro-F1.
+
+{_markdown([each.cells() for each in found])}
 
 Scored in batches of {invariance["batch"]} and not alone, {invariance["label_flips"]} of {invariance["rows"]:,}
 validation rows change their label; the largest change of a probability is

@@ -236,9 +236,10 @@ def _with_pipeline(recipe: Recipe, pipeline: Any) -> Recipe:
 
 
 def _table(outcome: Any) -> None:
-    from toolkit.summary import render
+    from toolkit import comparisons, summary
 
-    render(outcome.rows, outcome.labels, "on the test rows, which no choice has seen")
+    summary.render(outcome.rows, outcome.labels, "on the test rows, which no choice has seen")
+    comparisons.render(outcome.comparisons)
 
 
 def _next(package: Path) -> None:

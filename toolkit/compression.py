@@ -1,6 +1,7 @@
 """The export stage: a classifier in, a checked and measured package out."""
 
 import json
+import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,17 +14,18 @@ from exporters.registry import Artefact, Exporter, LoadedArtefact, exporter
 from toolkit import package
 from toolkit.card import write_card
 from toolkit.classifier import TOKENIZER_FILE, Classifier
+from toolkit.comparisons import Contender, versus
 from toolkit.corpus import Corpus
 from toolkit.demo import DEMO_SENTENCES
-from toolkit.distillation import versus
 from toolkit.errors import InputError
 from toolkit.latency import median_latency_ms
 from toolkit.metrics import apply_threshold
-from toolkit.progress import say
+from toolkit.progress import working
 from toolkit.stage import Predictions, StageResult, evaluate, folder_size, whole_folder
 from toolkit.summary import Row
 from toolkit.tokenizer import save_tokenizer
 
+TORCH_FORM = "itself in torch, fp32"
 LOGIT_TOLERANCE = 1e-3
 """An ONNX graph in single precision whose logits are further from torch than this is not the same model."""
 
@@ -37,10 +39,12 @@ class Source:
     corpus: Corpus
     predictions: Predictions
     """Of the classifier in torch, on validation and test rows."""
-    rows: list[Row]
-    """What is shown beside it: floor, teacher, its own fp32 form; in this order."""
     lineage: dict[str, Any]
     """Where it comes from, for the manifest and the card."""
+    rows: list[Row]
+    """What is shown beside it: floor, teacher, its own fp32 form; in this order."""
+    beside: list[Contender]
+    """What the artefact is compared with on the same rows, beside its own form in torch."""
 
 
 def compress(source: Source, target: str, out: Path) -> tuple[StageResult, Predictions]:
@@ -56,11 +60,10 @@ def compress(source: Source, target: str, out: Path) -> tuple[StageResult, Predi
         raise InputError(f"--target {target}: {reason}")
     validation = source.corpus.take(source.corpus.rows("validation"))
     threshold = _threshold(source)
+    shutil.rmtree(out.with_name(out.name + ".partial"), ignore_errors=True)  # of an export that was broken off
     with whole_folder(out) as partial:
-        for left_over in partial.iterdir():
-            left_over.unlink()
-        say(f"{target}: exporting")
-        artefact = how.export(source.classifier, validation, partial)
+        with working(f"{target}: exporting"):
+            artefact = how.export(source.classifier, validation, partial)
         gap = artefact.details["fp32_logit_gap"]
         if gap > LOGIT_TOLERANCE:
             raise RuntimeError(f"the exported graph's logits differ from torch by {gap:.2g}")
@@ -68,8 +71,8 @@ def compress(source: Source, target: str, out: Path) -> tuple[StageResult, Predi
         save_tokenizer(tokenizer, pad_id, partial / TOKENIZER_FILE)
         package.write_loading_files(partial, source.classifier, threshold, how)
         model = how.load(partial)
-        say(f"{target}: evaluating on {len(source.predictions.rows)} rows")
-        result, predictions = _evaluate(source, artefact, model, threshold)
+        with working(f"{target}: evaluating on {len(source.predictions.rows)} rows"):
+            result, predictions = _evaluate(source, artefact, model, threshold)
         result = _finish_package(source, how, model, result, partial)
     details = result.details | {"package": out.as_posix(), "package_size_bytes": folder_size(out)}
     return replace(result, seconds=time.monotonic() - started, details=details), predictions
@@ -102,7 +105,10 @@ def _evaluate(
         | {
             "target": artefact.target,
             "invariance": batch_invariance(model, corpus.take(corpus.rows("validation"))),
-            "versus_fp32": versus(corpus, predictions, threshold, source.predictions, threshold),
+            "versus": [
+                asdict(versus(corpus, Contender(artefact.target, predictions, threshold), other))
+                for other in (Contender(TORCH_FORM, source.predictions, threshold), *source.beside)
+            ],
         },
     )
     return result, predictions
@@ -136,8 +142,8 @@ def _finish_package(
     golden = package.golden_scores(model, list(DEMO_SENTENCES))
     # The worker loads packages, and a package has a manifest: this one is written again over the card.
     package.write_manifest(folder, how, machine.isa, source.lineage, golden)
-    say(f"{how.name}: measuring latency")
-    latency = median_latency_ms("package", folder, source.corpus.take(source.corpus.rows("test")))
+    with working(f"{how.name}: measuring latency"):
+        latency = median_latency_ms("package", folder, source.corpus.take(source.corpus.rows("test")))
     result = replace(result, details=result.details | {"p50_ms": latency})
     rows = [*source.rows, *rows_of(result)]
     write_card(folder, source.name, source.corpus, rows, result, source.lineage, machine)

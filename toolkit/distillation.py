@@ -6,19 +6,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from toolkit import progress
 from toolkit.baseline import predict_rows
 from toolkit.classifier import WEIGHTS_FILE, load_classifier, save_classifier
+from toolkit.comparisons import Contender, versus
 from toolkit.corpus import Corpus
 from toolkit.errors import InputError
-from toolkit.metrics import apply_threshold, softmax
 from toolkit.recipe import DistillationSettings, ModelSettings, TrainingSettings
-from toolkit.significance import compare
-from toolkit.stage import PREDICTIONS_FILE, RESULT_FILE, Predictions, StageResult, evaluate, whole_folder
+from toolkit.stage import PREDICTIONS_FILE, Predictions, StageResult, evaluate, whole_folder
 from toolkit.students import build_student
 from toolkit.training import Examples, Imitation, fit, steps_of
 
@@ -128,38 +126,12 @@ def distil(
                 "teacher_size_bytes": (teacher.checkpoint / WEIGHTS_FILE).stat().st_size,
                 "best_epoch": found.best_epoch,
                 "history": found.history,
-                "agreement": agreement(corpus, predictions, threshold, teacher),
-                "versus_teacher": versus(corpus, predictions, threshold, teacher.predictions, teacher.threshold),
+                "versus_teacher": versus(
+                    corpus,
+                    Contender("student", predictions, threshold),
+                    Contender("teacher", teacher.predictions, teacher.threshold),
+                ).comparison.as_dict(),
             },
         )
         result.save(partial)
     return result
-
-
-def agreement(corpus: Corpus, student: Predictions, threshold: float | None, teacher: Teacher) -> float:
-    """Share of the test rows on which student and teacher give the same label."""
-    test = corpus.rows("test")
-    mine = apply_threshold(softmax(student.of(test)), threshold)
-    theirs = apply_threshold(softmax(teacher.predictions.of(test)), teacher.threshold)
-    return float((mine == theirs).mean())
-
-
-def versus(
-    corpus: Corpus, b: Predictions, b_threshold: float | None, a: Predictions, a_threshold: float | None
-) -> dict[str, Any]:
-    """The paired comparison of B with A on the test rows, for `StageResult.details`."""
-    test = corpus.rows("test")
-    return compare(
-        corpus.labels[test],
-        apply_threshold(softmax(a.of(test)), a_threshold),
-        apply_threshold(softmax(b.of(test)), b_threshold),
-        len(corpus.label_names),
-    ).as_dict()
-
-
-def baseline_stage(folder: Path) -> Path | None:
-    """The baseline stage of a run folder, or `folder` itself if it is one, or None."""
-    for stage in (folder, *sorted(folder.glob("*-baseline"))):
-        if (stage / RESULT_FILE).is_file() and StageResult.load(stage).stage == "baseline":
-            return stage
-    return None

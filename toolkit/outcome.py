@@ -5,14 +5,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.comparisons import Versus, run_comparisons
 from toolkit.compression import rows_of
 from toolkit.corpus import Corpus
 from toolkit.latency import Kind, median_latency_ms
-from toolkit.progress import say
+from toolkit.progress import working
 from toolkit.recipe import Recipe
 from toolkit.runs import BASELINE, DISTILLATION, EXPORT, FLOOR
 from toolkit.stage import RESULT_FILE, StageResult, without_nan
-from toolkit.summary import Row, write_pipeline_summary
+from toolkit.summary import Row, write_lines, write_pipeline_summary
 from toolkit.tracking import Tracked
 
 
@@ -22,6 +23,7 @@ class Outcome:
 
     folder: Path
     rows: list[Row]
+    comparisons: list[Versus]
     labels: tuple[str, ...]
     package: Path | None
 
@@ -59,13 +61,21 @@ def stage_rows(folder: Path, corpus: Corpus) -> list[Row]:
     return [*rows, *parts]
 
 
-def write_summary(recipe: Recipe, corpus: Corpus, folder: Path, rows: list[Row], tracked: Tracked) -> None:
-    """pipeline_summary_….csv for people, summary.json for machines."""
-    file = folder / "outputs" / f"pipeline_summary_{recipe.run.pipeline}.csv"
-    write_pipeline_summary(rows, corpus.label_names, file)
-    tracked.artifact(file, "outputs")
-    text = json.dumps(without_nan([asdict(row) for row in rows]), indent=2, ensure_ascii=False)
-    (folder / "summary.json").write_text(text + "\n", "utf-8")
+def write_summary(recipe: Recipe, corpus: Corpus, folder: Path, package: Path | None, tracked: Tracked) -> Outcome:
+    """pipeline_summary_….csv and comparisons.csv for people, summary.json for machines; returns what they hold."""
+    outcome = Outcome(folder, stage_rows(folder, corpus), run_comparisons(folder, corpus), corpus.label_names, package)
+    summary = folder / "outputs" / f"pipeline_summary_{recipe.run.pipeline}.csv"
+    write_pipeline_summary(outcome.rows, corpus.label_names, summary)
+    comparisons = folder / "outputs" / "comparisons.csv"
+    write_lines([each.cells() for each in outcome.comparisons], comparisons)
+    for file in (summary, comparisons):
+        tracked.artifact(file, "outputs")
+    text = {
+        "rows": [asdict(row) for row in outcome.rows],
+        "comparisons": [asdict(each) for each in outcome.comparisons],
+    }
+    (folder / "summary.json").write_text(json.dumps(without_nan(text), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return outcome
 
 
 def _latency(folder: Path, kind: Kind, path: Path, texts: list[str]) -> float | None:
@@ -74,7 +84,7 @@ def _latency(folder: Path, kind: Kind, path: Path, texts: list[str]) -> float | 
     known = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     name = path.relative_to(folder).as_posix()
     if name not in known:
-        say(f"{path}: measuring latency")
-        known[name] = median_latency_ms(kind, path, texts)
+        with working(f"{path}: measuring latency"):
+            known[name] = median_latency_ms(kind, path, texts)
         file.write_text(json.dumps(known, indent=2) + "\n", "utf-8")
     return known[name]

@@ -1,24 +1,25 @@
 """`hbt compress`: a run, a checkpoint or any Hugging Face classifier becomes a package."""
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import floor as floor_model
 from exporters.registry import targets
 from toolkit import tracking
+from toolkit.baseline import predict_rows
 from toolkit.classifier import Classifier, load_classifier, load_sequence_classifier
+from toolkit.comparisons import contender
 from toolkit.compression import Source, compress, lineage_of, rows_of
 from toolkit.corpus import Corpus, load_corpus
 from toolkit.errors import InputError, refuse_existing
-from toolkit.metrics import calculate_metrics_with_threshold_exploration
+from toolkit.floor import train_floor
 from toolkit.outcome import Outcome, stage_rows, write_summary
-from toolkit.progress import say
 from toolkit.recipe import CorpusSettings, Recipe
 from toolkit.run_metrics import track_export
-from toolkit.runs import EXPORT, MODELS, last_stage, read_run_recipe, recorded_fingerprint
-from toolkit.stage import PREDICTIONS_FILE, Predictions, StageResult, evaluate, whole_folder
+from toolkit.runs import BASELINE, EXPORT, FLOOR, MODELS, last_stage, read_run_recipe, recorded_fingerprint
+from toolkit.stage import PREDICTIONS_FILE, RESULT_FILE, Predictions, StageResult, evaluate, whole_folder
 from toolkit.summary import Row, file_part
 
 
@@ -33,12 +34,10 @@ def compress_run(folder: Path, target: str, out: Path | None, force: bool) -> Ou
     corpus = load_corpus(recipe.corpus)
     if corpus.fingerprint != recorded_fingerprint(folder):
         raise InputError(f"{recipe.corpus.data}: not the file that {folder} was trained on; bring that one back")
-    name = f"{recipe.run.author}_{recipe.run.pipeline}"
-    with tracking.tracked_run(folder, name, recipe.run.experiment, "") as tracked:
+    run = recipe.run
+    with tracking.tracked_run(folder, run.author, run.pipeline, run.experiment) as tracked:
         export_stage(folder, recipe, corpus, target, out, tracked)
-        rows = stage_rows(folder, corpus)
-        write_summary(recipe, corpus, folder, rows, tracked)
-    return Outcome(folder, rows, corpus.label_names, out)
+        return write_summary(recipe, corpus, folder, out, tracked)
 
 
 def compress_checkpoint(model: str, settings: CorpusSettings, target: str, out: Path | None, force: bool) -> Outcome:
@@ -51,10 +50,17 @@ def compress_checkpoint(model: str, settings: CorpusSettings, target: str, out: 
     corpus = load_corpus(settings)
     classifier = load_classifier(Path(model)) if Path(model).is_dir() else load_sequence_classifier(model)
     classifier = with_corpus_labels(classifier, corpus, model)
-    predictions, rows = _checkpoint_rows(classifier, model, corpus)
-    source = Source(classifier, file_part(model), corpus, predictions, rows, lineage_of(corpus, model=model))
+    name, lineage = file_part(model), lineage_of(corpus, model=model)
+    rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
+    predictions = predict_rows(classifier, corpus, rows, f"{model}: evaluating in torch")
+    with tempfile.TemporaryDirectory(prefix="hbt-floor-") as scratch:
+        floor_result = train_floor(corpus, Path(scratch) / FLOOR)
+        floor = contender(Path(scratch) / FLOOR, "floor")
+    _, metrics, _ = evaluate(corpus, predictions, classifier.threshold)
+    shown = [Row("floor", floor_result.metrics), Row(f"{name} in torch", metrics, None, classifier.parameters)]
+    source = Source(classifier, name, corpus, predictions, lineage, shown, [floor])
     result, _ = compress(source, target, out)
-    return Outcome(out, [*rows, *rows_of(result)], corpus.label_names, out)
+    return Outcome(out, [*shown, *rows_of(result)], [], corpus.label_names, out)
 
 
 def with_corpus_labels(classifier: Classifier, corpus: Corpus, model: str) -> Classifier:
@@ -93,7 +99,10 @@ def export_stage(
         lineage |= {"student": recipe.distillation.student}
     trained = [row for row in stage_rows(folder, corpus) if row.stage not in targets()]
     classifier = load_classifier(checkpoint)
-    source = Source(classifier, folder.name, corpus, _evaluated(predictions, corpus), trained, lineage)
+    beside = [contender(folder / FLOOR, "floor")]
+    if (folder / BASELINE / RESULT_FILE).is_file():
+        beside.append(contender(folder / BASELINE, "fold ensemble"))
+    source = Source(classifier, folder.name, corpus, _evaluated(predictions, corpus), lineage, trained, beside)
     exported, found = compress(source, target, out)
     with whole_folder(folder / f"{EXPORT}-{target}") as partial:
         found.save(partial / PREDICTIONS_FILE, corpus)
@@ -105,20 +114,3 @@ def _evaluated(predictions: Predictions, corpus: Corpus) -> Predictions:
     """The predictions of validation and test rows alone."""
     rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
     return Predictions(rows, predictions.of(rows))
-
-
-def _checkpoint_rows(classifier: Classifier, model: str, corpus: Corpus) -> tuple[Predictions, list[Row]]:
-    """Predictions of a lone checkpoint, and floor and checkpoint as the rows of its table."""
-    rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
-    say(f"{model}: evaluating in torch on {len(rows)} rows")
-    predictions = Predictions(rows, classifier.predict_logits(corpus.take(rows)))
-    floor = floor_model.fit_floor(corpus)
-    test = corpus.rows("test")
-    floor_metrics = calculate_metrics_with_threshold_exploration(
-        corpus.labels[test], floor.predict_proba(corpus.take(test)), floor.threshold, corpus.label_names
-    )
-    _, metrics, _ = evaluate(corpus, predictions, classifier.threshold)
-    return predictions, [
-        Row("floor", floor_metrics),
-        Row(f"{file_part(model)} in torch", metrics, None, classifier.parameters),
-    ]

@@ -7,15 +7,15 @@ from toolkit import tracking
 from toolkit.baseline import FoldResult, train_baseline
 from toolkit.classifier import load_classifier
 from toolkit.corpus import Corpus, load_corpus
-from toolkit.distillation import Teacher, baseline_stage, distil, teacher_of_checkpoint, teacher_of_stage
+from toolkit.distillation import Teacher, distil, teacher_of_checkpoint, teacher_of_stage
 from toolkit.encoders import build_classifier
 from toolkit.errors import InputError, refuse_existing
 from toolkit.floor import train_floor
-from toolkit.outcome import Outcome, stage_rows, write_summary
+from toolkit.outcome import Outcome, write_summary
 from toolkit.package import MANIFEST_FILE, read_manifest
 from toolkit.packaging import export_stage
 from toolkit.progress import say
-from toolkit.recipe import DESCRIPTIONS, Recipe
+from toolkit.recipe import Recipe
 from toolkit.run_metrics import track_baseline, track_distillation, track_epoch, track_settings
 from toolkit.runs import (
     BASELINE,
@@ -23,6 +23,7 @@ from toolkit.runs import (
     EXPORT,
     FLOOR,
     MODELS,
+    baseline_stage,
     last_checkpoint,
     open_folder,
     recorded_fingerprint,
@@ -33,6 +34,7 @@ from toolkit.stage import RESULT_FILE, StageResult
 from toolkit.students import build_student
 from toolkit.summary import write_fold_summaries
 from toolkit.tracking import Tracked
+from toolkit.training import refuse_missing_device
 
 
 def run_pipeline(recipe: Recipe, force: bool = False, package_folder: Path | None = None) -> Outcome:
@@ -44,26 +46,23 @@ def run_pipeline(recipe: Recipe, force: bool = False, package_folder: Path | Non
     """
     _check_stages(recipe)
     folder = run_folder(recipe)
+    refuse_other_recipe(folder, recipe, force)
     quantizes = recipe.run.pipeline.endswith("quant")
     package_folder = package_folder or MODELS / f"{folder.name}-{recipe.export.target}"
     if quantizes:
         refuse_existing(package_folder, force or _is_of_run(package_folder, folder, recipe))
-    refuse_other_recipe(folder, recipe, force)
     corpus = load_corpus(recipe.corpus)
     _try_models(recipe, corpus)
     open_folder(folder, recipe, corpus, force)
-    name = f"{recipe.run.author}_{recipe.run.pipeline}"
-    description = DESCRIPTIONS[recipe.run.pipeline]
-    with tracking.tracked_run(folder, name, recipe.run.experiment, description) as tracked:
+    run = recipe.run
+    with tracking.tracked_run(folder, run.author, run.pipeline, run.experiment) as tracked:
         track_settings(tracked, recipe, corpus, folder)
         _train_stages(recipe, corpus, folder, tracked)
         if quantizes and not _is_of_run(package_folder, folder, recipe):
             export_stage(folder, recipe, corpus, recipe.export.target, package_folder, tracked)
-        rows = stage_rows(folder, corpus)
-        write_summary(recipe, corpus, folder, rows, tracked)
         final = package_folder if quantizes else last_checkpoint(folder)
         tracked.parameters({"final_model_path": final.as_posix()})
-    return Outcome(folder, rows, corpus.label_names, package_folder if quantizes else None)
+        return write_summary(recipe, corpus, folder, package_folder if quantizes else None, tracked)
 
 
 def _is_of_run(package: Path, folder: Path, recipe: Recipe) -> bool:
@@ -84,6 +83,7 @@ def _check_stages(recipe: Recipe) -> None:
 
 def _try_models(recipe: Recipe, corpus: Corpus) -> None:
     """Build what will be trained once, so that a model that cannot be had is known before anything is written."""
+    refuse_missing_device(recipe.training.device)
     train = corpus.take(corpus.rows("train"))
     how = recipe.distillation
     if how.teacher is None:

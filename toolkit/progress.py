@@ -28,6 +28,20 @@ def say(line: str) -> None:
 
 
 @contextmanager
+def working(what: str) -> Iterator[None]:
+    """A spinner while the block runs; one line where there is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        say(what)
+        yield
+        return
+    with console.status(what):
+        yield
+
+
+@contextmanager
 def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar over `total` steps; call what it yields with the steps done since the last call."""
     from rich.console import Console

@@ -11,6 +11,9 @@ from toolkit.stage import StageResult
 from toolkit.summary import MB
 from toolkit.tracking import Tracked
 
+EPOCH_METRICS = ("val_accuracy", "val_macro_f1", "val_roc_auc", "val_loss", "train_loss")
+"""What the parent run is told of each epoch of each fold; the fold's own run has everything."""
+
 
 def track_settings(tracked: Tracked, recipe: Recipe, corpus: Corpus, folder: Path) -> None:
     """Every setting, the corpus as dataset input, and both as files."""
@@ -40,8 +43,8 @@ def track_settings(tracked: Tracked, recipe: Recipe, corpus: Corpus, folder: Pat
 def track_epoch(tracked: Tracked, fold: int, epoch: int, metrics: dict[str, float]) -> None:
     """One epoch of a fold: under plain names in the fold's own run, under long ones in the parent."""
     tracked.child(f"fold-{fold + 1}").metrics(metrics, epoch)
-    named = {name: value for name, value in metrics.items() if name != "epoch" and "_th_" not in name}
-    tracked.metrics({f"fold_{fold + 1}_epoch_{epoch}_{name}": value for name, value in named.items()})
+    named = {f"fold_{fold + 1}_epoch_{epoch}_{name}": metrics[name] for name in EPOCH_METRICS if name in metrics}
+    tracked.metrics(named)
 
 
 def track_baseline(tracked: Tracked, folds: list[FoldResult], result: StageResult) -> None:
@@ -51,7 +54,7 @@ def track_baseline(tracked: Tracked, folds: list[FoldResult], result: StageResul
         child.metrics({f"best_val_{name}": value for name, value in fold.val.items()})
         child.metrics({f"best_train_{name}": value for name, value in fold.train.items()})
         child.finish()
-    for name in folds[0].val:
+    for name in (name for name in folds[0].val if "_th_" not in name):
         values = [fold.val[name] for fold in folds]
         tracked.metrics({f"mean_val_{name}": statistics.mean(values), f"std_val_{name}": statistics.stdev(values)})
     tracked.metrics({f"baseline_{name}": value for name, value in result.metrics.items()})
@@ -69,7 +72,7 @@ def track_distillation(tracked: Tracked, result: StageResult, labels: tuple[str,
     """The student beside its teacher."""
     details = result.details
     track_teacher(tracked, details["teacher_parameters"], details["teacher_size_bytes"])
-    tracked.metrics(_named("kd", result, labels) | {"kd_agreement": details["agreement"]})
+    tracked.metrics(_named("kd", result, labels) | {"kd_agreement": details["versus_teacher"]["agreement"]})
     tracked.metrics(
         {
             "student_total_params": result.parameters,

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 from toolkit.corpus import Corpus, describe_split
-from toolkit.distillation import baseline_stage
 from toolkit.errors import InputError
 from toolkit.recipe import Recipe, recipe_from, write_recipe
 from toolkit.stage import RESULT_FILE, StageResult
@@ -90,3 +89,11 @@ def teacher_checkpoint(folder: Path) -> Path | None:
         return None
     stage = baseline_stage(Path(given))
     return stage / StageResult.load(stage).checkpoint if stage else Path(given)
+
+
+def baseline_stage(folder: Path) -> Path | None:
+    """The baseline stage of a run folder, or `folder` itself if it is one, or None."""
+    for stage in (folder, *sorted(folder.glob("*-baseline"))):
+        if (stage / RESULT_FILE).is_file() and StageResult.load(stage).stage == "baseline":
+            return stage
+    return None

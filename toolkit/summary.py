@@ -70,7 +70,7 @@ def shown(heading: str, value: Any) -> str:
 
 def write_pipeline_summary(rows: Sequence[Row], labels: Sequence[str], file: Path) -> None:
     """`pipeline_summary_{pipeline}.csv`: one line a stage."""
-    _write([cells(row, labels) | {"Slice": row.slice or ""} for row in rows], file)
+    write_lines([cells(row, labels) | {"Slice": row.slice or ""} for row in rows], file)
 
 
 def render(rows: Sequence[Row], labels: Sequence[str], title: str) -> None:
@@ -88,14 +88,15 @@ def render(rows: Sequence[Row], labels: Sequence[str], title: str) -> None:
 def _table(lines: Sequence[dict[str, Any]], labels: Sequence[str], title: str) -> "Table":
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
     # A column a label would not fit a terminal; the CSV has them.
     headings = [heading for heading in lines[0] if len(labels) == 2 or not heading.startswith("F1 (")]
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("Stage", "Slice") else "right", no_wrap=True)
     for line in lines:
-        table.add_row(*(shown(heading, line[heading]) for heading in headings))
+        table.add_row(*(Text(shown(heading, line[heading])) for heading in headings))  # a name may hold [markup]
     return table
 
 
@@ -113,8 +114,8 @@ def write_fold_summaries(recipe: Recipe, labels: Sequence[str], folds: Sequence[
         f"_{datetime.now():%Y%m%d-%H%M%S}.csv"
     )
     files = [out / f"fold_summary_{tail}", out / f"best_metrics_{tail}"]
-    _write([*lines, mean, deviation], files[0])
-    _write([best], files[1])
+    write_lines([*lines, mean, deviation], files[0])
+    write_lines([best], files[1])
     return files
 
 
@@ -155,7 +156,8 @@ def _metric_cells(split: str, metrics: dict[str, float], labels: Sequence[str]) 
     }
 
 
-def _write(lines: Sequence[dict[str, Any]], file: Path) -> None:
+def write_lines(lines: Sequence[dict[str, Any]], file: Path) -> None:
+    """Write lines of equal columns as CSV."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="", encoding="utf-8") as out:
         writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")

@@ -20,9 +20,12 @@ from typing import Any
 
 from toolkit.corpus import Corpus
 from toolkit.errors import InputError
+from toolkit.recipe import DESCRIPTIONS
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 _RUN_FILE = "mlflow.json"
+# Nobody asked for that network traffic. It must be said before any import of mlflow, which starts it.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,12 @@ class Tracked:
 
 
 @contextmanager
-def tracked_run(folder: Path, name: str, experiment: str, description: str) -> Iterator[Tracked]:
+def tracked_run(folder: Path, author: str, pipeline: str, experiment: str) -> Iterator[Tracked]:
     """The MLflow run of a run folder; a resumed folder goes on with the run it had.
 
     Raises: InputError if the store cannot be used.
     """
-    tracked = _open(folder, name, experiment, description)
+    tracked = _open(folder, author, pipeline, experiment)
     try:
         yield tracked
     except KeyboardInterrupt:
@@ -119,7 +122,7 @@ def serve(port: int) -> None:
     sys.exit(subprocess.run(command, env=environment).returncode)
 
 
-def _open(folder: Path, name: str, experiment: str, description: str) -> Tracked:
+def _open(folder: Path, author: str, pipeline: str, experiment: str) -> Tracked:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -133,17 +136,19 @@ def _open(folder: Path, name: str, experiment: str, description: str) -> Tracked
             except MlflowException:
                 pass  # the store is another one now, or was emptied: track anew
         there = client.get_experiment_by_name(experiment)
-        experiment_id = there.experiment_id if there else client.create_experiment(experiment)
-        run = client.create_run(experiment_id, tags={"mlflow.note.content": description}, run_name=name)
-    except MlflowException as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"MLFLOW_TRACKING_URI {store()}: cannot be used ({reason}); unset it or mend it") from None
+        # Without this tag, MLflow's pages take the experiment for one of prompts and traces.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        experiment_id = there.experiment_id if there else client.create_experiment(experiment, tags=kind)
+        tags = {"mlflow.note.content": DESCRIPTIONS[pipeline], "mlflow.user": author}
+        run = client.create_run(experiment_id, tags=tags, run_name=f"{author}_{pipeline}")
+    except Exception as error:  # a store raises what its database or its network raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"MLFLOW_TRACKING_URI {store()}: cannot be used ({reason}); unset it or mend it") from error
     (folder / _RUN_FILE).write_text(json.dumps({"store": store(), "run_id": run.info.run_id}) + "\n", "utf-8")
     return Tracked(run.info.run_id, experiment_id)
 
 
 def _client() -> Any:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nobody asked for that network traffic
     for logger in ("mlflow", "alembic"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     from mlflow import MlflowClient
@@ -152,8 +157,8 @@ def _client() -> Any:
 
 
 def _name(text: str) -> str:
-    """A name that MLflow takes: letters, digits, '_', '-', '.', ' ', ':' and '/'."""
-    return re.sub(r"[^\w\-. :/]", "_", text, flags=re.ASCII)
+    """A name that MLflow takes: letters of any script, digits, '_', '-', '.', ' ', ':' and '/'."""
+    return re.sub(r"[^\w\-. :/]", "_", text)
 
 
 def _now_ms() -> int:

@@ -21,6 +21,7 @@ from torch.nn import functional
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from toolkit.classifier import Classifier, pad
+from toolkit.errors import InputError
 from toolkit.metrics import calculate_metrics_with_threshold_exploration, softmax
 from toolkit.recipe import TrainingSettings
 from toolkit.tokenizer import encode
@@ -111,6 +112,12 @@ def fit(
     history = _history(trainer.state.log_history)
     best = max(history, key=lambda epoch: (epoch["val_macro_f1"], -epoch["epoch"]))
     return Fit(int(best["epoch"]), history)
+
+
+def refuse_missing_device(device: str) -> None:
+    """Raises InputError for a device that is not here."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: no CUDA device that torch can use is here; give --device cpu")
 
 
 def steps_of(rows: int, how: TrainingSettings) -> int:

@@ -49,9 +49,7 @@ def test_training_rows_get_the_logits_of_the_fold_that_did_not_see_them(toy: Cor
     assert combined.logits.dtype == np.float32
 
 
-def test_a_fold_learns_from_the_other_folds_alone(
-    toy: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fold_learns_from_the_other_folds_alone(toy: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy()
     monkeypatch.setattr("toolkit.baseline.fit", spy)
     train_baseline(toy, TINY, HOW, tmp_path / "stage")

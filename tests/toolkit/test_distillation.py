@@ -6,14 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.helpers import TINY, random_logits
+from tests.helpers import TINY
 from toolkit.baseline import combine_folds, fold_predictions, train_baseline
 from toolkit.classifier import Classifier, load_classifier, save_classifier
 from toolkit.corpus import Corpus
-from toolkit.distillation import Teacher, agreement, baseline_stage, distil, teacher_of_checkpoint, teacher_of_stage
+from toolkit.distillation import distil, teacher_of_checkpoint, teacher_of_stage
 from toolkit.errors import InputError
-from toolkit.metrics import calculate_metrics_with_threshold_exploration, softmax
+from toolkit.metrics import apply_threshold, calculate_metrics_with_threshold_exploration, softmax
 from toolkit.recipe import DistillationSettings, TrainingSettings
+from toolkit.runs import baseline_stage
 from toolkit.stage import Predictions, StageResult
 from toolkit.training import Examples, Fit, Imitation
 
@@ -178,17 +179,6 @@ def test_a_teacher_of_other_labels_is_refused(
     assert not (tmp_path / "cache").exists()
 
 
-def test_agreement_is_the_share_of_equal_labels_on_test_rows(toy: Corpus) -> None:
-    rows = toy.rows("all")
-    logits = random_logits(len(rows))
-    swapped = logits.copy()
-    places = _places(toy)[:7]
-    swapped[places] = swapped[places][:, ::-1]
-    teacher = Teacher(Path(), Predictions(rows, logits), 0.5, "made up")
-    assert agreement(toy, Predictions(rows, logits), 0.5, teacher) == 1.0
-    assert agreement(toy, Predictions(rows, swapped), 0.5, teacher) == pytest.approx(1 - 7 / len(toy.rows("test")))
-
-
 def test_a_student_stage_keeps_what_it_says(toy: Corpus, stage: Path, tmp_path: Path) -> None:
     result = distil(teacher_of_stage(stage), toy, STUDENT, TINY, HOW, tmp_path / "2-distillation")
     folder = tmp_path / "2-distillation"
@@ -200,7 +190,11 @@ def test_a_student_stage_keeps_what_it_says(toy: Corpus, stage: Path, tmp_path: 
     assert made.threshold == result.threshold == result.validation_metrics["best_threshold"]
     versus = result.details["versus_teacher"]
     assert versus["rows"] == len(toy.rows("test"))
-    assert versus["agreement"] == result.details["agreement"]
+    test = toy.rows("test")
+    teacher = StageResult.load(stage)
+    mine = apply_threshold(softmax(predictions.of(test)), result.threshold)
+    theirs = apply_threshold(softmax(Predictions.load(stage / "predictions.csv").of(test)), teacher.threshold)
+    assert versus["agreement"] == pytest.approx((mine == theirs).mean())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2-distillation"]
     assert not (folder / "training").exists()
 

@@ -4,9 +4,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AlbertConfig, AlbertModel, BertConfig, BertModel, DistilBertConfig, DistilBertModel
+from transformers import (
+    AlbertConfig,
+    AlbertModel,
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    RobertaConfig,
+    RobertaModel,
+)
 from transformers import PreTrainedTokenizerFast as FastTokenizer
-from transformers import RobertaConfig, RobertaModel
 
 from tests.helpers import ODD_TEXTS, TINY
 from toolkit.classifier import Classifier, load_classifier, save_classifier

@@ -1,0 +1,156 @@
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.helpers import Finished, contents, tiny_recipe
+from toolkit import package
+from toolkit.classifier import Classifier, save_classifier
+from toolkit.compression import batch_invariance
+from toolkit.corpus import Corpus, load_corpus
+from toolkit.encoders import build_classifier
+from toolkit.errors import InputError
+from toolkit.packaging import compress_checkpoint, compress_run, with_corpus_labels
+from toolkit.recipe import CorpusSettings
+from toolkit.stage import StageResult
+
+DATA = CorpusSettings(data="comments.csv", folds=2)
+
+
+@pytest.fixture
+def checkpoint(workplace: Path) -> Path:
+    recipe = tiny_recipe(model="shape:1x32", student=None, pipeline="baseline")
+    corpus = load_corpus(recipe.corpus)
+    made = build_classifier(recipe.model, corpus.label_names, corpus.take(corpus.rows("train")), seed=1)
+    save_classifier(made.with_threshold(0.4), workplace / "checkpoint")
+    return Path("checkpoint")
+
+
+@dataclass(frozen=True)
+class Moody:
+    """A model whose score moves with the number of texts around it."""
+
+    threshold: float | None = 0.5
+    labels: tuple[str, ...] = ("no", "yes")
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        yes = np.array([float(text) for text in texts], dtype=np.float32) + 0.1 * (len(texts) > 1)
+        return np.stack([1 - yes, yes], axis=1)
+
+
+def test_scores_that_move_with_their_neighbours_are_counted() -> None:
+    found = batch_invariance(Moody(), ["0.1", "0.45", "0.42", "0.8"])  # type: ignore[arg-type]
+    assert found["rows"] == 4
+    assert found["label_flips"] == 2
+    assert found["largest_score_difference"] == pytest.approx(0.1)
+
+
+def test_a_checkpoint_is_packaged_with_its_own_threshold(checkpoint: Path, workplace: Path) -> None:
+    outcome = compress_checkpoint(str(checkpoint), DATA, "onnx-int8", None, force=False)
+    assert outcome.package == Path("models/checkpoint-onnx-int8")
+    assert package.verify(outcome.package).problems == []
+    assert package.load(outcome.package).threshold == 0.4
+    lineage = package.read_manifest(outcome.package)["lineage"]
+    assert lineage["model"] == "checkpoint"
+    assert lineage["corpus_fingerprint"] == load_corpus(DATA).fingerprint
+    assert [row.stage for row in outcome.rows] == ["floor", "checkpoint in torch", "onnx-int8"]
+    assert not (workplace / "runs").exists()
+
+
+def test_a_killed_export_does_not_stop_the_next(checkpoint: Path, workplace: Path) -> None:
+    half = workplace / "models" / "checkpoint-onnx-fp32.partial"
+    (half / "tmp1234").mkdir(parents=True)
+    (half / "tmp1234" / "fp32.onnx").write_bytes(b"half")
+    (half / "model.onnx").write_bytes(b"half")
+    outcome = compress_checkpoint(str(checkpoint), DATA, "onnx-fp32", None, force=False)
+    assert outcome.package is not None
+    assert package.verify(outcome.package).problems == []
+
+
+def test_a_graph_that_differs_from_torch_is_never_packaged(
+    checkpoint: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporters.onnx_fp32.largest_logit_gap", lambda *_: 0.5)
+    with pytest.raises(RuntimeError, match=r"differ from torch by 0\.5"):
+        compress_checkpoint(str(checkpoint), DATA, "onnx-fp32", None, force=False)
+    assert not (workplace / "models" / "checkpoint-onnx-fp32").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "no-such-folder"}, "--model PATH"),
+        ({"model": "comments.csv"}, "cannot be loaded"),
+        ({"target": "onnx-int4"}, "no such target"),
+        ({"settings": CorpusSettings(data="nothing.csv")}, "no such file"),
+        ({"settings": CorpusSettings(data="comments.csv", label_names=("calm", "angry"))}, "--label-names"),
+        ({"out": Path("comments.csv")}, "exists"),
+    ],
+)
+def test_what_cannot_be_compressed_is_one_line_and_no_folder(
+    checkpoint: Path, workplace: Path, change: dict[str, Any], message: str
+) -> None:
+    given: dict[str, Any] = {"model": str(checkpoint), "settings": DATA, "target": "onnx-fp32", "out": None}
+    before = contents(workplace)
+    with pytest.raises(InputError, match=message) as caught:
+        compress_checkpoint(**(given | change), force=False)
+    assert "\n" not in str(caught.value)
+    assert contents(workplace) == before
+
+
+def test_a_folder_that_is_no_run_is_told(workplace: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing: not a run"):
+        compress_run(Path("nothing"), "onnx-int8", None, force=False)
+
+
+def test_a_run_whose_data_changed_is_refused(at_home: Finished) -> None:
+    data = at_home.home / "comments.csv"
+    whole = data.read_bytes()
+    data.write_bytes(whole + b"another row,0,plain\n")
+    try:
+        with pytest.raises(InputError, match="not the file that runs/tiny was trained on"):
+            compress_run(Path("runs/tiny"), "onnx-fp32", Path("models/other"), force=False)
+    finally:
+        data.write_bytes(whole)
+    assert not (at_home.home / "models" / "other").exists()
+
+
+def test_the_quantized_student_is_compared_with_its_own_full_form(finished: Finished) -> None:
+    result = StageResult.load(finished.run / "3-export-onnx-int8")
+    student = StageResult.load(finished.run / "2-distillation")
+    versus = {each["a"]: each["comparison"] for each in result.details["versus"]}
+    assert set(versus) == {"its own fp32 form in torch", "floor", "fold ensemble"}
+    own = versus["its own fp32 form in torch"]
+    assert own["rows"] == student.details["versus_teacher"]["rows"]
+    assert own["macro_f1_difference"] == pytest.approx(result.metrics["macro_f1"] - student.metrics["macro_f1"])
+    floor = StageResult.load(finished.run / "0-floor")
+    expected = result.metrics["macro_f1"] - floor.metrics["macro_f1"]
+    assert versus["floor"]["macro_f1_difference"] == pytest.approx(expected)
+    assert result.parameters == student.parameters
+    assert result.details["package_size_bytes"] == sum(file.stat().st_size for file in finished.package.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "fine"),
+    [
+        (("sea", "sun"), ("sea", "sun"), True),
+        (("LABEL_0", "LABEL_1"), ("sea", "sun"), True),
+        (("sun", "sea"), ("sea", "sun"), False),
+        (("LABEL_0", "LABEL_1", "LABEL_2"), ("sea", "sun"), False),
+        (("LABEL_1", "LABEL_0"), ("sea", "sun"), False),
+    ],
+)
+def test_labels_are_taken_from_the_data_only_where_the_model_has_no_names(
+    classifier: Classifier, toy: Corpus, mine: tuple[str, ...], theirs: tuple[str, ...], fine: bool
+) -> None:
+    from dataclasses import replace
+
+    given = replace(classifier, labels=mine)
+    if fine:
+        assert with_corpus_labels(given, toy, "m").labels == theirs
+    else:
+        with pytest.raises(InputError, match="--label-names"):
+            with_corpus_labels(given, toy, "m")

@@ -1,0 +1,105 @@
+"""Paired comparisons of the stages of a run, from the predictions they left; no model is run for them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit import progress
+from toolkit.corpus import Corpus
+from toolkit.metrics import apply_threshold, softmax
+from toolkit.runs import BASELINE, DISTILLATION, EXPORT, FLOOR
+from toolkit.significance import Comparison, compare
+from toolkit.stage import PREDICTIONS_FILE, RESULT_FILE, Predictions, StageResult
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model as far as a comparison knows it."""
+
+    name: str
+    predictions: Predictions
+    threshold: float | None
+
+
+@dataclass(frozen=True)
+class Versus:
+    """B against A on the test rows."""
+
+    b: str
+    a: str
+    comparison: Comparison
+
+    def cells(self) -> dict[str, str]:
+        """Column to value, for a table."""
+        found = self.comparison
+        low, high = found.interval
+        return {
+            "B": self.b,
+            "against A": self.a,
+            "Δ macro-F1 points": f"{100 * found.macro_f1_difference:+.2f}",
+            "95 % interval": f"{100 * low:+.2f} … {100 * high:+.2f}",
+            "McNemar p": f"{found.mcnemar_p:.2g}",
+            "only A right": str(found.only_a_right),
+            "only B right": str(found.only_b_right),
+            "same label": f"{100 * found.agreement:.2f} %",
+            "verdict": found.verdict,
+        }
+
+
+def versus(corpus: Corpus, b: Contender, a: Contender) -> Versus:
+    """Compare two models on the test rows, each at its own threshold."""
+    test = corpus.rows("test")
+    a_said, b_said = (apply_threshold(softmax(c.predictions.of(test)), c.threshold) for c in (a, b))
+    return Versus(b.name, a.name, compare(corpus.labels[test], a_said, b_said, len(corpus.label_names)))
+
+
+def run_comparisons(folder: Path, corpus: Corpus) -> list[Versus]:
+    """What each stage of a run won or lost against the floor and against what it came from."""
+    floor = contender(folder / FLOOR, "floor")
+    teacher = contender(folder / BASELINE, "fold ensemble") if (folder / BASELINE / RESULT_FILE).is_file() else None
+    pairs = [] if teacher is None else [(teacher, floor)]
+    if (folder / DISTILLATION / RESULT_FILE).is_file():
+        source = contender(folder / DISTILLATION, "student")
+        pairs += [] if teacher is None else [(source, teacher)]
+        pairs.append((source, floor))
+    else:
+        source = best_fold(folder)
+    for stage in sorted(folder.glob(f"{EXPORT}-*/{RESULT_FILE}")):
+        artefact = contender(stage.parent, StageResult.load(stage.parent).details["target"])
+        pairs += [(artefact, source), (artefact, floor)]
+    return [versus(corpus, b, a) for b, a in pairs]
+
+
+def contender(stage: Path, name: str) -> Contender:
+    """The model of a finished stage."""
+    result = StageResult.load(stage)
+    return Contender(name, Predictions.load(stage / result.predictions), result.threshold)
+
+
+def best_fold(folder: Path) -> Contender:
+    """The one network of a baseline that is exported."""
+    result = StageResult.load(folder / BASELINE)
+    predictions = Predictions.load(folder / BASELINE / result.checkpoint / PREDICTIONS_FILE)
+    return Contender("best fold", predictions, result.details["best_fold_threshold"])
+
+
+def render(found: Sequence[Versus]) -> None:
+    """Print the comparisons as a table on stdout."""
+    from rich import box
+    from rich.table import Table
+
+    if not found:
+        return
+    margin = 100 * found[0].comparison.margin
+    title = f"paired, on the same {found[0].comparison.rows:,} test rows; verdict at a margin of {margin:g} point"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    lines: list[dict[str, Any]] = [each.cells() for each in found]
+    left_out = ("only A right", "only B right")
+    for heading in lines[0]:
+        if heading not in left_out:
+            right = heading not in ("B", "against A", "verdict")
+            table.add_column(heading, justify="right" if right else "left", no_wrap=True)
+    for line in lines:
+        table.add_row(*(value for heading, value in line.items() if heading not in left_out))
+    progress.console().print(table)
