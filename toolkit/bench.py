@@ -15,7 +15,7 @@ from toolkit.corpus import Corpus, load_corpus
 from toolkit.errors import InputError
 from toolkit.progress import console, say
 from toolkit.recipe import CorpusSettings
-from toolkit.runs import FLOOR, RECIPE_FILE, teacher_checkpoint
+from toolkit.runs import FLOOR, RECIPE_FILE, recorded_fingerprint, teacher_checkpoint
 from toolkit.stage import RESULT_FILE, folder_size
 
 TEACHER = "teacher (torch fp32)"
@@ -76,6 +76,8 @@ def subjects_of(folders: list[Path], teacher: Path | None, corpus: Corpus, scrat
     """Teacher (if there is one), floor, then the packages. scratch: where a floor may be fitted anew."""
     lineage = package.read_manifest(folders[0])["lineage"]
     run = Path(lineage["run"]) if "run" in lineage else None
+    if run is not None and recorded_fingerprint(run) != corpus.fingerprint:
+        run = None  # another run of that name: its models may have learned from these test rows
     subjects = []
     checkpoint = teacher or (teacher_checkpoint(run) if run and (run / RECIPE_FILE).is_file() else None)
     if checkpoint is None:

@@ -265,7 +265,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        verbs(standalone_mode=False)
+        verbs(prog_name="hbt", standalone_mode=False)
     except InputError as error:
         _stop(str(error), 2)
     except click.ClickException as error:

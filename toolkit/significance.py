@@ -85,10 +85,11 @@ def _difference(counts: np.ndarray, y_true: np.ndarray, a: np.ndarray, b: np.nda
 
 
 def _weighted_macro_f1(counts: np.ndarray, y_true: np.ndarray, predicted: np.ndarray, labels: int) -> np.ndarray:
+    counts = counts.astype(np.float64)  # still whole numbers, but numpy multiplies them many times faster
     total = np.zeros(len(counts))
     for label in range(labels):
-        true, said = y_true == label, predicted == label
-        both = counts @ (true & said)
-        either = counts @ true.astype(np.int64) + counts @ said.astype(np.int64)
+        true, said = (y_true == label).astype(np.float64), (predicted == label).astype(np.float64)
+        both = counts @ (true * said)
+        either = counts @ true + counts @ said
         total += np.divide(2 * both, either, out=np.zeros(len(counts)), where=either > 0)
     return total / labels

@@ -9,7 +9,7 @@ import pytest
 from tests.helpers import Finished, contents, tiny_recipe
 from toolkit import package
 from toolkit.classifier import Classifier, save_classifier
-from toolkit.compression import batch_invariance
+from toolkit.compression import TORCH_FORM, batch_invariance
 from toolkit.corpus import Corpus, load_corpus
 from toolkit.encoders import build_classifier
 from toolkit.errors import InputError
@@ -122,8 +122,8 @@ def test_the_quantized_student_is_compared_with_its_own_full_form(finished: Fini
     result = StageResult.load(finished.run / "3-export-onnx-int8")
     student = StageResult.load(finished.run / "2-distillation")
     versus = {each["a"]: each["comparison"] for each in result.details["versus"]}
-    assert set(versus) == {"its own fp32 form in torch", "floor", "fold ensemble"}
-    own = versus["its own fp32 form in torch"]
+    assert set(versus) == {TORCH_FORM, "floor", "fold ensemble"}
+    own = versus[TORCH_FORM]
     assert own["rows"] == student.details["versus_teacher"]["rows"]
     assert own["macro_f1_difference"] == pytest.approx(result.metrics["macro_f1"] - student.metrics["macro_f1"])
     floor = StageResult.load(finished.run / "0-floor")

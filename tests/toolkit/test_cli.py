@@ -1,0 +1,409 @@
+import csv
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers import Finished, contents
+from toolkit import __version__, cli
+from toolkit.errors import InputError
+from toolkit.recipe import DistillationSettings, ModelSettings, Recipe, TrainingSettings, field_help, write_recipe
+from toolkit.tables import Table, read_table, write_table
+
+VERBS = ["data", "train", "run", "compress", "predict", "verify", "bench", "ui"]
+Hbt = Callable[..., int]
+
+
+@pytest.fixture
+def hbt(monkeypatch: pytest.MonkeyPatch) -> Hbt:
+    """Run the command line in this process; returns its exit code."""
+
+    def call(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["hbt", *arguments])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    return call
+
+
+def process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "toolkit.cli", *arguments], cwd=folder, capture_output=True, text=True, encoding="utf-8"
+    )
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The single line on stderr, of a command that printed nothing else."""
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert line.startswith("hbt: ")
+    return line
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(hbt: Hbt, capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    assert hbt(verb, "--help") == 0
+    page = capsys.readouterr().out
+    assert page.startswith(f"Usage: hbt {verb}")
+    assert (cli.verbs.commands[verb].help or "").split("\n")[0] in " ".join(page.split())
+
+
+def test_the_help_lists_every_verb(hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(cli.verbs.commands) == set(VERBS)
+    assert hbt("--help") == 0
+    page = capsys.readouterr().out
+    assert all(f"\n  {verb} " in page for verb in VERBS)
+
+
+@pytest.mark.parametrize("settings", [ModelSettings, TrainingSettings, DistillationSettings])
+def test_every_setting_is_an_option_with_its_help_and_default(
+    hbt: Hbt, capsys: pytest.CaptureFixture[str], settings: type
+) -> None:
+    hbt("train", "--help")
+    page = " ".join(capsys.readouterr().out.split())
+    for field in dataclasses.fields(settings):
+        assert f"--{field.name.replace('_', '-')}" in page
+        assert " ".join(field_help(settings)[field.name].rstrip(".").split()) in page
+        if field.default not in (None, True, False):
+            assert f"[default: {field.default}]" in page
+
+
+def test_the_version_is_printed(hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hbt("--version") == 0
+    assert capsys.readouterr().out == f"hbt, version {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["predict", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "toolkit.cli", *arguments], capture_output=True, text=True
+    )
+    imported = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert "click" in imported
+    heavy = {"torch", "numpy", "mlflow", "transformers", "rich", "onnxruntime", "onnx", "sklearn", "tokenizers"}
+    assert not imported & heavy
+    assert done.stdout.startswith("Usage:")
+
+
+def rows(count: int = 40, **columns: list[str]) -> str:
+    made = {"text": [f"row {i} of words" for i in range(count)], "label": [str(i % 2) for i in range(count)]}
+    made |= columns
+    return "\n".join([",".join(made), *(",".join(values) for values in zip(*made.values(), strict=True))]) + "\n"
+
+
+UNREADABLE: dict[str, tuple[bytes, str]] = {
+    "no such column": (rows().replace("text,", "body,", 1).encode(), "--text-column"),
+    "wrong encoding": (rows().encode().replace(b"row 3 ", b"row \xe9 "), "line 5 is not UTF-8"),
+    "broken quotes": (rows().replace("row 3 of words", 'row "3').replace("row 4", '"row" 4').encode(), "line 6"),
+    "ragged row": (rows().replace("row 3 of words", "row 3, of words").encode(), "line 5 has 3 fields"),
+    "header only": (b"text,label\n", "no rows"),
+    "empty": (b"", "no rows"),
+    "no labels": (rows().replace("text,label", "text,other", 1).encode(), "--label-column"),
+}
+UNTRAINABLE: dict[str, tuple[bytes, str]] = {
+    "one label only": (rows(label=["1"] * 40).encode(), "one label only"),
+    "empty text": (rows().replace("row 3 of words", " ").encode(), "row 3 of column 'text' has an empty text"),
+    "NaN label": (rows(label=["0", "1", "nan", "1"] * 10).encode(), "row 2 of column 'label' has no label"),
+    "empty label": (rows(label=["0", "1", "0", ""] * 10).encode(), "row 3 of column 'label' has no label"),
+    "fewer rows than folds": (rows(label=["0"] * 37 + ["1"] * 3).encode(), "too few for 5 folds"),
+    "a label a row": (rows(label=[f"l{i}" for i in range(40)]).encode(), "40 different labels"),
+}
+
+
+@pytest.mark.parametrize("case", [*UNREADABLE, *UNTRAINABLE])
+def test_bad_labelled_rows_stop_training_in_one_line(
+    workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    held, message = (UNREADABLE | UNTRAINABLE)[case]
+    (workplace / "bad.csv").write_bytes(held)
+    before = contents(workplace)
+    assert hbt("train", "--data", "bad.csv", "--model", "shape:1x32") == 2
+    line = one_line(capsys)
+    assert "bad.csv" in line
+    assert message in line
+    assert contents(workplace) == before
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_a_file_that_cannot_be_read_is_one_line_of_data(
+    workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    held, message = UNREADABLE[case]
+    (workplace / "bad.csv").write_bytes(held)
+    before = contents(workplace)
+    assert hbt("data", "bad.csv") == 2
+    assert message in one_line(capsys)
+    assert contents(workplace) == before
+
+
+@pytest.mark.parametrize("case", UNTRAINABLE)
+def test_data_shows_what_would_stop_a_run(
+    workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    held, message = UNTRAINABLE[case]
+    (workplace / "bad.csv").write_bytes(held)
+    assert hbt("data", "bad.csv", "--json") == 0
+    assert message in json.loads(capsys.readouterr().out)["problem"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "nothing.csv"], "nothing.csv: no such file"),
+        (["train", "--data", "."], "no such file"),
+        (["train", "--data", "comments.csv", "--model", "shape:4"], "shape:4x128"),
+        (["train", "--data", "comments.csv", "--epochs", "0"], "--epochs"),
+        (["train", "--data", "comments.csv", "--epochs", "many"], "--epochs"),
+        (["train", "--data", "comments.csv", "--loss", "hinge"], "--loss"),
+        (["train", "--data", "comments.csv", "--name", "../up"], "--name"),
+        (["train", "--data", "comments.csv", "--teacher", "runs/x"], "--student"),
+        (["train", "--data", "comments.csv", "--recipe", "no.toml"], "--recipe no.toml: no such file"),
+        (["train", "--no-such-option"], "--no-such-option"),
+        (["run", "--pipeline", "all"], "--pipeline"),
+        (["run", "--pipeline", "baseline_kd", "--model", "shape:1x32"], "--student"),
+        (["compress", "nothing"], "give labelled rows to check it on with --data FILE"),
+        (["compress"], "SOURCE"),
+        (["predict", "nothing", "text"], "nothing: not a package"),
+        (["predict", "nothing"], "give either texts or --input"),
+        (["predict", "nothing", "text", "--input", "comments.csv"], "give either texts or --input"),
+        (["predict", "nothing", "--input", "comments.csv"], "--output"),
+        (["predict", "nothing", "--input", "comments.csv", "--output", "comments.csv"], "exists"),
+        (["verify", "nothing"], "nothing: not a package"),
+        (["bench", "nothing"], "nothing: not a package"),
+        (["bench"], "PACKAGES"),
+        (["ui", "--port", "0"], "--port"),
+        (["fly"], "fly"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    before = contents(workplace)
+    assert hbt(*arguments) == 2
+    assert message in one_line(capsys)
+    assert contents(workplace) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--data", "comments.csv", "--model", "nobody/nothing"],
+        ["compress", "nobody/nothing", "--data", "comments.csv"],
+        ["data", "comments.csv", "--model", "nobody/nothing"],
+    ],
+)
+def test_a_hub_that_cannot_be_reached_says_so_after_it_was_asked(
+    workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    before = contents(workplace)
+    assert hbt(*arguments) == 2
+    asking, line = capsys.readouterr().err.splitlines()
+    assert "hub" in asking
+    assert line.startswith("hbt: nobody/nothing: cannot be loaded")
+    assert line.endswith("give a folder with --model PATH")
+    assert contents(workplace) == before
+
+
+def test_a_mistake_ends_the_process_with_2_and_no_traceback(tmp_path: Path) -> None:
+    done = process(tmp_path, "train", "--data", "nothing.csv")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "hbt: nothing.csv: no such file; give the path of a CSV, TSV, JSON Lines or Parquet file\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_says_that_one_can_go_on(
+    workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("toolkit.pipeline.run_pipeline", interrupted)
+    assert hbt("train", "--data", "comments.csv") == 130
+    assert capsys.readouterr().err.strip() == "hbt: stopped; the same command goes on from here"
+
+
+def test_a_bug_shows_its_traceback(workplace: Path, hbt: Hbt, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("toolkit.pipeline.run_pipeline", broken)
+    with pytest.raises(ZeroDivisionError):
+        hbt("train", "--data", "comments.csv")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+    """The recipes that would have been run."""
+    recipes: list[Recipe] = []
+
+    def ask(recipe: Recipe, *_: Any) -> None:
+        recipes.append(recipe)
+        raise InputError("seen")
+
+    monkeypatch.setattr("toolkit.pipeline.run_pipeline", ask)
+    return recipes
+
+
+def test_options_reach_the_recipe_and_a_recipe_file_says_the_same(
+    workplace: Path, hbt: Hbt, asked: list[Recipe]
+) -> None:
+    hbt(
+        *("run", "--pipeline", "baseline_kd", "--data", "comments.csv", "--student", "layers:4", "--folds", "3"),
+        *("--learning-rate", "1e-4", "--class-weights", "--slice", "0:9", "--slice", "kind", "--label-names"),
+        *("no, yes", "--kd-epochs", "7", "--author", "নীলা", "--no-freeze-base"),
+    )  # fmt: skip
+    (first,) = asked
+    assert (first.run.pipeline, first.run.author, first.corpus.folds) == ("baseline_kd", "নীলা", 3)
+    assert (first.corpus.slice, first.corpus.label_names) == (("0:9", "kind"), ("no", "yes"))
+    assert (first.training.learning_rate, first.training.class_weights) == (1e-4, True)
+    assert (first.distillation.student, first.distillation.kd_epochs) == ("layers:4", 7)
+    write_recipe(first, workplace / "recipe.toml")
+    hbt("run", "--recipe", "recipe.toml")
+    assert asked[1] == first
+
+
+def test_the_command_line_wins_over_a_recipe_file(workplace: Path, hbt: Hbt, asked: list[Recipe]) -> None:
+    (workplace / "recipe.toml").write_text("[training]\nepochs = 3\nclass_weights = true\nbatch_size = 8\n", "utf-8")
+    hbt("train", "--recipe", "recipe.toml", "--epochs", "9", "--no-class-weights")
+    (found,) = asked
+    assert (found.training.epochs, found.training.class_weights, found.training.batch_size) == (9, False, 8)
+    write_recipe(found, workplace / "found.toml")
+    assert tomllib.loads((workplace / "found.toml").read_text("utf-8"))["training"]["epochs"] == 9
+
+
+@pytest.mark.parametrize(("student", "pipeline"), [(None, "baseline"), ("layers:2", "baseline_kd")])
+def test_train_distils_if_there_is_a_student(
+    workplace: Path, hbt: Hbt, asked: list[Recipe], student: str | None, pipeline: str
+) -> None:
+    hbt("train", "--data", "comments.csv", *(["--student", student] if student else []))
+    assert asked[0].run.pipeline == pipeline
+
+
+def test_the_defaults_are_those_of_the_issue(workplace: Path, hbt: Hbt, asked: list[Recipe]) -> None:
+    hbt("train", "--data", "comments.csv")
+    found = asked[0].flat()
+    expected = {
+        "model": "sagorsarker/bangla-bert-base", "batch_size": 32, "learning_rate": 2e-5, "epochs": 15,
+        "max_length": 128, "folds": 5, "seed": 42, "dropout": 0.1, "weight_decay": 0.01, "warmup_ratio": 0.1,
+        "gradient_clip_norm": 1.0, "early_stopping_patience": 5, "freeze_base": False, "class_weights": False,
+        "scheduler": "linear", "loss": "bce", "pooling": "cls", "stratification": "label", "data_fraction": 1.0,
+        "device": "auto", "kd_alpha": 0.7, "kd_temperature": 4.0,
+    }  # fmt: skip
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.fixture
+def package(finished: Finished) -> str:
+    return str(finished.package)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_predict_keeps_rows_columns_and_order(
+    package: str, tmp_path: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    texts = ["ভালো", "", None, "খারাপ, না?", *(f"মন্তব্য {i}" for i in range(300))]
+    made = {"id": [f"r{i}" for i in range(len(texts))], "text": texts}
+    write_table(Table("made", made), tmp_path / f"in{suffix}")
+    out = tmp_path / f"out{suffix}"
+    assert hbt("predict", package, "--input", str(tmp_path / f"in{suffix}"), "--output", str(out), "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"rows": len(texts), "output": str(out)}
+    found = read_table(out).columns
+    assert list(found) == ["id", "text", "predicted_label", "probability"]
+    assert found["id"] == made["id"]
+    empty = [row for row, label in enumerate(found["predicted_label"]) if not label]
+    assert empty == [row for row, chance in enumerate(found["probability"]) if chance in (None, "")] == [1, 2]
+    assert set(found["predicted_label"]) - {"", None} <= {"hate", "non_hate"}
+
+
+def test_predict_does_not_write_over_a_file_unless_forced(package: str, tmp_path: Path, hbt: Hbt) -> None:
+    (tmp_path / "in.csv").write_text("text\na\n")
+    (tmp_path / "out.csv").write_text("precious")
+    arguments = ["predict", package, "--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")]
+    assert hbt(*arguments) == 2
+    assert (tmp_path / "out.csv").read_text() == "precious"
+    assert hbt(*arguments, "--force") == 0
+    with (tmp_path / "out.csv").open(newline="") as lines:
+        assert next(csv.reader(lines)) == ["text", "predicted_label", "probability"]
+
+
+def test_predict_prints_a_line_a_text(package: str, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hbt("predict", package, "ভালো", "খারাপ\tনা") == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split("\t")[2] == "ভালো"
+    assert second.endswith("\tখারাপ\tনা")
+    assert hbt("predict", package, "ভালো", "--json") == 0
+    line = json.loads(capsys.readouterr().out)
+    assert [line["label"], f"{line['probability']:.4f}"] == first.split("\t")[:2]
+
+
+def test_verify_says_what_it_checked(package: str, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hbt("verify", package) == 0
+    assert "6 files as shipped" in capsys.readouterr().out
+    assert hbt("verify", package, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["files"], found["problems"]) == (6, [])
+
+
+def test_verify_of_a_changed_package_fails_for_people_and_machines(
+    package: str, tmp_path: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(package, tmp_path / "changed")
+    (folder / "README.md").write_text("x")
+    (folder / "extra").write_text("x")
+    assert hbt("verify", str(folder)) == 2
+    line = one_line(capsys)
+    assert "README.md" in line
+    assert "extra" in line
+    assert hbt("verify", str(folder), "--json") == 2
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert len(found["problems"]) == 2
+    assert found["largest_score_gap"] is None
+
+
+def test_data_is_json_for_machines_and_holds_no_text(
+    workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(workplace)
+    assert hbt("data", "comments.csv", "--json", "--folds", "2") == 0
+    page = capsys.readouterr().out
+    found = json.loads(page)
+    assert found["rows"] == 240
+    assert set(found["labels"]) == {"0", "1"} or set(found["labels"]) == {"hate", "non_hate"}
+    texts = read_table(workplace / "comments.csv").columns["Comments"]
+    assert not any(text in page for text in texts if len(text) > 12)
+    assert contents(workplace) == before
+
+
+def test_compress_of_a_run_refuses_settings_that_the_run_has(
+    at_home: Finished, hbt: Hbt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hbt("compress", "runs/tiny", "--seed", "7", "-o", "models/other") == 2
+    assert "--seed: runs/tiny is a run, which has its own" in one_line(capsys)
+
+
+def test_compress_of_a_run_makes_a_package_of_another_target(
+    at_home: Finished, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for module in ("outcome", "compression"):
+        monkeypatch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    run = tmp_path / "tiny"
+    shutil.copytree(at_home.run, run)
+    assert hbt("compress", str(run), "--target", "onnx-fp32", "-o", str(tmp_path / "full")) == 0
+    assert f"next: hbt predict {tmp_path / 'full'}" in capsys.readouterr().out
+    assert hbt("verify", str(tmp_path / "full")) == 0
+    capsys.readouterr()
+    assert hbt("compress", str(run), "--target", "onnx-fp32", "-o", str(tmp_path / "full")) == 2
+    assert "exists" in one_line(capsys)
