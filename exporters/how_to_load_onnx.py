@@ -52,14 +52,19 @@ class Model:
             chosen = probabilities.argmax(axis=1)
         return [(self.labels[i], float(row[i])) for i, row in zip(chosen, probabilities, strict=True)]
 
-    def predict_proba(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-        """float32 (texts, labels): rows sum to 1, in the order of `texts`, columns in the order of `labels`."""
+    def predict_proba(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
+        """float32 (texts, labels): rows sum to 1, in the order of `texts`, columns in the order of `labels`.
+
+        Each text is scored alone unless a batch size is given: an int8 model scales its activations by the whole
+        batch, so a text that shares one gets slightly other scores, and on few cores padding costs more than
+        batches save.
+        """
         logits = self.predict_logits(texts, batch_size).astype(np.float64)
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
 
-    def predict_logits(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-        """float32 (texts, labels); texts of like length share a batch, so that little is padded."""
+    def predict_logits(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
+        """float32 (texts, labels); texts of like length share a batch, if it is more than one."""
         encoded = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         logits = np.empty((len(encoded), len(self.labels)), dtype=np.float32)

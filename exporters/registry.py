@@ -29,7 +29,11 @@ class Artefact:
 class LoadedArtefact(Predictor, Protocol):
     """A predictor that also gives logits."""
 
-    def predict_logits(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
+    def predict_proba(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
+        """float32 (texts, labels); each text is scored alone unless a batch size is given."""
+        ...
+
+    def predict_logits(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
         """float32 (texts, labels)."""
         ...
 

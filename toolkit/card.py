@@ -97,10 +97,10 @@ holds 95 % of the bootstrap differences, p is McNemar's exact test, the verdict 
 
 {_markdown([each.cells() for each in found])}
 
-Scored in batches of {invariance["batch"]} and not alone, {invariance["label_flips"]} of {invariance["rows"]:,}
-validation rows change their label; the largest change of a probability is
-{invariance["largest_score_difference"]:.4f}. The ONNX graph in single precision differs from torch by at most
-{result.details["fp32_logit_gap"]:.1e} in a logit."""
+Every figure here comes from texts scored one at a time, as `predict` does it. In batches of {invariance["batch"]},
+{invariance["label_flips"]} of {invariance["rows"]:,} validation rows would change their label, and a probability would
+move by up to {invariance["largest_score_difference"]:.4f}. The ONNX graph in single precision differs from torch by at
+most {result.details["fp32_logit_gap"]:.1e} in a logit."""
 
 
 def _data(corpus: Corpus) -> str:
@@ -131,7 +131,5 @@ def _limits(corpus: Corpus, result: StageResult, machine: Machine) -> str:
         "much: run `hbt verify` there.",
     ]
     if "int8" in result.details["target"]:
-        shown.append(
-            "- Activations take their 8-bit scale from the whole batch, so a score can move with its neighbours."
-        )
+        shown.append("- With a batch size of your own, activations take their scale from the whole batch: scores move.")
     return "## Limits\n\n" + "\n".join(shown)

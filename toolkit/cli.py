@@ -50,7 +50,10 @@ def verbs() -> None:
 @click.option("--model", help="Count tokens as this encoder does (hub id or folder); else as one trained on the file.")
 @json_option
 def data(file: str, model: str | None, as_json: bool, **options: Any) -> None:
-    """Show what to know of FILE before training: labels, duplicates, lengths, leaks."""
+    """Show what to know of FILE before training: labels, duplicates, lengths, leaks.
+
+    Ends with exit code 2 and one line on stderr if a run would refuse the file.
+    """
     from dataclasses import asdict
 
     from toolkit import profile, profile_view
@@ -64,6 +67,8 @@ def data(file: str, model: str | None, as_json: bool, **options: Any) -> None:
         click.echo(json.dumps(without_nan(asdict(found)), ensure_ascii=False))
     else:
         profile_view.render(found)
+    if found.problem is not None:
+        raise InputError(found.problem)
 
 
 @verbs.command()

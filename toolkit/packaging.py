@@ -96,7 +96,7 @@ def export_stage(
         pipeline=recipe.run.pipeline,
     )
     if recipe.distillation.student is not None:
-        lineage |= {"student": recipe.distillation.student}
+        lineage |= {"student": recipe.distillation.student, "teacher": result.details["teacher"]}
     trained = [row for row in stage_rows(folder, corpus) if row.stage not in targets()]
     classifier = load_classifier(checkpoint)
     beside = [contender(folder / FLOOR, "floor")]

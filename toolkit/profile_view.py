@@ -35,8 +35,6 @@ def render(profile: DataProfile, console: "Console | None" = None) -> None:
             out.print()
     if profile.splits is not None:
         out.print(_splits(profile.splits))
-    if profile.problem is not None:
-        out.print(Text.assemble(("A run would stop: ", "bold red"), profile.problem))
 
 
 def _facts(profile: DataProfile) -> "Table":

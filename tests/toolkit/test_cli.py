@@ -153,8 +153,10 @@ def test_data_shows_what_would_stop_a_run(
 ) -> None:
     held, message = UNTRAINABLE[case]
     (workplace / "bad.csv").write_bytes(held)
-    assert hbt("data", "bad.csv", "--json") == 0
-    assert message in json.loads(capsys.readouterr().out)["problem"]
+    assert hbt("data", "bad.csv", "--json") == 2
+    shown = capsys.readouterr()
+    assert message in json.loads(shown.out)["problem"]
+    assert shown.err == f"hbt: {json.loads(shown.out)['problem']}\n"
 
 
 @pytest.mark.parametrize(
