@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.machine import Machine
 from toolkit.comparisons import Versus
 from toolkit.corpus import Corpus, describe_split
+from toolkit.package import CARD_FILE
 from toolkit.significance import Comparison
 from toolkit.stage import StageResult
 from toolkit.summary import UNSLICED, Row, cells, shown
@@ -32,7 +33,7 @@ def write_card(
         _origin(lineage, result),
         _limits(corpus, result, machine),
     ]
-    (folder / "README.md").write_text("\n\n".join(parts) + "\n", "utf-8")
+    (folder / CARD_FILE).write_text("\n\n".join(parts) + "\n", "utf-8")
 
 
 def _front_matter(corpus: Corpus) -> str:

@@ -1,7 +1,7 @@
 """The folder that ships: write it, verify it, load it.
 
 Loading needs nothing but the runtime of the target. It never unpickles, and the code it runs is this
-project's own loader, not the copy in the folder; `verify` says whether the two are the same.
+project's own loader, not the copy in the folder; `verify` says whether any file has changed since.
 """
 
 import hashlib

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,13 +108,10 @@ def _read_parquet(file: Path) -> dict[str, list[Any]]:
     from pyarrow import parquet
 
     try:
-        return {sys.intern(name): column.to_pylist() for name, column in _parquet_columns(parquet.read_table(file))}
+        table = parquet.read_table(file)
+        return {name: column.to_pylist() for name, column in zip(table.column_names, table.columns, strict=True)}
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise InputError(f"{file}: not a Parquet file ({str(error).splitlines()[0]})") from None
-
-
-def _parquet_columns(table: Any) -> list[tuple[str, Any]]:
-    return list(zip(table.column_names, table.columns, strict=True))
 
 
 def write_table(table: Table, file: Path) -> None:

@@ -31,13 +31,13 @@ def checkpoint(workplace: Path) -> Path:
 
 @dataclass(frozen=True)
 class Moody:
-    """A model whose score moves with the number of texts around it."""
+    """A model whose score moves when texts share a batch."""
 
     threshold: float | None = 0.5
     labels: tuple[str, ...] = ("no", "yes")
 
-    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        yes = np.array([float(text) for text in texts], dtype=np.float32) + 0.1 * (len(texts) > 1)
+    def predict_proba(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
+        yes = np.array([float(text) for text in texts], dtype=np.float32) + 0.1 * (batch_size > 1)
         return np.stack([1 - yes, yes], axis=1)
 
 

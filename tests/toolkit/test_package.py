@@ -286,3 +286,9 @@ def test_nothing_that_can_be_unpickled_is_left_anywhere(finished: Finished, plac
     for name, data in held.items():
         assert not name.endswith((".bin", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".ckpt")), name
         assert not data.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")), name
+
+
+def test_int8_scores_do_not_depend_on_the_texts_around(finished: Finished) -> None:
+    model = package.load(finished.package)
+    alone = np.concatenate([model.predict_proba([text]) for text in ODD_TEXTS])
+    np.testing.assert_array_equal(model.predict_proba(ODD_TEXTS), alone)
