@@ -12,8 +12,9 @@ from benchmarks.run import Subject, bench
 from toolkit import package
 from toolkit.classifier import WEIGHTS_FILE
 from toolkit.corpus import Corpus, load_corpus
+from toolkit.display import console
 from toolkit.errors import InputError
-from toolkit.progress import console, say
+from toolkit.progress import say
 from toolkit.recipe import CorpusSettings
 from toolkit.runs import FLOOR, RECIPE_FILE, recorded_fingerprint, teacher_checkpoint
 from toolkit.stage import RESULT_FILE, folder_size

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from toolkit import progress
 from toolkit.corpus import Corpus
+from toolkit.display import print_table
 from toolkit.metrics import apply_threshold, softmax
 from toolkit.runs import BASELINE, DISTILLATION, EXPORT, FLOOR
 from toolkit.significance import Comparison, compare
@@ -86,20 +85,10 @@ def best_fold(folder: Path) -> Contender:
 
 def render(found: Sequence[Versus]) -> None:
     """Print the comparisons as a table on stdout."""
-    from rich import box
-    from rich.table import Table
-
     if not found:
         return
     margin = 100 * found[0].comparison.margin
     title = f"paired, on the same {found[0].comparison.rows:,} test rows; verdict at a margin of {margin:g} point"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    lines: list[dict[str, Any]] = [each.cells() for each in found]
     left_out = ("only A right", "only B right")
-    for heading in lines[0]:
-        if heading not in left_out:
-            right = heading not in ("B", "against A", "verdict")
-            table.add_column(heading, justify="right" if right else "left", no_wrap=True)
-    for line in lines:
-        table.add_row(*(value for heading, value in line.items() if heading not in left_out))
-    progress.console().print(table)
+    lines = [{k: v for k, v in each.cells().items() if k not in left_out} for each in found]
+    print_table(lines, title, left=("B", "against A", "verdict"), dispensable=("McNemar p", "same label"))

@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from toolkit import progress
 from toolkit.baseline import FoldResult
+from toolkit.display import print_table
 from toolkit.recipe import Recipe
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 MB = 1e6
 UNSLICED = ("Size MB", "Parameters", "Latency p50 ms")
@@ -75,29 +72,16 @@ def write_pipeline_summary(rows: Sequence[Row], labels: Sequence[str], file: Pat
 
 def render(rows: Sequence[Row], labels: Sequence[str], title: str) -> None:
     """Print the rows as a table on stdout; parts of the test rows follow in a table of their own."""
-    console = progress.console()
-    console.print(_table([cells(row, labels) for row in rows if row.slice is None], labels, title))
-    parts = [row for row in rows if row.slice is not None]
-    if parts:
-        lines = [{"Slice": row.slice} | cells(row, labels) for row in sorted(parts, key=lambda row: str(row.slice))]
-        console.print(
-            _table([{k: v for k, v in line.items() if k not in UNSLICED} for line in lines], labels, "by slice")
-        )
-
-
-def _table(lines: Sequence[dict[str, Any]], labels: Sequence[str], title: str) -> "Table":
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
     # A column a label would not fit a terminal; the CSV has them.
-    headings = [heading for heading in lines[0] if len(labels) == 2 or not heading.startswith("F1 (")]
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("Stage", "Slice") else "right", no_wrap=True)
-    for line in lines:
-        table.add_row(*(Text(shown(heading, line[heading])) for heading in headings))  # a name may hold [markup]
-    return table
+    hidden = [f"F1 ({label_title(label)})" for label in labels] if len(labels) > 2 else []
+    whole = [cells(row, labels) for row in rows if row.slice is None]
+    parts = [{"Slice": row.slice} | cells(row, labels) for row in rows if row.slice is not None]
+    parts.sort(key=lambda line: line["Slice"])
+    for lines, left_out, heading in ((whole, hidden, title), (parts, [*hidden, *UNSLICED], "by slice")):
+        shown_lines = [{k: shown(k, v) for k, v in line.items() if k not in left_out} for line in lines]
+        if shown_lines:
+            dispensable = [h for h in shown_lines[0] if h.startswith("F1 (") or h == "Parameters"]
+            print_table(shown_lines, heading, left=("Stage", "Slice"), dispensable=dispensable)
 
 
 def write_fold_summaries(recipe: Recipe, labels: Sequence[str], folds: Sequence[FoldResult], out: Path) -> list[Path]:
