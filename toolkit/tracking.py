@@ -20,6 +20,7 @@ from typing import Any
 
 from toolkit.corpus import Corpus
 from toolkit.errors import InputError
+from toolkit.progress import say
 from toolkit.recipe import DESCRIPTIONS
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
@@ -117,6 +118,8 @@ def store() -> str:
 
 def serve(port: int) -> None:
     """Run MLflow's pages on the store until interrupted."""
+    # Without the parameter, MLflow 3 opens on pages for prompts and traces, where no run is to be seen.
+    say(f"{store()}: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning")
     environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store(), "--port", str(port)]
     sys.exit(subprocess.run(command, env=environment).returncode)
@@ -136,9 +139,7 @@ def _open(folder: Path, author: str, pipeline: str, experiment: str) -> Tracked:
             except MlflowException:
                 pass  # the store is another one now, or was emptied: track anew
         there = client.get_experiment_by_name(experiment)
-        # Without this tag, MLflow's pages take the experiment for one of prompts and traces.
-        kind = {"mlflow.experimentKind": "custom_model_development"}
-        experiment_id = there.experiment_id if there else client.create_experiment(experiment, tags=kind)
+        experiment_id = there.experiment_id if there else client.create_experiment(experiment)
         tags = {"mlflow.note.content": DESCRIPTIONS[pipeline], "mlflow.user": author}
         run = client.create_run(experiment_id, tags=tags, run_name=f"{author}_{pipeline}")
     except Exception as error:  # a store raises what its database or its network raises
