@@ -58,7 +58,8 @@ def run_pipeline(recipe: Recipe, force: bool = False, package_folder: Path | Non
     with tracking.tracked_run(folder, run.author, run.pipeline, run.experiment) as tracked:
         track_settings(tracked, recipe, corpus, folder)
         _train_stages(recipe, corpus, folder, tracked)
-        if quantizes and not _is_of_run(package_folder, folder, recipe):
+        exported = (folder / f"{EXPORT}-{recipe.export.target}").is_dir()
+        if quantizes and not (exported and _is_of_run(package_folder, folder, recipe)):
             export_stage(folder, recipe, corpus, recipe.export.target, package_folder, tracked)
         final = package_folder if quantizes else last_checkpoint(folder)
         tracked.parameters({"final_model_path": final.as_posix()})
@@ -66,11 +67,12 @@ def run_pipeline(recipe: Recipe, force: bool = False, package_folder: Path | Non
 
 
 def _is_of_run(package: Path, folder: Path, recipe: Recipe) -> bool:
-    """Whether a package is what this very run made, so that the same command leaves it as it is."""
-    if not (package / MANIFEST_FILE).is_file() or not (folder / f"{EXPORT}-{recipe.export.target}").is_dir():
+    """Whether a package was made by this very run, so that the same command may find it there."""
+    known = tracking.run_of(folder)
+    if known is None or not (package / MANIFEST_FILE).is_file():
         return False
-    lineage = read_manifest(package)["lineage"]
-    return lineage.get("run") == folder.as_posix() and lineage.get("recipe_sha256") == recipe.sha256()
+    lineage = read_manifest(package).get("lineage", {})
+    return lineage.get("mlflow_run_id") == known and lineage.get("recipe_sha256") == recipe.sha256()
 
 
 def _check_stages(recipe: Recipe) -> None:

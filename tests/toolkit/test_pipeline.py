@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from toolkit.encoders import build_classifier
 from toolkit.errors import InputError
 from toolkit.pipeline import run_pipeline
 from toolkit.recipe import Recipe
+from toolkit.runs import run_folder
 from toolkit.stage import Predictions, StageResult
 
 
@@ -244,6 +246,24 @@ def test_a_teacher_of_other_labels_is_told_before_anything_is_written(workplace:
     with pytest.raises(InputError, match=r"its labels are calm, angry .* non_hate, hate; .*--label-names"):
         run_pipeline(small(pipeline="baseline_kd", student="layers:1", teacher="teacher"))
     assert contents(workplace) == before
+
+
+def test_a_run_killed_after_its_package_was_in_place_goes_on(workplace: Path) -> None:
+    recipe = small(pipeline="baseline_quant")
+    package_folder = run_pipeline(recipe).package
+    assert package_folder is not None
+    stage = workplace / run_folder(recipe) / "3-export-onnx-int8"
+    shutil.rmtree(stage)
+    assert run_pipeline(recipe).package == package_folder
+    assert (stage / "result.json").is_file()
+
+
+def test_a_package_of_a_run_that_is_gone_is_not_written_over(workplace: Path) -> None:
+    recipe = small(pipeline="baseline_quant")
+    run_pipeline(recipe)
+    shutil.rmtree(workplace / run_folder(recipe))
+    with pytest.raises(InputError, match="exists"):
+        run_pipeline(recipe)
 
 
 def test_without_a_student_the_best_fold_is_packaged(workplace: Path) -> None:
