@@ -58,7 +58,6 @@ def train_baseline(
     Folds that are finished in a stage that was broken off are kept, and a broken fold goes on from its last epoch.
     Raises: InputError if the encoder cannot be had.
     """
-    started = time.monotonic()
     with whole_folder(out) as partial:
         for fold in range(corpus.folds):
             if not (partial / f"fold-{fold + 1}").exists():
@@ -87,7 +86,6 @@ def train_baseline(
                 "best_fold_size_bytes": (partial / f"fold-{best.fold + 1}" / WEIGHTS_FILE).stat().st_size,
                 "best_fold_parameters": best.total_parameters,
                 "out_of_fold_metrics": _out_of_fold(corpus, predictions),
-                "combined_seconds": time.monotonic() - started,
             },
         )
         result.save(partial)

@@ -27,7 +27,7 @@ def write_card(
         _front_matter(corpus),
         _head(name, corpus, result),
         _use(corpus),
-        _accuracy(corpus, rows, machine),
+        _accuracy(corpus, rows, machine, known="run" in lineage),
         _losses(result),
         _data(corpus),
         _origin(lineage, result),
@@ -69,14 +69,16 @@ From Python: `from how_to_load import load`, then `load().predict(["text"])` giv
 and cutting happen inside `tokenizer.json`. `hbt verify` checks every file and the golden scores in `manifest.json`."""
 
 
-def _accuracy(corpus: Corpus, rows: Sequence[Row], machine: Machine) -> str:
+def _accuracy(corpus: Corpus, rows: Sequence[Row], machine: Machine, known: bool) -> str:
+    """known: whether the classifier was made in a run of this corpus, so that its test rows are unseen for sure."""
+    seen = "that no choice has seen" if known else "(whether the classifier once learned from them is not known here)"
     table = _markdown([cells(row, corpus.label_names) for row in rows if row.slice is None])
     parts = [{"Slice": row.slice} | cells(row, corpus.label_names) for row in rows if row.slice is not None]
     parts.sort(key=lambda line: line["Slice"])
     if parts:
         table += "\n\n" + _markdown([{k: v for k, v in line.items() if k not in UNSLICED} for line in parts])
     return (
-        f"## What it reaches\n\nOn {len(corpus.rows('test')):,} test rows that no choice has seen. The floor is a "
+        f"## What it reaches\n\nOn {len(corpus.rows('test')):,} test rows {seen}. The floor is a "
         "linear classifier on character n-grams, trained on the same rows. Latency: one text in, its label out, "
         f"tokenizer included, one thread, on {machine.cpu} ({machine.isa}).\n\n{table}"
     )

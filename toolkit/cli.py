@@ -243,7 +243,9 @@ def _with_pipeline(recipe: Recipe, pipeline: Any) -> Recipe:
 def _table(outcome: Any) -> None:
     from toolkit import comparisons, summary
 
-    summary.render(outcome.rows, outcome.labels, "on the test rows, which no choice has seen")
+    lone = outcome.folder == outcome.package
+    known = "whether the classifier once learned from them is not known" if lone else "which no choice has seen"
+    summary.render(outcome.rows, outcome.labels, f"on the test rows, {known}")
     comparisons.render(outcome.comparisons)
 
 

@@ -56,18 +56,20 @@ def versus(corpus: Corpus, b: Contender, a: Contender) -> Versus:
 def run_comparisons(folder: Path, corpus: Corpus) -> list[Versus]:
     """What each stage of a run won or lost against the floor and against what it came from."""
     floor = contender(folder / FLOOR, "floor")
-    teacher = contender(folder / BASELINE, "fold ensemble") if (folder / BASELINE / RESULT_FILE).is_file() else None
-    pairs = [] if teacher is None else [(teacher, floor)]
+    found, teacher = [], "teacher"
+    if (folder / BASELINE / RESULT_FILE).is_file():
+        teacher = "fold ensemble"
+        found.append(versus(corpus, contender(folder / BASELINE, teacher), floor))
     if (folder / DISTILLATION / RESULT_FILE).is_file():
         source = contender(folder / DISTILLATION, "student")
-        pairs += [] if teacher is None else [(source, teacher)]
-        pairs.append((source, floor))
+        stored = StageResult.load(folder / DISTILLATION).details["versus_teacher"]
+        found += [Versus("student", teacher, Comparison(**stored)), versus(corpus, source, floor)]
     else:
         source = best_fold(folder)
     for stage in sorted(folder.glob(f"{EXPORT}-*/{RESULT_FILE}")):
         artefact = contender(stage.parent, StageResult.load(stage.parent).details["target"])
-        pairs += [(artefact, source), (artefact, floor)]
-    return [versus(corpus, b, a) for b, a in pairs]
+        found += [versus(corpus, artefact, source), versus(corpus, artefact, floor)]
+    return found
 
 
 def contender(stage: Path, name: str) -> Contender:

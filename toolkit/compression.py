@@ -1,6 +1,5 @@
 """The export stage: a classifier in, a checked and measured package out."""
 
-import json
 import shutil
 import time
 from dataclasses import asdict, dataclass, replace
@@ -153,5 +152,5 @@ def _finish_package(
 
 def lineage_of(corpus: Corpus, **more: Any) -> dict[str, Any]:
     """What a manifest says of the origin: enough to rebuild the same test rows from the same file."""
-    settings = json.loads(json.dumps(asdict(corpus.settings)))
+    settings = asdict(corpus.settings)
     return {"corpus": corpus.name, "corpus_fingerprint": corpus.fingerprint, "corpus_settings": settings} | more

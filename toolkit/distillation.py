@@ -11,7 +11,7 @@ import numpy as np
 
 from toolkit import progress
 from toolkit.baseline import predict_rows
-from toolkit.classifier import WEIGHTS_FILE, load_classifier, save_classifier
+from toolkit.classifier import WEIGHTS_FILE, Classifier, load_classifier, save_classifier
 from toolkit.comparisons import Contender, versus
 from toolkit.corpus import Corpus
 from toolkit.errors import InputError
@@ -45,17 +45,23 @@ def teacher_of_stage(stage: Path) -> Teacher:
     )
 
 
-def teacher_of_checkpoint(folder: Path, corpus: Corpus, cache: Path) -> Teacher:
-    """One checkpoint as the teacher; its logits are computed once and kept in `cache`.
-
-    Raises: InputError if it does not load or its labels are not those of the corpus.
-    """
+def load_teacher(folder: Path, corpus: Corpus) -> Classifier:
+    """The classifier in `folder`. Raises InputError if it does not load or its labels are not those of the corpus."""
     classifier = load_classifier(folder)
     if classifier.labels != corpus.label_names:
         raise InputError(
             f"--teacher {folder}: its labels are {', '.join(classifier.labels)} and those of the corpus "
             f"{', '.join(corpus.label_names)}; name them alike with --label-names"
         )
+    return classifier
+
+
+def teacher_of_checkpoint(folder: Path, corpus: Corpus, cache: Path) -> Teacher:
+    """One checkpoint as the teacher; its logits are computed once and kept in `cache`.
+
+    Raises: InputError if it does not load or its labels are not those of the corpus.
+    """
+    classifier = load_teacher(folder, corpus)
     key = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes() + corpus.fingerprint.encode()).hexdigest()[:16]
     file = cache / f"teacher-{key}.csv"
     if not file.exists():
@@ -68,7 +74,7 @@ def teacher_of_checkpoint(folder: Path, corpus: Corpus, cache: Path) -> Teacher:
     threshold = classifier.threshold
     if threshold is None:
         threshold = evaluate(corpus, predictions)[0].get("best_threshold")
-    return Teacher(folder, predictions, threshold, "one checkpoint, which may have learned from the training rows")
+    return Teacher(folder, predictions, threshold, "one checkpoint, which may have learned from any of these rows")
 
 
 def distil(

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from toolkit import tracking
 from toolkit.baseline import FoldResult, train_baseline
-from toolkit.classifier import load_classifier
 from toolkit.corpus import Corpus, load_corpus
-from toolkit.distillation import Teacher, distil, teacher_of_checkpoint, teacher_of_stage
+from toolkit.distillation import Teacher, distil, load_teacher, teacher_of_checkpoint, teacher_of_stage
 from toolkit.encoders import build_classifier
 from toolkit.errors import InputError, refuse_existing
 from toolkit.floor import train_floor
@@ -24,6 +23,7 @@ from toolkit.runs import (
     FLOOR,
     MODELS,
     baseline_stage,
+    checkpoint_behind,
     last_checkpoint,
     open_folder,
     recorded_fingerprint,
@@ -91,14 +91,7 @@ def _try_models(recipe: Recipe, corpus: Corpus) -> None:
     if how.teacher is None:
         teaching = build_classifier(recipe.model, corpus.label_names, train, corpus.settings.seed)
     else:
-        stage = baseline_stage(Path(how.teacher))
-        checkpoint = stage / StageResult.load(stage).checkpoint if stage else Path(how.teacher)
-        teaching = load_classifier(checkpoint)
-        if teaching.labels != corpus.label_names:
-            raise InputError(
-                f"--teacher {how.teacher}: its labels are {', '.join(teaching.labels)} and those of the corpus "
-                f"{', '.join(corpus.label_names)}; name them alike with --label-names"
-            )
+        teaching = load_teacher(checkpoint_behind(Path(how.teacher)), corpus)
     if how.student is not None:
         build_student(how.student, teaching, recipe.model, train, corpus.settings.seed)
 
@@ -160,8 +153,6 @@ def _teacher(recipe: Recipe, corpus: Corpus, folder: Path) -> Teacher:
     if given is None:
         return teacher_of_stage(folder / BASELINE)
     stage = baseline_stage(Path(given))
-    if stage is None:
-        return teacher_of_checkpoint(Path(given), corpus, folder / "cache")
-    if recorded_fingerprint(stage.parent) == corpus.fingerprint:
+    if stage is not None and recorded_fingerprint(stage.parent) == corpus.fingerprint:
         return teacher_of_stage(stage)
-    return teacher_of_checkpoint(stage / StageResult.load(stage).checkpoint, corpus, folder / "cache")
+    return teacher_of_checkpoint(checkpoint_behind(Path(given)), corpus, folder / "cache")

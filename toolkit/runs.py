@@ -85,10 +85,13 @@ def teacher_checkpoint(folder: Path) -> Path | None:
     if (folder / BASELINE / RESULT_FILE).is_file():
         return folder / BASELINE / StageResult.load(folder / BASELINE).checkpoint
     given = recipe_from(folder / RECIPE_FILE, {}).distillation.teacher
-    if given is None or not Path(given).is_dir():
-        return None
-    stage = baseline_stage(Path(given))
-    return stage / StageResult.load(stage).checkpoint if stage else Path(given)
+    return checkpoint_behind(Path(given)) if given is not None and Path(given).is_dir() else None
+
+
+def checkpoint_behind(folder: Path) -> Path:
+    """The best fold of a run or of a baseline stage; any other folder is taken for a checkpoint itself."""
+    stage = baseline_stage(folder)
+    return folder if stage is None else stage / StageResult.load(stage).checkpoint
 
 
 def baseline_stage(folder: Path) -> Path | None:

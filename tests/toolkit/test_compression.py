@@ -58,6 +58,9 @@ def test_a_checkpoint_is_packaged_with_its_own_threshold(checkpoint: Path, workp
     assert lineage["corpus_fingerprint"] == load_corpus(DATA).fingerprint
     assert [row.stage for row in outcome.rows] == ["floor", "checkpoint in torch", "onnx-int8"]
     assert not (workplace / "runs").exists()
+    card = (outcome.package / "README.md").read_text("utf-8")
+    assert "whether the classifier once learned from them is not known" in card
+    assert "no choice has seen" not in card
 
 
 def test_a_killed_export_does_not_stop_the_next(checkpoint: Path, workplace: Path) -> None:
