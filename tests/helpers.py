@@ -10,7 +10,8 @@ import numpy as np
 from toolkit.corpus import Corpus
 from toolkit.demo import DEMO_LABEL_NAMES, demo_table
 from toolkit.outcome import Outcome
-from toolkit.recipe import ModelSettings, Recipe, recipe_from
+from toolkit.recipe import ModelSettings, Recipe
+from toolkit.recipe_file import recipe_from
 from toolkit.training import Examples
 
 TINY = ModelSettings(model="shape:1x32", pooling="mean", max_length=32)

@@ -20,8 +20,8 @@ from toolkit.recipe import (
     Recipe,
     RunSettings,
     TrainingSettings,
-    recipe_from,
 )
+from toolkit.recipe_file import recipe_from
 
 FOLDER = click.Path(path_type=Path)
 TRAINING = (CorpusSettings, ModelSettings, TrainingSettings, DistillationSettings)

@@ -10,12 +10,9 @@ import hashlib
 import inspect
 import json
 import re
-import tomllib
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from toolkit.errors import InputError
 
@@ -29,7 +26,8 @@ DESCRIPTIONS: dict[str, str] = {
 }
 
 
-def _require(holds: bool, option: str, mend: str) -> None:
+def require(holds: bool, option: str, mend: str) -> None:
+    """Raises InputError that names the option and how to mend it, unless the condition holds."""
     if not holds:
         raise InputError(f"{option}: {mend}")
 
@@ -60,9 +58,9 @@ class CorpusSettings:
     """Share of the training rows to use; validation and test rows stay whole."""
 
     def __post_init__(self) -> None:
-        _require(self.folds >= 2, "--folds", f"{self.folds} is too few; give 2 or more")
-        _require(0 < self.data_fraction <= 1, "--data-fraction", f"{self.data_fraction} is outside (0, 1]")
-        _require(
+        require(self.folds >= 2, "--folds", f"{self.folds} is too few; give 2 or more")
+        require(0 < self.data_fraction <= 1, "--data-fraction", f"{self.data_fraction} is outside (0, 1]")
+        require(
             len(set(self.label_names)) == len(self.label_names), "--label-names", "a name stands twice; give each once"
         )
 
@@ -83,8 +81,8 @@ class ModelSettings:
     """Train the head alone."""
 
     def __post_init__(self) -> None:
-        _require(4 <= self.max_length <= 8192, "--max-length", f"{self.max_length} is outside 4 to 8192")
-        _require(0 <= self.dropout < 1, "--dropout", f"{self.dropout} is outside [0, 1)")
+        require(4 <= self.max_length <= 8192, "--max-length", f"{self.max_length} is outside 4 to 8192")
+        require(0 <= self.dropout < 1, "--dropout", f"{self.dropout} is outside [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -115,13 +113,13 @@ class TrainingSettings:
     """Where to train."""
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, "--batch-size", f"{self.batch_size} is too small; give 1 or more")
-        _require(0 < self.learning_rate < 1, "--learning-rate", f"{self.learning_rate} is outside (0, 1)")
-        _require(self.epochs >= 1, "--epochs", f"{self.epochs} is too few; give 1 or more")
-        _require(self.weight_decay >= 0, "--weight-decay", f"{self.weight_decay} is negative")
-        _require(0 <= self.warmup_ratio < 1, "--warmup-ratio", f"{self.warmup_ratio} is outside [0, 1)")
-        _require(self.gradient_clip_norm > 0, "--gradient-clip-norm", f"{self.gradient_clip_norm} is not above 0")
-        _require(self.early_stopping_patience >= 1, "--early-stopping-patience", "give 1 or more")
+        require(self.batch_size >= 1, "--batch-size", f"{self.batch_size} is too small; give 1 or more")
+        require(0 < self.learning_rate < 1, "--learning-rate", f"{self.learning_rate} is outside (0, 1)")
+        require(self.epochs >= 1, "--epochs", f"{self.epochs} is too few; give 1 or more")
+        require(self.weight_decay >= 0, "--weight-decay", f"{self.weight_decay} is negative")
+        require(0 <= self.warmup_ratio < 1, "--warmup-ratio", f"{self.warmup_ratio} is outside [0, 1)")
+        require(self.gradient_clip_norm > 0, "--gradient-clip-norm", f"{self.gradient_clip_norm} is not above 0")
+        require(self.early_stopping_patience >= 1, "--early-stopping-patience", "give 1 or more")
 
 
 @dataclass(frozen=True)
@@ -142,12 +140,12 @@ class DistillationSettings:
     """Learning rate of the student (default: --learning-rate)."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.kd_alpha <= 1, "--kd-alpha", f"{self.kd_alpha} is outside [0, 1]")
-        _require(self.kd_temperature > 0, "--kd-temperature", f"{self.kd_temperature} is not above 0")
-        _require(self.kd_epochs is None or self.kd_epochs >= 1, "--kd-epochs", "give 1 or more")
+        require(0 <= self.kd_alpha <= 1, "--kd-alpha", f"{self.kd_alpha} is outside [0, 1]")
+        require(self.kd_temperature > 0, "--kd-temperature", f"{self.kd_temperature} is not above 0")
+        require(self.kd_epochs is None or self.kd_epochs >= 1, "--kd-epochs", "give 1 or more")
         rate = self.kd_learning_rate
-        _require(rate is None or 0 < rate < 1, "--kd-learning-rate", f"{rate} is outside (0, 1)")
-        _require(
+        require(rate is None or 0 < rate < 1, "--kd-learning-rate", f"{rate} is outside (0, 1)")
+        require(
             self.teacher is None or self.student is not None, "--teacher", "needs --student, such as --student layers:4"
         )
 
@@ -176,7 +174,7 @@ class RunSettings:
     def __post_init__(self) -> None:
         for option, value in (("--name", self.name), ("--author", self.author)):
             fine = value is None or (re.fullmatch(r"[\w\u0980-\u09ff.\-]+", value) and value.strip("."))
-            _require(
+            require(
                 bool(fine), option, f"{value!r} cannot be part of a folder name; use letters, digits, '-', '_' and '.'"
             )
 
@@ -211,39 +209,6 @@ class Recipe:
         return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()
 
 
-def recipe_from(file: Path | None, given: dict[str, Any]) -> Recipe:
-    """The recipe of a TOML file (or the defaults) with the `given` settings, by field name, over it.
-
-    Raises: InputError for an unreadable file, an unknown table or key, or a value of the wrong kind.
-    """
-    tables = {} if file is None else _read_toml(file)
-    sections: dict[str, Any] = {}
-    for table, settings in _sections().items():
-        fields = {f.name: f for f in dataclasses.fields(settings)}
-        from_file = tables.pop(table, {})
-        _require(isinstance(from_file, dict), f"{file}: {table}", f"is a table; write [{table}] on a line of its own")
-        for key in from_file:
-            _require(key in fields, f"{file}: [{table}] {key}", f"no such setting; there are {', '.join(fields)}")
-        values = from_file | {key: value for key, value in given.items() if key in fields}
-        kinds = get_type_hints(settings)
-        sections[table] = settings(
-            **{key: _typed(value, kinds[key], f"[{table}] {key}") for key, value in values.items()}
-        )
-    if tables:
-        raise InputError(f"{file}: no such table [{next(iter(tables))}]; there are {', '.join(_sections())}")
-    return Recipe(**sections)
-
-
-def write_recipe(recipe: Recipe, file: Path) -> None:
-    """Write `recipe` as TOML; what is None is left out, since TOML has no null."""
-    import tomli_w
-
-    tables = dataclasses.asdict(recipe)
-    file.write_text(
-        tomli_w.dumps({t: {k: v for k, v in keys.items() if v is not None} for t, keys in tables.items()}), "utf-8"
-    )
-
-
 @cache
 def field_help(settings: type) -> dict[str, str]:
     """The string under each field of a settings class."""
@@ -254,33 +219,3 @@ def field_help(settings: type) -> dict[str, str]:
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and isinstance(below, ast.Expr):
             texts[line.target.id] = ast.literal_eval(below.value)
     return texts
-
-
-def _sections() -> dict[str, Any]:
-    return get_type_hints(Recipe)
-
-
-def _read_toml(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"--recipe {file}: no such file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"--recipe {file}: not readable as TOML: {error}") from None
-
-
-def _typed(value: Any, kind: Any, where: str) -> Any:
-    """`value` as `kind`, with whole numbers accepted where a fraction is asked for."""
-    if get_origin(kind) is UnionType:
-        kinds = [k for k in get_args(kind) if k is not NoneType]
-        return None if value is None else _typed(value, kinds[0], where)
-    if get_origin(kind) is Literal:
-        _require(value in get_args(kind), where, f"{value!r} is not one of {', '.join(get_args(kind))}")
-        return value
-    if get_origin(kind) is tuple:
-        _require(isinstance(value, list | tuple), where, f"{value!r} is not a list")
-        return tuple(_typed(v, str, where) for v in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    _require(type(value) is kind, where, f"{value!r} is not a {kind.__name__}")
-    return value

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from toolkit.corpus import Corpus, describe_split
 from toolkit.errors import InputError
-from toolkit.recipe import Recipe, recipe_from, write_recipe
+from toolkit.recipe import Recipe
+from toolkit.recipe_file import recipe_from, write_recipe
 from toolkit.stage import RESULT_FILE, StageResult
 from toolkit.summary import file_part
 

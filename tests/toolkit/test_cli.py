@@ -14,7 +14,8 @@ import pytest
 from tests.helpers import Finished, contents
 from toolkit import __version__, cli
 from toolkit.errors import InputError
-from toolkit.recipe import DistillationSettings, ModelSettings, Recipe, TrainingSettings, field_help, write_recipe
+from toolkit.recipe import DistillationSettings, ModelSettings, Recipe, TrainingSettings, field_help
+from toolkit.recipe_file import write_recipe
 from toolkit.tables import Table, read_table, write_table
 
 VERBS = ["data", "train", "run", "compress", "predict", "verify", "bench", "ui"]

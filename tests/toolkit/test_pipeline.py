@@ -61,7 +61,7 @@ def test_test_rows_keep_their_predictions_for_later_comparisons(at_home: Finishe
 
 
 def test_the_whole_recipe_is_in_the_run(at_home: Finished) -> None:
-    from toolkit.recipe import recipe_from
+    from toolkit.recipe_file import recipe_from
 
     assert recipe_from(at_home.run / "recipe.toml", {}) == at_home.recipe
 

@@ -7,7 +7,8 @@ from typing import Any, get_type_hints
 import pytest
 
 from toolkit.errors import InputError
-from toolkit.recipe import DESCRIPTIONS, Pipeline, Recipe, field_help, recipe_from, write_recipe
+from toolkit.recipe import DESCRIPTIONS, Pipeline, Recipe, field_help
+from toolkit.recipe_file import recipe_from, write_recipe
 
 CHANGED: dict[str, Any] = {
     "data": "a.csv",
