@@ -44,9 +44,9 @@ class Floor:
         return self.classifier.predict_proba(counts).astype(np.float32)  # (texts, labels)
 
 
-def fit_floor(corpus: Corpus) -> Floor:
-    """Fit on the training rows and, for two labels, pick the threshold on the validation rows."""
-    rows, chosen_on = corpus.rows("train"), corpus.rows("validation")
+def fit_floor(corpus: Corpus, rows: np.ndarray | None = None) -> Floor:
+    """Fit on the training rows (or on `rows`) and, for two labels, pick the threshold on the validation rows."""
+    rows, chosen_on = corpus.rows("train") if rows is None else rows, corpus.rows("validation")
     vectoriser, classifier = _vectoriser(min_df=2), _classifier()
     classifier.fit(vectoriser.fit_transform(_prepared(corpus.take(rows))), corpus.labels[rows])
     floor = Floor(corpus.label_names, None, vectoriser, classifier)

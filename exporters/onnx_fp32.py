@@ -55,7 +55,22 @@ def load_onnx(folder: Path, threads: int | None = None) -> LoadedArtefact:
 
 
 def export_graph(classifier: "Classifier", file: Path) -> None:
-    """Write the ONNX graph of `classifier`: inputs input_ids and attention_mask, output logits, both axes free."""
+    """Write the ONNX graph of `classifier` in single precision, output logits, every input axis free.
+
+    Inputs: input_ids and attention_mask; input_ids alone for an ngram student.
+    """
+    from toolkit.ngram import NgramNetwork
+
+    if isinstance(classifier.network, NgramNetwork):
+        from exporters.ngram_graph import write_fp32
+
+        write_fp32(classifier.network, file)
+    else:
+        _trace(classifier.network, file)
+
+
+def _trace(network: Any, file: Path) -> None:
+    """Write the graph of a transformer."""
     import logging
     import warnings
 
@@ -72,7 +87,6 @@ def export_graph(classifier: "Classifier", file: Path) -> None:
             axes = {0: "batch_size", 1: "sequence_length"}
             return {"input_ids": axes, "attention_mask": axes}
 
-    network: Any = classifier.network
     logging.getLogger("optimum").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer warns of shape checks that hold for every text
@@ -95,9 +109,15 @@ def largest_logit_gap(classifier: "Classifier", texts: Sequence[str], file: Path
         ids, mask = pad([encoded[i] for i in chosen], classifier.pad_id)
         with torch.inference_mode():
             ours = classifier.network(ids, mask)["logits"].numpy()
-        theirs = session.run(["logits"], {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})[0]
+        theirs = session.run(["logits"], feed(session, ids.numpy(), mask.numpy()))[0]
         gap = max(gap, float(np.abs(ours - theirs).max()))
     return gap
+
+
+def feed(session: Any, ids: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """What of ids and mask, both int64 (batch, tokens), the graph of `session` takes."""
+    given = {"input_ids": ids, "attention_mask": mask}
+    return {entry.name: given[entry.name] for entry in session.get_inputs()}
 
 
 EXPORTER = OnnxFp32()

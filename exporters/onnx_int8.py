@@ -1,10 +1,13 @@
-"""onnx-int8: weights and embeddings in eight bits, activations quantized as they come, run by ONNX Runtime."""
+"""onnx-int8: weights and embeddings in eight bits, run by ONNX Runtime.
+
+A transformer's activations are quantized as they come; an ngram student has none.
+"""
 
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +16,7 @@ from exporters.onnx_fp32 import (
     LOADER,
     MODEL_FILE,
     export_graph,
+    feed,
     largest_logit_gap,
     load_onnx,
     missing_modules,
@@ -35,29 +39,47 @@ class OnnxInt8:
         return missing_modules("optimum", "onnx", "onnxruntime")
 
     def export(self, classifier: "Classifier", texts: Sequence[str], out: Path) -> Artefact:
-        """Quantize with one scale a matrix and with one a column, and keep what moves the logits less."""
+        from toolkit.ngram import NgramNetwork
+
+        in_eight_bits = _ngram_in_eight_bits if isinstance(classifier.network, NgramNetwork) else _in_eight_bits
+        file = out / MODEL_FILE
         with tempfile.TemporaryDirectory(dir=out) as scratch:
             single = Path(scratch) / "fp32.onnx"
             export_graph(classifier, single)
-            gap = largest_logit_gap(classifier, texts, single)
-            candidates = {per_channel: Path(scratch) / f"int8-{per_channel}.onnx" for per_channel in (False, True)}
-            for per_channel, file in candidates.items():
-                quantize(single, file, per_channel)
-            moved = {choice: logit_shift(classifier, texts, file) for choice, file in candidates.items()}
-            per_channel = min(moved, key=moved.__getitem__)
-            candidates[per_channel].rename(out / MODEL_FILE)
             details = {
-                "fp32_logit_gap": gap,
+                "fp32_logit_gap": largest_logit_gap(classifier, texts, single),
                 "fp32_size_bytes": single.stat().st_size,
                 "rows_checked": len(texts),
-                "per_channel": per_channel,
-                "mean_logit_shift": moved[per_channel],
-                "mean_logit_shift_of_the_other": moved[not per_channel],
-            }
-        return Artefact(out / MODEL_FILE, self.name, details)
+            } | in_eight_bits(classifier, texts, single, file)
+        return Artefact(file, self.name, details)
 
     def load(self, folder: Path, threads: int | None = None) -> LoadedArtefact:
         return load_onnx(folder, threads)
+
+
+def _in_eight_bits(classifier: "Classifier", texts: Sequence[str], single: Path, file: Path) -> dict[str, Any]:
+    """Quantize the graph `single` with one scale a matrix and with one a column; keep what moves the logits less."""
+    candidates = {per_channel: single.with_name(f"int8-{per_channel}.onnx") for per_channel in (False, True)}
+    for per_channel, candidate in candidates.items():
+        quantize(single, candidate, per_channel)
+    moved = {choice: logit_shift(classifier, texts, candidate) for choice, candidate in candidates.items()}
+    per_channel = min(moved, key=moved.__getitem__)
+    candidates[per_channel].rename(file)
+    return {
+        "per_channel": per_channel,
+        "mean_logit_shift": moved[per_channel],
+        "mean_logit_shift_of_the_other": moved[not per_channel],
+    }
+
+
+def _ngram_in_eight_bits(classifier: "Classifier", texts: Sequence[str], single: Path, file: Path) -> dict[str, Any]:
+    """Write the graph with a table in eight bits; each output's range is the one that moves its logit least."""
+    from exporters.ngram_graph import choose_clipping, write_int8
+
+    network: Any = classifier.network
+    clipped = choose_clipping(classifier, texts)
+    write_int8(network, clipped, file)
+    return {"clipped_share": list(clipped), "mean_logit_shift": logit_shift(classifier, texts, file)}
 
 
 def quantize(single: Path, file: Path, per_channel: bool) -> None:
@@ -88,7 +110,7 @@ def logit_shift(classifier: "Classifier", texts: Sequence[str], file: Path) -> f
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     theirs = [
-        session.run(["logits"], {"input_ids": np.array([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)})[0]
+        session.run(["logits"], feed(session, np.array([ids]), np.ones((1, len(ids)), np.int64)))[0]
         for ids in encode(classifier.tokenizer, texts)
     ]
     return float(np.abs(np.concatenate(theirs) - classifier.predict_logits(texts)).mean())

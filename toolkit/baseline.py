@@ -19,7 +19,7 @@ from toolkit.corpus import Corpus
 from toolkit.encoders import build_classifier
 from toolkit.metrics import calculate_metrics_with_threshold_exploration, softmax
 from toolkit.recipe import ModelSettings, TrainingSettings
-from toolkit.stage import PREDICTIONS_FILE, Predictions, StageResult, evaluate, whole_folder
+from toolkit.stage import PREDICTIONS_FILE, Predictions, StageResult, best_threshold, evaluate, whole_folder
 from toolkit.training import Examples, fit, steps_of
 
 FOLD_FILE = "fold.json"
@@ -65,7 +65,10 @@ def train_baseline(
         folds = [FoldResult.load(partial / f"fold-{fold + 1}") for fold in range(corpus.folds)]
         predictions = combine_folds(corpus, [fold_predictions(partial, k) for k in range(corpus.folds)])
         predictions.save(partial / PREDICTIONS_FILE, corpus)
-        validation, test, slices = evaluate(corpus, predictions)
+        # Out-of-fold rows are as unseen as validation rows, and there are many more: less noise in the choice.
+        held_out = np.concatenate([corpus.rows("train"), corpus.rows("validation")])
+        threshold = best_threshold(corpus, predictions, held_out)
+        validation, test, slices = evaluate(corpus, predictions, threshold)
         best = max(folds, key=lambda fold: fold.val["macro_f1"])
         single = evaluate(corpus, fold_predictions(partial, best.fold), best.threshold)
         result = StageResult(
@@ -73,7 +76,7 @@ def train_baseline(
             checkpoint=f"fold-{best.fold + 1}",
             metrics=test,
             validation_metrics=validation,
-            threshold=validation.get("best_threshold"),
+            threshold=threshold,
             parameters=sum(fold.total_parameters for fold in folds),
             size_bytes=sum((partial / f"fold-{k + 1}" / WEIGHTS_FILE).stat().st_size for k in range(corpus.folds)),
             seconds=sum(fold.seconds for fold in folds),

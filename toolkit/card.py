@@ -123,7 +123,19 @@ def _origin(lineage: dict[str, Any], result: StageResult) -> str:
     if "per_channel" in result.details:
         scales = "one scale a column" if result.details["per_channel"] else "one scale a matrix"
         told.append(f"- weights in int8 with {scales}, which moved validation logits less than the other way")
+    if "trimming" in result.details:
+        told.append(_trimming(result.details["trimming"]))
     return "## How it was made\n\n" + "\n".join(told)
+
+
+def _trimming(cut: dict[str, Any]) -> str:
+    return (
+        f"- vocabulary cut from {cut['pieces_before']:,} to {cut['pieces_after']:,} pieces; every text of the corpus "
+        f"keeps its pieces. On text that cutting did not see: cut to half of the texts ({cut['half_pieces']:,} "
+        f"pieces), {100 * cut['unseen_identical']:.1f} % of the {cut['unseen_texts']:,} texts of the other half keep "
+        f"theirs, {100 * cut['unseen_unknown']:.2f} % of their pieces are unknown "
+        f"({100 * cut['unseen_unknown_before']:.2f} % under the whole vocabulary)"
+    )
 
 
 def _limits(corpus: Corpus, result: StageResult, machine: Machine) -> str:
@@ -133,6 +145,6 @@ def _limits(corpus: Corpus, result: StageResult, machine: Machine) -> str:
         f"- Checked on {machine.isa}. Without 8-bit dot product instructions, scores may differ slightly and speed "
         "much: run `hbt verify` there.",
     ]
-    if "int8" in result.details["target"]:
+    if "per_channel" in result.details:  # a transformer in int8
         shown.append("- With a batch size of your own, activations take their scale from the whole batch: scores move.")
     return "## Limits\n\n" + "\n".join(shown)

@@ -1,7 +1,8 @@
-"""A text classifier in torch: encoder, pooling and head; a folder in, a folder out.
+"""A text classifier in torch: a network, its tokenizer and its labels; a folder in, a folder out.
 
-Two kinds of folder load: a checkpoint of this project (`config.json` with an "hbt" table), and any
-Hugging Face sequence-classification model. Weights are safetensors, and no code of a model is run.
+Two kinds of folder load: a checkpoint of this project (`config.json` with an "hbt" table: encoder, pooling and
+head, or the sparse student of `toolkit.ngram`), and any Hugging Face sequence-classification model. Weights are
+safetensors, and no code of a model is run.
 """
 
 import json
@@ -19,6 +20,8 @@ from torch import nn
 
 from toolkit.errors import InputError
 from toolkit.metrics import softmax
+from toolkit.ngram import MODEL_TYPE as NGRAM
+from toolkit.ngram import NgramConfig, NgramNetwork
 from toolkit.normaliser import with_normaliser
 from toolkit.progress import say
 from toolkit.tokenizer import encode, read_tokenizer, save_tokenizer
@@ -75,7 +78,7 @@ def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> to
 class Classifier:
     """A predictor in torch."""
 
-    network: "PooledClassifier | SequenceClassifier"
+    network: "PooledClassifier | SequenceClassifier | NgramNetwork"
     tokenizer: Tokenizer
     """With the project's normaliser and truncation, without padding."""
     pad_id: int
@@ -140,14 +143,17 @@ def pad(encoded: Sequence[Sequence[int]], pad_id: int, to: int = 0) -> tuple[tor
 def save_classifier(classifier: Classifier, folder: Path) -> None:
     """Write weights, configuration and tokenizer to `folder`, which may exist."""
     network = classifier.network
-    if not isinstance(network, PooledClassifier):
-        raise TypeError("only a PooledClassifier is saved; an imported model keeps its own folder")
+    if isinstance(network, SequenceClassifier):
+        raise TypeError("an imported model is not saved: it keeps its own folder")
+    own: dict[str, Any] = {"threshold": classifier.threshold}
+    if isinstance(network, PooledClassifier):
+        own |= {"pooling": network.pooling, "dropout": network.dropout.p}
     folder.mkdir(parents=True, exist_ok=True)
     config = network.config.to_diff_dict() | {
-        "architectures": ["PooledClassifier"],
+        "architectures": [type(network).__name__],
         "id2label": dict(enumerate(classifier.labels)),
         "label2id": {name: i for i, name in enumerate(classifier.labels)},
-        "hbt": {"pooling": network.pooling, "dropout": network.dropout.p, "threshold": classifier.threshold},
+        "hbt": own,
     }
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
     weights = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in network.state_dict().items()}
@@ -165,21 +171,36 @@ def load_classifier(folder: Path, dropout: float | None = None) -> Classifier:
     config = read_config(folder)
     if "hbt" not in config:
         return load_sequence_classifier(str(folder))
-    from transformers import AutoConfig, AutoModel
-
-    own = config["hbt"]
-    labels = _label_names(config["id2label"])
-    try:
-        encoder = AutoModel.from_config(_with_dropout(AutoConfig.from_pretrained(folder), dropout))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{folder / CONFIG_FILE}: not a known kind of encoder ({_reason(error)})") from None
-    network = PooledClassifier(encoder, own["pooling"], len(labels), own["dropout"])
+    network = _ngram_network(config, folder) if config.get("model_type") == NGRAM else _pooled(config, folder, dropout)
     try:
         network.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except (FileNotFoundError, SafetensorError, RuntimeError) as error:
         raise InputError(f"{folder / WEIGHTS_FILE}: weights do not load ({_reason(error)})") from None
     tokenizer, pad_id = read_tokenizer(folder / TOKENIZER_FILE)
-    return Classifier(network.eval(), tokenizer, pad_id, labels, own["threshold"])
+    return Classifier(network.eval(), tokenizer, pad_id, _label_names(config["id2label"]), config["hbt"]["threshold"])
+
+
+def _pooled(config: dict[str, Any], folder: Path, dropout: float | None) -> PooledClassifier:
+    """The network that `config` of `folder` describes, with random weights. dropout: see `load_classifier`."""
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        encoder = AutoModel.from_config(_with_dropout(AutoConfig.from_pretrained(folder), dropout))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{folder / CONFIG_FILE}: not a known kind of encoder ({_reason(error)})") from None
+    return PooledClassifier(encoder, config["hbt"]["pooling"], len(config["id2label"]), config["hbt"]["dropout"])
+
+
+def _ngram_network(config: dict[str, Any], folder: Path) -> NgramNetwork:
+    """The network that `config` of `folder` describes, without weights."""
+    try:
+        rows, outputs = int(config["rows"]), int(config["outputs"])
+    except (KeyError, TypeError, ValueError):
+        rows, outputs = 0, 0
+    labels = len(config["id2label"])
+    if rows < 2 or outputs != (1 if labels == 2 else labels):
+        raise InputError(f"{folder / CONFIG_FILE}: rows and outputs are not those of an {NGRAM} model of its labels")
+    return NgramNetwork(NgramConfig(rows, outputs))
 
 
 def load_sequence_classifier(model: str, max_length: int = 128) -> Classifier:

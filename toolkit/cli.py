@@ -103,6 +103,43 @@ def run(recipe_file: Path | None, output: Path | None, force: bool, **options: A
 
 
 @verbs.command()
+@click.argument("data")
+@click.option(
+    "--students", "ladder", help="Students to try, with spaces between [default: ngram layers:1 layers:2 layers:4]."
+)
+@click.option("--budget-ms", type=click.FloatRange(0), help="Longest median time from text to label.")
+@click.option("--budget-mb", type=click.FloatRange(0), help="Largest package in MB.")
+@options_of(RunSettings, CorpusSettings, ModelSettings, TrainingSettings, leave_out=("pipeline", "data"))
+@options_of(DistillationSettings, ExportSettings, leave_out=("student",))
+@force_option
+@json_option
+def students(
+    data: str,
+    ladder: str | None,
+    budget_ms: float | None,
+    budget_mb: float | None,
+    force: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train a small ladder of students of one --teacher on DATA and show which is best within the budget.
+
+    Settings that are not given are those of the teacher's run. The same command goes on where it was broken off.
+    """
+    from dataclasses import asdict
+
+    from toolkit.ladder import RUNGS, climb, recipe_of_teacher, render
+
+    recipe = recipe_of_teacher(data, given(options))
+    found = climb(recipe, ladder.split() if ladder else RUNGS, budget_ms, budget_mb, force)
+    if as_json:
+        click.echo(json.dumps([asdict(rung) for rung in found.rungs], ensure_ascii=False))
+    else:
+        render(found)
+        _next(Path(found.rungs[0].package))
+
+
+@verbs.command()
 @click.argument("source")
 @options_of(ExportSettings)
 @click.option("-o", "--output", type=FOLDER, help="Folder of the package [default: models/NAME-TARGET].")
@@ -119,14 +156,14 @@ def compress(source: str, output: Path | None, force: bool, **options: Any) -> N
     typed = given(options)
     recipe = recipe_from(None, typed)
     if (Path(source) / RECIPE_FILE).is_file():
-        surplus = [name for name in typed if name != "target"]
+        surplus = [name for name in typed if name not in ("target", "trim_vocabulary")]
         if surplus:
             raise InputError(f"--{surplus[0].replace('_', '-')}: {source} is a run, which has its own; leave it out")
-        outcome = compress_run(Path(source), recipe.export.target, output, force)
+        outcome = compress_run(Path(source), recipe.export, output, force)
     elif "data" not in typed:
         raise InputError(f"{source}: not a run; give labelled rows to check it on with --data FILE")
     else:
-        outcome = compress_checkpoint(source, recipe.corpus, recipe.export.target, output, force)
+        outcome = compress_checkpoint(source, recipe.corpus, recipe.export, output, force)
     _table(outcome)
     assert outcome.package is not None
     _next(outcome.package)

@@ -11,6 +11,11 @@ from toolkit.runs import BASELINE, DISTILLATION, EXPORT, FLOOR
 from toolkit.significance import Comparison, compare
 from toolkit.stage import PREDICTIONS_FILE, RESULT_FILE, Predictions, StageResult
 
+ENSEMBLE, TEACHER = "fold ensemble", "teacher"
+"""What taught a student: the baseline's folds as they stand in their own row, or anything else."""
+TEACHER_FILE = "teacher.csv"
+"""The predictions of a student's teacher, in the folder of the student."""
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -56,14 +61,17 @@ def versus(corpus: Corpus, b: Contender, a: Contender) -> Versus:
 def run_comparisons(folder: Path, corpus: Corpus) -> list[Versus]:
     """What each stage of a run won or lost against the floor and against what it came from."""
     floor = contender(folder / FLOOR, "floor")
-    found, teacher = [], "teacher"
+    found = []
     if (folder / BASELINE / RESULT_FILE).is_file():
-        teacher = "fold ensemble"
-        found.append(versus(corpus, contender(folder / BASELINE, teacher), floor))
+        found.append(versus(corpus, contender(folder / BASELINE, ENSEMBLE), floor))
     if (folder / DISTILLATION / RESULT_FILE).is_file():
         source = contender(folder / DISTILLATION, "student")
-        stored = StageResult.load(folder / DISTILLATION).details["versus_teacher"]
-        found += [Versus("student", teacher, Comparison(**stored)), versus(corpus, source, floor)]
+        details = StageResult.load(folder / DISTILLATION).details
+        teacher = details["teacher_name"]
+        if teacher == TEACHER:
+            said = Predictions.load(folder / DISTILLATION / TEACHER_FILE)
+            found.append(versus(corpus, Contender(TEACHER, said, details["teacher_threshold"]), floor))
+        found += [Versus("student", teacher, Comparison(**details["versus_teacher"])), versus(corpus, source, floor)]
     else:
         source = best_fold(folder)
     for stage in sorted(folder.glob(f"{EXPORT}-*/{RESULT_FILE}")):

@@ -23,6 +23,7 @@ from toolkit.progress import working
 from toolkit.stage import Predictions, StageResult, evaluate, folder_size, whole_folder
 from toolkit.summary import Row
 from toolkit.tokenizer import save_tokenizer
+from toolkit.vocabulary import Trimming
 
 TORCH_FORM = "itself in torch, fp32"
 BATCH = 32
@@ -45,6 +46,8 @@ class Source:
     """What is shown beside it: floor, teacher, its own fp32 form; in this order."""
     beside: list[Contender]
     """What the artefact is compared with on the same rows, beside its own form in torch."""
+    trimming: Trimming | None = None
+    """What was cut from the classifier's vocabulary, which changes none of its predictions on the corpus."""
 
 
 def compress(source: Source, target: str, out: Path) -> tuple[StageResult, Predictions]:
@@ -102,6 +105,7 @@ def _evaluate(
         seconds=0.0,
         slices=slices,
         details=artefact.details
+        | ({} if source.trimming is None else {"trimming": asdict(source.trimming)})
         | {
             "target": artefact.target,
             "invariance": batch_invariance(model, corpus.take(corpus.rows("validation"))),

@@ -1,80 +1,29 @@
 """The distillation stage: a student learns a teacher's logits, computed once, and the labels."""
 
-import hashlib
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from toolkit import progress
 from toolkit.baseline import predict_rows
-from toolkit.classifier import WEIGHTS_FILE, Classifier, load_classifier, save_classifier
-from toolkit.comparisons import Contender, versus
+from toolkit.classifier import WEIGHTS_FILE, Classifier, save_classifier
+from toolkit.comparisons import TEACHER_FILE, Contender, versus
 from toolkit.corpus import Corpus
-from toolkit.errors import InputError
+from toolkit.imitation import Imitation, Inside, refuse_unfit
+from toolkit.lessons import Lessons, lessons
+from toolkit.ngram import is_ngram
+from toolkit.ngram_fit import fit_ngram
 from toolkit.recipe import DistillationSettings, ModelSettings, TrainingSettings
-from toolkit.stage import PREDICTIONS_FILE, Predictions, StageResult, evaluate, whole_folder
+from toolkit.stage import PREDICTIONS_FILE, StageResult, evaluate, whole_folder
 from toolkit.students import build_student
-from toolkit.training import Examples, Imitation, fit, steps_of
+from toolkit.teachers import Teacher, load_teacher
+from toolkit.training import Examples, fit, steps_of
 
-
-@dataclass(frozen=True)
-class Teacher:
-    """What a student learns from."""
-
-    checkpoint: Path
-    """The one network whose layers, tokenizer and size count."""
-    predictions: Predictions
-    """Logits on all rows; on training rows from classifiers that did not learn from them, where there are such."""
-    threshold: float | None
-    source: str
-    """In words, for the card."""
-
-
-def teacher_of_stage(stage: Path) -> Teacher:
-    """The fold ensemble of a finished baseline stage."""
-    result = StageResult.load(stage)
-    return Teacher(
-        stage / result.checkpoint,
-        Predictions.load(stage / result.predictions),
-        result.threshold,
-        "fold ensemble, out-of-fold on training rows",
-    )
-
-
-def load_teacher(folder: Path, corpus: Corpus) -> Classifier:
-    """The classifier in `folder`. Raises InputError if it does not load or its labels are not those of the corpus."""
-    classifier = load_classifier(folder)
-    if classifier.labels != corpus.label_names:
-        raise InputError(
-            f"--teacher {folder}: its labels are {', '.join(classifier.labels)} and those of the corpus "
-            f"{', '.join(corpus.label_names)}; name them alike with --label-names"
-        )
-    return classifier
-
-
-def teacher_of_checkpoint(folder: Path, corpus: Corpus, cache: Path) -> Teacher:
-    """One checkpoint as the teacher; its logits are computed once and kept in `cache`.
-
-    Raises: InputError if it does not load or its labels are not those of the corpus.
-    """
-    classifier = load_teacher(folder, corpus)
-    key = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes() + corpus.fingerprint.encode()).hexdigest()[:16]
-    file = cache / f"teacher-{key}.csv"
-    if not file.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        rows = corpus.rows("all")
-        unfinished = file.with_suffix(".partial")
-        predict_rows(classifier, corpus, rows, "teacher").save(unfinished, corpus)
-        unfinished.rename(file)
-    predictions = Predictions.load(file)
-    threshold = classifier.threshold
-    if threshold is None:
-        threshold = evaluate(corpus, predictions)[0].get("best_threshold")
-    return Teacher(folder, predictions, threshold, "one checkpoint, which may have learned from any of these rows")
+WatchEpoch = Callable[[int, dict[str, float]], None]
 
 
 def distil(
@@ -84,37 +33,30 @@ def distil(
     model: ModelSettings,
     training: TrainingSettings,
     out: Path,
-    watch: Callable[[int, dict[str, float]], None] | None = None,
+    cache: Path,
+    watch: WatchEpoch | None = None,
 ) -> StageResult:
     """Train the student that `how` names to imitate `teacher` on the training rows of `corpus`.
 
-    Raises: InputError if the student cannot be made.
+    cache: folder of the logits that were computed before.
+    Raises: InputError if the student cannot be made or cannot imitate what `how` says.
     """
     started = time.monotonic()
-    assert how.student is not None
-    train, validation = corpus.rows("train"), corpus.rows("validation")
-    teaching = load_classifier(teacher.checkpoint)
-    student = build_student(how.student, teaching, model, corpus.take(train), corpus.settings.seed)
+    teaching = load_teacher(teacher.checkpoint.as_posix(), corpus)
+    taught = lessons(teacher, corpus, how, cache)
     with whole_folder(out) as partial:
-        with progress.bar("student", steps_of(len(train), training)) as advance:
-            found = fit(
-                student,
-                Examples(corpus.take(train), corpus.labels[train], teacher.predictions.of(train)),
-                Examples(corpus.take(validation), corpus.labels[validation]),
-                training,
-                corpus.settings.seed,
-                partial / "training",
-                Imitation(how.kd_alpha, how.kd_temperature),
-                watch,
-                advance,
-            )
-        rows = np.concatenate([validation, corpus.rows("test")])
+        if is_ngram(how.student):
+            student, learned = _fit_ngram(taught, corpus, how)
+        else:
+            student, learned = _fit_network(teaching, taught, corpus, how, model, training, partial, watch)
+        rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
         predictions = predict_rows(student, corpus, rows, "student: predicting")
         predictions.save(partial / PREDICTIONS_FILE, corpus)
         validation_metrics, test_metrics, slices = evaluate(corpus, predictions)
         threshold = validation_metrics.get("best_threshold")
         save_classifier(student.with_threshold(threshold), partial)
-        shutil.rmtree(partial / "training")
+        teacher.predictions.save(partial / TEACHER_FILE, corpus)
+        taught_by = evaluate(corpus, teacher.predictions, teacher.threshold)
         result = StageResult(
             stage="distillation",
             checkpoint=".",
@@ -127,17 +69,85 @@ def distil(
             slices=slices,
             details={
                 "student": how.student,
+                "kd_method": how.kd_method,
                 "teacher": teacher.source,
+                "teacher_name": teacher.name,
+                "teacher_checkpoint": teacher.checkpoint.as_posix(),
+                "teacher_validation_metrics": taught_by[0],
+                "teacher_metrics": taught_by[1],
+                "teacher_slices": taught_by[2],
                 "teacher_parameters": teaching.parameters,
-                "teacher_size_bytes": (teacher.checkpoint / WEIGHTS_FILE).stat().st_size,
-                "best_epoch": found.best_epoch,
-                "history": found.history,
+                "teacher_size_bytes": _size_of(teacher.checkpoint, teaching),
+                "floor_share": teacher.floor_share,
+                "teacher_threshold": teacher.threshold,
                 "versus_teacher": versus(
                     corpus,
                     Contender("student", predictions, threshold),
-                    Contender("teacher", teacher.predictions, teacher.threshold),
+                    Contender(teacher.name, teacher.predictions, teacher.threshold),
                 ).comparison.as_dict(),
-            },
+            }
+            | taught.further
+            | learned,
         )
         result.save(partial)
     return result
+
+
+def _fit_network(
+    teaching: Classifier,
+    taught: Lessons,
+    corpus: Corpus,
+    how: DistillationSettings,
+    model: ModelSettings,
+    training: TrainingSettings,
+    partial: Path,
+    watch: WatchEpoch | None,
+) -> tuple[Classifier, dict[str, Any]]:
+    assert how.student is not None
+    validation = corpus.rows("validation")
+    student = build_student(how.student, teaching, model, corpus.take(corpus.rows("train")), corpus.settings.seed)
+    imitation = imitation_of(how, teaching, student)
+    with progress.bar("student", steps_of(len(taught.examples.texts), training)) as advance:
+        found = fit(
+            student,
+            taught.examples,
+            Examples(corpus.take(validation), corpus.labels[validation]),
+            training,
+            corpus.settings.seed,
+            partial / "training",
+            imitation,
+            watch,
+            advance,
+        )
+    shutil.rmtree(partial / "training")
+    return student, {"best_epoch": found.best_epoch, "history": found.history}
+
+
+def imitation_of(how: DistillationSettings, teaching: Classifier, student: Classifier) -> Imitation:
+    """What `student` imitates of its teacher, one network of which is `teaching`.
+
+    Raises: InputError if the two are too unlike for the method.
+    """
+    refuse_unfit(how.kd_method, teaching, student)
+    if how.kd_method == "logit":
+        return Imitation(how.kd_alpha, how.kd_temperature)
+    inside = Inside(teaching, how.kd_method, how.hidden_loss_weight, how.attention_loss_weight)
+    return Imitation(how.kd_alpha, how.kd_temperature, inside)
+
+
+def _fit_ngram(taught: Lessons, corpus: Corpus, how: DistillationSettings) -> tuple[Classifier, dict[str, Any]]:
+    assert how.student is not None
+    validation = corpus.rows("validation")
+    with progress.working("student: fitting n-grams"):
+        return fit_ngram(
+            how.student,
+            taught.examples,
+            Examples(corpus.take(validation), corpus.labels[validation]),
+            corpus.label_names,
+        )
+
+
+def _size_of(checkpoint: Path, classifier: Classifier) -> int:
+    """Bytes of the weights, as they lie on the disk or, of a hub model, as they would."""
+    file = checkpoint / WEIGHTS_FILE
+    return file.stat().st_size if file.is_file() else 4 * classifier.parameters

@@ -55,30 +55,34 @@ def _pretrained(settings: ModelSettings) -> tuple[Any, Tokenizer, int]:
     return from_hugging_face(AutoModel, settings.model, settings.max_length, settings.dropout)
 
 
-def parse_shape(text: str, option: str) -> tuple[int, int] | None:
-    """(layers, width) of `shape:LxH`, None if `text` is no shape. Raises InputError for a broken one."""
+def parse_shape(text: str, option: str) -> tuple[int, int, int] | None:
+    """(layers, width, heads) of `shape:LxH[xA]`, None if `text` is no shape. Raises InputError for a broken one."""
     if not text.startswith("shape:"):
         return None
-    numbers = re.fullmatch(r"shape:(\d+)x(\d+)", text)
-    if not numbers or int(numbers[1]) < 1 or int(numbers[2]) % HEAD_WIDTH or int(numbers[2]) == 0:
-        raise InputError(
-            f"{option} {text}: write shape:LxH, layers times width, the width a multiple of {HEAD_WIDTH}: shape:4x128"
-        )
-    return int(numbers[1]), int(numbers[2])
+    numbers = re.fullmatch(r"shape:(\d+)x(\d+)(?:x(\d+))?", text)
+    if numbers:
+        layers, width = int(numbers[1]), int(numbers[2])
+        heads = int(numbers[3] or width // HEAD_WIDTH)
+        if layers >= 1 and heads >= 1 and width % heads == 0 and (numbers[3] or width % HEAD_WIDTH == 0):
+            return layers, width, heads
+    raise InputError(
+        f"{option} {text}: write shape:LxH, layers times width, the width a multiple of {HEAD_WIDTH}: shape:4x128; "
+        "or shape:LxHxA with A heads that divide the width: shape:4x120x6"
+    )
 
 
 def classifier_from_shape(
-    shape: tuple[int, int], tokenizer: Tokenizer, pad_id: int, settings: ModelSettings, labels: tuple[str, ...]
+    shape: tuple[int, int, int], tokenizer: Tokenizer, pad_id: int, settings: ModelSettings, labels: tuple[str, ...]
 ) -> Classifier:
-    """A BERT encoder of the given (layers, width) with random weights behind `tokenizer`."""
+    """A BERT encoder of the given (layers, width, heads) with random weights behind `tokenizer`."""
     from transformers import BertConfig, BertModel
 
-    layers, width = shape
+    layers, width, heads = shape
     config = BertConfig(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=width,
         num_hidden_layers=layers,
-        num_attention_heads=width // HEAD_WIDTH,
+        num_attention_heads=heads,
         intermediate_size=4 * width,
         max_position_embeddings=tokenizer.truncation["max_length"],
         type_vocab_size=1,

@@ -1,6 +1,8 @@
 """The floor stage: the linear classifier that every result is shown beside."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,7 @@ def train_floor(corpus: Corpus, out: Path) -> StageResult:
         floor = floor_model.fit_floor(corpus)
         floor_model.save(floor, partial)
         rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
-        # Probabilities are kept as logits, as every stage keeps them: softmax(log p) is p.
-        probabilities = floor.predict_proba(corpus.take(rows)).astype(np.float64)
-        predictions = Predictions(rows, np.log(np.maximum(probabilities, 1e-12)).astype(np.float32))
+        predictions = Predictions(rows, _logits(floor, corpus.take(rows)))
         predictions.save(partial / PREDICTIONS_FILE, corpus)
         validation, test, slices = evaluate(corpus, predictions, floor.threshold)
         result = StageResult(
@@ -35,3 +35,32 @@ def train_floor(corpus: Corpus, out: Path) -> StageResult:
         )
         result.save(partial)
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class FloorFolds:
+    """The floor fitted without each fold, in order, and on all training rows."""
+
+    folds: tuple[floor_model.Floor, ...]
+    whole: floor_model.Floor
+
+    def logits(self, texts: Sequence[str], folds: np.ndarray) -> np.ndarray:
+        """float32 (texts, labels): of the floor that did not see the text's fold (int (texts,)), or of the whole."""
+        logits = np.empty((len(texts), len(self.whole.labels)), dtype=np.float32)
+        for place in np.unique(folds):
+            chosen = np.flatnonzero(folds == place)
+            logits[chosen] = _logits(
+                self.whole if place < 0 else self.folds[place], [texts[i] for i in chosen.tolist()]
+            )
+        return logits
+
+
+def floor_folds(corpus: Corpus) -> FloorFolds:
+    """Fit the floor once for each fold and once on all training rows."""
+    without = [np.flatnonzero((corpus.fold >= 0) & (corpus.fold != fold)) for fold in range(corpus.folds)]
+    return FloorFolds(tuple(floor_model.fit_floor(corpus, rows) for rows in without), floor_model.fit_floor(corpus))
+
+
+def _logits(floor: floor_model.Floor, texts: Sequence[str]) -> np.ndarray:
+    """Probabilities as logits, as every stage keeps them: softmax(log p) is p."""
+    return np.log(np.maximum(floor.predict_proba(texts).astype(np.float64), 1e-12)).astype(np.float32)

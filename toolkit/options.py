@@ -47,6 +47,8 @@ def _option(field: "dataclasses.Field[Any]", kind: Any, text: str) -> Callable[[
         return click.option(name, field.name, multiple=True, metavar="TEXT", help=shown)
     if get_origin(kind) is Literal:
         return click.option(name, field.name, type=click.Choice(get_args(kind)), default=None, help=shown)
+    if field.name == "trim_vocabulary":  # its number may be left out
+        return click.option(name, field.name, type=int, is_flag=False, flag_value=0, metavar="[N]", help=shown)
     return click.option(name, field.name, type=kind, default=None, help=shown)
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.comparisons import Versus, run_comparisons
+from toolkit.comparisons import TEACHER, Versus, run_comparisons
 from toolkit.compression import rows_of
 from toolkit.corpus import Corpus
 from toolkit.latency import Kind, median_latency_ms
@@ -51,6 +51,8 @@ def stage_rows(folder: Path, corpus: Corpus) -> list[Row]:
         add("baseline, best fold", best["best_fold_metrics"], best["best_fold_slices"], *figures)
     if (folder / DISTILLATION / RESULT_FILE).is_file():
         result = StageResult.load(folder / DISTILLATION)
+        if result.details["teacher_name"] == TEACHER:
+            add(TEACHER, result.details["teacher_metrics"], result.details["teacher_slices"])
         latency = _latency(folder, "checkpoint", folder / DISTILLATION, texts)
         name = f"student {result.details['student']}"
         add(name, result.metrics, result.slices, result.size_bytes, result.parameters, latency)

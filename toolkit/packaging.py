@@ -15,37 +15,42 @@ from toolkit.compression import Source, compress, lineage_of, rows_of
 from toolkit.corpus import Corpus, load_corpus
 from toolkit.errors import InputError, refuse_existing
 from toolkit.floor import train_floor
+from toolkit.lessons import read_unlabelled
 from toolkit.outcome import Outcome, stage_rows, write_summary
-from toolkit.recipe import CorpusSettings, Recipe
+from toolkit.progress import working
+from toolkit.recipe import CorpusSettings, ExportSettings, Recipe
 from toolkit.run_metrics import track_export
 from toolkit.runs import BASELINE, EXPORT, FLOOR, MODELS, last_stage, read_run_recipe, recorded_fingerprint
 from toolkit.stage import PREDICTIONS_FILE, RESULT_FILE, Predictions, StageResult, evaluate, whole_folder
 from toolkit.summary import Row, file_part
+from toolkit.vocabulary import Trimming, trim_vocabulary
 
 
-def compress_run(folder: Path, target: str, out: Path | None, force: bool) -> Outcome:
+def compress_run(folder: Path, export: ExportSettings, out: Path | None, force: bool) -> Outcome:
     """Make a package of the last checkpoint of a finished run: its student, else its best fold.
 
     Raises: InputError if `folder` is no run, its data are gone or changed, or `out` is in the way.
     """
     recipe = read_run_recipe(folder)
-    out = out or MODELS / f"{folder.name}-{target}"
+    out = out or MODELS / f"{folder.name}-{export.target}"
     refuse_existing(out, force)
     corpus = load_corpus(recipe.corpus)
     if corpus.fingerprint != recorded_fingerprint(folder):
         raise InputError(f"{recipe.corpus.data}: not the file that {folder} was trained on; bring that one back")
     run = recipe.run
     with tracking.tracked_run(folder, run.author, run.pipeline, run.experiment) as tracked:
-        export_stage(folder, recipe, corpus, target, out, tracked)
+        export_stage(folder, recipe, corpus, export, out, tracked)
         return write_summary(recipe, corpus, folder, out, tracked)
 
 
-def compress_checkpoint(model: str, settings: CorpusSettings, target: str, out: Path | None, force: bool) -> Outcome:
+def compress_checkpoint(
+    model: str, settings: CorpusSettings, export: ExportSettings, out: Path | None, force: bool
+) -> Outcome:
     """Make a package of a checkpoint or a Hugging Face sequence-classification model, checked on labelled rows.
 
     Raises: InputError if the model cannot be had or its labels are not those of the rows.
     """
-    out = out or MODELS / f"{file_part(model)}-{target}"
+    out = out or MODELS / f"{file_part(model)}-{export.target}"
     refuse_existing(out, force)
     corpus = load_corpus(settings)
     classifier = load_classifier(Path(model)) if Path(model).is_dir() else load_sequence_classifier(model)
@@ -58,8 +63,9 @@ def compress_checkpoint(model: str, settings: CorpusSettings, target: str, out: 
         floor = contender(Path(scratch) / FLOOR, "floor")
     _, metrics, _ = evaluate(corpus, predictions, classifier.threshold)
     shown = [Row("floor", floor_result.metrics), Row(f"{name} in torch", metrics, None, classifier.parameters)]
-    source = Source(classifier, name, corpus, predictions, lineage, shown, [floor])
-    result, _ = compress(source, target, out)
+    classifier, trimming = _trimmed(classifier, export, corpus, None)
+    source = Source(classifier, name, corpus, predictions, lineage, shown, [floor], trimming)
+    result, _ = compress(source, export.target, out)
     return Outcome(out, [*shown, *rows_of(result)], [], corpus.label_names, out)
 
 
@@ -79,7 +85,7 @@ def with_corpus_labels(classifier: Classifier, corpus: Corpus, model: str) -> Cl
 
 
 def export_stage(
-    folder: Path, recipe: Recipe, corpus: Corpus, target: str, out: Path, tracked: tracking.Tracked
+    folder: Path, recipe: Recipe, corpus: Corpus, export: ExportSettings, out: Path, tracked: tracking.Tracked
 ) -> None:
     """Package the last checkpoint of a run and keep the artefact's result and predictions in the run."""
     stage = last_stage(folder)
@@ -98,16 +104,28 @@ def export_stage(
     if recipe.distillation.student is not None:
         lineage |= {"student": recipe.distillation.student, "teacher": result.details["teacher"]}
     trained = [row for row in stage_rows(folder, corpus) if row.stage not in targets()]
-    classifier = load_classifier(checkpoint)
+    classifier, trimming = _trimmed(load_classifier(checkpoint), export, corpus, recipe.distillation.unlabelled)
     beside = [contender(folder / FLOOR, "floor")]
     if (folder / BASELINE / RESULT_FILE).is_file():
         beside.append(contender(folder / BASELINE, "fold ensemble"))
-    source = Source(classifier, folder.name, corpus, _evaluated(predictions, corpus), lineage, trained, beside)
-    exported, found = compress(source, target, out)
-    with whole_folder(folder / f"{EXPORT}-{target}") as partial:
+    evaluated = _evaluated(predictions, corpus)
+    source = Source(classifier, folder.name, corpus, evaluated, lineage, trained, beside, trimming)
+    exported, found = compress(source, export.target, out)
+    with whole_folder(folder / f"{EXPORT}-{export.target}") as partial:
         found.save(partial / PREDICTIONS_FILE, corpus)
         exported.save(partial)
     track_export(tracked, exported, corpus.label_names, out)
+
+
+def _trimmed(
+    classifier: Classifier, export: ExportSettings, corpus: Corpus, unlabelled: str | None
+) -> tuple[Classifier, Trimming | None]:
+    """`classifier` with the vocabulary of the corpus and of the unlabelled texts, if that is asked for."""
+    if export.trim_vocabulary is None:
+        return classifier, None
+    further = [] if unlabelled is None else read_unlabelled(Path(unlabelled))
+    with working("trimming the vocabulary"):
+        return trim_vocabulary(classifier, [*corpus.texts, *further], export.trim_vocabulary)
 
 
 def _evaluated(predictions: Predictions, corpus: Corpus) -> Predictions:

@@ -6,10 +6,12 @@ from pathlib import Path
 from toolkit import tracking
 from toolkit.baseline import FoldResult, train_baseline
 from toolkit.corpus import Corpus, load_corpus
-from toolkit.distillation import Teacher, distil, load_teacher, teacher_of_checkpoint, teacher_of_stage
+from toolkit.distillation import distil, imitation_of
 from toolkit.encoders import build_classifier
 from toolkit.errors import InputError, refuse_existing
 from toolkit.floor import train_floor
+from toolkit.lessons import read_unlabelled
+from toolkit.ngram import is_ngram, rows_of
 from toolkit.outcome import Outcome, write_summary
 from toolkit.package import MANIFEST_FILE, read_manifest
 from toolkit.packaging import export_stage
@@ -18,21 +20,21 @@ from toolkit.recipe import Recipe
 from toolkit.run_metrics import track_baseline, track_distillation, track_epoch, track_settings
 from toolkit.runs import (
     BASELINE,
+    CACHE,
     DISTILLATION,
     EXPORT,
     FLOOR,
     MODELS,
-    baseline_stage,
     checkpoint_behind,
     last_checkpoint,
     open_folder,
-    recorded_fingerprint,
     refuse_other_recipe,
     run_folder,
 )
 from toolkit.stage import RESULT_FILE, StageResult
 from toolkit.students import build_student
 from toolkit.summary import write_fold_summaries
+from toolkit.teachers import find_teacher, load_teacher
 from toolkit.tracking import Tracked
 from toolkit.training import refuse_missing_device
 
@@ -60,7 +62,7 @@ def run_pipeline(recipe: Recipe, force: bool = False, package_folder: Path | Non
         _train_stages(recipe, corpus, folder, tracked)
         exported = (folder / f"{EXPORT}-{recipe.export.target}").is_dir()
         if quantizes and not (exported and _is_of_run(package_folder, folder, recipe)):
-            export_stage(folder, recipe, corpus, recipe.export.target, package_folder, tracked)
+            export_stage(folder, recipe, corpus, recipe.export, package_folder, tracked)
         final = package_folder if quantizes else last_checkpoint(folder)
         tracked.parameters({"final_model_path": final.as_posix()})
         return write_summary(recipe, corpus, folder, package_folder if quantizes else None, tracked)
@@ -88,18 +90,26 @@ def _try_models(recipe: Recipe, corpus: Corpus) -> None:
     refuse_missing_device(recipe.training.device)
     train = corpus.take(corpus.rows("train"))
     how = recipe.distillation
-    if how.teacher is None:
-        teaching = build_classifier(recipe.model, corpus.label_names, train, corpus.settings.seed)
+    if how.teacher:
+        teachers = [load_teacher(checkpoint_behind(Path(given)).as_posix(), corpus) for given in how.teacher]
+        teaching = teachers[0]
     else:
-        teaching = load_teacher(checkpoint_behind(Path(how.teacher)), corpus)
-    if how.student is not None:
-        build_student(how.student, teaching, recipe.model, train, corpus.settings.seed)
+        teaching = build_classifier(recipe.model, corpus.label_names, train, corpus.settings.seed)
+    if how.unlabelled is not None:
+        read_unlabelled(Path(how.unlabelled))
+    if is_ngram(how.student):
+        rows_of(str(how.student))
+        if how.kd_method != "logit":
+            raise InputError(f"--kd-method {how.kd_method}: an ngram student has no layers to compare; leave it out")
+    elif how.student is not None:
+        student = build_student(how.student, teaching, recipe.model, train, corpus.settings.seed)
+        imitation_of(how, teaching, student)
 
 
 def _train_stages(recipe: Recipe, corpus: Corpus, folder: Path, tracked: Tracked) -> None:
     """Floor, baseline and distillation, as far as the recipe has them."""
     _stage(folder / FLOOR, lambda: train_floor(corpus, folder / FLOOR))
-    if recipe.distillation.teacher is None:
+    if not recipe.distillation.teacher:
         _stage(folder / BASELINE, lambda: _baseline(recipe, corpus, folder, tracked))
     if recipe.distillation.student is not None:
         _stage(folder / DISTILLATION, lambda: _distil(recipe, corpus, folder, tracked))
@@ -134,25 +144,17 @@ def _distil(recipe: Recipe, corpus: Corpus, folder: Path, tracked: Tracked) -> S
         say(f"student, epoch {epoch}: validation macro-F1 {metrics['val_macro_f1']:.4f}")
         child.metrics(metrics, epoch)
 
+    baseline = None if recipe.distillation.teacher else folder / BASELINE
     result = distil(
-        _teacher(recipe, corpus, folder),
+        find_teacher(recipe.distillation, corpus, baseline, CACHE),
         corpus,
         recipe.distillation,
         recipe.model,
         recipe.student_training(),
         folder / DISTILLATION,
+        CACHE,
         watch,
     )
     child.finish()
     track_distillation(tracked, result, corpus.label_names)
     return result
-
-
-def _teacher(recipe: Recipe, corpus: Corpus, folder: Path) -> Teacher:
-    given = recipe.distillation.teacher
-    if given is None:
-        return teacher_of_stage(folder / BASELINE)
-    stage = baseline_stage(Path(given))
-    if stage is not None and recorded_fingerprint(stage.parent) == corpus.fingerprint:
-        return teacher_of_stage(stage)
-    return teacher_of_checkpoint(checkpoint_behind(Path(given)), corpus, folder / "cache")

@@ -18,6 +18,8 @@ from toolkit.errors import InputError
 
 Pipeline = Literal["baseline", "baseline_kd", "baseline_quant", "baseline_kd_quant"]
 
+Method = Literal["logit", "hidden", "attention", "multi_level", "relation"]
+
 DESCRIPTIONS: dict[str, str] = {
     "baseline": "k-fold fine-tuning",
     "baseline_kd": "k-fold fine-tuning, then distillation into a student",
@@ -127,13 +129,30 @@ class DistillationSettings:
     """How a student learns from a teacher."""
 
     student: str | None = None
-    """Student: layers:N (of the teacher), shape:LxH (from scratch), a hub id or a folder."""
-    teacher: str | None = None
-    """A run or checkpoint folder to learn from; the baseline is then skipped."""
+    """Student: layers:N or layers:0,4,8,11 (of the teacher), shape:LxH or shape:LxHxA (from scratch, A heads), a hub
+    id, a folder, or ngram (no transformer but hashed n-grams; ngram:17 for a table of 2^17 rows)."""
+    teacher: tuple[str, ...] = ()
+    """A run, a checkpoint folder or a Hugging Face classifier to learn from; the baseline is then skipped.
+    May be repeated: the mean of all teaches."""
+    teacher_folds: Literal["ensemble", "best"] = "ensemble"
+    """Whether all folds of a baseline teach, each the rows it did not learn from, or the best fold alone."""
+    blend_floor: bool = False
+    """Blend the floor's logits into the teacher's, in the share that fits the labels best out of fold."""
+    unlabelled: str | None = None
+    """File with further texts that only the teacher labels: one a line, or a table with a text column."""
+    augment: bool = False
+    """Add a variant of each training text (words dropped or swapped, halves mixed) that only the teacher labels."""
+    kd_method: Method = "logit"
+    """What the student imitates: logits alone, or logits and the teacher's hidden states, attention maps, both of
+    these (multi_level), or the relations of queries, keys and values in its last layer (MiniLMv2)."""
     kd_alpha: float = 0.7
     """Weight of the teacher; the rest goes to the labels."""
     kd_temperature: float = 4.0
     """Softens both distributions (Hinton et al. 2015)."""
+    hidden_loss_weight: float = 0.3
+    """Weight of the hidden states, for the methods that imitate them."""
+    attention_loss_weight: float = 0.2
+    """Weight of the attention maps, for the methods that imitate them."""
     kd_epochs: int | None = None
     """Epochs of the student (default: --epochs)."""
     kd_learning_rate: float | None = None
@@ -145,9 +164,18 @@ class DistillationSettings:
         require(self.kd_epochs is None or self.kd_epochs >= 1, "--kd-epochs", "give 1 or more")
         rate = self.kd_learning_rate
         require(rate is None or 0 < rate < 1, "--kd-learning-rate", f"{rate} is outside (0, 1)")
-        require(
-            self.teacher is None or self.student is not None, "--teacher", "needs --student, such as --student layers:4"
-        )
+        for option, weight in (
+            ("--hidden-loss-weight", self.hidden_loss_weight),
+            ("--attention-loss-weight", self.attention_loss_weight),
+        ):
+            require(weight >= 0, option, f"{weight} is negative")
+        for option in ("teacher", "unlabelled", "augment", "blend_floor"):
+            given = getattr(self, option)
+            require(
+                not given or self.student is not None,
+                f"--{option.replace('_', '-')}",
+                "needs --student, such as --student layers:4",
+            )
 
 
 @dataclass(frozen=True)
@@ -156,6 +184,12 @@ class ExportSettings:
 
     target: Literal["onnx-int8", "onnx-fp32"] = "onnx-int8"
     """What to make."""
+    trim_vocabulary: int | None = None
+    """Drop the pieces of the vocabulary that the corpus and --unlabelled do not use; with N, keep N pieces in all."""
+
+    def __post_init__(self) -> None:
+        size = self.trim_vocabulary
+        require(size is None or size >= 0, "--trim-vocabulary", f"{size} is negative")
 
 
 @dataclass(frozen=True)

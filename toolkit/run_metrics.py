@@ -26,7 +26,6 @@ def track_settings(tracked: Tracked, recipe: Recipe, corpus: Corpus, folder: Pat
             "enable_quantization": recipe.run.pipeline.endswith("quant"),
             "model_path": recipe.model.model,
             "student_path": recipe.distillation.student or "",
-            "kd_method": "logit",
             "quant_method": "dynamic" if recipe.export.target == "onnx-int8" else "none",
             "quant_dtype": recipe.export.target.split("-")[-1],
             "corpus_fingerprint": corpus.fingerprint,

@@ -12,6 +12,8 @@ from toolkit.stage import RESULT_FILE, StageResult
 from toolkit.summary import file_part
 
 RUNS, MODELS = Path("runs"), Path("models")
+CACHE = RUNS / "cache"
+"""Logits of teachers, under the hash of network and texts: every run may use them."""
 RECIPE_FILE, CORPUS_FILE = "recipe.toml", "corpus.json"
 FLOOR, BASELINE, DISTILLATION, EXPORT = "0-floor", "1-baseline", "2-distillation", "3-export"
 
@@ -82,16 +84,18 @@ def last_checkpoint(folder: Path) -> Path:
 
 
 def teacher_checkpoint(folder: Path) -> Path | None:
-    """The best fold of a run, or the checkpoint that it was given as the teacher; None if that is gone."""
+    """The best fold of a run, or the first checkpoint that it was given as the teacher; None if that is gone."""
     if (folder / BASELINE / RESULT_FILE).is_file():
         return folder / BASELINE / StageResult.load(folder / BASELINE).checkpoint
     given = recipe_from(folder / RECIPE_FILE, {}).distillation.teacher
-    return checkpoint_behind(Path(given)) if given is not None and Path(given).is_dir() else None
+    return checkpoint_behind(Path(given[0])) if given and Path(given[0]).is_dir() else None
 
 
 def checkpoint_behind(folder: Path) -> Path:
-    """The best fold of a run or of a baseline stage; any other folder is taken for a checkpoint itself."""
+    """The best fold of a run or of a baseline stage, else a run's student; any other folder is a checkpoint itself."""
     stage = baseline_stage(folder)
+    if stage is None and (folder / DISTILLATION / RESULT_FILE).is_file():
+        stage = folder / DISTILLATION
     return folder if stage is None else stage / StageResult.load(stage).checkpoint
 
 

@@ -102,6 +102,12 @@ def evaluate(
     return validation, measure(test, chosen), slices
 
 
+def best_threshold(corpus: Corpus, predictions: Predictions, rows: np.ndarray) -> float | None:
+    """The threshold with the best macro-F1 on `rows`, which the classifier must not have learned from."""
+    probabilities = softmax(predictions.of(rows))
+    return calculate_metrics_with_threshold_exploration(corpus.labels[rows], probabilities).get("best_threshold")
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A sibling to work in, which becomes `folder` when the block ends well and stays for a resume otherwise."""

@@ -1,4 +1,7 @@
-"""A smaller classifier: from a teacher's layers, from a shape, or a smaller pretrained encoder."""
+"""A smaller classifier: from a teacher's layers, from a shape, or a smaller pretrained encoder.
+
+The student without a transformer is in `toolkit.ngram`.
+"""
 
 import copy
 import re
@@ -20,13 +23,13 @@ OPTION = "--student"
 def build_student(
     student: str, teacher: Classifier, settings: ModelSettings, texts: Sequence[str], seed: int
 ) -> Classifier:
-    """The untrained student that `student` names: layers:N, shape:LxH, a folder or a hub id.
+    """The untrained student that `student` names: layers:N, layers:I,J,…, shape:LxH[xA], a folder or a hub id.
 
     A student made from layers or a shape shares the teacher's tokenizer.
     Raises: InputError if the specification is broken or does not fit the teacher.
     """
     if student.startswith("layers:"):
-        return student_from_layers(teacher, _layer_count(student))
+        return student_from_layers(teacher, student)
     shape = parse_shape(student, OPTION)
     if shape is not None:
         torch.manual_seed(seed)
@@ -34,20 +37,21 @@ def build_student(
     return build_classifier(replace(settings, model=student, freeze_base=False), teacher.labels, texts, seed)
 
 
-def student_from_layers(teacher: Classifier, count: int) -> Classifier:
-    """A copy of `teacher` with `count` of its layers, evenly spaced with the first and the last among them."""
+def student_from_layers(teacher: Classifier, student: str) -> Classifier:
+    """A copy of `teacher` with some of its layers: layers:N evenly spaced, first and last included, or those named.
+
+    Raises: InputError if the specification is broken or names layers that the teacher has not.
+    """
     if not isinstance(teacher.network, PooledClassifier):
-        raise InputError(f"{OPTION} layers:{count}: needs a teacher that hbt train made; use shape:LxH")
+        raise InputError(f"{OPTION} {student}: needs a teacher that hbt train made; use shape:LxH")
     network = copy.deepcopy(teacher.network)
     network.requires_grad_(True)
     layers = encoder_layers(network.encoder)
-    if count > len(layers):
-        raise InputError(f"{OPTION} layers:{count}: the teacher has {len(layers)} layers; give that many or fewer")
-    kept = evenly_spaced(len(layers), count)
+    kept = _chosen_layers(student, len(layers))
     for place, layer in enumerate([layers[i] for i in kept]):
         layers[place] = layer
-    del layers[count:]
-    setattr(network.config, "n_layers" if hasattr(network.config, "n_layers") else "num_hidden_layers", count)
+    del layers[len(kept) :]
+    setattr(network.config, "n_layers" if hasattr(network.config, "n_layers") else "num_hidden_layers", len(kept))
     return Classifier(network, teacher.tokenizer, teacher.pad_id, teacher.labels)
 
 
@@ -72,8 +76,21 @@ def encoder_layers(encoder: Any) -> nn.ModuleList:
     )
 
 
-def _layer_count(student: str) -> int:
-    number = re.fullmatch(r"layers:([1-9]\d*)", student)
-    if not number:
-        raise InputError(f"{OPTION} {student}: write layers:N with the number of layers to keep, such as layers:4")
-    return int(number[1])
+def _chosen_layers(student: str, layers: int) -> list[int]:
+    """The layer numbers, counted from 0, that `student` names of a teacher with so many layers."""
+    count = re.fullmatch(r"layers:([1-9]\d*)", student)
+    if count:
+        if int(count[1]) > layers:
+            raise InputError(f"{OPTION} {student}: the teacher has {layers} layers; give that many or fewer")
+        return evenly_spaced(layers, int(count[1]))
+    if not re.fullmatch(r"layers:\d+(,\d+)+", student):
+        raise InputError(
+            f"{OPTION} {student}: write layers:N with the number of layers to keep, such as layers:4, "
+            "or the layers themselves, counted from 0: layers:0,4,8,11"
+        )
+    named = [int(number) for number in student.removeprefix("layers:").split(",")]
+    if named != sorted(set(named)) or named[-1] >= layers:
+        raise InputError(
+            f"{OPTION} {student}: the teacher has the layers 0 to {layers - 1}; name each once, in rising order"
+        )
+    return named

@@ -48,6 +48,11 @@ def read_table(file: Path) -> Table:
     return table
 
 
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file. Raises InputError if it is not UTF-8."""
+    return _read_text(file).split("\n")
+
+
 def _read_text(file: Path) -> str:
     raw = file.read_bytes()
     try:

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from toolkit.classifier import Classifier, pad
 from toolkit.errors import InputError
+from toolkit.imitation import Apprentice, Imitation
+from toolkit.losses import UNLABELLED, hard_loss, known_loss, soft_loss
 from toolkit.metrics import calculate_metrics_with_threshold_exploration, softmax
 from toolkit.recipe import TrainingSettings
 from toolkit.tokenizer import encode
 
-FOCAL_GAMMA = 2.0
 WatchEpoch = Callable[[int, dict[str, float]], None]
 """Called with the epoch, counted from 1, and its losses and validation metrics."""
 
@@ -37,17 +37,9 @@ class Examples:
 
     texts: Sequence[str]
     labels: np.ndarray
-    """int (texts,)."""
+    """int (texts,); UNLABELLED only where there are teacher logits."""
     teacher_logits: np.ndarray | None = None
     """float (texts, labels): what a student imitates."""
-
-
-@dataclass(frozen=True)
-class Imitation:
-    """The weight of the teacher in the loss, and the temperature that softens both (Hinton et al. 2015)."""
-
-    alpha: float
-    temperature: float
 
 
 @dataclass(frozen=True)
@@ -85,8 +77,12 @@ def fit(
     """Train `classifier` in place and leave it with the weights of its best epoch on `validation`.
 
     work: folder for checkpoints of the optimiser; training goes on from the last whole one there.
+    imitation: how much of `train.teacher_logits` is learned, and what else of a teacher.
     advance: called with the number of steps done since the last call, for a progress bar.
     """
+    assert imitation is None or train.teacher_logits is not None, "a teacher that says nothing"
+    assert imitation is not None or UNLABELLED not in train.labels, "nothing teaches a text without a label"
+    inside = None if imitation is None else imitation.inside
     mechanics = mechanics or Mechanics()
     torch.set_flush_denormal(mechanics.flush_denormals)
     checkpoint = last_whole_checkpoint(work)
@@ -94,7 +90,7 @@ def fit(
     if checkpoint is not None and _had_stopped(checkpoint):
         arguments.max_steps = _state(checkpoint)["global_step"]  # nothing is left to do but to take the best epoch
     trainer = _Trainer(
-        classifier.network,
+        classifier.network if inside is None else Apprentice(classifier.network, inside, seed),
         arguments,
         loss=_loss(how, train.labels, len(classifier.labels), imitation),
         data_collator=_Collate(classifier.pad_id, mechanics.pad_to),
@@ -104,11 +100,15 @@ def fit(
         callbacks=[EarlyStoppingCallback(how.early_stopping_patience), _Watch(watch, advance)],
     )
     trainer.remove_callback(PrinterCallback)
+    if inside is not None:
+        inside.teacher.network.to(arguments.device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="mtime may not be reliable")  # then it goes by step, as it should
         trainer.train(resume_from_checkpoint=checkpoint)
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # or it would predict in bfloat16
     classifier.network.to("cpu").eval()
+    if inside is not None:
+        inside.teacher.network.to("cpu")
     history = _history(trainer.state.log_history)
     best = max(history, key=lambda epoch: (epoch["val_macro_f1"], -epoch["epoch"]))
     return Fit(int(best["epoch"]), history)
@@ -147,47 +147,31 @@ def _had_stopped(checkpoint: str) -> bool:
     return bool(control.get("args", {}).get("should_training_stop"))
 
 
-def hard_loss(
-    logits: torch.Tensor, labels: torch.Tensor, kind: str = "bce", weights: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Cross-entropy of logits (batch, labels) against labels (batch,), or focal loss (Lin et al. 2017).
-
-    Softmax cross-entropy of two labels is binary cross-entropy of the difference of their logits.
-    """
-    each = functional.cross_entropy(logits, labels, weight=weights, reduction="none")
-    if kind == "focal":
-        sure = torch.softmax(logits, dim=1).gather(1, labels.unsqueeze(1)).squeeze(1)
-        each = each * (1 - sure) ** FOCAL_GAMMA
-    if weights is not None:
-        return each.sum() / weights[labels].sum()
-    return each.mean()
-
-
-def soft_loss(logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Divergence of the softened student from the softened teacher, times T² (Hinton et al. 2015)."""
-    student = functional.log_softmax(logits / temperature, dim=1)
-    teacher = functional.log_softmax(teacher_logits / temperature, dim=1)
-    return functional.kl_div(student, teacher, log_target=True, reduction="batchmean") * temperature**2
-
-
-Loss = Callable[[torch.Tensor, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+Loss = Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 
 
 def _loss(how: TrainingSettings, labels: np.ndarray, count: int, imitation: Imitation | None) -> Loss:
-    """Named parts of the loss of a batch; "loss" is what is minimised."""
+    """Named parts of the loss of a network's output on a batch; "loss" is what is minimised."""
+    labelled = labels[labels != UNLABELLED]
+    against_labels = hard_loss if len(labelled) == len(labels) else known_loss
     weights = None
-    if how.class_weights:
-        share = np.bincount(labels, minlength=count) / len(labels)
+    if how.class_weights and len(labelled):
+        share = np.bincount(labelled, minlength=count) / len(labelled)
         weights = torch.tensor(1 / (count * share), dtype=torch.float32)
 
-    def parts(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        logits = logits.float()
-        hard = hard_loss(logits, batch["labels"], how.loss, None if weights is None else weights.to(logits.device))
+    def parts(output: dict[str, torch.Tensor], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        logits = output["logits"].float()
+        tensor = None if weights is None else weights.to(logits.device)
+        hard = against_labels(logits, batch["labels"], how.loss, tensor)
         if imitation is None or "teacher_logits" not in batch:
             return {"loss": hard}
         soft = soft_loss(logits, batch["teacher_logits"], imitation.temperature)
         total = imitation.alpha * soft + (1 - imitation.alpha) * hard
-        return {"loss": total, "soft_loss": soft, "hard_loss": hard}
+        weighed = {} if imitation.inside is None else imitation.inside.weights
+        others = {name: output[name] for name in weighed if name in output}  # a network that validates has none
+        for name, value in others.items():
+            total = total + weighed[name] * value
+        return {"loss": total, "total_loss": total, "soft_loss": soft, "hard_loss": hard, **others}
 
     return parts
 
@@ -268,7 +252,7 @@ class _Trainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         output = model(inputs["input_ids"], inputs["attention_mask"])
-        parts = self.loss(output["logits"], inputs)
+        parts = self.loss(output, inputs)
         if model.training:
             for name, value in parts.items():
                 self.parts.setdefault(name, []).append(float(value.detach()))

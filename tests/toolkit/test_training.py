@@ -11,7 +11,7 @@ from toolkit.corpus import Corpus
 from toolkit.encoders import build_classifier
 from toolkit.metrics import calculate_metrics_with_threshold_exploration, softmax
 from toolkit.recipe import TrainingSettings
-from toolkit.training import Examples, Fit, Imitation, Mechanics, fit, hard_loss, last_whole_checkpoint, soft_loss
+from toolkit.training import UNLABELLED, Examples, Fit, Imitation, Mechanics, fit, last_whole_checkpoint
 
 FAST = TrainingSettings(epochs=3, learning_rate=5e-3, batch_size=16)
 
@@ -32,47 +32,6 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return np.log(softmax(logits.astype(np.float64)))
 
 
-@pytest.mark.parametrize("kind", ["bce", "focal"])
-@pytest.mark.parametrize("weights", [None, [1.0, 1.0, 1.0], [0.2, 3.0, 1.0]])
-def test_the_loss_against_labels_agrees_with_its_formula(kind: str, weights: list[float] | None) -> None:
-    logits, labels = 2 * random_logits(9, 3), np.arange(9) % 3
-    chosen = log_softmax(logits)[np.arange(9), labels]
-    each = -chosen * ((1 - np.exp(chosen)) ** 2 if kind == "focal" else 1)
-    share = np.array(weights or [1.0, 1.0, 1.0])[labels]
-    expected = (each * share).sum() / share.sum()
-    tensor = None if weights is None else torch.tensor(weights)
-    found = hard_loss(torch.tensor(logits), torch.tensor(labels), kind, tensor)
-    assert float(found) == pytest.approx(expected, rel=1e-5)
-
-
-def test_two_labels_give_binary_cross_entropy() -> None:
-    logits, labels = random_logits(7), np.arange(7) % 2
-    p = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
-    expected = -(labels * np.log(p) + (1 - labels) * np.log(1 - p)).mean()
-    assert float(hard_loss(torch.tensor(logits), torch.tensor(labels))) == pytest.approx(expected, rel=1e-5)
-
-
-def test_focal_loss_worked_by_hand() -> None:
-    """One row, probability 3/4 of the right label: (1/4)² times -log(3/4)."""
-    logits = torch.log(torch.tensor([[0.25, 0.75]]))
-    assert float(hard_loss(logits, torch.tensor([1]), "focal")) == pytest.approx(0.25**2 * -np.log(0.75))
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
-@pytest.mark.parametrize("labels", [2, 5])
-def test_the_loss_against_a_teacher_is_the_divergence_times_t_squared(temperature: float, labels: int) -> None:
-    student, teacher = 3 * random_logits(8, labels, 1), 3 * random_logits(8, labels, 2)
-    p, q = softmax(teacher.astype(np.float64) / temperature), softmax(student.astype(np.float64) / temperature)
-    expected = (p * np.log(p / q)).sum(axis=1).mean() * temperature**2
-    found = soft_loss(torch.tensor(student), torch.tensor(teacher), temperature)
-    assert float(found) == pytest.approx(expected, rel=1e-4)
-
-
-def test_a_student_that_says_what_its_teacher_says_has_no_loss() -> None:
-    logits = torch.tensor(random_logits(8))
-    assert float(soft_loss(logits, logits + 3.0, 4.0)) == pytest.approx(0, abs=1e-6)
-
-
 @pytest.mark.parametrize("alpha", [0.0, 0.7, 1.0])
 def test_alpha_is_the_weight_of_the_teacher(toy: Corpus, tmp_path: Path, alpha: float) -> None:
     rows = toy.rows("train")
@@ -83,6 +42,72 @@ def test_alpha_is_the_weight_of_the_teacher(toy: Corpus, tmp_path: Path, alpha: 
     mixed = alpha * epoch["train_soft_loss"] + (1 - alpha) * epoch["train_hard_loss"]
     assert epoch["train_loss"] == pytest.approx(mixed, rel=1e-4)
     assert epoch["train_soft_loss"] != pytest.approx(epoch["train_hard_loss"], rel=0.01)
+
+
+def half_labelled(toy: Corpus, teacher: np.ndarray) -> Examples:
+    """Every second training row without its label."""
+    rows = examples(toy, "train")
+    labels = np.where(np.arange(len(rows.labels)) % 2 == 0, rows.labels, UNLABELLED)
+    return Examples(rows.texts, labels, teacher)
+
+
+@pytest.mark.parametrize("how", [FAST, dataclasses.replace(FAST, class_weights=True, loss="focal")])
+def test_a_row_without_a_label_counts_as_one_in_the_batch_and_teaches_by_its_teacher(
+    toy: Corpus, tmp_path: Path, how: TrainingSettings
+) -> None:
+    """With a learning rate of next to nothing the loss is that of the untrained network, computed here by itself."""
+    rows = examples(toy, "train")
+    learning = half_labelled(toy, 3 * random_logits(len(rows.texts)))
+    assert learning.teacher_logits is not None
+    still = dataclasses.replace(how, epochs=1, learning_rate=1e-12, batch_size=len(rows.texts))
+    made = build_classifier(dataclasses.replace(TINY, dropout=0.0), toy.label_names, toy.take(toy.rows("train")), 0)
+    logits = made.predict_logits(rows.texts)
+    known = learning.labels != UNLABELLED
+    chosen = log_softmax(logits)[known, learning.labels[known]]
+    each = -chosen * ((1 - np.exp(chosen)) ** 2 if how.loss == "focal" else 1)
+    share = 1 / np.bincount(learning.labels[known])[learning.labels[known]] if how.class_weights else np.ones(len(each))
+    hard = known.mean() * (each * share).sum() / share.sum()
+    p, q = log_softmax(learning.teacher_logits / 2), log_softmax(logits / 2)
+    soft = 4 * (np.exp(p) * (p - q)).sum(axis=1).mean()
+    validation, exact = examples(toy, "validation"), Mechanics(bf16=False)
+    (epoch,) = fit(made, learning, validation, still, 0, tmp_path, Imitation(0.3, 2.0), mechanics=exact).history
+    assert epoch["train_hard_loss"] == pytest.approx(hard, rel=1e-3)
+    assert epoch["train_soft_loss"] == pytest.approx(soft, rel=1e-3)
+    assert epoch["train_total_loss"] == epoch["train_loss"] == pytest.approx(0.3 * soft + 0.7 * hard, rel=1e-3)
+
+
+@pytest.mark.filterwarnings("error:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rows_that_have_no_labels_at_all_are_learned_from_the_teacher(
+    toy: Corpus, tmp_path: Path, weighted: bool
+) -> None:
+    rows = examples(toy, "train")
+    logits = 4 * (np.eye(2, dtype=np.float32)[rows.labels] - 0.5)
+    unlabelled = Examples(rows.texts, np.full(len(rows.texts), UNLABELLED), logits)
+    made = fresh(toy)
+    how = dataclasses.replace(FAST, epochs=4, class_weights=weighted)
+    found = fit(made, unlabelled, examples(toy, "validation"), how, 0, tmp_path, Imitation(0.5, 2.0))
+    assert [epoch["train_hard_loss"] for epoch in found.history] == [0.0] * len(found.history)
+    test = examples(toy, "test")
+    assert (made.predict_logits(test.texts).argmax(axis=1) == test.labels).mean() > 0.8
+
+
+def test_a_row_without_a_label_needs_a_teacher(toy: Corpus, tmp_path: Path) -> None:
+    logits = random_logits(len(toy.rows("train")))
+    nobody = dataclasses.replace(half_labelled(toy, logits), teacher_logits=None)
+    for learning, imitation in ((half_labelled(toy, logits), None), (nobody, None), (nobody, Imitation(0.5, 2.0))):
+        with pytest.raises(AssertionError):
+            fit(fresh(toy), learning, examples(toy, "validation"), FAST, 0, tmp_path, imitation)
+
+
+def test_a_teacher_without_weight_is_as_good_as_none(toy: Corpus, tmp_path: Path) -> None:
+    rows = examples(toy, "train")
+    taught = dataclasses.replace(rows, teacher_logits=random_logits(len(rows.texts)))
+    how = dataclasses.replace(FAST, epochs=1)
+    made, plain = fresh(toy), fresh(toy)
+    fit(made, taught, examples(toy, "validation"), how, 0, tmp_path / "taught", Imitation(0.0, 2.0))
+    train(plain, toy, tmp_path / "plain", how)
+    assert all_weights(made) == all_weights(plain)
 
 
 def test_a_student_learns_from_its_teacher_even_against_the_labels(toy: Corpus, tmp_path: Path) -> None:

@@ -1,0 +1,278 @@
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from exporters.how_to_load_onnx import Model
+from exporters.ngram_graph import CLIPPED_SHARES, choose_clipping, in_eight_bits, write_fp32, write_int8
+from exporters.onnx_fp32 import largest_logit_gap
+from exporters.onnx_int8 import logit_shift
+from exporters.registry import exporter
+from tests.helpers import ODD_TEXTS
+from toolkit import package
+from toolkit.classifier import Classifier, pad, save_classifier
+from toolkit.demo import DEMO_SENTENCES, demo_table
+from toolkit.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer, table_rows
+from toolkit.packaging import compress_checkpoint
+from toolkit.recipe import CorpusSettings, ExportSettings
+from toolkit.tokenizer import encode, save_tokenizer
+
+TEXTS = demo_table().columns["text"][:200]
+PLAIN_OPERATORS = {
+    "Cast", "Conv", "Div", "Gather", "Gemm", "MatMul", "Max", "Min", "Mod", "ReduceSum", "Slice", "Sqrt", "Unsqueeze",
+}  # fmt: skip
+
+
+def student(labels: int = 2, rows: int = 4096, seed: int = 0) -> Classifier:
+    """Random heavy-tailed weights."""
+    outputs = 1 if labels == 2 else labels
+    network = NgramNetwork(NgramConfig(rows, outputs))
+    dice = np.random.default_rng(seed)
+    used = dice.random(rows) < 0.7
+    used[0] = False
+    table = np.concatenate([dice.uniform(1, 90, (rows, 1)), dice.standard_t(3, (rows, outputs))], axis=1)
+    network.table.data = torch.from_numpy((table * used[:, None]).astype(np.float32))
+    network.intercept.data = torch.from_numpy(dice.normal(size=outputs).astype(np.float32))
+    names = tuple(f"label {i}" for i in range(labels))
+    return Classifier(network.eval(), character_tokenizer(TEXTS), PAD_ID, names, 0.4 if labels == 2 else None)
+
+
+def network_of(made: Classifier) -> NgramNetwork:
+    assert isinstance(made.network, NgramNetwork)
+    return made.network
+
+
+def run(file: Path, ids: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return session.run(["logits"], {"input_ids": ids})[0]
+
+
+def package_of(made: Classifier, target: str, folder: Path) -> Path:
+    """What `load` needs, without card and manifest."""
+    folder.mkdir()
+    how = exporter(target)
+    how.export(made, TEXTS, folder)
+    save_tokenizer(made.tokenizer, made.pad_id, folder / "tokenizer.json")
+    package.write_loading_files(folder, made, made.threshold, how)
+    return folder
+
+
+@pytest.mark.parametrize("labels", [2, 3, 7])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (1, 3), (1, 4), (4, 5), (32, 45), (2, 1024)])
+def test_single_precision_is_torch_for_any_ids(tmp_path: Path, labels: int, shape: tuple[int, int]) -> None:
+    made = student(labels)
+    write_fp32(network_of(made), tmp_path / "model.onnx")
+    ids = np.random.default_rng(0).choice([0, 0, 1, 2, 2, 2, 3, 4, 5, 60, 900, 70_000, 1_114_111], shape)
+    with torch.inference_mode():
+        expected = made.network(torch.from_numpy(ids))["logits"].numpy()
+    np.testing.assert_allclose(run(tmp_path / "model.onnx", ids), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [256, 1000, 2**18])
+def test_every_window_meets_its_row(tmp_path: Path, rows: int) -> None:
+    """Each row weighs its own number."""
+    made = student(2, rows)
+    network = network_of(made)
+    network.table.data[:, 0] = 0
+    network.table.data[:, 1] = torch.arange(rows)
+    write_fp32(network, tmp_path / "model.onnx")
+    for ids in np.random.default_rng(1).integers(0, 9, (40, 1, 6)):
+        expected = int(table_rows(torch.from_numpy(ids), rows).sum()) + network.intercept.item()
+        assert run(tmp_path / "model.onnx", ids)[0, 1] * 2 == pytest.approx(expected, abs=0.5)
+
+
+@pytest.mark.parametrize("labels", [2, 7])
+def test_real_and_odd_texts_have_the_logits_of_torch(tmp_path: Path, labels: int) -> None:
+    made = student(labels)
+    write_fp32(network_of(made), tmp_path / "model.onnx")
+    assert largest_logit_gap(made, [*TEXTS, *ODD_TEXTS, "", "a" * 5000], tmp_path / "model.onnx") < 1e-4
+
+
+def test_a_text_without_an_ngram_gets_the_intercept(tmp_path: Path) -> None:
+    made = student(3)
+    write_fp32(network_of(made), tmp_path / "fp32.onnx")
+    write_int8(network_of(made), [0.0] * 3, tmp_path / "int8.onnx")
+    for file in tmp_path.iterdir():
+        found = run(file, np.array([[2], [0], [7]]))
+        np.testing.assert_allclose(found, [network_of(made).intercept.tolist()] * 3, atol=1e-6)
+
+
+def test_both_forms_are_few_plain_operators(tmp_path: Path) -> None:
+    made = student()
+    write_fp32(network_of(made), tmp_path / "fp32.onnx")
+    write_int8(network_of(made), [0.0], tmp_path / "int8.onnx")
+    for file, nodes in (("fp32.onnx", 18), ("int8.onnx", 17)):
+        model = onnx.load(tmp_path / file)
+        kinds = [node.op_type for node in model.graph.node]
+        assert set(kinds) == PLAIN_OPERATORS
+        assert len(kinds) == nodes
+        assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
+        assert [entry.name for entry in model.graph.input] == ["input_ids"]
+        assert [entry.name for entry in model.graph.output] == ["logits"]
+
+
+@pytest.mark.parametrize("labels", [2, 7])
+def test_eight_bits_are_close_and_a_quarter_of_the_size(tmp_path: Path, labels: int) -> None:
+    made = student(labels, 2**14)
+    single = exporter("onnx-fp32").export(made, TEXTS, tmp_path)
+    (tmp_path / "int8").mkdir()
+    eight = exporter("onnx-int8").export(made, TEXTS, tmp_path / "int8")
+    exact = made.predict_logits(TEXTS)
+    assert eight.details["mean_logit_shift"] < 0.03 * exact.std()
+    assert logit_shift(made, TEXTS, eight.file) == eight.details["mean_logit_shift"]
+    assert eight.file.stat().st_size < 0.3 * single.file.stat().st_size
+    assert eight.details["fp32_size_bytes"] == single.file.stat().st_size
+    assert eight.details["fp32_logit_gap"] < 1e-4
+    assert eight.details["rows_checked"] == single.details["rows_checked"] == len(TEXTS)
+    assert len(eight.details["clipped_share"]) == (1 if labels == 2 else labels)
+    assert "per_channel" not in eight.details | single.details
+    (table,) = [tensor for tensor in onnx.load(eight.file).graph.initializer if tensor.name == "table"]
+    assert table.data_type == onnx.TensorProto.INT8
+    assert [file.name for file in eight.file.parent.iterdir()] == ["model.onnx"]
+
+
+def test_each_output_has_the_range_that_moves_its_logit_least(tmp_path: Path) -> None:
+    made = student(3, 2**14)
+    table = network_of(made).table
+    ids = pad(encode(made.tokenizer, TEXTS), PAD_ID)[0]
+    never_met = min({*range(1, 2**14)} - {*table_rows(ids, 2**14).unique().tolist()})
+    table.data[never_met, 2] = 1000.0
+    chosen = choose_clipping(made, TEXTS)
+    assert chosen[1] > 0
+    shifts = []
+    for share in CLIPPED_SHARES:
+        write_int8(network_of(made), [share] * 3, tmp_path / "model.onnx")
+        found = run(tmp_path / "model.onnx", ids.numpy())
+        shifts.append(np.abs(found - made.predict_logits(TEXTS)).mean(axis=0))
+    assert chosen == tuple(CLIPPED_SHARES[best] for best in np.argmin(shifts, axis=0))
+
+
+def test_the_table_in_eight_bits_keeps_zeros_signs_and_every_idf() -> None:
+    made = student(2)
+    exact = network_of(made).table.numpy()
+    table = in_eight_bits(network_of(made), [0.01])
+    assert table.values.dtype == np.int8
+    assert table.values[:, 0].min() == 0
+    assert table.values[:, 0].max() == table.values[:, 1].max() == 127
+    assert ((table.values[:, 0] > 0) == (exact[:, 0] > 0)).all()
+    assert (table.values[:, 1] * np.sign(exact[:, 1]) >= 0).all()
+    kept = np.abs(exact[:, 1]) < 127 * table.scales[1]
+    assert (~kept).mean() == pytest.approx(0.007, abs=0.002)
+    assert np.abs(table.values * table.scales - exact)[kept].max(axis=0) == pytest.approx(table.scales / 2, rel=0.05)
+
+
+def test_an_untaught_student_is_written_all_the_same(tmp_path: Path) -> None:
+    made = student(2)
+    network_of(made).table.data[:] = 0
+    artefact = exporter("onnx-int8").export(made, ["sea", ""], tmp_path)
+    assert artefact.details["mean_logit_shift"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("target", ["onnx-fp32", "onnx-int8"])
+@pytest.mark.parametrize("labels", [2, 7])
+def test_a_loaded_package_gives_the_same_whatever_the_batch(tmp_path: Path, target: str, labels: int) -> None:
+    made = student(labels)
+    model = exporter(target).load(package_of(made, target, tmp_path / "package"))
+    texts = [*ODD_TEXTS, "", *TEXTS[:30]]
+    alone = np.concatenate([model.predict_logits([text]) for text in texts])
+    for batch_size in (1, 2, 7, 100):
+        np.testing.assert_allclose(model.predict_logits(texts, batch_size), alone, atol=1e-6)
+        np.testing.assert_allclose(model.predict_proba(texts, batch_size).sum(axis=1), 1, atol=1e-6)
+    one_by_one = np.concatenate([model.predict_proba([text]) for text in texts])
+    assert one_by_one.dtype == np.float32
+    np.testing.assert_allclose(model.predict_proba(texts), one_by_one, atol=1e-7)
+    np.testing.assert_allclose(one_by_one, made.predict_proba(texts), atol=1e-5 if target == "onnx-fp32" else 0.05)
+    assert model.predict_proba([]).shape == (0, labels)
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    made = student()
+    tokenizer = character_tokenizer([*TEXTS, "🙂\U000e0041ß"])
+    folder = package_of(replace(made, tokenizer=tokenizer), "onnx-int8", tmp_path_factory.mktemp("loaded") / "package")
+    return Model(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", " ", "▁", "▁a▁▁b▁", "[PAD] [UNK]", "\x00", "\u200b\u200d", "İıΣςΑΣ", "ß🙂", "\U0010ffff\U000e0041", "\r\n",
+        "\u09df\u09af\u09bc e\u0301é", "a" * 1021, "a" * 1022, "a" * 1023, " ক" * 600, "\ufeff" * 2000, "ﷺ\ufdfa\u0344",
+        *ODD_TEXTS,
+    ],
+)  # fmt: skip
+def test_the_short_way_to_ids_is_the_tokenizers(loaded: Model, text: str) -> None:
+    assert loaded.characters is not None
+    assert loaded.characters(text).tolist() == loaded.tokenizer.encode(text).ids
+
+
+def test_the_short_way_to_ids_is_the_tokenizers_for_random_texts(loaded: Model) -> None:
+    assert loaded.characters is not None
+    dice = np.random.default_rng(0)
+    pools = [
+        (0, 0x80),
+        (0x80, 0x250),
+        (0x300, 0x370),
+        (0x980, 0xA00),
+        (0x2000, 0x2070),
+        (0, 0xD800),
+        (0xE000, 0x110000),
+    ]
+    for _ in range(1500):
+        chosen = [pools[i] for i in dice.integers(0, len(pools), 5)]
+        parts = [dice.integers(first, end, size=int(dice.integers(1, 9))) for first, end in chosen]
+        text = "".join(map(chr, np.concatenate(parts).tolist()))
+        assert loaded.characters(text).tolist() == loaded.tokenizer.encode(text).ids, ascii(text)
+
+
+def test_another_tokenizer_goes_its_own_way(tmp_path: Path, learned: Classifier) -> None:
+    model = Model(package_of(learned, "onnx-fp32", tmp_path / "package"))
+    assert model.characters is None
+    alone = np.concatenate([model.predict_logits([text]) for text in ODD_TEXTS])
+    np.testing.assert_allclose(alone, learned.predict_logits(ODD_TEXTS), atol=1e-4)
+    np.testing.assert_allclose(model.predict_logits(ODD_TEXTS, batch_size=4), alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("target", ["onnx-fp32", "onnx-int8"])
+def test_a_package_needs_nothing_but_its_requirements(tmp_path: Path, target: str) -> None:
+    made = student()
+    folder = package_of(made, target, tmp_path / "package")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    assert config == {
+        "model_type": "ngram", "rows": 4096, "outputs": 1, "id2label": {"0": "label 0", "1": "label 1"},
+        "label2id": {"label 0": 0, "label 1": 1}, "max_length": 1024, "threshold": 0.4,
+    }  # fmt: skip
+    script = (
+        "import sys, json, how_to_load as m; model = m.load(); texts = json.loads(sys.argv[1]); "
+        "print(json.dumps([model.predict_proba(texts).tolist(), model.predict(texts), sorted(sys.modules)]))"
+    )
+    environment = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-c", script, json.dumps(DEMO_SENTENCES)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    probabilities, answers, modules = json.loads(done.stdout)
+    expected = made.predict_proba(DEMO_SENTENCES)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5 if target == "onnx-fp32" else 0.05)
+    assert [label for label, _ in answers] == [made.labels[yes >= 0.4] for _, yes in probabilities]
+    used = {name.split(".")[0] for name in modules}
+    assert not used & {"torch", "transformers", "toolkit", "exporters", "benchmarks", "optimum", "onnx", "scipy"}
+
+
+def test_a_checkpoint_becomes_a_package_that_verifies(workplace: Path) -> None:
+    save_classifier(replace(student(), labels=("non_hate", "hate")), workplace / "checkpoint")
+    data = CorpusSettings(data="comments.csv", folds=2)
+    outcome = compress_checkpoint("checkpoint", data, ExportSettings("onnx-int8"), None, force=False)
+    assert outcome.package is not None
+    found = package.verify(outcome.package)
+    assert found.problems == []
+    assert found.largest_score_gap < 1e-6
+    assert package.load(outcome.package).threshold == 0.4
+    assert package.load(outcome.package).labels == ("non_hate", "hate")

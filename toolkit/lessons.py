@@ -1,0 +1,93 @@
+"""What a student is taught with: the training rows and, if asked, further texts that only the teacher labels."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from toolkit.augmentation import variants
+from toolkit.corpus import TEXT_COLUMNS, Corpus, duplicate_key, find_column, text_values
+from toolkit.errors import InputError
+from toolkit.normaliser import normalise
+from toolkit.recipe import DistillationSettings
+from toolkit.tables import read_lines, read_table
+from toolkit.teachers import NO_FOLD, Teacher, said_of
+from toolkit.training import UNLABELLED, Examples
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Training rows first, then the further texts."""
+
+    examples: Examples
+    further: dict[str, int | str]
+    """How many texts of each further kind, how many were left out, and the hash of their file."""
+
+
+def lessons(teacher: Teacher, corpus: Corpus, how: DistillationSettings, cache: Path) -> Lessons:
+    """Texts, labels and the teacher's logits for a student of `teacher`.
+
+    Raises: InputError if the file of unlabelled texts cannot be read.
+    """
+    rows = corpus.rows("train")
+    texts, folds, told = further_texts(corpus, how)
+    own = teacher.predictions.of(rows)
+    if not texts:
+        return Lessons(Examples(corpus.take(rows), corpus.labels[rows], own), {})
+    logits = np.concatenate([own, said_of(teacher, corpus, texts, folds, cache)])
+    labels = np.concatenate([corpus.labels[rows], np.full(len(texts), UNLABELLED)])
+    return Lessons(Examples([*corpus.take(rows), *texts], labels, logits), told)
+
+
+def further_texts(corpus: Corpus, how: DistillationSettings) -> tuple[list[str], np.ndarray, dict[str, int | str]]:
+    """The texts that only the teacher labels, the fold that each was made from (NO_FOLD for none), and their counts.
+
+    Raises: InputError if the file of unlabelled texts cannot be read.
+    """
+    texts: list[str] = []
+    folds: list[np.ndarray] = []
+    told: dict[str, int | str] = {}
+    if how.augment:
+        rows = corpus.rows("train")
+        texts += variants([normalise(text) for text in corpus.take(rows)], corpus.fold[rows], corpus.settings.seed)
+        folds.append(corpus.fold[rows])
+        told["augmented_texts"] = len(rows)
+    if how.unlabelled is not None:
+        found = read_unlabelled(Path(how.unlabelled))
+        new = unknown_texts(found, corpus)
+        texts += new
+        folds.append(np.full(len(new), NO_FOLD))
+        told |= {"unlabelled_texts": len(new), "unlabelled_left_out": len(found) - len(new)}
+        told["unlabelled_sha256"] = hashlib.sha256("\x00".join(found).encode()).hexdigest()
+    return texts, np.concatenate(folds) if folds else np.zeros(0, dtype=np.int64), told
+
+
+def read_unlabelled(file: Path) -> list[str]:
+    """The texts of a file that are not empty: one a line of a .txt, or the text column of a table.
+
+    Raises: InputError if it cannot be read or holds no text.
+    """
+    if not file.is_file():
+        raise InputError(f"--unlabelled {file}: no such file; give a .txt with one text a line, or a table")
+    if file.suffix.lower() == ".txt":
+        texts = read_lines(file)
+    else:
+        table = read_table(file)
+        texts = text_values(table, find_column(table, None, "--text-column", TEXT_COLUMNS))
+    texts = [text for text in texts if normalise(text)]
+    if not texts:
+        raise InputError(f"--unlabelled {file}: no text in it; give a .txt with one text a line, or a table")
+    return texts
+
+
+def unknown_texts(texts: list[str], corpus: Corpus) -> list[str]:
+    """Each text once, without those that say the same as a row of the corpus: test rows must stay unseen."""
+    known = set(corpus.keys)
+    kept = []
+    for text in texts:
+        key = duplicate_key(text)
+        if key not in known:
+            known.add(key)
+            kept.append(text)
+    return kept
