@@ -357,8 +357,8 @@ def test_a_text_that_would_change_its_pieces_is_refused_by_row(make: Maker, monk
     whole = classifier_of(make())
     texts = ["the 1", "sun 2", "sea 3"]
     lost = whole.tokenizer.encode("sea 3", add_special_tokens=False).ids[0]
-    honest = vocabulary._needed
-    monkeypatch.setattr(vocabulary, "_needed", lambda *given: honest(*given) - {lost})
+    honest = vocabulary.needed_pieces
+    monkeypatch.setattr(vocabulary, "needed_pieces", lambda *given: honest(*given) - {lost})
     others = whole.tokenizer.encode_batch(texts[:2], add_special_tokens=False)
     row = next((i for i, one in enumerate(others) if lost in one.ids), 2)
     with pytest.raises(InputError, match=rf"text {row} \(counted from 0\).*leave --trim-vocabulary out"):
