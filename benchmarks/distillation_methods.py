@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from benchmarks.scenarios import fixed_order
 from toolkit.corpus import Corpus, load_corpus
 from toolkit.display import print_table
 from toolkit.distillation import imitation_of
@@ -61,7 +62,8 @@ def train(
     """Validation figures of the best epoch of one training, and its seconds."""
     teaching = load_teacher(teacher.checkpoint.as_posix(), corpus)
     assert how.student is not None
-    train_rows, validation_rows = corpus.rows("train")[:rows], corpus.rows("validation")
+    train_rows, validation_rows = corpus.rows("train"), corpus.rows("validation")
+    train_rows = train_rows[fixed_order(corpus.take(train_rows))[:rows]]  # of every part of the file
     texts, labels = corpus.take(train_rows), corpus.labels[train_rows]
     student = build_student(how.student, teaching, recipe.model, texts, seed)
     imitation = None
@@ -117,7 +119,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--student", default="layers:2", help="as for hbt train (default layers:2)")
     parser.add_argument("--methods", nargs="+", default=methods, choices=methods, help="which (default: all)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each (default 3)")
-    parser.add_argument("--rows", type=int, help="the first so many training rows (default: all)")
+    parser.add_argument("--rows", type=int, help="training rows, in an order that only the texts decide (default: all)")
     parser.add_argument("--epochs", type=int, default=3, help="default 3")
     parser.add_argument("--learning-rate", type=float, default=2e-4, help="default 2e-4")
     parser.add_argument("--out", default="distillation-methods.jsonl", help="file to append to")

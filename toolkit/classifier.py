@@ -203,19 +203,21 @@ def _ngram_network(config: dict[str, Any], folder: Path) -> NgramNetwork:
     return NgramNetwork(NgramConfig(rows, outputs))
 
 
-def load_sequence_classifier(model: str, max_length: int = 128) -> Classifier:
+def load_sequence_classifier(model: str, max_length: int = 128, option: str = "--model") -> Classifier:
     """A Hugging Face sequence-classification model from a folder or the hub, with its own head and labels.
+
+    option: what names it on the command line, for messages.
 
     Raises: InputError if it cannot be had or has no classification head.
     """
     from transformers import AutoModelForSequenceClassification
 
-    loaded, tokenizer, pad_id = from_hugging_face(AutoModelForSequenceClassification, model, max_length)
+    loaded, tokenizer, pad_id = from_hugging_face(AutoModelForSequenceClassification, model, max_length, None, option)
     return Classifier(SequenceClassifier(loaded).eval(), tokenizer, pad_id, _label_names(loaded.config.id2label))
 
 
 def from_hugging_face(
-    auto_class: Any, model: str, max_length: int, dropout: float | None = None
+    auto_class: Any, model: str, max_length: int, dropout: float | None = None, option: str = "--model"
 ) -> tuple[Any, Tokenizer, int]:
     """Model, tokenizer and padding id of a hub id or folder: float32, safetensors only, no remote code.
 
@@ -239,14 +241,14 @@ def from_hugging_face(
         )
         fast = AutoTokenizer.from_pretrained(model, use_fast=True, trust_remote_code=False)
     except Exception as error:  # for a damaged file the libraries raise anything, a bare Exception too
-        mend = "give another with --model PATH" if Path(model).exists() else "give a folder with --model PATH"
+        mend = f"give {'another' if Path(model).exists() else 'a folder'} with {option} PATH"
         raise InputError(f"{model}: cannot be loaded ({_reason(error)}); {mend}") from error
     missing = [
         name for name in sorted(report["missing_keys"]) if "pooler" not in name or "Classification" in str(auto_class)
     ]
     if missing:
         raise InputError(
-            f"{model}: its weights lack {missing[0]} and {len(missing) - 1} more; give another --model PATH"
+            f"{model}: its weights lack {missing[0]} and {len(missing) - 1} more; give another {option} PATH"
         )
     if not fast.is_fast or fast.pad_token is None:
         raise InputError(f"{model}: no fast tokenizer with a padding token; convert it to tokenizer.json first")

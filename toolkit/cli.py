@@ -131,7 +131,7 @@ def students(
     from toolkit.ladder import RUNGS, climb, recipe_of_teacher, render
 
     recipe = recipe_of_teacher(data, given(options))
-    found = climb(recipe, ladder.split() if ladder else RUNGS, budget_ms, budget_mb, force)
+    found = climb(recipe, (ladder or "").split() or RUNGS, budget_ms, budget_mb, force)
     if as_json:
         click.echo(json.dumps([asdict(rung) for rung in found.rungs], ensure_ascii=False))
     else:

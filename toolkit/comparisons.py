@@ -67,11 +67,13 @@ def run_comparisons(folder: Path, corpus: Corpus) -> list[Versus]:
     if (folder / DISTILLATION / RESULT_FILE).is_file():
         source = contender(folder / DISTILLATION, "student")
         details = StageResult.load(folder / DISTILLATION).details
-        teacher = details["teacher_name"]
-        if teacher == TEACHER:
-            said = Predictions.load(folder / DISTILLATION / TEACHER_FILE)
-            found.append(versus(corpus, Contender(TEACHER, said, details["teacher_threshold"]), floor))
-        found += [Versus("student", teacher, Comparison(**details["versus_teacher"])), versus(corpus, source, floor)]
+        teacher = teacher_apart(folder)
+        if teacher is not None:
+            found.append(versus(corpus, teacher, floor))
+        found += [
+            Versus("student", details["teacher_name"], Comparison(**details["versus_teacher"])),
+            versus(corpus, source, floor),
+        ]
     else:
         source = best_fold(folder)
     for stage in sorted(folder.glob(f"{EXPORT}-*/{RESULT_FILE}")):
@@ -84,6 +86,17 @@ def contender(stage: Path, name: str) -> Contender:
     """The model of a finished stage."""
     result = StageResult.load(stage)
     return Contender(name, Predictions.load(stage / result.predictions), result.threshold)
+
+
+def teacher_apart(folder: Path) -> Contender | None:
+    """The teacher of a run's student, where it is not the fold ensemble of the run itself; else None."""
+    if not (folder / DISTILLATION / RESULT_FILE).is_file():
+        return None
+    details = StageResult.load(folder / DISTILLATION).details
+    if details["teacher_name"] != TEACHER:
+        return None
+    said = Predictions.load(folder / DISTILLATION / TEACHER_FILE)
+    return Contender(TEACHER, said, details["teacher_threshold"])
 
 
 def best_fold(folder: Path) -> Contender:

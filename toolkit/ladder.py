@@ -12,11 +12,12 @@ from typing import Any
 
 from toolkit.display import print_table
 from toolkit.errors import InputError
-from toolkit.pipeline import run_pipeline
+from toolkit.ngram import is_ngram
+from toolkit.pipeline import run_pipeline, workable_corpus
 from toolkit.progress import say
 from toolkit.recipe import Recipe
 from toolkit.recipe_file import recipe_from
-from toolkit.runs import DISTILLATION, EXPORT, FLOOR, RECIPE_FILE, RUNS
+from toolkit.runs import DISTILLATION, EXPORT, FLOOR, RECIPE_FILE, RUNS, run_folder
 from toolkit.stage import StageResult, without_nan
 from toolkit.summary import MB, file_part
 
@@ -69,17 +70,18 @@ def climb(
 
     Writes runs/NAME.json with the table. Raises: InputError as a run does.
     """
-    name = recipe.run.name or f"{file_part(recipe.corpus.data)}-students"
+    name = recipe.run.name or f"{file_part(Path(recipe.corpus.data).stem)}-students"
+    runs = {student: _recipe_of(student, recipe, name) for student in students}
+    for own in runs.values():
+        workable_corpus(own, force)  # or the last rung may be refused after hours of training the first
     rungs: list[Rung] = []
-    for student in students:
+    for student, own in runs.items():
         say(f"student {student}")
-        how = replace(recipe.distillation, student=student)
-        own = replace(recipe, distillation=how, run=replace(recipe.run, name=f"{name}-{file_part(student)}"))
         outcome = run_pipeline(own, force)
         assert outcome.package is not None
         rungs.append(_rung(student, outcome.folder, recipe.export.target, outcome.package, budget_ms, budget_mb))
     rungs.sort(key=lambda rung: (not rung.within_budget, -rung.macro_f1))
-    found = Ladder(rungs, _beside(RUNS / f"{name}-{file_part(students[0])}"))
+    found = Ladder(rungs, _beside(run_folder(runs[students[0]])))
     text = json.dumps(without_nan(asdict(found)), indent=2, ensure_ascii=False)
     (RUNS / f"{name}.json").write_text(text + "\n", "utf-8")
     return found
@@ -105,6 +107,13 @@ def render(ladder: Ladder) -> None:
     ]
     title = "on the validation rows, which the students' epochs and thresholds were chosen on"
     print_table(lines, title, left=("Student", "Package", "Within budget"), dispensable=("Parameters",))
+
+
+def _recipe_of(student: str, recipe: Recipe, name: str) -> Recipe:
+    """The recipe of one rung. Characters are not trimmed as pieces are, so an ngram student never is."""
+    export = replace(recipe.export, trim_vocabulary=None) if is_ngram(student) else recipe.export
+    how, run = replace(recipe.distillation, student=student), replace(recipe.run, name=f"{name}-{file_part(student)}")
+    return replace(recipe, distillation=how, export=export, run=run)
 
 
 def _rung(

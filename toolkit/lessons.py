@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.augmentation import variants
-from toolkit.corpus import TEXT_COLUMNS, Corpus, duplicate_key, find_column, text_values
+from toolkit.corpus import TEXT_COLUMNS, Corpus, duplicate_key, text_values
 from toolkit.errors import InputError
 from toolkit.normaliser import normalise
 from toolkit.recipe import DistillationSettings
@@ -70,15 +70,24 @@ def read_unlabelled(file: Path) -> list[str]:
     """
     if not file.is_file():
         raise InputError(f"--unlabelled {file}: no such file; give a .txt with one text a line, or a table")
-    if file.suffix.lower() == ".txt":
-        texts = read_lines(file)
-    else:
-        table = read_table(file)
-        texts = text_values(table, find_column(table, None, "--text-column", TEXT_COLUMNS))
-    texts = [text for text in texts if normalise(text)]
+    try:
+        texts = [text for text in _texts_of(file) if normalise(text)]
+    except InputError as error:
+        raise InputError(f"--unlabelled {error}") from None
     if not texts:
         raise InputError(f"--unlabelled {file}: no text in it; give a .txt with one text a line, or a table")
     return texts
+
+
+def _texts_of(file: Path) -> list[str]:
+    if file.suffix.lower() == ".txt":
+        return read_lines(file)
+    table = read_table(file)
+    named = {name.strip().lower(): name for name in reversed(table.columns)}
+    column = next((named[name] for name in TEXT_COLUMNS if name in named), None)
+    if column is None:
+        raise InputError(f"{file}: no text column among {', '.join(table.columns)}; call it {TEXT_COLUMNS[0]}")
+    return text_values(table, column)
 
 
 def unknown_texts(texts: list[str], corpus: Corpus) -> list[str]:

@@ -1,7 +1,6 @@
 """`hbt compress`: a run, a checkpoint or any Hugging Face classifier becomes a package."""
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from exporters.registry import targets
 from toolkit import tracking
 from toolkit.baseline import predict_rows
 from toolkit.classifier import Classifier, load_classifier, load_sequence_classifier
-from toolkit.comparisons import contender
+from toolkit.comparisons import contender, teacher_apart
 from toolkit.compression import Source, compress, lineage_of, rows_of
 from toolkit.corpus import Corpus, load_corpus
 from toolkit.errors import InputError, refuse_existing
@@ -23,6 +22,7 @@ from toolkit.run_metrics import track_export
 from toolkit.runs import BASELINE, EXPORT, FLOOR, MODELS, last_stage, read_run_recipe, recorded_fingerprint
 from toolkit.stage import PREDICTIONS_FILE, RESULT_FILE, Predictions, StageResult, evaluate, whole_folder
 from toolkit.summary import Row, file_part
+from toolkit.teachers import with_corpus_labels
 from toolkit.vocabulary import Trimming, trim_vocabulary
 
 
@@ -69,21 +69,6 @@ def compress_checkpoint(
     return Outcome(out, [*shown, *rows_of(result)], [], corpus.label_names, out)
 
 
-def with_corpus_labels(classifier: Classifier, corpus: Corpus, model: str) -> Classifier:
-    """`classifier` under the label names of the corpus, where its own are the same or say nothing.
-
-    Raises: InputError if they differ.
-    """
-    mine, theirs = corpus.label_names, classifier.labels
-    nameless = all(name == f"LABEL_{i}" for i, name in enumerate(theirs))
-    if len(mine) != len(theirs) or (mine != theirs and not nameless):
-        raise InputError(
-            f"{model}: its labels are {', '.join(theirs)} and those of the data {', '.join(mine)}; "
-            "name them in the model's order with --label-names"
-        )
-    return replace(classifier, labels=mine)
-
-
 def export_stage(
     folder: Path, recipe: Recipe, corpus: Corpus, export: ExportSettings, out: Path, tracked: tracking.Tracked
 ) -> None:
@@ -91,6 +76,7 @@ def export_stage(
     stage = last_stage(folder)
     result = StageResult.load(stage)
     checkpoint = stage / result.checkpoint
+    classifier, trimming = _trimmed(load_classifier(checkpoint), export, corpus, recipe.distillation.unlabelled)
     # A baseline's own predictions are those of the ensemble; what is exported is its best fold.
     predictions = Predictions.load(checkpoint / PREDICTIONS_FILE)
     lineage = lineage_of(
@@ -104,10 +90,12 @@ def export_stage(
     if recipe.distillation.student is not None:
         lineage |= {"student": recipe.distillation.student, "teacher": result.details["teacher"]}
     trained = [row for row in stage_rows(folder, corpus) if row.stage not in targets()]
-    classifier, trimming = _trimmed(load_classifier(checkpoint), export, corpus, recipe.distillation.unlabelled)
     beside = [contender(folder / FLOOR, "floor")]
     if (folder / BASELINE / RESULT_FILE).is_file():
         beside.append(contender(folder / BASELINE, "fold ensemble"))
+    teacher = teacher_apart(folder)
+    if teacher is not None:
+        beside.append(teacher)
     evaluated = _evaluated(predictions, corpus)
     source = Source(classifier, folder.name, corpus, evaluated, lineage, trained, beside, trimming)
     exported, found = compress(source, export.target, out)

@@ -46,15 +46,10 @@ def run_pipeline(recipe: Recipe, force: bool = False, package_folder: Path | Non
     package_folder: where the package goes, if the pipeline makes one.
     Raises: InputError, before anything is written, for settings or data that cannot work.
     """
-    _check_stages(recipe)
     folder = run_folder(recipe)
-    refuse_other_recipe(folder, recipe, force)
     quantizes = recipe.run.pipeline.endswith("quant")
     package_folder = package_folder or MODELS / f"{folder.name}-{recipe.export.target}"
-    if quantizes:
-        refuse_existing(package_folder, force or _is_of_run(package_folder, folder, recipe))
-    corpus = load_corpus(recipe.corpus)
-    _try_models(recipe, corpus)
+    corpus = workable_corpus(recipe, force, package_folder)
     open_folder(folder, recipe, corpus, force)
     run = recipe.run
     with tracking.tracked_run(folder, run.author, run.pipeline, run.experiment) as tracked:
@@ -66,6 +61,22 @@ def run_pipeline(recipe: Recipe, force: bool = False, package_folder: Path | Non
         final = package_folder if quantizes else last_checkpoint(folder)
         tracked.parameters({"final_model_path": final.as_posix()})
         return write_summary(recipe, corpus, folder, package_folder if quantizes else None, tracked)
+
+
+def workable_corpus(recipe: Recipe, force: bool = False, package_folder: Path | None = None) -> Corpus:
+    """The rows of a recipe that can be run; nothing is written.
+
+    Raises: InputError for settings, models or data that cannot work, or a folder that is in the way.
+    """
+    _check_stages(recipe)
+    folder = run_folder(recipe)
+    refuse_other_recipe(folder, recipe, force)
+    package_folder = package_folder or MODELS / f"{folder.name}-{recipe.export.target}"
+    if recipe.run.pipeline.endswith("quant"):
+        refuse_existing(package_folder, force or _is_of_run(package_folder, folder, recipe))
+    corpus = load_corpus(recipe.corpus)
+    _try_models(recipe, corpus)
+    return corpus
 
 
 def _is_of_run(package: Path, folder: Path, recipe: Recipe) -> bool:
@@ -101,6 +112,8 @@ def _try_models(recipe: Recipe, corpus: Corpus) -> None:
         rows_of(str(how.student))
         if how.kd_method != "logit":
             raise InputError(f"--kd-method {how.kd_method}: an ngram student has no layers to compare; leave it out")
+        if recipe.export.trim_vocabulary is not None:
+            raise InputError("--trim-vocabulary: an ngram student has characters and no pieces to drop; leave it out")
     elif how.student is not None:
         student = build_student(how.student, teaching, recipe.model, train, corpus.settings.seed)
         imitation_of(how, teaching, student)

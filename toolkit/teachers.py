@@ -7,7 +7,7 @@ that row, where there are such.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -93,13 +93,24 @@ def load_teacher(given: str, corpus: Corpus) -> Classifier:
 
     Raises: InputError if it does not load or its labels are not those of the corpus.
     """
-    classifier = load_classifier(Path(given)) if Path(given).is_dir() else load_sequence_classifier(given)
-    if classifier.labels != corpus.label_names:
+    folder = Path(given)
+    found = load_classifier(folder) if folder.is_dir() else load_sequence_classifier(given, option="--teacher")
+    return with_corpus_labels(found, corpus, f"--teacher {given}")
+
+
+def with_corpus_labels(classifier: Classifier, corpus: Corpus, model: str) -> Classifier:
+    """`classifier` under the label names of the corpus, where its own are the same or say nothing.
+
+    Raises: InputError if they differ.
+    """
+    mine, theirs = corpus.label_names, classifier.labels
+    nameless = all(name == f"LABEL_{i}" for i, name in enumerate(theirs))
+    if len(mine) != len(theirs) or (mine != theirs and not nameless):
         raise InputError(
-            f"--teacher {given}: its labels are {', '.join(classifier.labels)} and those of the corpus "
-            f"{', '.join(corpus.label_names)}; name them alike with --label-names"
+            f"{model}: its labels are {', '.join(theirs)} and those of the data {', '.join(mine)}; "
+            "name them in the model's order with --label-names"
         )
-    return classifier
+    return replace(classifier, labels=mine)
 
 
 def said_of(teacher: Teacher, corpus: Corpus, texts: Sequence[str], folds: np.ndarray, cache: Path) -> np.ndarray:
@@ -144,8 +155,12 @@ def cached_logits(
 
 
 def _key(classifier: Classifier, texts: Sequence[str], half: bool) -> str:
-    digest = hashlib.sha256(f"{half} {classifier.tokenizer.to_str()}".encode())
-    for name, tensor in classifier.network.state_dict().items():
+    network = classifier.network
+    # The same tensors are another network under another pooling or number of heads, and the same under another path.
+    config = {name: value for name, value in network.config.to_diff_dict().items() if not name.startswith("_")}
+    digest = hashlib.sha256(f"{half} {config} {getattr(network, 'pooling', '')}".encode())
+    digest.update(classifier.tokenizer.to_str().encode())
+    for name, tensor in network.state_dict().items():
         digest.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
     for text in texts:
         digest.update(text.encode() + b"\x00")

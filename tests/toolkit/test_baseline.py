@@ -93,6 +93,26 @@ def test_the_stage_keeps_what_it_says(toy: Corpus, stage: Path) -> None:
     assert not list(stage.rglob("*.partial"))
 
 
+def test_the_threshold_is_chosen_on_all_rows_that_the_answering_folds_did_not_see(
+    toy: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_chance(made: Classifier, corpus: Corpus, rows: np.ndarray, what: str) -> Predictions:
+        return Predictions(rows, random_logits(len(rows), seed=7))
+
+    monkeypatch.setattr("toolkit.baseline.fit", Spy())
+    monkeypatch.setattr("toolkit.baseline.predict_rows", by_chance)
+    result = train_baseline(toy, TINY, HOW, tmp_path / "stage")
+    predictions = Predictions.load(tmp_path / "stage" / "predictions.csv")
+
+    def chosen(*splits: str) -> float:
+        rows = np.concatenate([toy.rows(split) for split in splits])
+        return calculate_metrics_with_threshold_exploration(toy.labels[rows], softmax(predictions.of(rows)))[
+            "best_threshold"
+        ]
+
+    assert result.threshold == chosen("train", "validation") != chosen("validation")
+
+
 def test_a_fold_is_stored_with_its_predictions_and_its_threshold(toy: Corpus, stage: Path) -> None:
     rows = toy.rows("all")
     for k in range(2):

@@ -9,16 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
-from tests.helpers import Finished, contents
+from tests.helpers import TINY, Finished, contents
 from toolkit import __version__, cli
+from toolkit import package as packages
+from toolkit.classifier import save_classifier
+from toolkit.encoders import build_classifier
 from toolkit.errors import InputError
 from toolkit.recipe import DistillationSettings, ModelSettings, Recipe, TrainingSettings, field_help
 from toolkit.recipe_file import write_recipe
 from toolkit.tables import Table, read_table, write_table
 
-VERBS = ["data", "train", "run", "compress", "predict", "verify", "bench", "ui"]
+VERBS = ["data", "train", "run", "students", "compress", "predict", "verify", "bench", "ui"]
 Hbt = Callable[..., int]
 
 
@@ -76,7 +81,7 @@ def test_every_setting_is_an_option_with_its_help_and_default(
     for field in dataclasses.fields(settings):
         assert f"--{field.name.replace('_', '-')}" in page
         assert " ".join(field_help(settings)[field.name].rstrip(".").split()) in page
-        if field.default not in (None, True, False):
+        if field.default not in (None, True, False, ()):
             assert f"[default: {field.default}]" in page
 
 
@@ -160,6 +165,9 @@ def test_data_shows_what_would_stop_a_run(
     assert shown.err == f"hbt: {json.loads(shown.out)['problem']}\n"
 
 
+TRAIN_NGRAM = ["train", "--data", "comments.csv", "--model", "shape:1x32", "--student", "ngram"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -171,7 +179,21 @@ def test_data_shows_what_would_stop_a_run(
         (["train", "--data", "comments.csv", "--loss", "hinge"], "--loss"),
         (["train", "--data", "comments.csv", "--name", "../up"], "--name"),
         (["train", "--data", "comments.csv", "--teacher", "runs/x"], "--student"),
+        (["train", "--data", "comments.csv", "--unlabelled", "more.txt"], "--unlabelled: needs --student"),
+        (["train", "--data", "comments.csv", "--kd-method", "all"], "--kd-method"),
         (["train", "--data", "comments.csv", "--recipe", "no.toml"], "--recipe no.toml: no such file"),
+        ([*TRAIN_NGRAM, "--kd-method", "hidden"], "--kd-method hidden: an ngram student has no layers"),
+        ([*TRAIN_NGRAM, "--unlabelled", "more.txt"], "--unlabelled more.txt: no such file"),
+        ([*TRAIN_NGRAM, "--unlabelled", "empty.txt"], "--unlabelled empty.txt: no text in it"),
+        ([*TRAIN_NGRAM, "--unlabelled", "latin.csv"], "--unlabelled latin.csv: line 2 is not UTF-8"),
+        ([*TRAIN_NGRAM, "--student", "ngram:two"], "--student ngram:two"),
+        (["run", *TRAIN_NGRAM[1:], "--pipeline", "baseline_kd_quant", "--trim-vocabulary"], "--trim-vocabulary"),
+        (["students", "comments.csv"], "--teacher: name a run, a checkpoint folder"),
+        (["students"], "DATA"),
+        (["students", "comments.csv", "--teacher", "a", "--budget-ms", "-1"], "--budget-ms"),
+        (["students", "comments.csv", "--teacher", "a", "--student", "ngram"], "--student"),
+        (["students", "nothing.csv", "--teacher", "a"], "nothing.csv: no such file"),
+        (["compress", "nothing", "--trim-vocabulary", "few"], "--trim-vocabulary"),
         (["train", "--no-such-option"], "--no-such-option"),
         (["run", "--pipeline", "all"], "--pipeline"),
         (["run", "--pipeline", "baseline_kd", "--model", "shape:1x32"], "--student"),
@@ -192,6 +214,8 @@ def test_data_shows_what_would_stop_a_run(
 def test_a_mistake_is_one_line_and_exit_code_2(
     workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
+    (workplace / "empty.txt").write_text("\n \n")
+    (workplace / "latin.csv").write_bytes(b"text\nta\xefve\n")
     before = contents(workplace)
     assert hbt(*arguments) == 2
     assert message in one_line(capsys)
@@ -284,6 +308,28 @@ def test_the_command_line_wins_over_a_recipe_file(workplace: Path, hbt: Hbt, ask
     assert (found.training.epochs, found.training.class_weights, found.training.batch_size) == (9, False, 8)
     write_recipe(found, workplace / "found.toml")
     assert tomllib.loads((workplace / "found.toml").read_text("utf-8"))["training"]["epochs"] == 9
+
+
+def test_every_way_to_teach_reaches_the_recipe(workplace: Path, hbt: Hbt, asked: list[Recipe]) -> None:
+    hbt(
+        *("run", "--data", "comments.csv", "--student", "ngram:17", "--teacher", "runs/a", "--teacher", "b"),
+        *("--teacher-folds", "best", "--blend-floor", "--unlabelled", "more.txt", "--augment", "--kd-method"),
+        *("multi_level", "--hidden-loss-weight", "0.5", "--attention-loss-weight", "0", "--trim-vocabulary", "900"),
+    )
+    how = asked[0].distillation
+    assert (how.student, how.teacher, how.teacher_folds) == ("ngram:17", ("runs/a", "b"), "best")
+    assert (how.blend_floor, how.unlabelled, how.augment) == (True, "more.txt", True)
+    assert (how.kd_method, how.hidden_loss_weight, how.attention_loss_weight) == ("multi_level", 0.5, 0.0)
+    assert asked[0].export.trim_vocabulary == 900
+
+
+@pytest.mark.parametrize(("typed", "size"), [([], None), (["--trim-vocabulary"], 0), (["--trim-vocabulary", "7"], 7)])
+@pytest.mark.parametrize("after", [[], ["--epochs", "2"]])
+def test_the_number_of_pieces_may_be_left_out(
+    workplace: Path, hbt: Hbt, asked: list[Recipe], typed: list[str], size: int | None, after: list[str]
+) -> None:
+    hbt("run", "--data", "comments.csv", *typed, *after)
+    assert asked[0].export.trim_vocabulary == size
 
 
 @pytest.mark.parametrize(("student", "pipeline"), [(None, "baseline"), ("layers:2", "baseline_kd")])
@@ -410,3 +456,93 @@ def test_compress_of_a_run_makes_a_package_of_another_target(
     capsys.readouterr()
     assert hbt("compress", str(run), "--target", "onnx-fp32", "-o", str(tmp_path / "full")) == 2
     assert "exists" in one_line(capsys)
+
+
+TINY_RUN = ("--data", "comments.csv", "--model", "shape:1x32", "--epochs", "1", "--folds", "2", "--name", "tiny")
+
+
+def test_an_ngram_student_is_run_compressed_verified_and_asked(
+    workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hbt("run", "--pipeline", "baseline_kd_quant", *TINY_RUN, "--student", "ngram:10") == 0
+    assert hbt("compress", "runs/tiny", "--target", "onnx-fp32") == 0
+    for folder in ("models/tiny-onnx-int8", "models/tiny-onnx-fp32"):
+        assert hbt("verify", folder) == 0
+        capsys.readouterr()
+        assert hbt("predict", folder, "ভালো", "", "a\u200b") == 0
+        assert len(capsys.readouterr().out.splitlines()) == 3
+    before = contents(workplace / "runs") | contents(workplace / "models")
+    assert hbt("compress", "runs/tiny", "-o", "models/cut", "--trim-vocabulary") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("hbt: --trim-vocabulary: ")
+    assert line.endswith("leave --trim-vocabulary out")
+    assert contents(workplace / "runs") | contents(workplace / "models") == before
+
+
+@pytest.fixture
+def wide(workplace: Path) -> str:
+    """An encoder's folder whose tokenizer knows more than the comments."""
+    texts = read_table(workplace / "comments.csv").columns["Comments"]
+    save_classifier(build_classifier(TINY, ("a", "b"), [*texts, *["zebras gallop over grass"] * 9], 1), Path("wide"))
+    return "wide"
+
+
+def test_a_trimmed_package_says_what_the_whole_one_says(
+    workplace: Path, wide: str, hbt: Hbt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = [wide if each == "shape:1x32" else each for each in TINY_RUN]
+    fp32 = ("--target", "onnx-fp32")
+    assert hbt("run", "--pipeline", "baseline_quant", *tiny, *fp32, "--trim-vocabulary") == 0
+    cut = Path("models/tiny-onnx-fp32")
+    for out, typed in (("whole", []), ("fewest", ["--trim-vocabulary"]), ("some", ["--trim-vocabulary", "627"])):
+        assert hbt("compress", "runs/tiny", *fp32, "-o", out, *typed) == 0
+    texts = read_table(workplace / "comments.csv").columns["Comments"]
+    whole = packages.load(Path("whole")).predict_logits(texts)
+    pieces = {}
+    for folder in (Path("whole"), cut, Path("fewest"), Path("some")):
+        np.testing.assert_allclose(packages.load(folder).predict_logits(texts), whole, atol=1e-5)
+        assert ("- vocabulary cut from " in (folder / "README.md").read_text("utf-8")) is (folder.name != "whole")
+        assert hbt("verify", str(folder)) == 0
+        pieces[folder.name] = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    assert pieces["fewest"] == pieces[cut.name] < pieces["some"] == 627 < pieces["whole"]
+    before = contents(workplace / "runs") | contents(workplace / "models")
+    capsys.readouterr()
+    assert hbt("compress", "runs/tiny", *fp32, "-o", "models/other", "--trim-vocabulary", "5") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"--trim-vocabulary 5: the texts need {pieces['fewest']} pieces" in line
+    assert contents(workplace / "runs") | contents(workplace / "models") == before
+
+
+def test_students_prints_a_table_for_people_and_rungs_for_machines(
+    at_home: Finished, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("outcome", "compression"):
+        monkeypatch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
+    command = ("students", "comments.csv", "--teacher", "runs/tiny", "--students", "ngram:9", "--name", "few")
+    assert hbt(*command, "--budget-ms", "2", "--json") == 0
+    (rung,) = json.loads(capsys.readouterr().out)
+    assert (rung["student"], rung["within_budget"], rung["package"]) == (
+        "ngram:9",
+        True,
+        "models/few-ngram-9-onnx-int8",
+    )
+    monkeypatch.setattr("toolkit.distillation.fit_ngram", lambda *_: pytest.fail("trained again"))
+    assert hbt(*command, "--budget-mb", "0.001") == 0
+    page = capsys.readouterr().out
+    assert "ngram:9" in page
+    assert "next: hbt predict models/few-ngram-9-onnx-int8" in page
+
+
+@pytest.mark.parametrize("typed", [[], ["--students", " "]])
+def test_students_tries_the_usual_ladder_unless_told(
+    workplace: Path, hbt: Hbt, monkeypatch: pytest.MonkeyPatch, typed: list[str]
+) -> None:
+    tried: list[Any] = []
+
+    def climb(recipe: Recipe, students: Any, *_: Any) -> None:
+        tried.extend(students)
+        raise InputError("seen")
+
+    monkeypatch.setattr("toolkit.ladder.climb", climb)
+    hbt("students", "comments.csv", "--teacher", "a", *typed)
+    assert tried == ["ngram", "layers:1", "layers:2", "layers:4"]

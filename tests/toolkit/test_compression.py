@@ -6,18 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.helpers import Finished, contents, tiny_recipe
+from tests.helpers import TINY, Finished, contents, tiny_recipe
 from toolkit import package
 from toolkit.classifier import Classifier, save_classifier
 from toolkit.compression import TORCH_FORM, batch_invariance
 from toolkit.corpus import Corpus, load_corpus
 from toolkit.encoders import build_classifier
 from toolkit.errors import InputError
-from toolkit.packaging import compress_checkpoint, compress_run, with_corpus_labels
-from toolkit.recipe import CorpusSettings
+from toolkit.packaging import compress_checkpoint, compress_run
+from toolkit.recipe import CorpusSettings, ExportSettings
 from toolkit.stage import StageResult
+from toolkit.teachers import with_corpus_labels
 
 DATA = CorpusSettings(data="comments.csv", folds=2)
+INT8, FP32 = ExportSettings(), ExportSettings(target="onnx-fp32")
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def test_scores_that_move_with_their_neighbours_are_counted() -> None:
 
 
 def test_a_checkpoint_is_packaged_with_its_own_threshold(checkpoint: Path, workplace: Path) -> None:
-    outcome = compress_checkpoint(str(checkpoint), DATA, "onnx-int8", None, force=False)
+    outcome = compress_checkpoint(str(checkpoint), DATA, INT8, None, force=False)
     assert outcome.package == Path("models/checkpoint-onnx-int8")
     assert package.verify(outcome.package).problems == []
     assert package.load(outcome.package).threshold == 0.4
@@ -63,12 +65,30 @@ def test_a_checkpoint_is_packaged_with_its_own_threshold(checkpoint: Path, workp
     assert "no choice has seen" not in card
 
 
+def test_a_checkpoint_is_packaged_with_the_vocabulary_of_its_rows(workplace: Path) -> None:
+    corpus = load_corpus(DATA)
+    made = build_classifier(TINY, corpus.label_names, [*corpus.texts, *["zebras gallop over grass"] * 9], seed=1)
+    save_classifier(made, workplace / "checkpoint")
+    checkpoint = Path("checkpoint")
+    whole = compress_checkpoint(str(checkpoint), DATA, FP32, Path("whole"), force=False).package
+    trimming = ExportSettings(target="onnx-fp32", trim_vocabulary=0)
+    outcome = compress_checkpoint(str(checkpoint), DATA, trimming, Path("cut"), force=False)
+    assert outcome.package is not None
+    assert whole is not None
+    assert package.verify(outcome.package).problems == []
+    first, second = (package.load(folder).predict_logits(corpus.texts) for folder in (whole, outcome.package))
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    assert outcome.rows[-1].parameters < outcome.rows[-2].parameters  # type: ignore[operator]
+    assert "- vocabulary cut from " in (outcome.package / "README.md").read_text("utf-8")
+    assert "vocabulary cut" not in (whole / "README.md").read_text("utf-8")
+
+
 def test_a_killed_export_does_not_stop_the_next(checkpoint: Path, workplace: Path) -> None:
     half = workplace / "models" / "checkpoint-onnx-fp32.partial"
     (half / "tmp1234").mkdir(parents=True)
     (half / "tmp1234" / "fp32.onnx").write_bytes(b"half")
     (half / "model.onnx").write_bytes(b"half")
-    outcome = compress_checkpoint(str(checkpoint), DATA, "onnx-fp32", None, force=False)
+    outcome = compress_checkpoint(str(checkpoint), DATA, FP32, None, force=False)
     assert outcome.package is not None
     assert package.verify(outcome.package).problems == []
 
@@ -78,7 +98,7 @@ def test_a_graph_that_differs_from_torch_is_never_packaged(
 ) -> None:
     monkeypatch.setattr("exporters.onnx_fp32.largest_logit_gap", lambda *_: 0.5)
     with pytest.raises(RuntimeError, match=r"differ from torch by 0\.5"):
-        compress_checkpoint(str(checkpoint), DATA, "onnx-fp32", None, force=False)
+        compress_checkpoint(str(checkpoint), DATA, FP32, None, force=False)
     assert not (workplace / "models" / "checkpoint-onnx-fp32").exists()
 
 
@@ -87,16 +107,17 @@ def test_a_graph_that_differs_from_torch_is_never_packaged(
     [
         ({"model": "no-such-folder"}, "--model PATH"),
         ({"model": "comments.csv"}, "cannot be loaded"),
-        ({"target": "onnx-int4"}, "no such target"),
+        ({"export": ExportSettings(target="onnx-int4")}, "no such target"),
         ({"settings": CorpusSettings(data="nothing.csv")}, "no such file"),
         ({"settings": CorpusSettings(data="comments.csv", label_names=("calm", "angry"))}, "--label-names"),
         ({"out": Path("comments.csv")}, "exists"),
+        ({"export": ExportSettings(target="onnx-fp32", trim_vocabulary=9)}, "--trim-vocabulary 9: the texts need"),
     ],
 )
 def test_what_cannot_be_compressed_is_one_line_and_no_folder(
     checkpoint: Path, workplace: Path, change: dict[str, Any], message: str
 ) -> None:
-    given: dict[str, Any] = {"model": str(checkpoint), "settings": DATA, "target": "onnx-fp32", "out": None}
+    given: dict[str, Any] = {"model": str(checkpoint), "settings": DATA, "export": FP32, "out": None}
     before = contents(workplace)
     with pytest.raises(InputError, match=message) as caught:
         compress_checkpoint(**(given | change), force=False)
@@ -106,7 +127,7 @@ def test_what_cannot_be_compressed_is_one_line_and_no_folder(
 
 def test_a_folder_that_is_no_run_is_told(workplace: Path) -> None:
     with pytest.raises(InputError, match=r"nothing: not a run"):
-        compress_run(Path("nothing"), "onnx-int8", None, force=False)
+        compress_run(Path("nothing"), INT8, None, force=False)
 
 
 def test_a_run_whose_data_changed_is_refused(at_home: Finished) -> None:
@@ -115,7 +136,7 @@ def test_a_run_whose_data_changed_is_refused(at_home: Finished) -> None:
     data.write_bytes(whole + b"another row,0,plain\n")
     try:
         with pytest.raises(InputError, match="not the file that runs/tiny was trained on"):
-            compress_run(Path("runs/tiny"), "onnx-fp32", Path("models/other"), force=False)
+            compress_run(Path("runs/tiny"), FP32, Path("models/other"), force=False)
     finally:
         data.write_bytes(whole)
     assert not (at_home.home / "models" / "other").exists()

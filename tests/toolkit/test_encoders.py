@@ -23,16 +23,21 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("shape:4x128", (4, 128)), ("shape:1x32", (1, 32)), ("shape:12x384", (12, 384)), ("bert", None), ("", None)],
-)
-def test_a_shape_is_layers_times_width(text: str, expected: tuple[int, int] | None) -> None:
+    [
+        ("shape:4x128", (4, 128, 4)), ("shape:1x32", (1, 32, 1)), ("shape:12x384", (12, 384, 12)),
+        ("shape:4x128x2", (4, 128, 2)), ("shape:4x120x6", (4, 120, 6)), ("shape:2x32x32", (2, 32, 32)),
+        ("bert", None), ("", None),
+    ],
+)  # fmt: skip
+def test_a_shape_is_layers_times_width_and_heads(text: str, expected: tuple[int, int, int] | None) -> None:
     assert parse_shape(text, "--model") == expected
 
 
 @pytest.mark.parametrize(
     "text",
     ["shape:", "shape:4", "shape:4x", "shape:x128", "shape:0x128", "shape:4x0", "shape:4x100", "shape:-1x32",
-     "shape:4X128", "shape:4x128x2", "shape: 4x128", "shape:4.0x128"],
+     "shape:4X128", "shape:4x128x", "shape:4x128x0", "shape:4x128x3", "shape:4x128x-2", "shape:4x128x2x2",
+     "shape:4x120", "shape: 4x128", "shape:4.0x128"],
 )  # fmt: skip
 def test_a_broken_shape_is_told_with_an_example(text: str) -> None:
     with pytest.raises(InputError, match="shape:4x128") as caught:
@@ -46,6 +51,13 @@ def test_a_shape_is_what_is_built(toy: Corpus) -> None:
     assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads) == (3, 64, 2)
     assert (config.hidden_dropout_prob, made.network.dropout.p) == (0.25, 0.25)  # type: ignore[union-attr]
     assert made.labels == toy.label_names
+
+
+def test_heads_are_as_many_as_the_shape_names(toy: Corpus) -> None:
+    made = build_classifier(ModelSettings(model="shape:1x60x6"), toy.label_names, toy.texts, seed=0)
+    config: Any = made.network.config
+    assert (config.hidden_size, config.num_attention_heads) == (60, 6)
+    assert made.predict_logits(ODD_TEXTS).shape == (len(ODD_TEXTS), 2)
 
 
 def test_a_tokenizer_of_the_same_rows_is_the_same(toy: Corpus) -> None:

@@ -10,6 +10,7 @@ from toolkit import package
 from toolkit.baseline import train_baseline
 from toolkit.classifier import load_classifier, save_classifier
 from toolkit.corpus import load_corpus
+from toolkit.distillation import distil
 from toolkit.encoders import build_classifier
 from toolkit.errors import InputError
 from toolkit.pipeline import run_pipeline
@@ -34,6 +35,7 @@ def never(*_: Any, **__: Any) -> Any:
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.baseline.fit", never)
     monkeypatch.setattr("toolkit.distillation.fit", never)
+    monkeypatch.setattr("toolkit.distillation.fit_ngram", never)
 
 
 def test_a_finished_pipeline_leaves_whole_stages_and_nothing_half(finished: Finished) -> None:
@@ -119,6 +121,8 @@ def test_a_broken_run_ends_as_an_unbroken_one(workplace: Path, monkeypatch: pyte
         ({"seed": 7}, "seed"),
         ({"pooling": "max", "epochs": 3}, "pooling, epochs"),
         ({"slice": ("kind",)}, "slice"),
+        ({"kd_method": "hidden"}, "kd_method"),
+        ({"augment": True, "trim_vocabulary": 0}, "augment, trim_vocabulary"),
     ],
 )
 def test_another_recipe_in_the_same_folder_is_refused_by_what_differs(
@@ -183,7 +187,15 @@ def test_a_package_in_the_way_is_told_before_anything_is_trained(
         ({"model": "nobody/nothing"}, "--model PATH"),
         ({"pipeline": "baseline_kd", "student": "layers:2"}, "the teacher has 1 layers"),
         ({"pipeline": "baseline_kd", "student": "shape:x"}, "--student shape:x"),
-        ({"pipeline": "baseline_kd", "student": "layers:1", "teacher": "no-such-folder"}, "no-such-folder"),
+        ({"pipeline": "baseline_kd", "student": "layers:1", "teacher": ("no-such-folder",)}, "no-such-folder"),
+        (
+            {"pipeline": "baseline_kd", "student": "layers:1", "teacher": ("no-such-folder",)},
+            "give a folder with --teacher PATH",
+        ),
+        ({"pipeline": "baseline_kd", "student": "ngram:99"}, "--student ngram:99"),
+        ({"pipeline": "baseline_kd", "student": "ngram", "kd_method": "hidden"}, "--kd-method hidden: an ngram"),
+        ({"pipeline": "baseline_kd_quant", "student": "ngram", "trim_vocabulary": 0}, "--trim-vocabulary: an ngram"),
+        ({"pipeline": "baseline_kd", "student": "layers:1", "unlabelled": "no.txt"}, "--unlabelled no.txt: no such"),
         ({"data": "nothing.csv"}, r"nothing\.csv: no such file"),
         ({"stratify_by": "nothing"}, "--stratify-by"),
         ({"slice": ("nothing",)}, "--slice nothing"),
@@ -210,21 +222,29 @@ def test_a_run_as_the_teacher_skips_the_baseline(
     at_home: Finished, monkeypatch: pytest.MonkeyPatch, quick_latency: None
 ) -> None:
     monkeypatch.setattr("toolkit.pipeline.train_baseline", never)
-    monkeypatch.setattr("toolkit.pipeline.teacher_of_checkpoint", never)  # its ensemble knows these rows
-    recipe = tiny_recipe(name="taught", pipeline="baseline_kd", teacher="runs/tiny", epochs=1, slice=())
+    monkeypatch.setattr("toolkit.teachers.cached_logits", never)  # its ensemble knows these rows
+    recipe = tiny_recipe(name="taught", pipeline="baseline_kd", teacher=("runs/tiny",), epochs=1, slice=())
     outcome = run_pipeline(recipe)
     folder = at_home.home / outcome.folder
     assert not (folder / "1-baseline").exists()
     student = StageResult.load(folder / "2-distillation")
     assert student.details["teacher"] == "fold ensemble, out-of-fold on training rows"
-    assert [row.stage for row in outcome.rows] == ["floor", "student layers:1"]
+    assert [row.stage for row in outcome.rows] == ["floor", "teacher", "student layers:1"]
+    tiny = StageResult.load(at_home.run / "1-baseline")
+    assert outcome.rows[1].metrics == tiny.metrics
+    assert [(each.b, each.a) for each in outcome.comparisons] == [
+        ("teacher", "floor"),
+        ("student", "teacher"),
+        ("student", "floor"),
+    ]
+    assert outcome.comparisons[1].comparison.as_dict() == student.details["versus_teacher"]
 
 
 def test_a_run_on_other_rows_teaches_with_its_checkpoint_and_says_so(
     at_home: Finished, monkeypatch: pytest.MonkeyPatch, quick_latency: None
 ) -> None:
     monkeypatch.setattr("toolkit.pipeline.train_baseline", never)
-    recipe = tiny_recipe(name="other", pipeline="baseline_kd", teacher="runs/tiny", epochs=1, slice=(), seed=7)
+    recipe = tiny_recipe(name="other", pipeline="baseline_kd", teacher=("runs/tiny",), epochs=1, slice=(), seed=7)
     outcome = run_pipeline(recipe)
     student = StageResult.load(at_home.home / outcome.folder / "2-distillation")
     assert ("student", "teacher") in [(each.b, each.a) for each in outcome.comparisons]
@@ -235,9 +255,116 @@ def test_a_lone_checkpoint_teaches(workplace: Path, monkeypatch: pytest.MonkeyPa
     corpus = load_corpus(small().corpus)
     made = build_classifier(small().model, corpus.label_names, corpus.take(corpus.rows("train")), seed=1)
     save_classifier(made, workplace / "teacher")
-    outcome = run_pipeline(small(pipeline="baseline_kd", student="shape:1x32", teacher="teacher"))
-    assert [row.stage for row in outcome.rows] == ["floor", "student shape:1x32"]
+    outcome = run_pipeline(small(pipeline="baseline_kd", student="shape:1x32", teacher=("teacher",)))
+    assert [row.stage for row in outcome.rows] == ["floor", "teacher", "student shape:1x32"]
     assert not (workplace / outcome.folder / "1-baseline").exists()
+
+
+def test_the_own_ensemble_has_its_row_already_and_is_no_teacher_apart(at_home: Finished) -> None:
+    assert "teacher" not in [row.stage for row in at_home.outcome.rows]
+    pairs = [(each.b, each.a) for each in at_home.outcome.comparisons]
+    assert ("student", "fold ensemble") in pairs
+    assert not [pair for pair in pairs if "teacher" in pair]
+
+
+def test_the_own_ensemble_with_the_floor_blended_in_is_a_teacher_apart(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = run_pipeline(small(pipeline="baseline_kd", student="ngram:8", blend_floor=True))
+    stages = [row.stage for row in outcome.rows]
+    assert stages == ["floor", "baseline, 2-fold ensemble", "baseline, best fold", "teacher", "student ngram:8"]
+    pairs = {(each.b, each.a) for each in outcome.comparisons}
+    assert pairs >= {("fold ensemble", "floor"), ("teacher", "floor"), ("student", "teacher")}
+    student = StageResult.load(outcome.folder / "2-distillation")
+    said = Predictions.load(outcome.folder / "2-distillation" / "teacher.csv")
+    baseline = Predictions.load(outcome.folder / "1-baseline" / "predictions.csv")
+    share = student.details["floor_share"]
+    assert (said.logits == baseline.of(said.rows)).all() == (share == 0)
+    assert "% floor blended in" in student.details["teacher"]
+
+
+def test_an_ngram_student_goes_all_the_way_to_a_package(workplace: Path) -> None:
+    outcome = run_pipeline(small(pipeline="baseline_kd_quant", student="ngram:10", augment=True))
+    assert outcome.package is not None
+    assert [row.stage for row in outcome.rows][-2:] == ["student ngram:10", "onnx-int8"]
+    assert package.verify(outcome.package).problems == []
+    model = package.load(outcome.package)
+    made = load_classifier(outcome.folder / "2-distillation")
+    texts = ["একটি মন্তব্য", "ভালো না, খারাপও না", "a"]
+    assert abs(model.predict_proba(texts) - made.predict_proba(texts)).max() < 0.05
+    assert package.read_manifest(outcome.package)["lineage"]["student"] == "ngram:10"
+
+
+def broken_off_distillation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaking(*given: Any) -> Any:
+        def broken(epoch: int, metrics: dict[str, float]) -> None:
+            given[-1](epoch, metrics)
+            raise KeyboardInterrupt
+
+        return distil(*given[:-1], broken)
+
+    monkeypatch.setattr("toolkit.pipeline.distil", breaking)
+
+
+def test_a_run_broken_off_in_its_distillation_ends_as_an_unbroken_one(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = {"pipeline": "baseline_kd", "student": "layers:1", "kd_epochs": 3, "augment": True}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        broken_off_distillation(patch)
+        run_pipeline(small(**changed))
+    runs = workplace / "runs"
+    assert not (runs / "small" / "2-distillation").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("toolkit.baseline.fit", never)
+        run_pipeline(small(**changed))
+    run_pipeline(small(**changed, name="unbroken"))
+    for name in ("model.safetensors", "predictions.csv", "teacher.csv"):
+        broken, whole = (runs / run / "2-distillation" / name for run in ("small", "unbroken"))
+        assert broken.read_bytes() == whole.read_bytes(), name
+
+
+def test_what_a_teacher_says_is_computed_for_one_run_and_taken_by_the_next(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = load_corpus(small().corpus)
+    made = build_classifier(small().model, corpus.label_names, corpus.take(corpus.rows("train")), seed=1)
+    save_classifier(made, workplace / "teacher")
+    (workplace / "more.txt").write_text("একটি নতুন মন্তব্য\nanother one\n", "utf-8")
+    given = {"pipeline": "baseline_kd", "teacher": ("teacher",), "unlabelled": "more.txt"}
+    run_pipeline(small(**given, student="ngram:8"))
+    assert "taken from" not in capsys.readouterr().err
+    first = contents(workplace / "runs" / "cache")
+    assert len(first) == 2  # rows of the corpus, and further texts
+    run_pipeline(small(**given, student="ngram:9", name="second"))
+    shown = capsys.readouterr().err
+    assert shown.count("logits taken from runs/cache/logits-") == 2
+    assert contents(workplace / "runs" / "cache") == first
+
+
+@pytest.fixture
+def foreign(workplace: Path) -> str:
+    """An encoder's folder with a tokenizer of its own."""
+    made = build_classifier(small().model, ("a", "b"), ["some other words of another language"] * 9, seed=1)
+    save_classifier(made, workplace / "foreign")
+    return "foreign"
+
+
+def test_a_student_with_a_tokenizer_of_its_own_learns_logits(workplace: Path, foreign: str) -> None:
+    outcome = run_pipeline(small(pipeline="baseline_kd", student=foreign))
+    made = load_classifier(outcome.folder / "2-distillation")
+    assert made.tokenizer.get_vocab() == load_classifier(workplace / foreign).tokenizer.get_vocab()
+    assert made.labels == ("non_hate", "hate")
+
+
+@pytest.mark.parametrize("method", ["hidden", "attention", "multi_level", "relation"])
+def test_a_student_with_a_tokenizer_of_its_own_cannot_look_inside(
+    workplace: Path, foreign: str, no_training: None, method: str
+) -> None:
+    before = contents(workplace)
+    with pytest.raises(InputError, match=rf"--kd-method {method}: .* different tokenizers"):
+        run_pipeline(small(pipeline="baseline_kd", student=foreign, kd_method=method))
+    assert contents(workplace) == before
 
 
 def test_a_teacher_of_other_labels_is_told_before_anything_is_written(workplace: Path, no_training: None) -> None:
@@ -245,7 +372,7 @@ def test_a_teacher_of_other_labels_is_told_before_anything_is_written(workplace:
     save_classifier(made, workplace / "teacher")
     before = contents(workplace)
     with pytest.raises(InputError, match=r"its labels are calm, angry .* non_hate, hate; .*--label-names"):
-        run_pipeline(small(pipeline="baseline_kd", student="layers:1", teacher="teacher"))
+        run_pipeline(small(pipeline="baseline_kd", student="layers:1", teacher=("teacher",)))
     assert contents(workplace) == before
 
 

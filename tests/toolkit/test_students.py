@@ -103,6 +103,24 @@ def test_a_student_of_layers_survives_its_folder(teacher: Classifier, tmp_path: 
     assert load_classifier(tmp_path).predict_logits(ODD_TEXTS).tobytes() == found.tobytes()
 
 
+@pytest.mark.parametrize("teacher", ["bert", "distilbert"], indirect=True)
+@pytest.mark.parametrize(("student", "kept"), [("layers:0,2,3", [0, 2, 3]), ("layers:1,4", [1, 4])])
+def test_a_student_of_named_layers_has_those_and_no_other(teacher: Classifier, student: str, kept: list[int]) -> None:
+    made = build_student(student, teacher, TINY, [], seed=1)
+    mine, theirs = (encoder_layers(each.network.encoder) for each in (made, teacher))  # type: ignore[union-attr]
+    assert len(mine) == len(kept)
+    for layer, place in zip(mine, kept, strict=True):
+        for a, b in zip(layer.parameters(), theirs[place].parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("student", ["layers:0,5", "layers:2,1", "layers:1,1", "layers:0,99"])
+@pytest.mark.parametrize("teacher", ["bert"], indirect=True)
+def test_layers_that_the_teacher_has_not_are_refused_with_those_it_has(teacher: Classifier, student: str) -> None:
+    with pytest.raises(InputError, match=r"the teacher has the layers 0 to 4; name each once, in rising order"):
+        build_student(student, teacher, TINY, [], seed=1)
+
+
 def test_all_layers_answer_as_the_teacher_does(teacher: Classifier) -> None:
     student = build_student("layers:5", teacher, TINY, [], seed=1)
     np.testing.assert_array_equal(student.predict_logits(ODD_TEXTS), teacher.predict_logits(ODD_TEXTS))
@@ -138,7 +156,11 @@ def test_albert_is_refused_with_the_reason_and_the_mend(teacher: Classifier) -> 
         build_student("layers:2", teacher, TINY, [], seed=1)
 
 
-@pytest.mark.parametrize("student", ["layers:", "layers:0", "layers:-1", "layers:two", "layers:1.5", "layers:02"])
+@pytest.mark.parametrize(
+    "student",
+    ["layers:", "layers:0", "layers:-1", "layers:two", "layers:1.5", "layers:02", "layers:1,", "layers:,1",
+     "layers:1;2", "layers:-1,2", "layers:1, 2"],
+)  # fmt: skip
 def test_a_broken_layer_count_is_told_with_an_example(classifier: Classifier, student: str) -> None:
     with pytest.raises(InputError, match="such as layers:4"):
         build_student(student, classifier, TINY, [], seed=1)
@@ -149,7 +171,7 @@ def test_more_layers_than_the_teacher_has_are_refused_with_their_number(classifi
         build_student("layers:2", classifier, TINY, [], seed=1)
 
 
-@pytest.mark.parametrize("student", ["shape:1x33", "shape:x", "nobody/no-such-student"])
+@pytest.mark.parametrize("student", ["shape:1x33", "shape:x", "shape:1x32x3", "nobody/no-such-student"])
 def test_a_student_that_cannot_be_had_is_an_input_error(classifier: Classifier, toy: Corpus, student: str) -> None:
     with pytest.raises(InputError):
         build_student(student, classifier, TINY, toy.texts, seed=1)

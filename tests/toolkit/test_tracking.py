@@ -23,7 +23,8 @@ SETTINGS = [
     "data", "text_column", "label_column", "label_names", "stratification", "stratify_by", "slice", "folds",
     "seed", "data_fraction", "model", "pooling", "max_length", "dropout", "freeze_base", "weight_decay",
     "warmup_ratio", "scheduler", "gradient_clip_norm", "early_stopping_patience", "loss", "class_weights",
-    "device", "student", "teacher", "target", "author", "experiment", "name",
+    "device", "student", "teacher", "teacher_folds", "blend_floor", "unlabelled", "augment", "kd_method",
+    "hidden_loss_weight", "attention_loss_weight", "target", "trim_vocabulary", "author", "experiment", "name",
 ]  # fmt: skip
 METRICS = [
     "teacher_total_params", "teacher_size_mb", "kd_accuracy", "kd_macro_f1", "kd_f1_hate", "kd_f1_non_hate",
