@@ -6,27 +6,23 @@ gives every polynomial hash, far below zero where anything was counted; all of t
 is turned so that its row of zeros is the last. Input: input_ids int64 (batch, tokens), padded with 0; output:
 logits float32 (batch, labels); both axes of the input are free.
 
-In eight bits the table has one scale a column. The sums are of small integers, thus exact, and the scales come
-after them: no score depends on what else is in a batch.
+In eight bits the table has one scale a column. The sums are of integers, thus exact, and the scales come after
+them: no score depends on what else is in a batch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from toolkit.classifier import Classifier
 from toolkit.ngram import LONGEST, MODULUS, MULTIPLIER, SHORTEST, SPACE_ID, NgramNetwork
 
 OPSET, IR_VERSION = 17, 8
 LENGTHS = tuple(range(SHORTEST, LONGEST + 1))
-CLIPPED_SHARES = (0.0, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1)
-"""Shares of a column's weights that lie beyond its range in eight bits and are cut to its end: those tried."""
 NOT_AN_NGRAM = -(2**60)
 """Times 4, the most that is counted, it fits into 63 bits; a hash before its modulo stays below 2^58."""
 
@@ -36,7 +32,7 @@ class Table:
     """The network's table as it stands in the graph."""
 
     values: np.ndarray
-    """float32 or int8 (rows, 1 + outputs): squared idf, then weights."""
+    """(rows, 1 + outputs): squared idf, then weights; as they are in float32, or codes in int8."""
     scales: np.ndarray
     """float32 (1 + outputs,): what the sum of a column is multiplied by."""
 
@@ -47,42 +43,22 @@ def write_fp32(network: NgramNetwork, file: Path) -> None:
     _write(Table(values, np.ones(values.shape[1], dtype=np.float32)), network.intercept.detach().numpy(), file)
 
 
-def write_int8(network: NgramNetwork, clipped: Sequence[float], file: Path) -> None:
-    """Write the graph of `network` with a table in eight bits. clipped: share of the weights to cut, by output."""
-    _write(in_eight_bits(network, clipped), network.intercept.detach().numpy(), file)
+def write_int8(network: NgramNetwork, file: Path) -> None:
+    """Write the graph of `network` with a table in eight bits."""
+    _write(in_eight_bits(network), network.intercept.detach().numpy(), file)
 
 
-def in_eight_bits(network: NgramNetwork, clipped: Sequence[float]) -> Table:
-    """The table in integers from -127 to 127, that of the squared idf from 0 on. clipped: see `write_int8`."""
-    values = network.table.detach().numpy().astype(np.float64)
-    ranges = [values[:, 0].max()]
-    for column, share in zip(values[:, 1:].T, clipped, strict=True):
-        sizes = np.abs(column[column != 0])
-        ranges.append(np.quantile(sizes, 1 - share) if len(sizes) else 0.0)
-    scales = np.array([reach / 127 if reach > 0 else 1.0 for reach in ranges])
-    eight = np.clip(np.rint(values / scales), -127, 127)
-    # The least idf is 1: an n-gram that was seen must not lose all of its part in the norm.
-    eight[:, 0] = np.where(values[:, 0] > 0, np.maximum(eight[:, 0], 1), 0)
-    return Table(eight.astype(np.int8), scales.astype(np.float32))
+def in_eight_bits(network: NgramNetwork) -> Table:
+    """The table as codes from -127 to 127: a value is code × |code| × the scale of its column.
 
-
-def choose_clipping(classifier: Classifier, texts: Sequence[str]) -> tuple[float, ...]:
-    """For each output the share of CLIPPED_SHARES that moves its logit over `texts` least, on average.
-
-    classifier: one with an NgramNetwork.
+    Most weights are small and few are large. Steps that grow with the value moved the logits of 1,641 validation
+    rows by 0.006 on average, equal steps over the whole range by 0.020 (bangla_hate.csv, 2^18 rows).
     """
-    network: Any = classifier.network
-    outputs = network.config.outputs
-    exact = classifier.predict_logits(texts)
-    moved = []
-    for share in CLIPPED_SHARES:
-        table = in_eight_bits(network, [share] * outputs)
-        rounded = NgramNetwork(network.config)
-        rounded.table.data = torch.from_numpy(table.values * table.scales)
-        rounded.intercept.data = network.intercept.data
-        found = replace(classifier, network=rounded.eval()).predict_logits(texts)
-        moved.append(np.abs(found - exact).mean(axis=0)[-outputs:])  # (outputs,)
-    return tuple(CLIPPED_SHARES[best] for best in np.array(moved).argmin(axis=0))
+    values = network.table.detach().numpy().astype(np.float64)
+    reach = np.abs(values).max(axis=0)
+    reach[reach == 0] = 1.0
+    codes = np.sign(values) * np.rint(127 * np.sqrt(np.abs(values) / reach))
+    return Table(codes.astype(np.int8), (reach / 127**2).astype(np.float32))
 
 
 class _Graph:
@@ -140,11 +116,13 @@ def _sums(graph: _Graph, rows: str, table: Table) -> str:
     """(batch, 1 + outputs): the sum of each column over the n-grams, before its scale."""
     turned = graph.constant("table", np.roll(table.values, -1, axis=0), table.values.dtype)
     met = graph.node("Gather", [turned, rows], "met")  # (batch, lengths, tokens, 1 + outputs)
+    # Either sum is exact, or as good as that: 4,096 windows of 127² at most, or single precision summed up in double.
     eight = table.values.dtype == np.int8
-    # Either sum is exact, or as good as that: 4,096 windows of 127 at most, or single precision summed up in double.
-    met = graph.node("Cast", [met], "met_wide", to=TensorProto.FLOAT if eight else TensorProto.DOUBLE)
-    sums = graph.node("ReduceSum", [met, graph.constant("windows", [1, 2], np.int64)], "sums", keepdims=0)
-    return sums if eight else graph.node("Cast", [sums], "sums_single", to=TensorProto.FLOAT)
+    met = graph.node("Cast", [met], "met_wide", to=TensorProto.INT32 if eight else TensorProto.DOUBLE)
+    if eight:
+        met = graph.node("Mul", [met, graph.node("Abs", [met], "met_size")], "met_squared")
+    sums = graph.node("ReduceSum", [met, graph.constant("windows", [1, 2], np.int64)], "sums_wide", keepdims=0)
+    return graph.node("Cast", [sums], "sums", to=TensorProto.FLOAT)
 
 
 def _logits(graph: _Graph, sums: str, scales: np.ndarray, intercept: np.ndarray) -> None:

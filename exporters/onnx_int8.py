@@ -73,13 +73,12 @@ def _in_eight_bits(classifier: "Classifier", texts: Sequence[str], single: Path,
 
 
 def _ngram_in_eight_bits(classifier: "Classifier", texts: Sequence[str], single: Path, file: Path) -> dict[str, Any]:
-    """Write the graph with a table in eight bits; each output's range is the one that moves its logit least."""
-    from exporters.ngram_graph import choose_clipping, write_int8
+    """Write the graph with a table in eight bits."""
+    from exporters.ngram_graph import write_int8
 
     network: Any = classifier.network
-    clipped = choose_clipping(classifier, texts)
-    write_int8(network, clipped, file)
-    return {"clipped_share": list(clipped), "mean_logit_shift": logit_shift(classifier, texts, file)}
+    write_int8(network, file)
+    return {"mean_logit_shift": logit_shift(classifier, texts, file)}
 
 
 def quantize(single: Path, file: Path, per_channel: bool) -> None:

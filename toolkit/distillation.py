@@ -144,6 +144,7 @@ def _fit_ngram(taught: Lessons, corpus: Corpus, how: DistillationSettings) -> tu
             taught.examples,
             Examples(corpus.take(validation), corpus.labels[validation]),
             corpus.label_names,
+            how.kd_alpha,
         )
 
 

@@ -3,14 +3,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer
 
 from toolkit.classifier import Classifier
 from toolkit.errors import InputError
 from toolkit.metrics import softmax
 from toolkit.ngram import SPACE, character_tokenizer
-from toolkit.ngram_fit import RIDGES, fit_ngram, tfidf
-from toolkit.training import Examples
+from toolkit.ngram_fit import LABEL_LOGIT, RATIO_FLOOR, RATIO_POWER, RIDGES, fit_ngram, ratio_scales, tfidf
+from toolkit.training import UNLABELLED, Examples
 
 WORDS = (
     "sea",
@@ -51,7 +52,7 @@ def split(labels: int) -> tuple[Examples, Examples, np.ndarray]:
 
 def fitted(labels: int) -> tuple[Classifier, dict[str, Any]]:
     train, validation, _ = split(labels)
-    return fit_ngram(STUDENT, train, validation, tuple(f"label {i}" for i in range(labels)))
+    return fit_ngram(STUDENT, train, validation, tuple(f"label {i}" for i in range(labels)), 1.0)
 
 
 @pytest.mark.parametrize("labels", [2, 7])
@@ -72,8 +73,8 @@ def test_what_is_added_to_all_logits_of_a_text_changes_nothing() -> None:
     assert train.teacher_logits is not None
     shifted = train.teacher_logits + np.arange(len(train.texts))[:, None]
     names = tuple("abcdefg")
-    one, _ = fit_ngram(STUDENT, train, validation, names)
-    other, _ = fit_ngram(STUDENT, Examples(train.texts, train.labels, shifted), validation, names)
+    one, _ = fit_ngram(STUDENT, train, validation, names, 0.7)
+    other, _ = fit_ngram(STUDENT, Examples(train.texts, train.labels, shifted), validation, names, 0.7)
     np.testing.assert_allclose(one.predict_logits(validation.texts), other.predict_logits(validation.texts), atol=1e-3)
 
 
@@ -97,11 +98,11 @@ def test_the_penalty_is_the_one_with_the_least_validation_loss() -> None:
 def test_validation_labels_alone_decide_the_penalty() -> None:
     train, validation, _ = split(2)
     wrong = Examples(validation.texts, 1 - validation.labels)
-    right, of_right = fit_ngram(STUDENT, train, validation, ("a", "b"))
-    _, of_wrong = fit_ngram(STUDENT, train, wrong, ("a", "b"))
+    right, of_right = fit_ngram(STUDENT, train, validation, ("a", "b"), 1.0)
+    _, of_wrong = fit_ngram(STUDENT, train, wrong, ("a", "b"), 1.0)
     assert of_right["ridge"] < of_wrong["ridge"] == max(RIDGES)
     relabelled = Examples(train.texts, 1 - train.labels, train.teacher_logits)
-    again, _ = fit_ngram(STUDENT, relabelled, validation, ("a", "b"))
+    again, _ = fit_ngram(STUDENT, relabelled, validation, ("a", "b"), 1.0)
     assert again.predict_logits(TEXTS[:9]).tobytes() == right.predict_logits(TEXTS[:9]).tobytes()
 
 
@@ -123,6 +124,48 @@ def test_tfidf_is_that_of_char_wb_counts_where_nothing_collides() -> None:
     np.testing.assert_allclose(np.sort(found, axis=1), np.sort(expected, axis=1), atol=1e-5)
 
 
+@pytest.mark.parametrize("labels", [2, 3])
+def test_the_scale_of_an_ngram_is_its_naive_bayes_ratio_in_soft_labels(labels: int) -> None:
+    dice = np.random.default_rng(0)
+    counts = dice.integers(0, 3, (30, 8)).astype(np.float64)
+    logits = dice.normal(size=(30, labels))
+    wanted = logits[:, 1:] - logits[:, :1] if labels == 2 else logits
+    shares = softmax(logits)[:, 1:] if labels == 2 else softmax(logits)
+    found = ratio_scales(csr_matrix(counts), wanted)
+    assert found.shape == (shares.shape[1], 8)
+    for output in range(shares.shape[1]):
+        with_it = np.array([sum(p for p, n in zip(shares[:, output], column, strict=True) if n) for column in counts.T])
+        without = np.array(
+            [sum(1 - p for p, n in zip(shares[:, output], column, strict=True) if n) for column in counts.T]
+        )
+        ratio = np.log(((1 + with_it) / (1 + with_it).sum()) / ((1 + without) / (1 + without).sum()))
+        np.testing.assert_allclose(found[output], np.abs(ratio) ** RATIO_POWER + RATIO_FLOOR, rtol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [2, 7])
+def test_labels_have_their_share_of_what_is_learned(labels: int) -> None:
+    train, validation, _ = split(labels)
+    assert train.teacher_logits is not None
+    names = tuple("abcdefg"[:labels])
+    own = np.where(np.arange(labels) == train.labels[:, None], LABEL_LOGIT, 0.0)
+    by_hand = Examples(train.texts, train.labels, 0.6 * train.teacher_logits + 0.4 * own)
+    made, _ = fit_ngram(STUDENT, train, validation, names, 0.6)
+    expected, _ = fit_ngram(STUDENT, by_hand, validation, names, 1.0)
+    np.testing.assert_allclose(made.predict_logits(TEXTS[:50]), expected.predict_logits(TEXTS[:50]), atol=1e-4)
+
+
+def test_texts_without_a_label_are_learned_from_the_teacher_alone() -> None:
+    train, validation, _ = split(2)
+    known = np.where(np.arange(len(train.labels)) % 2 == 0, train.labels, UNLABELLED)
+    assert train.teacher_logits is not None
+    mute = Examples(train.texts, np.full(len(known), UNLABELLED), train.teacher_logits)
+    all_teacher, _ = fit_ngram(STUDENT, train, validation, ("a", "b"), 1.0)
+    unlabelled, _ = fit_ngram(STUDENT, mute, validation, ("a", "b"), 0.3)
+    assert unlabelled.predict_logits(TEXTS[:9]).tobytes() == all_teacher.predict_logits(TEXTS[:9]).tobytes()
+    some, _ = fit_ngram(STUDENT, Examples(train.texts, known, train.teacher_logits), validation, ("a", "b"), 0.3)
+    assert some.predict_logits(TEXTS[:9]).tobytes() != all_teacher.predict_logits(TEXTS[:9]).tobytes()
+
+
 @pytest.mark.parametrize("labels", [2, 7])
 def test_odd_texts_are_answered(labels: int) -> None:
     made, _ = fitted(labels)
@@ -137,4 +180,4 @@ def test_odd_texts_are_answered(labels: int) -> None:
 def test_a_broken_name_is_refused(name: str) -> None:
     train, validation, _ = split(2)
     with pytest.raises(InputError, match="write ngram"):
-        fit_ngram(name, train, validation, ("a", "b"))
+        fit_ngram(name, train, validation, ("a", "b"), 1.0)
