@@ -161,16 +161,17 @@ def save_classifier(classifier: Classifier, folder: Path) -> None:
     save_tokenizer(classifier.tokenizer, classifier.pad_id, folder / TOKENIZER_FILE)
 
 
-def load_classifier(folder: Path, dropout: float | None = None) -> Classifier:
+def load_classifier(folder: Path, dropout: float | None = None, option: str = "--model") -> Classifier:
     """The classifier in `folder`, ready to predict.
 
     dropout: set everywhere in the encoder of a checkpoint; None keeps what its configuration says.
+    option: what names it on the command line, for messages.
     Raises: InputError if it is neither a checkpoint nor a Hugging Face sequence-classification folder,
     or if its weights are missing, broken or of another shape.
     """
     config = read_config(folder)
     if "hbt" not in config:
-        return load_sequence_classifier(str(folder))
+        return load_sequence_classifier(str(folder), option=option)
     network = _ngram_network(config, folder) if config.get("model_type") == NGRAM else _pooled(config, folder, dropout)
     try:
         network.load_state_dict(load_file(folder / WEIGHTS_FILE))

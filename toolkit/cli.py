@@ -136,6 +136,8 @@ def students(
         click.echo(json.dumps([asdict(rung) for rung in found.rungs], ensure_ascii=False))
     else:
         render(found)
+        if not found.rungs[0].within_budget:
+            click.echo("\nno student is within the budget: raise it, or try smaller --students")
         _next(Path(found.rungs[0].package))
 
 

@@ -56,8 +56,9 @@ def recipe_of_teacher(data: str, given: dict[str, Any]) -> Recipe:
     teachers = given.get("teacher", ())
     if not teachers:
         raise InputError("--teacher: name a run, a checkpoint folder or a Hugging Face classifier to learn from")
-    file = Path(teachers[0]) / RECIPE_FILE
-    known = recipe_from(file, {}).flat() if file.is_file() else {}
+    places = (Path(teachers[0]), Path(teachers[0]).parent)  # a run, or its baseline stage
+    file = next((place / RECIPE_FILE for place in places if (place / RECIPE_FILE).is_file()), None)
+    known = {} if file is None else recipe_from(file, {}).flat()
     typed = {name: value for name, value in known.items() if name not in ("student", "name", "pipeline")}
     student = {"student": RUNGS[0], "data": data, "pipeline": "baseline_kd_quant"}
     return recipe_from(None, typed | given | student)

@@ -49,10 +49,10 @@ def further_texts(corpus: Corpus, how: DistillationSettings) -> tuple[list[str],
     folds: list[np.ndarray] = []
     told: dict[str, int | str] = {}
     if how.augment:
-        rows = corpus.rows("train")
-        texts += variants([normalise(text) for text in corpus.take(rows)], corpus.fold[rows], corpus.settings.seed)
-        folds.append(corpus.fold[rows])
-        told["augmented_texts"] = len(rows)
+        made, made_of = _variants(corpus)
+        texts += made
+        folds.append(made_of)
+        told["augmented_texts"] = len(made)
     if how.unlabelled is not None:
         found = read_unlabelled(Path(how.unlabelled))
         new = unknown_texts(found, corpus)
@@ -61,6 +61,15 @@ def further_texts(corpus: Corpus, how: DistillationSettings) -> tuple[list[str],
         told |= {"unlabelled_texts": len(new), "unlabelled_left_out": len(found) - len(new)}
         told["unlabelled_sha256"] = hashlib.sha256("\x00".join(found).encode()).hexdigest()
     return texts, np.concatenate(folds) if folds else np.zeros(0, dtype=np.int64), told
+
+
+def _variants(corpus: Corpus) -> tuple[list[str], np.ndarray]:
+    """A variant of each training text and its fold, without those that came out like a validation or test row."""
+    rows = corpus.rows("train")
+    made = variants([normalise(text) for text in corpus.take(rows)], corpus.fold[rows], corpus.settings.seed)
+    held_out = {corpus.keys[row] for split in ("validation", "test") for row in corpus.rows(split)}
+    kept = [i for i, text in enumerate(made) if duplicate_key(text) not in held_out]
+    return [made[i] for i in kept], corpus.fold[rows[kept]]
 
 
 def read_unlabelled(file: Path) -> list[str]:

@@ -94,7 +94,8 @@ def load_teacher(given: str, corpus: Corpus) -> Classifier:
     Raises: InputError if it does not load or its labels are not those of the corpus.
     """
     folder = Path(given)
-    found = load_classifier(folder) if folder.is_dir() else load_sequence_classifier(given, option="--teacher")
+    option = "--teacher"
+    found = load_classifier(folder, None, option) if folder.is_dir() else load_sequence_classifier(given, option=option)
     return with_corpus_labels(found, corpus, f"--teacher {given}")
 
 
