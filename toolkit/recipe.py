@@ -106,7 +106,7 @@ class TrainingSettings:
     gradient_clip_norm: float = 1.0
     """Largest norm of the gradient."""
     early_stopping_patience: int = 5
-    """Epochs without a better validation macro-F1 after which training stops."""
+    """Epochs without a better validation macro-F1 (of a student: cross-entropy) after which training stops."""
     loss: Literal["bce", "focal"] = "bce"
     """bce: cross-entropy (binary for two labels); focal: Lin et al. 2017, gamma 2."""
     class_weights: bool = False

@@ -27,6 +27,9 @@ from toolkit.metrics import calculate_metrics_with_threshold_exploration, softma
 from toolkit.recipe import TrainingSettings
 from toolkit.tokenizer import encode
 
+MACRO_F1, LOSS = "val_macro_f1", "val_loss"
+"""What the best epoch is best at. A student of soft targets stays calibrated, so its validation cross-entropy tells
+more than a macro-F1 that jumps with single rows; that of a classifier trained on labels rises while it still learns."""
 WatchEpoch = Callable[[int, dict[str, float]], None]
 """Called with the epoch, counted from 1, and its losses and validation metrics."""
 
@@ -74,7 +77,8 @@ def fit(
     advance: Callable[[int], None] | None = None,
     mechanics: Mechanics | None = None,
 ) -> Fit:
-    """Train `classifier` in place and leave it with the weights of its best epoch on `validation`.
+    """Train `classifier` in place and leave it with the weights of its best epoch on `validation`: that with the best
+    macro-F1 or, of a student, the least cross-entropy.
 
     work: folder for checkpoints of the optimiser; training goes on from the last whole one there.
     imitation: how much of `train.teacher_logits` is learned, and what else of a teacher.
@@ -86,7 +90,8 @@ def fit(
     mechanics = mechanics or Mechanics()
     torch.set_flush_denormal(mechanics.flush_denormals)
     checkpoint = last_whole_checkpoint(work)
-    arguments = _arguments(how, seed, work, mechanics)
+    best = MACRO_F1 if imitation is None else LOSS
+    arguments = _arguments(how, seed, work, mechanics, best)
     if checkpoint is not None and _had_stopped(checkpoint):
         arguments.max_steps = _state(checkpoint)["global_step"]  # nothing is left to do but to take the best epoch
     trainer = _Trainer(
@@ -110,8 +115,9 @@ def fit(
     if inside is not None:
         inside.teacher.network.to("cpu")
     history = _history(trainer.state.log_history)
-    best = max(history, key=lambda epoch: (epoch["val_macro_f1"], -epoch["epoch"]))
-    return Fit(int(best["epoch"]), history)
+    sign = -1 if best == LOSS else 1
+    kept = max(history, key=lambda epoch: (sign * epoch[best], -epoch["epoch"]))
+    return Fit(int(kept["epoch"]), history)
 
 
 def refuse_missing_device(device: str) -> None:
@@ -176,7 +182,7 @@ def _loss(how: TrainingSettings, labels: np.ndarray, count: int, imitation: Imit
     return parts
 
 
-def _arguments(how: TrainingSettings, seed: int, work: Path, mechanics: Mechanics) -> TrainingArguments:
+def _arguments(how: TrainingSettings, seed: int, work: Path, mechanics: Mechanics, best: str) -> TrainingArguments:
     os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # the Trainer leaves that of an earlier training behind
     return TrainingArguments(
         output_dir=str(work),
@@ -199,7 +205,8 @@ def _arguments(how: TrainingSettings, seed: int, work: Path, mechanics: Mechanic
         save_total_limit=2,  # the best and the last: with 1 the last would go in the end, and a resume train anew
         load_best_model_at_end=True,
         restore_callback_states_from_checkpoint=True,  # or patience would be counted from 0 after a resume
-        metric_for_best_model="macro_f1",
+        metric_for_best_model=best.removeprefix("val_"),
+        greater_is_better=best != LOSS,
         remove_unused_columns=False,
         label_names=["labels"],
         dataloader_pin_memory=False,
