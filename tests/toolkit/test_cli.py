@@ -514,8 +514,10 @@ def test_a_trimmed_package_says_what_the_whole_one_says(
 
 
 def test_students_prints_a_table_for_people_and_rungs_for_machines(
-    at_home: Finished, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    finished: Finished, tmp_path: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(shutil.copytree(finished.home, tmp_path / "home"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     for module in ("outcome", "compression"):
         monkeypatch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
     command = ("students", "comments.csv", "--teacher", "runs/tiny", "--students", "ngram:9", "--name", "few")
