@@ -12,7 +12,9 @@ import pytest
 from toolkit.cli import verbs
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCKS = re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.S)
+# Text, language, block and the end of the block, in turns.
+PARTS = re.split(r"^```(\w*)$", (ROOT / "README.md").read_text("utf-8"), flags=re.M)
+BLOCKS = [block for language, block in zip(PARTS[1::4], PARTS[2::4], strict=True) if not language]
 LINES = [line.split(" #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
 COMMANDS = [shlex.split(line) for line in LINES]
 HBT = [words[1:] for words in COMMANDS if words[0].endswith("hbt")]
