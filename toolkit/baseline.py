@@ -17,7 +17,7 @@ from toolkit import progress
 from toolkit.classifier import WEIGHTS_FILE, Classifier, save_classifier
 from toolkit.corpus import Corpus
 from toolkit.encoders import build_classifier
-from toolkit.metrics import calculate_metrics_with_threshold_exploration, softmax
+from toolkit.metrics import calculate_metrics_with_threshold_exploration, cross_entropy, softmax
 from toolkit.recipe import ModelSettings, TrainingSettings
 from toolkit.stage import PREDICTIONS_FILE, Predictions, StageResult, best_threshold, evaluate, whole_folder
 from toolkit.training import Examples, fit, steps_of
@@ -169,7 +169,7 @@ def _metrics_and_loss(
 ) -> dict[str, float]:
     labels, probabilities = corpus.labels[rows], softmax(predictions.of(rows).astype(np.float64))
     metrics = calculate_metrics_with_threshold_exploration(labels, probabilities, threshold, corpus.label_names)
-    return metrics | {"loss": float(-np.log(probabilities[np.arange(len(rows)), labels]).mean())}
+    return metrics | {"loss": cross_entropy(labels, probabilities)}
 
 
 def _out_of_fold(corpus: Corpus, predictions: Predictions) -> dict[str, float]:

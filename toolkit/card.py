@@ -142,9 +142,9 @@ def _limits(corpus: Corpus, result: StageResult, machine: Machine) -> str:
     shown = [
         f"- It knows the {len(corpus.label_names)} labels of its corpus and forces one of them on every text, "
         "in any language and on any subject. Errors of the labels are learned with them.",
-        f"- Checked on {machine.isa}. Without 8-bit dot product instructions, scores may differ slightly and speed "
-        "much: run `hbt verify` there.",
+        f"- Checked on {machine.isa}. On another processor, run `hbt verify`.",
     ]
     if "per_channel" in result.details:  # a transformer in int8
+        shown.append("- Without 8-bit dot product instructions, scores may differ slightly and speed much.")
         shown.append("- With a batch size of your own, activations take their scale from the whole batch: scores move.")
     return "## Limits\n\n" + "\n".join(shown)

@@ -13,6 +13,7 @@ from toolkit.errors import InputError, refuse_existing
 from toolkit.options import given, options_of
 from toolkit.recipe import (
     DESCRIPTIONS,
+    RUNGS,
     CorpusSettings,
     DistillationSettings,
     ExportSettings,
@@ -104,9 +105,7 @@ def run(recipe_file: Path | None, output: Path | None, force: bool, **options: A
 
 @verbs.command()
 @click.argument("data")
-@click.option(
-    "--students", "ladder", help="Students to try, with spaces between [default: ngram layers:1 layers:2 layers:4]."
-)
+@click.option("--students", "ladder", help=f"Students to try, with spaces between [default: {' '.join(RUNGS)}].")
 @click.option("--budget-ms", type=click.FloatRange(0), help="Longest median time from text to label.")
 @click.option("--budget-mb", type=click.FloatRange(0), help="Largest package in MB.")
 @options_of(RunSettings, CorpusSettings, ModelSettings, TrainingSettings, leave_out=("pipeline", "data"))
@@ -128,7 +127,7 @@ def students(
     """
     from dataclasses import asdict
 
-    from toolkit.ladder import RUNGS, climb, recipe_of_teacher, render
+    from toolkit.ladder import climb, recipe_of_teacher, render
 
     recipe = recipe_of_teacher(data, given(options))
     found = climb(recipe, (ladder or "").split() or RUNGS, budget_ms, budget_mb, force)

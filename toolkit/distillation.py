@@ -21,7 +21,7 @@ from toolkit.recipe import DistillationSettings, ModelSettings, TrainingSettings
 from toolkit.stage import PREDICTIONS_FILE, StageResult, evaluate, whole_folder
 from toolkit.students import build_student
 from toolkit.teachers import Teacher, load_teacher
-from toolkit.training import Examples, fit, steps_of
+from toolkit.training import fit, steps_of
 
 WatchEpoch = Callable[[int, dict[str, float]], None]
 
@@ -104,14 +104,13 @@ def _fit_network(
     watch: WatchEpoch | None,
 ) -> tuple[Classifier, dict[str, Any]]:
     assert how.student is not None
-    validation = corpus.rows("validation")
     student = build_student(how.student, teaching, model, corpus.take(corpus.rows("train")), corpus.settings.seed)
     imitation = imitation_of(how, teaching, student)
-    with progress.bar("student", steps_of(len(taught.examples.texts), training)) as advance:
+    with progress.bar("student", steps_of(len(taught.train.texts), training)) as advance:
         found = fit(
             student,
-            taught.examples,
-            Examples(corpus.take(validation), corpus.labels[validation]),
+            taught.train,
+            taught.validation,
             training,
             corpus.settings.seed,
             partial / "training",
@@ -137,12 +136,11 @@ def imitation_of(how: DistillationSettings, teaching: Classifier, student: Class
 
 def _fit_ngram(taught: Lessons, corpus: Corpus, how: DistillationSettings) -> tuple[Classifier, dict[str, Any]]:
     assert how.student is not None
-    validation = corpus.rows("validation")
     with progress.working("student: fitting n-grams"):
         return fit_ngram(
             how.student,
-            taught.examples,
-            Examples(corpus.take(validation), corpus.labels[validation]),
+            taught.train,
+            taught.validation,
             corpus.label_names,
             how.kd_alpha,
         )

@@ -15,13 +15,11 @@ from toolkit.errors import InputError
 from toolkit.ngram import is_ngram
 from toolkit.pipeline import run_pipeline, workable_corpus
 from toolkit.progress import say
-from toolkit.recipe import Recipe
+from toolkit.recipe import RUNGS, Recipe
 from toolkit.recipe_file import recipe_from
 from toolkit.runs import DISTILLATION, EXPORT, FLOOR, RECIPE_FILE, RUNS, run_folder
 from toolkit.stage import StageResult, without_nan
 from toolkit.summary import MB, file_part
-
-RUNGS = ("ngram", "layers:1", "layers:2", "layers:4")
 
 
 @dataclass(frozen=True)

@@ -18,26 +18,32 @@ from toolkit.training import UNLABELLED, Examples
 
 @dataclass(frozen=True)
 class Lessons:
-    """Training rows first, then the further texts."""
+    """What the student learns from, and what its best epoch is chosen on."""
 
-    examples: Examples
+    train: Examples
+    """Training rows first, then the further texts."""
+    validation: Examples
     further: dict[str, int | str]
     """How many texts of each further kind, how many were left out, and the hash of their file."""
 
 
 def lessons(teacher: Teacher, corpus: Corpus, how: DistillationSettings, cache: Path) -> Lessons:
-    """Texts, labels and the teacher's logits for a student of `teacher`.
+    """Texts, labels and the logits of `teacher` for its student.
 
     Raises: InputError if the file of unlabelled texts cannot be read.
     """
-    rows = corpus.rows("train")
+    train, validation = (_of_rows(teacher, corpus, corpus.rows(split)) for split in ("train", "validation"))
     texts, folds, told = further_texts(corpus, how)
-    own = teacher.predictions.of(rows)
     if not texts:
-        return Lessons(Examples(corpus.take(rows), corpus.labels[rows], own), {})
-    logits = np.concatenate([own, said_of(teacher, corpus, texts, folds, cache)])
-    labels = np.concatenate([corpus.labels[rows], np.full(len(texts), UNLABELLED)])
-    return Lessons(Examples([*corpus.take(rows), *texts], labels, logits), told)
+        return Lessons(train, validation, {})
+    assert train.teacher_logits is not None
+    logits = np.concatenate([train.teacher_logits, said_of(teacher, corpus, texts, folds, cache)])
+    labels = np.concatenate([train.labels, np.full(len(texts), UNLABELLED)])
+    return Lessons(Examples([*train.texts, *texts], labels, logits), validation, told)
+
+
+def _of_rows(teacher: Teacher, corpus: Corpus, rows: np.ndarray) -> Examples:
+    return Examples(corpus.take(rows), corpus.labels[rows], teacher.predictions.of(rows))
 
 
 def further_texts(corpus: Corpus, how: DistillationSettings) -> tuple[list[str], np.ndarray, dict[str, int | str]]:

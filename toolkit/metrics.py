@@ -71,6 +71,11 @@ def macro_f1(y_true: np.ndarray, predicted: np.ndarray, labels: int) -> float:
     return float(np.divide(2 * both, total, out=np.zeros(labels), where=total > 0).mean())
 
 
+def cross_entropy(y_true: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean negative logarithm of the probability (rows, labels) that each row's label (rows,) was given."""
+    return float(-np.log(probabilities[np.arange(len(y_true)), y_true]).mean())
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities (rows, labels) of logits (rows, labels)."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))

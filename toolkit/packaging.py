@@ -9,7 +9,7 @@ from exporters.registry import targets
 from toolkit import tracking
 from toolkit.baseline import predict_rows
 from toolkit.classifier import Classifier, load_classifier, load_sequence_classifier
-from toolkit.comparisons import contender, teacher_apart
+from toolkit.comparisons import ENSEMBLE, contender, teacher_apart
 from toolkit.compression import Source, compress, lineage_of, rows_of
 from toolkit.corpus import Corpus, load_corpus
 from toolkit.errors import InputError, refuse_existing
@@ -92,7 +92,7 @@ def export_stage(
     trained = [row for row in stage_rows(folder, corpus) if row.stage not in targets()]
     beside = [contender(folder / FLOOR, "floor")]
     if (folder / BASELINE / RESULT_FILE).is_file():
-        beside.append(contender(folder / BASELINE, "fold ensemble"))
+        beside.append(contender(folder / BASELINE, ENSEMBLE))
     teacher = teacher_apart(folder)
     if teacher is not None:
         beside.append(teacher)

@@ -18,6 +18,8 @@ from toolkit.errors import InputError
 
 Pipeline = Literal["baseline", "baseline_kd", "baseline_quant", "baseline_kd_quant"]
 
+RUNGS = ("ngram", "layers:1", "layers:2", "layers:4")
+"""The students that `hbt students` tries."""
 Method = Literal["logit", "hidden", "attention", "multi_level", "relation"]
 
 DESCRIPTIONS: dict[str, str] = {
@@ -106,7 +108,7 @@ class TrainingSettings:
     gradient_clip_norm: float = 1.0
     """Largest norm of the gradient."""
     early_stopping_patience: int = 5
-    """Epochs without a better validation macro-F1 (of a student: cross-entropy) after which training stops."""
+    """Epochs without a better validation macro-F1 (of a student: loss) after which training stops."""
     loss: Literal["bce", "focal"] = "bce"
     """bce: cross-entropy (binary for two labels); focal: Lin et al. 2017, gamma 2."""
     class_weights: bool = False

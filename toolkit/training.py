@@ -28,8 +28,8 @@ from toolkit.recipe import TrainingSettings
 from toolkit.tokenizer import encode
 
 MACRO_F1, LOSS = "val_macro_f1", "val_loss"
-"""What the best epoch is best at. A student of soft targets stays calibrated, so its validation cross-entropy tells
-more than a macro-F1 that jumps with single rows; that of a classifier trained on labels rises while it still learns."""
+"""What the best epoch is best at. A student's loss on validation rows, teacher and labels together as in training,
+tells more than a macro-F1 that jumps with single rows; on labels alone, it rises while a classifier still learns."""
 WatchEpoch = Callable[[int, dict[str, float]], None]
 """Called with the epoch, counted from 1, and its losses and validation metrics."""
 
@@ -78,7 +78,7 @@ def fit(
     mechanics: Mechanics | None = None,
 ) -> Fit:
     """Train `classifier` in place and leave it with the weights of its best epoch on `validation`: that with the best
-    macro-F1 or, of a student, the least cross-entropy.
+    macro-F1 or, of a student, the least loss.
 
     work: folder for checkpoints of the optimiser; training goes on from the last whole one there.
     imitation: how much of `train.teacher_logits` is learned, and what else of a teacher.

@@ -120,11 +120,8 @@ def _measure(
 
 
 def _embedding(network: nn.Module) -> nn.Embedding:
-    inner: Any = getattr(network, "encoder", None) or getattr(network, "model", None)
-    try:
-        embedding = inner.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
-        embedding = None
+    inner = getattr(network, "encoder", None) or getattr(network, "model", None)
+    embedding = None if inner is None else inner.get_input_embeddings()
     if not isinstance(embedding, nn.Embedding):
         raise InputError(f"{OPTION}: this model has no embedding matrix to cut; {MEND}")
     return embedding

@@ -55,9 +55,9 @@ def test_without_further_texts_the_training_rows_are_all(
 ) -> None:
     found = lessons(teacher, toy, how(), tmp_path)
     rows = toy.rows("train")
-    assert list(found.examples.texts) == toy.take(rows)
-    np.testing.assert_array_equal(found.examples.labels, toy.labels[rows])
-    np.testing.assert_array_equal(found.examples.teacher_logits, teacher.predictions.of(rows))
+    assert list(found.train.texts) == toy.take(rows)
+    np.testing.assert_array_equal(found.train.labels, toy.labels[rows])
+    np.testing.assert_array_equal(found.train.teacher_logits, teacher.predictions.of(rows))
     assert (found.further, asked) == ({}, [])
 
 
@@ -67,10 +67,10 @@ def test_further_texts_follow_without_a_label_and_with_what_the_teacher_says(
     found = lessons(teacher, toy, how(unlabelled=text_file(tmp_path, *NEW), augment=True), tmp_path)
     rows = toy.rows("train")
     made = variants([normalise(text) for text in toy.take(rows)], toy.fold[rows], toy.settings.seed)
-    assert list(found.examples.texts) == [*toy.take(rows), *made, *NEW]
+    assert list(found.train.texts) == [*toy.take(rows), *made, *NEW]
     assert asked[0][0] == [*made, *NEW]
     assert asked[0][1].tolist() == [*toy.fold[rows], *[NO_FOLD] * 3]
-    labels, logits = found.examples.labels, found.examples.teacher_logits
+    labels, logits = found.train.labels, found.train.teacher_logits
     assert logits is not None
     np.testing.assert_array_equal(labels[: len(rows)], toy.labels[rows])
     assert set(labels[len(rows) :]) == {UNLABELLED}

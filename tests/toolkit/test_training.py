@@ -100,6 +100,21 @@ def test_a_row_without_a_label_needs_a_teacher(toy: Corpus, tmp_path: Path) -> N
             fit(fresh(toy), learning, examples(toy, "validation"), FAST, 0, tmp_path, imitation)
 
 
+def test_a_students_epochs_are_compared_by_what_it_learns_from(toy: Corpus, tmp_path: Path) -> None:
+    rows, judging = examples(toy, "train"), examples(toy, "validation")
+    learning = dataclasses.replace(rows, teacher_logits=random_logits(len(rows.texts)))
+    judging = dataclasses.replace(judging, teacher_logits=3 * random_logits(len(judging.texts)))
+    how, made = dataclasses.replace(FAST, epochs=3), fresh(toy)
+    found = fit(made, learning, judging, how, 0, tmp_path, Imitation(0.6, 2.0), mechanics=Mechanics(bf16=False))
+    losses = [epoch["val_loss"] for epoch in found.history]
+    assert found.best_epoch == 1 + int(np.argmin(losses))
+    logits = made.predict_logits(judging.texts)
+    p, q = log_softmax(judging.teacher_logits / 2), log_softmax(logits / 2)
+    soft = 4 * (np.exp(p) * (p - q)).sum(axis=1)
+    hard = -log_softmax(logits)[np.arange(len(logits)), judging.labels]
+    assert (0.6 * soft + 0.4 * hard).mean() == pytest.approx(min(losses), rel=1e-3)
+
+
 def test_a_teacher_without_weight_is_as_good_as_none(toy: Corpus, tmp_path: Path) -> None:
     rows = examples(toy, "train")
     taught = dataclasses.replace(rows, teacher_logits=random_logits(len(rows.texts)))
