@@ -7,7 +7,6 @@ these may run side by side with --methods. Prints a table of what is in the file
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -16,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from benchmarks import ledger
 from benchmarks.scenarios import fixed_order
 from toolkit.corpus import Corpus, load_corpus
 from toolkit.display import print_table
@@ -43,11 +43,9 @@ def main() -> None:
         for method in given.methods:
             one = {"student": given.student, "method": method, "seed": seed, "rows": given.rows, "epochs": given.epochs}
             one["learning_rate"] = given.learning_rate
-            if not any(one.items() <= line.items() for line in _lines(file)):
-                found = train(method, seed, given.rows, teacher, corpus, recipe, how)
-                with file.open("a", encoding="utf-8") as out:
-                    out.write(json.dumps(one | found) + "\n")
-    report(_lines(file))
+            if not ledger.is_there(file, one):
+                ledger.append(file, one | train(method, seed, given.rows, teacher, corpus, recipe, how))
+    report(ledger.lines(file))
 
 
 def train(
@@ -104,10 +102,6 @@ def report(lines: list[dict[str, Any]]) -> None:
             }
         )
     print_table(table, "on validation rows, best epoch, mean of seeds", left=("Student", "Method", "each"))
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
 
 
 def _arguments() -> argparse.Namespace:

@@ -46,7 +46,7 @@ def distil(
     taught = lessons(teacher, corpus, how, cache)
     with whole_folder(out) as partial:
         if is_ngram(how.student):
-            student, learned = _fit_ngram(taught, corpus, how)
+            student, learned = _fit_ngram(taught, corpus, how, watch)
         else:
             student, learned = _fit_network(teaching, taught, corpus, how, model, training, partial, watch)
         rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
@@ -134,16 +134,12 @@ def imitation_of(how: DistillationSettings, teaching: Classifier, student: Class
     return Imitation(how.kd_alpha, how.kd_temperature, inside)
 
 
-def _fit_ngram(taught: Lessons, corpus: Corpus, how: DistillationSettings) -> tuple[Classifier, dict[str, Any]]:
+def _fit_ngram(
+    taught: Lessons, corpus: Corpus, how: DistillationSettings, watch: WatchEpoch | None
+) -> tuple[Classifier, dict[str, Any]]:
     assert how.student is not None
     with progress.working("student: fitting n-grams"):
-        return fit_ngram(
-            how.student,
-            taught.train,
-            taught.validation,
-            corpus.label_names,
-            how.kd_alpha,
-        )
+        return fit_ngram(how.student, taught.train, taught.validation, corpus.label_names, how.kd_alpha, watch)
 
 
 def _size_of(checkpoint: Path, classifier: Classifier) -> int:

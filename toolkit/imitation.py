@@ -27,7 +27,7 @@ PROJECTIONS = (
     ("attention.q_lin", "attention.k_lin", "attention.v_lin"),  # DistilBERT
 )
 """Where the layers of an architecture have their query, key and value projections."""
-Method = Literal["hidden", "attention", "multi_level", "relation"]
+InsideMethod = Literal["hidden", "attention", "multi_level", "relation"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Inside:
 
     teacher: Classifier
     """One network. It is read, never trained."""
-    method: Method
+    method: InsideMethod
     hidden_weight: float
     attention_weight: float
 

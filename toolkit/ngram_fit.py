@@ -2,10 +2,10 @@
 
 What each n-gram may weigh is set by how much it tells the labels apart, as in NBSVM (Wang and Manning 2012): the
 penalty on its weight falls with its naive Bayes log-ratio, here of the teacher's soft labels. That costs nothing at
-run time and was worth more than any other change: see the figures at RATIO_POWER.
+run time. The constants were chosen on validation rows: `python -m benchmarks.ngram_choices`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +15,13 @@ from scipy.special import expit
 from tokenizers import Tokenizer
 
 from toolkit.classifier import Classifier, like_lengths, pad
-from toolkit.metrics import calculate_metrics_with_threshold_exploration, softmax
+from toolkit.metrics import calculate_metrics_with_threshold_exploration, cross_entropy, softmax
 from toolkit.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer, rows_of, table_rows
 from toolkit.tokenizer import encode
 from toolkit.training import UNLABELLED, Examples
 
 RIDGES = (0.3, 1.0, 3.0, 10.0)
 """Weights of the penalty that are tried; validation rows choose."""
-# Picked on the validation rows of bangla_hate.csv (1,641 rows, 18,927 unlabelled texts, 2^17 rows, the better of two
-# ridges), never on its test rows. Cross-entropy and ROC-AUC for power 0, 1, 1.5 and 2, label logit 3:
-#   0.3535 0.9239    0.3453 0.9291    0.3451 0.9296    0.3457 0.9294
-# and for label logit 4 with power 1.5: 0.3415 0.9303; with no say of the labels: 0.3487 0.9270.
 RATIO_POWER, RATIO_FLOOR = 1.5, 0.1
 """The scale of an n-gram is its absolute log-ratio to this power, plus the floor."""
 LABEL_LOGIT = 4.0
@@ -44,40 +40,64 @@ class Features:
 
 
 def fit_ngram(
-    student: str, train: Examples, validation: Examples, labels: tuple[str, ...], alpha: float
+    student: str,
+    train: Examples,
+    validation: Examples,
+    labels: tuple[str, ...],
+    alpha: float,
+    watch: Callable[[int, dict[str, float]], None] | None = None,
 ) -> tuple[Classifier, dict[str, Any]]:
     """The student that `ngram[:BITS]` names, fitted on the teacher's logits in `train`, and what was found on the way.
 
     alpha: weight of the teacher's logits; the rest goes to those of the label, where a text has one.
-    The weight of the penalty is the one with the least cross-entropy on the validation rows.
+    watch: called as by `toolkit.training.fit`; what counts as an epoch is one weight of the penalty that is tried.
+    The one with the least cross-entropy on the validation rows is taken.
     Raises: InputError for a broken name.
     """
     assert train.teacher_logits is not None
     tokenizer = character_tokenizer(train.texts)
     rows = rows_of(student)
     features = tfidf(tokenizer, train.texts, rows)
-    wanted = _outputs(_blended(train.teacher_logits.astype(np.float64), train.labels, alpha))  # (texts, outputs)
-    scales = ratio_scales(features.matrix, wanted)  # (outputs, rows)
-    best: tuple[float, NgramNetwork] | None = None
-    history = []
+    wanted = wanted_outputs(train.teacher_logits, train.labels, alpha)
+    scales = ratio_scales(features.matrix, wanted)
+    tried: list[Classifier] = []
+    history: list[dict[str, float]] = []
     for epoch, ridge in enumerate(RIDGES, 1):
-        network = _network(features, *_regress(features.matrix, wanted, scales, ridge))
-        logits = Classifier(network, tokenizer, PAD_ID, labels).predict_logits(validation.texts, BATCH)
-        probabilities = softmax(logits.astype(np.float64))
-        loss = float(-np.log(probabilities[np.arange(len(logits)), validation.labels]).mean())
-        found = calculate_metrics_with_threshold_exploration(validation.labels, probabilities)
-        history.append({"epoch": epoch, "ridge": ridge, "val_loss": loss} | {f"val_{k}": v for k, v in found.items()})
-        if best is None or loss < best[0]:
-            best = loss, network
-    assert best is not None
-    chosen = min(history, key=lambda tried: tried["val_loss"])
+        network = network_of(features, *regress(features.matrix, wanted, scales, ridge))
+        tried.append(Classifier(network, tokenizer, PAD_ID, labels))
+        history.append({"epoch": epoch, "ridge": ridge, **judged(tried[-1], validation)})
+        if watch is not None:
+            watch(epoch, history[-1])
+    best = int(np.argmin([each["val_loss"] for each in history]))
     used = int((features.squared_idf > 0).sum())
-    details = {"best_epoch": chosen["epoch"], "history": history, "ridge": chosen["ridge"], "table_rows_used": used}
-    return Classifier(best[1], tokenizer, PAD_ID, labels), details
+    details = {"best_epoch": best + 1, "history": history, "ridge": RIDGES[best], "table_rows_used": used}
+    return tried[best], details
 
 
-def ratio_scales(matrix: Any, wanted: np.ndarray) -> np.ndarray:
-    """How much each n-gram may weigh: float32 (outputs, rows), |naive Bayes log-ratio|^RATIO_POWER + RATIO_FLOOR.
+def judged(student: Classifier, validation: Examples) -> dict[str, float]:
+    """Cross-entropy and metrics of `student` on validation rows, under the names that `toolkit.training.fit` gives."""
+    probabilities = softmax(student.predict_logits(validation.texts, BATCH).astype(np.float64))
+    found = calculate_metrics_with_threshold_exploration(validation.labels, probabilities)
+    loss = cross_entropy(validation.labels, probabilities)
+    return {"val_loss": loss} | {f"val_{name}": value for name, value in found.items()}
+
+
+def wanted_outputs(
+    teacher_logits: np.ndarray, labels: np.ndarray, alpha: float, label_logit: float = LABEL_LOGIT
+) -> np.ndarray:
+    """What is regressed on, float64 (texts, outputs): the teacher's logits, with 1 - alpha of the label's own where a
+    text has one. Of two labels that is one output, the difference; else each logit above the mean of its text.
+    """
+    known = labels != UNLABELLED
+    teacher = teacher_logits.astype(np.float64)
+    centred = teacher - teacher.mean(axis=1, keepdims=True)
+    own = label_logit * (np.eye(centred.shape[1])[labels[known]] - 1 / centred.shape[1])
+    centred[known] = alpha * centred[known] + (1 - alpha) * own
+    return centred[:, 1:] - centred[:, :1] if centred.shape[1] == 2 else centred
+
+
+def ratio_scales(matrix: Any, wanted: np.ndarray, power: float = RATIO_POWER) -> np.ndarray:
+    """How much each n-gram may weigh: float32 (outputs, rows), |naive Bayes log-ratio|^power + RATIO_FLOOR.
 
     matrix: sparse (texts, rows), of which only presence counts. wanted: logits (texts, outputs). An n-gram's
     log-ratio compares its share of the soft counts of a label with its share of those of the rest.
@@ -88,10 +108,10 @@ def ratio_scales(matrix: Any, wanted: np.ndarray) -> np.ndarray:
     ratio = np.log(for_it / for_it.sum(axis=1, keepdims=True)) - np.log(
         against_it / against_it.sum(axis=1, keepdims=True)
     )
-    return (np.abs(ratio) ** RATIO_POWER + RATIO_FLOOR).astype(np.float32)
+    return (np.abs(ratio) ** power + RATIO_FLOOR).astype(np.float32)
 
 
-def _regress(matrix: Any, wanted: np.ndarray, scales: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+def regress(matrix: Any, wanted: np.ndarray, scales: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
     """Weights (outputs, rows) and intercepts (outputs,) of one ridge regression an output."""
     from scipy.sparse import diags
     from sklearn.linear_model import Ridge
@@ -102,15 +122,6 @@ def _regress(matrix: Any, wanted: np.ndarray, scales: np.ndarray, ridge: float) 
         weights.append(solver.coef_ * scale)
         intercepts.append(solver.intercept_)
     return np.stack(weights), np.array(intercepts)
-
-
-def _blended(teacher: np.ndarray, labels: np.ndarray, alpha: float) -> np.ndarray:
-    """Logits to learn (texts, labels): the teacher's, with 1 - alpha of the label's own where a text has one."""
-    known = labels != UNLABELLED
-    own = LABEL_LOGIT * np.eye(teacher.shape[1])[labels[known]]
-    centred = teacher - teacher.mean(axis=1, keepdims=True)
-    centred[known] = alpha * centred[known] + (1 - alpha) * (own - own.mean(axis=1, keepdims=True))
-    return centred
 
 
 def tfidf(tokenizer: Tokenizer, texts: Sequence[str], rows: int) -> Features:
@@ -144,13 +155,11 @@ def _counts(tokenizer: Tokenizer, texts: Sequence[str], rows: int) -> Any:
     return counts
 
 
-def _outputs(logits: np.ndarray) -> np.ndarray:
-    """What is regressed on: of two labels the difference (texts, 1), else each logit above the mean of its text."""
-    return logits[:, 1:] - logits[:, :1] if logits.shape[1] == 2 else logits - logits.mean(axis=1, keepdims=True)
+def network_of(features: Features, weights: np.ndarray, intercept: np.ndarray) -> NgramNetwork:
+    """The network whose logits are those of the regression.
 
-
-def _network(features: Features, weights: np.ndarray, intercept: np.ndarray) -> NgramNetwork:
-    """weights: (outputs, rows) of the TF-IDF features; intercept: (outputs,)."""
+    weights: (outputs, rows) of the TF-IDF features; intercept: (outputs,).
+    """
     rows = len(features.squared_idf)
     network = NgramNetwork(NgramConfig(rows, len(weights)))
     idf = np.sqrt(features.squared_idf)

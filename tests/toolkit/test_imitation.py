@@ -22,13 +22,13 @@ from toolkit.classifier import Classifier, PooledClassifier, SequenceClassifier,
 from toolkit.corpus import Corpus
 from toolkit.encoders import build_classifier
 from toolkit.errors import InputError
-from toolkit.imitation import RELATION_WEIGHT, Apprentice, Imitation, Inside, Method, layer_pairs, refuse_unfit
+from toolkit.imitation import RELATION_WEIGHT, Apprentice, Imitation, Inside, InsideMethod, layer_pairs, refuse_unfit
 from toolkit.losses import attention_loss, hidden_loss, relation_loss
 from toolkit.recipe import TrainingSettings
 from toolkit.students import build_student
 from toolkit.training import Examples, Fit, Mechanics, fit
 
-METHODS: tuple[Method, ...] = get_args(Method)
+METHODS: tuple[InsideMethod, ...] = get_args(InsideMethod)
 HOW = TrainingSettings(epochs=2, learning_rate=5e-3, batch_size=16)
 NARROW, WIDE = "shape:2x32", "shape:2x64"
 """A head is 32 wide, so these have one and two."""
@@ -75,11 +75,11 @@ def batch(made: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
     return pad([encoding.ids for encoding in made.tokenizer.encode_batch(texts)], made.pad_id)
 
 
-def inside_of(teacher: Classifier, method: Method) -> Inside:
+def inside_of(teacher: Classifier, method: InsideMethod) -> Inside:
     return Inside(teacher, method, hidden_weight=0.3, attention_weight=0.2)
 
 
-def losses_of(student: Classifier, teacher: Classifier, method: Method) -> dict[str, torch.Tensor]:
+def losses_of(student: Classifier, teacher: Classifier, method: InsideMethod) -> dict[str, torch.Tensor]:
     """Of an apprentice in training, with the student's dropout off, so that they can be computed otherwise."""
     apprentice = Apprentice(student.network, inside_of(teacher, method), 0).train()
     student.network.eval()
@@ -170,7 +170,7 @@ def test_relations_are_those_of_the_last_layers(teacher: Classifier, kind: str, 
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_copy_of_the_teacher_has_nothing_to_learn(teacher: Classifier, method: Method) -> None:
+def test_a_copy_of_the_teacher_has_nothing_to_learn(teacher: Classifier, method: InsideMethod) -> None:
     found = losses_of(student_of(teacher, "layers:3"), teacher, method)
     names = inside_of(teacher, method).weights
     assert {name: float(found[name]) for name in names} == dict.fromkeys(names, 0.0)
@@ -194,7 +194,7 @@ def test_multi_level_is_hidden_and_attention(teacher: Classifier) -> None:
     ],
 )
 def test_every_part_is_in_the_history_and_weighs_what_it_should(
-    teacher: Classifier, toy: Corpus, tmp_path: Path, method: Method, weights: dict[str, float]
+    teacher: Classifier, toy: Corpus, tmp_path: Path, method: InsideMethod, weights: dict[str, float]
 ) -> None:
     found = imitate(student_of(teacher), inside_of(teacher, method), toy, tmp_path)
     assert len(found.history) == HOW.epochs
@@ -214,7 +214,7 @@ def test_logits_alone_have_no_other_parts(teacher: Classifier, toy: Corpus, tmp_
 
 @pytest.mark.parametrize(("method", "part"), [("hidden", "hidden"), ("attention", "attention"), ("relation",) * 2])
 def test_a_student_becomes_like_its_teacher_inside(
-    teacher: Classifier, toy: Corpus, tmp_path: Path, method: Method, part: str
+    teacher: Classifier, toy: Corpus, tmp_path: Path, method: InsideMethod, part: str
 ) -> None:
     student = student_of(teacher)
     before = float(losses_of(student, teacher, method)[f"{part}_loss"])
@@ -225,7 +225,7 @@ def test_a_student_becomes_like_its_teacher_inside(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_teacher_stays_as_it_was_and_apart_from_its_student(
-    teacher: Classifier, toy: Corpus, tmp_path: Path, method: Method
+    teacher: Classifier, toy: Corpus, tmp_path: Path, method: InsideMethod
 ) -> None:
     student = student_of(teacher)
     names, parameters, before = list(student.network.state_dict()), student.parameters, all_weights(teacher.network)
@@ -255,7 +255,7 @@ def test_a_teacher_teaches_without_its_dropout(teacher: Classifier) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("shape", [NARROW, WIDE])
 def test_projections_are_there_only_where_hidden_states_differ_in_width(
-    teacher: Classifier, method: Method, shape: str
+    teacher: Classifier, method: InsideMethod, shape: str
 ) -> None:
     student = student_of(teacher, shape)
     apprentice = Apprentice(student.network, inside_of(teacher, method), 0)
@@ -306,7 +306,7 @@ def test_a_student_that_validates_asks_no_teacher(teacher: Classifier, monkeypat
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_seed_trains_the_same_weights(
-    teacher: Classifier, toy: Corpus, tmp_path: Path, method: Method
+    teacher: Classifier, toy: Corpus, tmp_path: Path, method: InsideMethod
 ) -> None:
     how = dataclasses.replace(HOW, epochs=1)
     made = [student_of(teacher), student_of(teacher)]
@@ -334,7 +334,7 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("method", ["hidden", "relation"])
 def test_broken_off_imitation_goes_on_and_ends_as_if_it_had_not_been(
-    teacher: Classifier, toy: Corpus, tmp_path: Path, method: Method
+    teacher: Classifier, toy: Corpus, tmp_path: Path, method: InsideMethod
 ) -> None:
     def killed(epoch: int, metrics: dict[str, float]) -> None:
         if epoch == 2:
@@ -381,7 +381,7 @@ def test_a_trained_student_predicts_in_full_precision(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_hugging_face_classifier_can_teach_and_learn(teacher: Classifier, method: Method) -> None:
+def test_a_hugging_face_classifier_can_teach_and_learn(teacher: Classifier, method: InsideMethod) -> None:
     torch.manual_seed(5)
     model = BertForSequenceClassification(bert_config(teacher))
     imported = Classifier(SequenceClassifier(model).eval(), teacher.tokenizer, teacher.pad_id, teacher.labels)

@@ -95,6 +95,13 @@ def test_the_penalty_is_the_one_with_the_least_validation_loss() -> None:
     assert own == pytest.approx(min(losses), abs=1e-6)
 
 
+def test_each_penalty_that_is_tried_is_watched() -> None:
+    train, validation, _ = split(2)
+    seen: list[tuple[int, dict[str, float]]] = []
+    _, details = fit_ngram(STUDENT, train, validation, ("a", "b"), 0.7, lambda *tried: seen.append(tried))
+    assert seen == list(enumerate(details["history"], 1))
+
+
 def test_validation_labels_alone_decide_the_penalty() -> None:
     train, validation, _ = split(2)
     wrong = Examples(validation.texts, 1 - validation.labels)
