@@ -7,7 +7,7 @@ safetensors, and no code of a model is run.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from toolkit.ngram import MODEL_TYPE as NGRAM
 from toolkit.ngram import NgramConfig, NgramNetwork
 from toolkit.normaliser import with_normaliser
 from toolkit.progress import say
+from toolkit.pruning.anatomy import Sizes, sizes
+from toolkit.pruning.surgery import is_cut, shrink
 from toolkit.tokenizer import encode, read_tokenizer, save_tokenizer
 
 WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE = "model.safetensors", "config.json", "tokenizer.json"
@@ -148,6 +150,8 @@ def save_classifier(classifier: Classifier, folder: Path) -> None:
     own: dict[str, Any] = {"threshold": classifier.threshold}
     if isinstance(network, PooledClassifier):
         own |= {"pooling": network.pooling, "dropout": network.dropout.p}
+        if is_cut(network):
+            own |= {"layers": [asdict(size) for size in sizes(network)]}
     folder.mkdir(parents=True, exist_ok=True)
     config = network.config.to_diff_dict() | {
         "architectures": [type(network).__name__],
@@ -189,7 +193,11 @@ def _pooled(config: dict[str, Any], folder: Path, dropout: float | None) -> Pool
         encoder = AutoModel.from_config(_with_dropout(AutoConfig.from_pretrained(folder), dropout))
     except (ValueError, OSError) as error:
         raise InputError(f"{folder / CONFIG_FILE}: not a known kind of encoder ({_reason(error)})") from None
-    return PooledClassifier(encoder, config["hbt"]["pooling"], len(config["id2label"]), config["hbt"]["dropout"])
+    own = config["hbt"]
+    network = PooledClassifier(encoder, own["pooling"], len(config["id2label"]), own["dropout"])
+    if "layers" in own:
+        shrink(network, [Sizes(int(size["heads"]), int(size["neurons"])) for size in own["layers"]])
+    return network
 
 
 def _ngram_network(config: dict[str, Any], folder: Path) -> NgramNetwork:

@@ -15,9 +15,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from toolkit.classifier import Classifier, PooledClassifier, SequenceClassifier
+from toolkit.classifier import Classifier
 from toolkit.errors import InputError
+from toolkit.layers import encoder_of
 from toolkit.losses import attention_log_maps, attention_loss, hidden_loss, relation_heads, relation_loss
+from toolkit.pruning.surgery import is_cut
 from toolkit.students import encoder_layers
 
 RELATION_WEIGHT = 1.0
@@ -152,6 +154,11 @@ def refuse_unfit(method: str, teacher: Classifier, student: Classifier) -> None:
                 f"--kd-method {method}: the {role} is a {kind} network, whose layers are not known here; "
                 "take --kd-method logit"
             ) from None
+        if method != "hidden" and is_cut(made.network):
+            raise InputError(
+                f"--kd-method {method}: the {role} is pruned, so its layers have attention heads of their own number; "
+                "take --kd-method hidden or logit"
+            )
         if method != "hidden" and not all(map(_projection_paths, body.layers)):
             raise InputError(
                 f"--kd-method {method}: the {role} is a {kind} network, whose query, key and value projections "
@@ -181,11 +188,8 @@ class _Body:
 
 def _body(network: Any) -> _Body:
     """Raises InputError where an architecture has no layers of its own."""
-    if isinstance(network, PooledClassifier):
-        encoder = network.encoder
-    elif isinstance(network, SequenceClassifier):
-        encoder = network.model.base_model
-    else:
+    encoder = encoder_of(network)
+    if encoder is None:
         raise InputError(f"a {type(network).__name__} is no transformer")
     config = encoder.config  # DistilBERT's has its own names, and these too
     return _Body(encoder_layers(encoder), config.hidden_size, config.num_attention_heads)

@@ -15,6 +15,7 @@ from torch import nn
 from toolkit.classifier import Classifier, PooledClassifier
 from toolkit.encoders import build_classifier, classifier_from_shape, parse_shape
 from toolkit.errors import InputError
+from toolkit.layers import keep_layers, layer_stack
 from toolkit.recipe import ModelSettings
 
 OPTION = "--student"
@@ -46,12 +47,7 @@ def student_from_layers(teacher: Classifier, student: str) -> Classifier:
         raise InputError(f"{OPTION} {student}: needs a teacher that hbt train made; use shape:LxH")
     network = copy.deepcopy(teacher.network)
     network.requires_grad_(True)
-    layers = encoder_layers(network.encoder)
-    kept = _chosen_layers(student, len(layers))
-    for place, layer in enumerate([layers[i] for i in kept]):
-        layers[place] = layer
-    del layers[len(kept) :]
-    setattr(network.config, "n_layers" if hasattr(network.config, "n_layers") else "num_hidden_layers", len(kept))
+    keep_layers(network.encoder, _chosen_layers(student, len(encoder_layers(network.encoder))))
     return Classifier(network, teacher.tokenizer, teacher.pad_id, teacher.labels)
 
 
@@ -64,13 +60,9 @@ def evenly_spaced(layers: int, count: int) -> list[int]:
 
 def encoder_layers(encoder: Any) -> nn.ModuleList:
     """The layers of an encoder, in order. Raises InputError where an architecture has none of its own."""
-    for path in ("encoder.layer", "transformer.layer"):
-        try:
-            found = encoder.get_submodule(path)
-        except AttributeError:
-            continue
-        if isinstance(found, nn.ModuleList):
-            return found
+    found = layer_stack(encoder)
+    if found is not None:
+        return found
     raise InputError(
         f"{OPTION} layers:N: a {encoder.config.model_type} encoder has no layers to choose from; use shape:LxH"
     )

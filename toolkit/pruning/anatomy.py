@@ -1,0 +1,167 @@
+"""Where an encoder keeps what can be cut: the heads of its attention and the neurons of its feed-forward part."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from toolkit.errors import InputError
+from toolkit.layers import OWN, SHARED, encoder_of, layer_stack
+
+
+@dataclass(frozen=True)
+class Paths:
+    """What an architecture calls the parts of a layer."""
+
+    attention: str
+    """The module that knows the number of its heads."""
+    query: str
+    key: str
+    value: str
+    context: str
+    """The linear map behind the heads."""
+    into: str
+    """The linear map from the width to the neurons."""
+    out: str
+    """That from the neurons back."""
+    heads: str
+    """Attribute of `attention`: number of heads."""
+    inner: str
+    """Attribute of `attention`: width of all heads together."""
+
+
+ARCHITECTURES = (
+    # BERT, RoBERTa, XLM-RoBERTa, ELECTRA, ...
+    Paths(
+        attention="attention.self",
+        query="attention.self.query",
+        key="attention.self.key",
+        value="attention.self.value",
+        context="attention.output.dense",
+        into="intermediate.dense",
+        out="output.dense",
+        heads="num_attention_heads",
+        inner="all_head_size",
+    ),
+    # DistilBERT
+    Paths(
+        attention="attention",
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
+        context="attention.out_lin",
+        into="ffn.lin1",
+        out="ffn.lin2",
+        heads="n_heads",
+        inner="dim",
+    ),
+    # ALBERT, whose one layer is gone through many times
+    Paths(
+        attention="attention",
+        query="attention.query",
+        key="attention.key",
+        value="attention.value",
+        context="attention.dense",
+        into="ffn",
+        out="ffn_output",
+        heads="num_attention_heads",
+        inner="all_head_size",
+    ),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer of an encoder."""
+
+    module: nn.Module
+    paths: Paths
+    head_width: int
+
+    @property
+    def heads(self) -> int:
+        return int(getattr(self.attention, self.paths.heads))
+
+    @property
+    def neurons(self) -> int:
+        return int(self.linear("into").out_features)
+
+    @property
+    def attention(self) -> nn.Module:
+        return self.module.get_submodule(self.paths.attention)
+
+    def linear(self, part: str) -> nn.Linear:
+        """The linear map that `Paths` calls `part`."""
+        found = self.module.get_submodule(getattr(self.paths, part))
+        assert isinstance(found, nn.Linear)
+        return found
+
+    def replace(self, part: str, made: nn.Linear) -> None:
+        """Put `made` where `part` was."""
+        self.module.set_submodule(getattr(self.paths, part), made)
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """The layers of an encoder that are there once, in order."""
+
+    layers: tuple[Layer, ...]
+    passes: int
+    """How often a text goes through each: 1, or the depth of an encoder whose layers share their weights."""
+    encoder: Any
+    """The module that holds the layers, with its configuration."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is left of one layer."""
+
+    heads: int
+    neurons: int
+
+
+def anatomy(network: nn.Module) -> Anatomy:
+    """The parts of a classifier's encoder that can be cut.
+
+    Raises: InputError, saying why, for an architecture whose parts are not known here.
+    """
+    encoder = encoder_of(network)
+    if encoder is None:
+        raise InputError("--prune-method: a student without a transformer has no heads or neurons; leave pruning out")
+    config = encoder.config
+    stack = layer_stack(encoder, *OWN, SHARED)
+    paths = None if stack is None else next((p for p in ARCHITECTURES if _fits(stack[0], p)), None)
+    if stack is None or paths is None:
+        raise InputError(
+            f"--prune-method: a {config.model_type} network, whose heads and neurons are not known here; "
+            "take BERT, RoBERTa, XLM-RoBERTa, ELECTRA, DistilBERT or ALBERT"
+        )
+    if getattr(config, "num_hidden_groups", 1) > 1 or getattr(config, "inner_group_num", 1) > 1:
+        raise InputError("--prune-method: an ALBERT with several groups of layers; only one group can be pruned here")
+    shared = layer_stack(encoder) is None
+    width = config.hidden_size // config.num_attention_heads
+    layers = tuple(Layer(module, paths, width) for module in stack)
+    return Anatomy(layers, config.num_hidden_layers if shared else 1, encoder)
+
+
+def sizes(network: nn.Module) -> list[Sizes]:
+    """Heads and neurons of each layer, as they are now."""
+    return [Sizes(layer.heads, layer.neurons) for layer in anatomy(network).layers]
+
+
+def encoder_weights(network: nn.Module) -> int:
+    """Weights of the layers of the encoder, biases and norms included; embeddings and head are not counted."""
+    return sum(p.numel() for layer in anatomy(network).layers for p in layer.module.parameters())
+
+
+def _fits(layer: nn.Module, paths: Paths) -> bool:
+    names = {name for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
+    parts = ("query", "key", "value", "context", "into", "out")
+    return names.issuperset(getattr(paths, part) for part in parts)
+
+
+def summary_of(left: Sequence[Sizes]) -> str:
+    """For people: `4 layers; heads 6 6 5 3; neurons 768 704 512 256`."""
+    heads, neurons = (" ".join(str(getattr(each, name)) for each in left) for name in ("heads", "neurons"))
+    return f"{len(left)} layers; heads {heads}; neurons {neurons}"
