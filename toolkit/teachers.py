@@ -233,11 +233,14 @@ def _blended(corpus: Corpus, teacher: Teacher) -> Teacher:
 
 def _member_says(member: Member, corpus: Corpus, texts: Sequence[str], folds: np.ndarray, cache: Path) -> np.ndarray:
     logits = np.zeros((len(texts), len(corpus.label_names)), dtype=np.float32)
+    everything = np.arange(len(texts))
     for fold, checkpoint in enumerate(member.checkpoints):
-        asked = np.flatnonzero((folds == fold) | (folds == NO_FOLD)) if member.unseen else np.arange(len(texts))
         what = f"teacher, fold {fold + 1}: labelling" if member.unseen else "teacher: labelling"
         classifier = load_teacher(checkpoint.as_posix(), corpus)
-        said = cached_logits(classifier, [texts[i] for i in asked.tolist()], cache, what, exact=False)
-        weight = np.where(folds[asked] == NO_FOLD, 1 / len(member.checkpoints), 1.0) if member.unseen else 1.0
-        logits[asked] += said * np.reshape(weight, (-1, 1))
+        shares = {1.0: folds == fold, 1 / len(member.checkpoints): folds == NO_FOLD}
+        # Apart, so that the texts of no fold are found in the cache whatever else is asked beside them.
+        for share, asked in shares.items() if member.unseen else [(1.0, everything >= 0)]:
+            if asked.any():
+                chosen = [texts[i] for i in everything[asked]]
+                logits[asked] += share * cached_logits(classifier, chosen, cache, what, exact=False)
     return logits
