@@ -18,6 +18,7 @@ from toolkit.recipe import (
     DistillationSettings,
     ExportSettings,
     ModelSettings,
+    PruningSettings,
     Recipe,
     RunSettings,
     TrainingSettings,
@@ -88,12 +89,12 @@ def train(recipe_file: Path | None, force: bool, **options: Any) -> None:
 
 
 @verbs.command()
-@options_of(RunSettings, *TRAINING, ExportSettings)
+@options_of(RunSettings, *TRAINING, PruningSettings, ExportSettings)
 @recipe_option
 @click.option("-o", "--output", type=FOLDER, help="Folder of the package [default: models/NAME-TARGET].")
 @force_option
 def run(recipe_file: Path | None, output: Path | None, force: bool, **options: Any) -> None:
-    """Do all stages of a --pipeline in one go: train, distil, export, quantize.
+    """Do all stages of a --pipeline in one go: train, distil, prune, export, quantize.
 
     The same command goes on where a run was broken off.
     """
@@ -142,29 +143,34 @@ def students(
 
 @verbs.command()
 @click.argument("source")
-@options_of(ExportSettings)
+@options_of(ExportSettings, PruningSettings)
 @click.option("-o", "--output", type=FOLDER, help="Folder of the package [default: models/NAME-TARGET].")
 @options_of(CorpusSettings, leave_out=("data_fraction", "folds"))
 @force_option
 def compress(source: str, output: Path | None, force: bool, **options: Any) -> None:
     """Make a package of SOURCE: a run, a checkpoint folder, or a Hugging Face classifier (folder or hub id).
 
-    A run brings its own data; any other source needs --data, labelled rows to check it on.
+    A run brings its own data; any other source needs --data, labelled rows to check it on. Any --prune option has it
+    pruned first.
     """
+    from dataclasses import fields
+
     from toolkit.packaging import compress_checkpoint, compress_run
     from toolkit.runs import RECIPE_FILE
 
     typed = given(options)
     recipe = recipe_from(None, typed)
+    pruning = recipe.pruning if {field.name for field in fields(PruningSettings)} & set(typed) else None
     if (Path(source) / RECIPE_FILE).is_file():
-        surplus = [name for name in typed if name not in ("target", "trim_vocabulary")]
+        own = {field.name for settings in (ExportSettings, PruningSettings) for field in fields(settings)}
+        surplus = [name for name in typed if name not in own]
         if surplus:
             raise InputError(f"--{surplus[0].replace('_', '-')}: {source} is a run, which has its own; leave it out")
-        outcome = compress_run(Path(source), recipe.export, output, force)
+        outcome = compress_run(Path(source), recipe.export, output, force, pruning)
     elif "data" not in typed:
         raise InputError(f"{source}: not a run; give labelled rows to check it on with --data FILE")
     else:
-        outcome = compress_checkpoint(source, recipe.corpus, recipe.export, output, force)
+        outcome = compress_checkpoint(source, recipe.corpus, recipe.export, output, force, pruning)
     _table(outcome)
     assert outcome.package is not None
     _next(outcome.package)

@@ -7,7 +7,7 @@ from pathlib import Path
 from toolkit.corpus import Corpus
 from toolkit.display import print_table
 from toolkit.metrics import apply_threshold, softmax
-from toolkit.runs import BASELINE, DISTILLATION, EXPORT, FLOOR
+from toolkit.runs import BASELINE, DISTILLATION, EXPORT, FLOOR, pruning_stages, tag_of
 from toolkit.significance import Comparison, compare
 from toolkit.stage import PREDICTIONS_FILE, RESULT_FILE, Predictions, StageResult
 
@@ -76,9 +76,13 @@ def run_comparisons(folder: Path, corpus: Corpus) -> list[Versus]:
         ]
     else:
         source = best_fold(folder)
+    pruned = {stage.name: contender(stage, f"pruned {tag_of(stage)}") for stage in pruning_stages(folder)}
+    for each in pruned.values():
+        found += [versus(corpus, each, source), versus(corpus, each, floor)]
     for stage in sorted(folder.glob(f"{EXPORT}-*/{RESULT_FILE}")):
-        artefact = contender(stage.parent, StageResult.load(stage.parent).details["target"])
-        found += [versus(corpus, artefact, source), versus(corpus, artefact, floor)]
+        details = StageResult.load(stage.parent).details
+        artefact = contender(stage.parent, details["name"])
+        found += [versus(corpus, artefact, pruned.get(details["stage"], source)), versus(corpus, artefact, floor)]
     return found
 
 

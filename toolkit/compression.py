@@ -46,6 +46,8 @@ class Source:
     """What is shown beside it: floor, teacher, its own fp32 form; in this order."""
     beside: list[Contender]
     """What the artefact is compared with on the same rows, beside its own form in torch."""
+    pruned: str | None = None
+    """How it was pruned."""
     trimming: Trimming | None = None
     """What was cut from the classifier's vocabulary, which changes none of its predictions on the corpus."""
 
@@ -83,7 +85,7 @@ def compress(source: Source, target: str, out: Path) -> tuple[StageResult, Predi
 
 def rows_of(result: StageResult) -> list[Row]:
     """The rows of an exported artefact in a table."""
-    name = result.details["target"]
+    name = result.details["name"]
     own = Row(name, result.metrics, result.size_bytes, result.parameters, result.details["p50_ms"])
     return [own, *(Row(name, metrics, slice=part) for part, metrics in result.slices.items())]
 
@@ -108,6 +110,7 @@ def _evaluate(
         | ({} if source.trimming is None else {"trimming": asdict(source.trimming)})
         | {
             "target": artefact.target,
+            "name": artefact.target if source.pruned is None else f"{artefact.target}, pruned {source.pruned}",
             "invariance": batch_invariance(model, corpus.take(corpus.rows("validation"))),
             "versus": [
                 asdict(versus(corpus, Contender(artefact.target, predictions, threshold), other))

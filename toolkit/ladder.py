@@ -6,7 +6,7 @@ and taken from the cache by the others. The table shows validation rows alone: i
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from toolkit.errors import InputError
 from toolkit.ngram import is_ngram
 from toolkit.pipeline import run_pipeline, workable_corpus
 from toolkit.progress import say
-from toolkit.recipe import RUNGS, Recipe
+from toolkit.recipe import RUNGS, PruningSettings, Recipe
 from toolkit.recipe_file import recipe_from
-from toolkit.runs import DISTILLATION, EXPORT, FLOOR, RECIPE_FILE, RUNS, run_folder
+from toolkit.runs import DISTILLATION, FLOOR, RECIPE_FILE, RUNS, export_stage_folder, run_folder
 from toolkit.stage import StageResult, without_nan
 from toolkit.summary import MB, file_part
 
@@ -57,7 +57,8 @@ def recipe_of_teacher(data: str, given: dict[str, Any]) -> Recipe:
     places = (Path(teachers[0]), Path(teachers[0]).parent)  # a run, or its baseline stage
     file = next((place / RECIPE_FILE for place in places if (place / RECIPE_FILE).is_file()), None)
     known = {} if file is None else recipe_from(file, {}).flat()
-    typed = {name: value for name, value in known.items() if name not in ("student", "name", "pipeline")}
+    left_out = {"student", "name", "pipeline", *(each.name for each in fields(PruningSettings))}
+    typed = {name: value for name, value in known.items() if name not in left_out}
     student = {"student": RUNGS[0], "data": data, "pipeline": "baseline_kd_quant"}
     return recipe_from(None, typed | given | student)
 
@@ -118,7 +119,7 @@ def _recipe_of(student: str, recipe: Recipe, name: str) -> Recipe:
 def _rung(
     student: str, run: Path, target: str, package: Path, budget_ms: float | None, budget_mb: float | None
 ) -> Rung:
-    exported = StageResult.load(run / f"{EXPORT}-{target}")
+    exported = StageResult.load(export_stage_folder(run, target, run / DISTILLATION))
     p50_ms, package_mb = exported.details["p50_ms"], exported.details["package_size_bytes"] / MB
     fast = budget_ms is None or (p50_ms is not None and p50_ms <= budget_ms)
     small = budget_mb is None or package_mb <= budget_mb

@@ -1,6 +1,7 @@
 """What a run came to: the table of its stages, as rows, CSV and JSON."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from toolkit.corpus import Corpus
 from toolkit.latency import Kind, median_latency_ms
 from toolkit.progress import working
 from toolkit.recipe import Recipe
-from toolkit.runs import BASELINE, DISTILLATION, EXPORT, FLOOR
+from toolkit.runs import BASELINE, DISTILLATION, EXPORT, FLOOR, pruning_stages, tag_of
 from toolkit.stage import RESULT_FILE, StageResult, without_nan
 from toolkit.summary import Row, write_lines, write_pipeline_summary
 from toolkit.tracking import Tracked
@@ -29,7 +30,18 @@ class Outcome:
 
 
 def stage_rows(folder: Path, corpus: Corpus) -> list[Row]:
-    """The rows of a run's table: floor, fold ensemble, one fold, student, artefacts; then the same for each slice."""
+    """The rows of a run's table: what was trained, then artefacts; then the same for each slice."""
+    exported = [
+        row
+        for stage in sorted(folder.glob(f"{EXPORT}-*/{RESULT_FILE}"))
+        for row in rows_of(StageResult.load(stage.parent))
+    ]
+    rows = [*trained_rows(folder, corpus, pruning_stages(folder)), *exported]
+    return sorted(rows, key=lambda row: row.slice is not None)
+
+
+def trained_rows(folder: Path, corpus: Corpus, pruned: Sequence[Path]) -> list[Row]:
+    """Rows of floor, fold ensemble, one fold, student and the stages `pruned`; then the same for each slice."""
     texts = corpus.take(corpus.rows("test"))
     rows: list[Row] = []
     parts: list[Row] = []
@@ -56,10 +68,10 @@ def stage_rows(folder: Path, corpus: Corpus) -> list[Row]:
         latency = _latency(folder, "checkpoint", folder / DISTILLATION, texts)
         name = f"student {result.details['student']}"
         add(name, result.metrics, result.slices, result.size_bytes, result.parameters, latency)
-    for stage in sorted(folder.glob(f"{EXPORT}-*/{RESULT_FILE}")):
-        exported = rows_of(StageResult.load(stage.parent))
-        rows.append(exported[0])
-        parts.extend(exported[1:])
+    for stage in pruned:
+        result = StageResult.load(stage)
+        latency = _latency(folder, "checkpoint", stage, texts)
+        add(f"pruned {tag_of(stage)}", result.metrics, result.slices, result.size_bytes, result.parameters, latency)
     return [*rows, *parts]
 
 

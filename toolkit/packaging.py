@@ -1,56 +1,120 @@
 """`hbt compress`: a run, a checkpoint or any Hugging Face classifier becomes a package."""
 
+import shutil
 import tempfile
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
-from exporters.registry import targets
 from toolkit import tracking
 from toolkit.baseline import predict_rows
 from toolkit.classifier import Classifier, load_classifier, load_sequence_classifier
-from toolkit.comparisons import ENSEMBLE, contender, teacher_apart
+from toolkit.comparisons import ENSEMBLE, Contender, contender, teacher_apart
 from toolkit.compression import Source, compress, lineage_of, rows_of
 from toolkit.corpus import Corpus, load_corpus
 from toolkit.errors import InputError, refuse_existing
 from toolkit.floor import train_floor
 from toolkit.lessons import read_unlabelled
-from toolkit.outcome import Outcome, stage_rows, write_summary
-from toolkit.progress import working
-from toolkit.recipe import CorpusSettings, ExportSettings, Recipe
-from toolkit.run_metrics import track_export
-from toolkit.runs import BASELINE, EXPORT, FLOOR, MODELS, last_stage, read_run_recipe, recorded_fingerprint
+from toolkit.outcome import Outcome, trained_rows, write_summary
+from toolkit.progress import say, working
+from toolkit.pruning.anatomy import anatomy
+from toolkit.pruning.stage import prune, prune_stage, pruning_in_words
+from toolkit.recipe import CorpusSettings, DistillationSettings, ExportSettings, PruningSettings, Recipe
+from toolkit.run_metrics import track_export, track_pruning
+from toolkit.runs import (
+    BASELINE,
+    CACHE,
+    FLOOR,
+    MODELS,
+    export_stage_folder,
+    last_stage,
+    last_trained,
+    pruning_stage,
+    read_run_recipe,
+    recorded_fingerprint,
+    tag_of,
+)
 from toolkit.stage import PREDICTIONS_FILE, RESULT_FILE, Predictions, StageResult, evaluate, whole_folder
 from toolkit.summary import Row, file_part
-from toolkit.teachers import with_corpus_labels
+from toolkit.teachers import find_teacher, with_corpus_labels
 from toolkit.vocabulary import Trimming, trim_vocabulary
 
 
-def compress_run(folder: Path, export: ExportSettings, out: Path | None, force: bool) -> Outcome:
+def compress_run(
+    folder: Path, export: ExportSettings, out: Path | None, force: bool, pruning: PruningSettings | None = None
+) -> Outcome:
     """Make a package of the last checkpoint of a finished run: its student, else its best fold.
 
+    pruning: prune what was trained first, in a stage of its own; None takes the last checkpoint as it is.
     Raises: InputError if `folder` is no run, its data are gone or changed, or `out` is in the way.
     """
-    recipe = read_run_recipe(folder)
-    out = out or MODELS / f"{folder.name}-{export.target}"
+    recipe = replace(read_run_recipe(folder), export=export)
+    stage = last_stage(folder)
+    if pruning is not None:
+        recipe = replace(recipe, pruning=pruning)
+        stage = pruning_stage(folder, pruning)
+        _refuse_unlike(stage, pruning, force)
+    out = out or MODELS / "-".join(filter(None, [folder.name, export.target, tag_of(stage)]))
     refuse_existing(out, force)
     corpus = load_corpus(recipe.corpus)
     if corpus.fingerprint != recorded_fingerprint(folder):
         raise InputError(f"{recipe.corpus.data}: not the file that {folder} was trained on; bring that one back")
     run = recipe.run
     with tracking.tracked_run(folder, run.author, run.pipeline, run.experiment) as tracked:
-        export_stage(folder, recipe, corpus, export, out, tracked)
+        if pruning is not None and not (stage / RESULT_FILE).is_file():
+            prune_run(folder, recipe, corpus, stage, tracked)
+        export_stage(folder, recipe, corpus, export, stage, out, tracked)
         return write_summary(recipe, corpus, folder, out, tracked)
 
 
+def _refuse_unlike(stage: Path, pruning: PruningSettings, force: bool) -> None:
+    """Raises InputError if the stage was pruned by other settings; `force` removes it."""
+    if not (stage / RESULT_FILE).is_file():
+        return
+    before = StageResult.load(stage).details["settings"]
+    differ = [name for name, value in asdict(pruning).items() if before.get(name) != value]
+    if not differ:
+        say(f"{stage}: finished before")
+    elif force:
+        shutil.rmtree(stage)
+    else:
+        raise InputError(f"{stage}: pruned with another {', '.join(differ)}; give the same, or --force to prune anew")
+
+
+def prune_run(folder: Path, recipe: Recipe, corpus: Corpus, out: Path, tracked: tracking.Tracked) -> StageResult:
+    """Prune what a run trained, as its student or best fold, into the stage `out`."""
+    trained = last_trained(folder)
+    name = "student" if recipe.distillation.student is not None else "best fold"
+    child = tracked.child(f"pruning {tag_of(out)}")
+
+    def watch(epoch: int, metrics: dict[str, float]) -> None:
+        say(f"pruned, epoch {epoch}: validation macro-F1 {metrics['val_macro_f1']:.4f}")
+        child.metrics(metrics, epoch)
+
+    baseline = None if recipe.distillation.teacher else folder / BASELINE
+    teacher = find_teacher(recipe.distillation, corpus, baseline, CACHE)
+    checkpoint = trained / StageResult.load(trained).checkpoint
+    result = prune_stage(checkpoint, name, teacher, corpus, recipe, out, CACHE, watch)
+    child.finish()
+    track_pruning(tracked, result, corpus.label_names)
+    return result
+
+
 def compress_checkpoint(
-    model: str, settings: CorpusSettings, export: ExportSettings, out: Path | None, force: bool
+    model: str,
+    settings: CorpusSettings,
+    export: ExportSettings,
+    out: Path | None,
+    force: bool,
+    pruning: PruningSettings | None = None,
 ) -> Outcome:
     """Make a package of a checkpoint or a Hugging Face sequence-classification model, checked on labelled rows.
 
+    pruning: prune it first, with itself as the teacher.
     Raises: InputError if the model cannot be had or its labels are not those of the rows.
     """
-    out = out or MODELS / f"{file_part(model)}-{export.target}"
+    out = out or MODELS / "-".join([file_part(model), export.target, *([] if pruning is None else [pruning.tag])])
     refuse_existing(out, force)
     corpus = load_corpus(settings)
     classifier = load_classifier(Path(model)) if Path(model).is_dir() else load_sequence_classifier(model)
@@ -63,17 +127,48 @@ def compress_checkpoint(
         floor = contender(Path(scratch) / FLOOR, "floor")
     _, metrics, _ = evaluate(corpus, predictions, classifier.threshold)
     shown = [Row("floor", floor_result.metrics), Row(f"{name} in torch", metrics, None, classifier.parameters)]
+    beside = [floor]
+    if pruning is not None:
+        beside.append(Contender(f"{name} in torch", predictions, classifier.threshold))
+        classifier = _pruned(classifier, model, corpus, settings, export, pruning)
+        predictions = predict_rows(classifier, corpus, rows, "pruned: predicting")
+        validation, metrics, _ = evaluate(corpus, predictions)
+        classifier = classifier.with_threshold(validation.get("best_threshold"))
+        shown.append(Row(f"pruned {pruning.tag}", metrics, None, classifier.parameters))
+        lineage |= {"pruning": pruning.tag}
     classifier, trimming = _trimmed(classifier, export, corpus, None)
-    source = Source(classifier, name, corpus, predictions, lineage, shown, [floor], trimming)
+    how = None if pruning is None else pruning.tag
+    source = Source(classifier, name, corpus, predictions, lineage, shown, beside, how, trimming)
     result, _ = compress(source, export.target, out)
     return Outcome(out, [*shown, *rows_of(result)], [], corpus.label_names, out)
 
 
+def _pruned(
+    classifier: Classifier,
+    model: str,
+    corpus: Corpus,
+    settings: CorpusSettings,
+    export: ExportSettings,
+    pruning: PruningSettings,
+) -> Classifier:
+    """`classifier` pruned, what it said before being its teacher."""
+    how = DistillationSettings(student=model, teacher=(model,))
+    recipe = Recipe(corpus=settings, distillation=how, pruning=pruning, export=export)
+    anatomy(classifier.network)
+    with tempfile.TemporaryDirectory(prefix="hbt-pruning-") as scratch:
+        return prune(classifier, find_teacher(how, corpus, None, CACHE), corpus, recipe, Path(scratch), CACHE)[0]
+
+
 def export_stage(
-    folder: Path, recipe: Recipe, corpus: Corpus, export: ExportSettings, out: Path, tracked: tracking.Tracked
+    folder: Path,
+    recipe: Recipe,
+    corpus: Corpus,
+    export: ExportSettings,
+    stage: Path,
+    out: Path,
+    tracked: tracking.Tracked,
 ) -> None:
-    """Package the last checkpoint of a run and keep the artefact's result and predictions in the run."""
-    stage = last_stage(folder)
+    """Package the checkpoint of a run's `stage` and keep the artefact's result and predictions in the run."""
     result = StageResult.load(stage)
     checkpoint = stage / result.checkpoint
     classifier, trimming = _trimmed(load_classifier(checkpoint), export, corpus, recipe.distillation.unlabelled)
@@ -89,17 +184,22 @@ def export_stage(
     )
     if recipe.distillation.student is not None:
         lineage |= {"student": recipe.distillation.student, "teacher": result.details["teacher"]}
-    trained = [row for row in stage_rows(folder, corpus) if row.stage not in targets()]
+    pruned = tag_of(stage)
+    trained = trained_rows(folder, corpus, [stage] if pruned else [])
     beside = [contender(folder / FLOOR, "floor")]
+    if pruned:
+        lineage |= {"pruning": pruned, "pruned": pruning_in_words(result)}
+        beside.append(contender(last_trained(folder), result.details["source_name"]))
     if (folder / BASELINE / RESULT_FILE).is_file():
         beside.append(contender(folder / BASELINE, ENSEMBLE))
     teacher = teacher_apart(folder)
     if teacher is not None:
         beside.append(teacher)
     evaluated = _evaluated(predictions, corpus)
-    source = Source(classifier, folder.name, corpus, evaluated, lineage, trained, beside, trimming)
+    source = Source(classifier, folder.name, corpus, evaluated, lineage, trained, beside, pruned or None, trimming)
     exported, found = compress(source, export.target, out)
-    with whole_folder(folder / f"{EXPORT}-{export.target}") as partial:
+    exported = replace(exported, details=exported.details | {"stage": stage.name})
+    with whole_folder(export_stage_folder(folder, export.target, stage)) as partial:
         found.save(partial / PREDICTIONS_FILE, corpus)
         exported.save(partial)
     track_export(tracked, exported, corpus.label_names, out)

@@ -14,20 +14,23 @@ from toolkit.lessons import read_unlabelled
 from toolkit.ngram import is_ngram, rows_of
 from toolkit.outcome import Outcome, write_summary
 from toolkit.package import MANIFEST_FILE, read_manifest
-from toolkit.packaging import export_stage
+from toolkit.packaging import export_stage, prune_run
 from toolkit.progress import say
-from toolkit.recipe import Recipe
+from toolkit.pruning.anatomy import anatomy
+from toolkit.recipe import PruningSettings, Recipe
 from toolkit.run_metrics import track_baseline, track_distillation, track_epoch, track_settings
 from toolkit.runs import (
     BASELINE,
     CACHE,
     DISTILLATION,
-    EXPORT,
     FLOOR,
     MODELS,
     checkpoint_behind,
+    export_stage_folder,
     last_checkpoint,
+    last_stage,
     open_folder,
+    pruning_stage,
     refuse_other_recipe,
     run_folder,
 )
@@ -55,9 +58,9 @@ def run_pipeline(recipe: Recipe, force: bool = False, package_folder: Path | Non
     with tracking.tracked_run(folder, run.author, run.pipeline, run.experiment) as tracked:
         track_settings(tracked, recipe, corpus, folder)
         _train_stages(recipe, corpus, folder, tracked)
-        exported = (folder / f"{EXPORT}-{recipe.export.target}").is_dir()
+        exported = export_stage_folder(folder, recipe.export.target, last_stage(folder)).is_dir()
         if quantizes and not (exported and _is_of_run(package_folder, folder, recipe)):
-            export_stage(folder, recipe, corpus, recipe.export, package_folder, tracked)
+            export_stage(folder, recipe, corpus, recipe.export, last_stage(folder), package_folder, tracked)
         final = package_folder if quantizes else last_checkpoint(folder)
         tracked.parameters({"final_model_path": final.as_posix()})
         return write_summary(recipe, corpus, folder, package_folder if quantizes else None, tracked)
@@ -90,10 +93,19 @@ def _is_of_run(package: Path, folder: Path, recipe: Recipe) -> bool:
 
 def _check_stages(recipe: Recipe) -> None:
     distils = "kd" in recipe.run.pipeline
+    if recipe.prunes and is_ngram(recipe.distillation.student):
+        raise InputError("--student ngram: has no heads or neurons to prune; leave pruning out of --pipeline")
     if distils and recipe.distillation.student is None:
         raise InputError(f"--pipeline {recipe.run.pipeline}: name the student, such as --student layers:4")
     if not distils and recipe.distillation.student is not None:
-        raise InputError(f"--student: pipeline {recipe.run.pipeline} has none; take baseline_kd or baseline_kd_quant")
+        raise InputError(
+            f"--student: pipeline {recipe.run.pipeline} has none; take one with kd, such as baseline_kd_quant"
+        )
+    if not recipe.prunes and recipe.pruning != PruningSettings():
+        raise InputError(
+            f"--prune-method and its kin: pipeline {recipe.run.pipeline} does not prune; take one with prune, such as "
+            "baseline_kd_prune_quant"
+        )
 
 
 def _try_models(recipe: Recipe, corpus: Corpus) -> None:
@@ -117,15 +129,21 @@ def _try_models(recipe: Recipe, corpus: Corpus) -> None:
     elif how.student is not None:
         student = build_student(how.student, teaching, recipe.model, train, corpus.settings.seed)
         imitation_of(how, teaching, student)
+        teaching = student
+    if recipe.prunes:
+        anatomy(teaching.network)
 
 
 def _train_stages(recipe: Recipe, corpus: Corpus, folder: Path, tracked: Tracked) -> None:
-    """Floor, baseline and distillation, as far as the recipe has them."""
+    """Floor, baseline, distillation and pruning, as far as the recipe has them."""
     _stage(folder / FLOOR, lambda: train_floor(corpus, folder / FLOOR))
     if not recipe.distillation.teacher:
         _stage(folder / BASELINE, lambda: _baseline(recipe, corpus, folder, tracked))
     if recipe.distillation.student is not None:
         _stage(folder / DISTILLATION, lambda: _distil(recipe, corpus, folder, tracked))
+    if recipe.prunes:
+        out = pruning_stage(folder, recipe.pruning)
+        _stage(out, lambda: prune_run(folder, recipe, corpus, out, tracked))
 
 
 def _stage(folder: Path, run: Callable[[], StageResult]) -> None:

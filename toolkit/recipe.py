@@ -16,10 +16,22 @@ from typing import Any, Literal
 
 from toolkit.errors import InputError
 
-Pipeline = Literal["baseline", "baseline_kd", "baseline_quant", "baseline_kd_quant"]
+Pipeline = Literal[
+    "baseline",
+    "baseline_kd",
+    "baseline_quant",
+    "baseline_kd_quant",
+    "baseline_prune",
+    "baseline_prune_quant",
+    "baseline_kd_prune",
+    "baseline_kd_prune_quant",
+]
 
 RUNGS = ("ngram", "layers:1", "layers:2", "layers:4")
 """The students that `hbt students` tries."""
+PruneMethod = Literal["structured", "magnitude", "wanda", "gradual"]
+Part = Literal["all", "attention", "ffn", "encoder"]
+Schedule = Literal["linear", "cubic", "exponential"]
 Method = Literal["logit", "hidden", "attention", "multi_level", "relation"]
 
 DESCRIPTIONS: dict[str, str] = {
@@ -27,6 +39,10 @@ DESCRIPTIONS: dict[str, str] = {
     "baseline_kd": "k-fold fine-tuning, then distillation into a student",
     "baseline_quant": "k-fold fine-tuning, then export and quantization",
     "baseline_kd_quant": "k-fold fine-tuning, distillation into a student, then export and quantization",
+    "baseline_prune": "k-fold fine-tuning, then pruning",
+    "baseline_prune_quant": "k-fold fine-tuning, pruning, then export and quantization",
+    "baseline_kd_prune": "k-fold fine-tuning, distillation into a student, then pruning",
+    "baseline_kd_prune_quant": "k-fold fine-tuning, distillation into a student, pruning, export and quantization",
 }
 
 
@@ -181,6 +197,69 @@ class DistillationSettings:
 
 
 @dataclass(frozen=True)
+class PruningSettings:
+    """What leaves the network, and how its accuracy is won back."""
+
+    prune_method: PruneMethod = "structured"
+    """structured: heads, neurons and layers are cut out, so it gets smaller and faster; magnitude, wanda (Sun et al.
+    2023) and gradual (Zhu and Gupta 2017) set single weights to zero, which changes neither size nor speed."""
+    prune_sparsity: float = 0.5
+    """Share of the encoder's weights that goes."""
+    prune_to_ms: float | None = None
+    """Cut until a text takes so many milliseconds on this machine as the target, instead of a share of the weights."""
+    prune_to_mb: float | None = None
+    """Cut until the package has so many MB, instead of a share of the weights."""
+    prune_steps: int = 1
+    """Rounds of structured cutting, an epoch of recovery between two."""
+    prune_layers: Part = "encoder"
+    """Where single weights are set to zero: attention maps, feed-forward maps, both (encoder), or every matrix but
+    the embeddings (all)."""
+    prune_schedule: Schedule = "cubic"
+    """How the share of zeros rises, for gradual."""
+    prune_start_epoch: int = 0
+    """Epochs before the first zeros, for gradual."""
+    prune_end_epoch: int = 3
+    """Epochs after which all zeros are there, for gradual."""
+    prune_frequency: int = 100
+    """Training steps from one rise to the next, for gradual."""
+    calib_samples: int = 512
+    """Training texts on which heads, neurons and inputs are scored."""
+    fine_tune_after_prune: bool = True
+    """Let the pruned network learn from the teacher again."""
+    fine_tune_epochs: int = 3
+    """Epochs of that."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.prune_sparsity < 1, "--prune-sparsity", f"{self.prune_sparsity} is outside (0, 1)")
+        for option, budget in (("--prune-to-ms", self.prune_to_ms), ("--prune-to-mb", self.prune_to_mb)):
+            require(budget is None or budget > 0, option, f"{budget} is not above 0")
+            fits = budget is None or self.prune_method == "structured"
+            require(
+                fits, option, f"{self.prune_method} makes nothing faster or smaller; take --prune-method structured"
+            )
+        require(
+            self.prune_to_ms is None or self.prune_to_mb is None, "--prune-to-mb", "give it or --prune-to-ms, not both"
+        )
+        for option in ("prune_steps", "prune_frequency", "calib_samples", "fine_tune_epochs"):
+            value = getattr(self, option)
+            require(value >= 1, f"--{option.replace('_', '-')}", f"{value} is too small; give 1 or more")
+        require(
+            0 <= self.prune_start_epoch < self.prune_end_epoch,
+            "--prune-end-epoch",
+            f"{self.prune_end_epoch} is not after --prune-start-epoch {self.prune_start_epoch}, which is 0 or more",
+        )
+
+    @property
+    def tag(self) -> str:
+        """Method and budget in one word: structured-0.5, structured-1.2ms, wanda-0.9."""
+        if self.prune_to_ms is not None:
+            return f"{self.prune_method}-{self.prune_to_ms:g}ms"
+        if self.prune_to_mb is not None:
+            return f"{self.prune_method}-{self.prune_to_mb:g}mb"
+        return f"{self.prune_method}-{self.prune_sparsity:g}"
+
+
+@dataclass(frozen=True)
 class ExportSettings:
     """What the last checkpoint of a run becomes."""
 
@@ -223,6 +302,7 @@ class Recipe:
     model: ModelSettings = field(default_factory=ModelSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     distillation: DistillationSettings = field(default_factory=DistillationSettings)
+    pruning: PruningSettings = field(default_factory=PruningSettings)
     export: ExportSettings = field(default_factory=ExportSettings)
     run: RunSettings = field(default_factory=RunSettings)
 
@@ -234,6 +314,11 @@ class Recipe:
             epochs=how.kd_epochs or self.training.epochs,
             learning_rate=how.kd_learning_rate or self.training.learning_rate,
         )
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the pipeline has a pruning stage."""
+        return "prune" in self.run.pipeline
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its own name; names are unique over the tables."""

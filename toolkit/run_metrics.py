@@ -22,7 +22,7 @@ def track_settings(tracked: Tracked, recipe: Recipe, corpus: Corpus, folder: Pat
         {
             "pipeline_description": DESCRIPTIONS[recipe.run.pipeline],
             "enable_kd": recipe.distillation.student is not None,
-            "enable_pruning": False,
+            "enable_pruning": recipe.prunes,
             "enable_quantization": recipe.run.pipeline.endswith("quant"),
             "model_path": recipe.model.model,
             "student_path": recipe.distillation.student or "",
@@ -77,6 +77,18 @@ def track_distillation(tracked: Tracked, result: StageResult, labels: tuple[str,
             "student_total_params": result.parameters,
             "student_size_mb": result.size_bytes / MB,
             "compression_ratio": details["teacher_size_bytes"] / result.size_bytes,
+        }
+    )
+
+
+def track_pruning(tracked: Tracked, result: StageResult, labels: tuple[str, ...]) -> None:
+    """The pruned network on the test rows, and what is left of it."""
+    tracked.metrics(_named("pruning", result, labels))
+    tracked.metrics(
+        {
+            "pruning_sparsity": result.details["sparsity"],
+            "pruning_parameters": result.parameters,
+            "pruning_size_mb": result.size_bytes / MB,
         }
     )
 

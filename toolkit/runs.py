@@ -6,7 +6,7 @@ from pathlib import Path
 
 from toolkit.corpus import Corpus, describe_split
 from toolkit.errors import InputError
-from toolkit.recipe import Recipe
+from toolkit.recipe import PruningSettings, Recipe
 from toolkit.recipe_file import recipe_from, write_recipe
 from toolkit.stage import RESULT_FILE, StageResult
 from toolkit.summary import file_part
@@ -15,7 +15,7 @@ RUNS, MODELS = Path("runs"), Path("models")
 CACHE = RUNS / "cache"
 """Logits of teachers, under the hash of network and texts: every run may use them."""
 RECIPE_FILE, CORPUS_FILE = "recipe.toml", "corpus.json"
-FLOOR, BASELINE, DISTILLATION, EXPORT = "0-floor", "1-baseline", "2-distillation", "3-export"
+FLOOR, BASELINE, DISTILLATION, PRUNING, EXPORT = "0-floor", "1-baseline", "2-distillation", "3-pruning", "4-export"
 
 
 def run_folder(recipe: Recipe) -> Path:
@@ -69,16 +69,43 @@ def read_run_recipe(folder: Path) -> Recipe:
     return recipe_from(folder / RECIPE_FILE, {})
 
 
-def last_stage(folder: Path) -> Path:
-    """The last finished training stage of a run. Raises InputError if there is none."""
+def pruning_stage(folder: Path, pruning: PruningSettings) -> Path:
+    """Where a run keeps what was pruned so: one folder for each method and budget."""
+    return folder / f"{PRUNING}-{pruning.tag}"
+
+
+def export_stage_folder(folder: Path, target: str, stage: Path) -> Path:
+    """Where a run keeps what is known of the artefact made of `stage`."""
+    return folder / "-".join(filter(None, [EXPORT, target, tag_of(stage)]))
+
+
+def pruning_stages(folder: Path) -> list[Path]:
+    """The finished pruning stages of a run."""
+    return [file.parent for file in sorted(folder.glob(f"{PRUNING}-*/{RESULT_FILE}"))]
+
+
+def tag_of(stage: Path) -> str:
+    """Method and budget of a pruning stage, from its folder's name; empty for any other stage."""
+    return stage.name.removeprefix(f"{PRUNING}-") if stage.name.startswith(f"{PRUNING}-") else ""
+
+
+def last_trained(folder: Path) -> Path:
+    """The last finished stage of a run before pruning. Raises InputError if there is none."""
     for stage in (folder / DISTILLATION, folder / BASELINE):
         if (stage / RESULT_FILE).is_file():
             return stage
     raise InputError(f"{folder}: no finished stage; go on with the hbt train command that began it")
 
 
+def last_stage(folder: Path) -> Path:
+    """The last finished stage of a run that left a checkpoint. Raises InputError if there is none."""
+    recipe = recipe_from(folder / RECIPE_FILE, {})
+    pruned = pruning_stage(folder, recipe.pruning)
+    return pruned if recipe.prunes and (pruned / RESULT_FILE).is_file() else last_trained(folder)
+
+
 def last_checkpoint(folder: Path) -> Path:
-    """The checkpoint that a run came to: its student, else its best fold."""
+    """The checkpoint that a run came to: pruned, a student, or its best fold."""
     stage = last_stage(folder)
     return stage / StageResult.load(stage).checkpoint
 

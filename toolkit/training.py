@@ -76,6 +76,8 @@ def fit(
     watch: WatchEpoch | None = None,
     advance: Callable[[int], None] | None = None,
     mechanics: Mechanics | None = None,
+    after_step: Callable[[int], None] | None = None,
+    choose_from: int = 1,
 ) -> Fit:
     """Train `classifier` in place and leave it with the weights of its best epoch on `validation`: that with the best
     macro-F1 or, of a student, the least loss.
@@ -83,6 +85,8 @@ def fit(
     work: folder for checkpoints of the optimiser; training goes on from the last whole one there.
     imitation: how much of `train.teacher_logits` is learned, and what else of a teacher.
     advance: called with the number of steps done since the last call, for a progress bar.
+    after_step: called with the number of steps done, before the first one of this process and after each.
+    choose_from: the first epoch, counted from 1, that may be the best.
     """
     assert imitation is None or train.teacher_logits is not None, "a teacher that says nothing"
     assert imitation is not None or UNLABELLED not in train.labels, "nothing teaches a text without a label"
@@ -97,12 +101,13 @@ def fit(
     trainer = _Trainer(
         classifier.network if inside is None else Apprentice(classifier.network, inside, seed),
         arguments,
-        loss=_loss(how, train.labels, len(classifier.labels), imitation),
-        data_collator=_Collate(classifier.pad_id, mechanics.pad_to),
-        train_dataset=_dataset(classifier, train),
-        eval_dataset=_dataset(classifier, validation),
+        loss=loss_of(how, train.labels, len(classifier.labels), imitation),
+        data_collator=Collate(classifier.pad_id, mechanics.pad_to),
+        train_dataset=encoded(classifier, train),
+        eval_dataset=encoded(classifier, validation),
         compute_metrics=lambda p: _validation_metrics(p.predictions, p.label_ids),
-        callbacks=[EarlyStoppingCallback(how.early_stopping_patience), _Watch(watch, advance)],
+        callbacks=[EarlyStoppingCallback(how.early_stopping_patience), _Watch(watch, advance, after_step)],
+        choose_from=choose_from,
     )
     trainer.remove_callback(PrinterCallback)
     if inside is not None:
@@ -116,7 +121,8 @@ def fit(
         inside.teacher.network.to("cpu")
     history = _history(trainer.state.log_history)
     sign = -1 if best == LOSS else 1
-    kept = max(history, key=lambda epoch: (sign * epoch[best], -epoch["epoch"]))
+    eligible = [epoch for epoch in history if epoch["epoch"] >= choose_from]
+    kept = max(eligible, key=lambda epoch: (sign * epoch[best], -epoch["epoch"]))
     return Fit(int(kept["epoch"]), history)
 
 
@@ -156,7 +162,7 @@ def _had_stopped(checkpoint: str) -> bool:
 Loss = Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 
 
-def _loss(how: TrainingSettings, labels: np.ndarray, count: int, imitation: Imitation | None) -> Loss:
+def loss_of(how: TrainingSettings, labels: np.ndarray, count: int, imitation: Imitation | None) -> Loss:
     """Named parts of the loss of a network's output on a batch; "loss" is what is minimised."""
     labelled = labels[labels != UNLABELLED]
     against_labels = hard_loss if len(labelled) == len(labels) else known_loss
@@ -223,10 +229,11 @@ def has_bf16(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _dataset(classifier: Classifier, examples: Examples) -> list[dict[str, Any]]:
-    encoded = encode(classifier.tokenizer, examples.texts)
+def encoded(classifier: Classifier, examples: Examples) -> list[dict[str, Any]]:
+    """One entry a text: its ids, its label and, where there are such, the teacher's logits."""
+    pieces = encode(classifier.tokenizer, examples.texts)
     rows: list[dict[str, Any]] = [
-        {"input_ids": ids, "labels": int(label)} for ids, label in zip(encoded, examples.labels, strict=True)
+        {"input_ids": ids, "labels": int(label)} for ids, label in zip(pieces, examples.labels, strict=True)
     ]
     if examples.teacher_logits is not None:
         for row, logits in zip(rows, examples.teacher_logits, strict=True):
@@ -235,7 +242,9 @@ def _dataset(classifier: Classifier, examples: Examples) -> list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class _Collate:
+class Collate:
+    """Makes a batch of entries of `encoded`."""
+
     pad_id: int
     pad_to: int
 
@@ -250,9 +259,12 @@ class _Collate:
 class _Trainer(Trainer):
     """The Trainer with this project's loss, whose parts it logs."""
 
-    def __init__(self, model: nn.Module, arguments: TrainingArguments, loss: Loss, **others: Any) -> None:
+    def __init__(
+        self, model: nn.Module, arguments: TrainingArguments, loss: Loss, choose_from: int, **others: Any
+    ) -> None:
         super().__init__(model, arguments, **others)
         self.loss = loss
+        self.choose_from = choose_from
         self.parts: dict[str, list[float]] = {}
 
     def compute_loss(
@@ -265,6 +277,11 @@ class _Trainer(Trainer):
                 self.parts.setdefault(name, []).append(float(value.detach()))
         return (parts["loss"], {"logits": output["logits"].float()}) if return_outputs else parts["loss"]
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        if round(self.state.epoch or 0) < self.choose_from:
+            return False
+        return bool(super()._determine_best_metric(metrics, trial))
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs and self.parts:
             logs = logs | {f"train_{name}": float(np.mean(values)) for name, values in self.parts.items()}
@@ -275,10 +292,21 @@ class _Trainer(Trainer):
 class _Watch(TrainerCallback):
     """Tells the caller of every step and every validated epoch."""
 
-    def __init__(self, watch: WatchEpoch | None, advance: Callable[[int], None] | None) -> None:
-        self.watch, self.advance, self.seen = watch, advance, 0
+    def __init__(
+        self,
+        watch: WatchEpoch | None,
+        advance: Callable[[int], None] | None,
+        after_step: Callable[[int], None] | None,
+    ) -> None:
+        self.watch, self.advance, self.after_step, self.seen = watch, advance, after_step, 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.after_step is not None:  # a resumed training has its weights by now
+            self.after_step(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.after_step is not None:
+            self.after_step(state.global_step)
         if self.advance is not None:
             self.advance(state.global_step - self.seen)
         self.seen = state.global_step

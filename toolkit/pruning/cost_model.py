@@ -1,0 +1,199 @@
+"""What a head, a neuron and a layer cost on this machine: fitted to shapes of the very network, exported and timed.
+
+A few shapes of the network (fewer heads, fewer neurons, fewer layers) become artefacts of the target, and each
+answers the same texts, in turns, so that whatever else the machine does meets all alike. Time and size are then
+linear in the number of layers, heads and neurons, with no coefficient below zero; how wrong that is for a shape that
+was left out of the fit is reported with every use.
+"""
+
+import copy
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import describe_machine
+from benchmarks.scenarios import fixed_order
+from exporters.registry import LoadedArtefact, exporter
+from toolkit import package
+from toolkit.classifier import TOKENIZER_FILE, Classifier
+from toolkit.progress import bar, say
+from toolkit.pruning.anatomy import Sizes, sizes
+from toolkit.pruning.selection import BLOCK, Costs
+from toolkit.pruning.surgery import Kept, cut
+from toolkit.stage import folder_size
+from toolkit.summary import MB
+from toolkit.tokenizer import save_tokenizer
+
+TEXTS, CHECKED = 200, 16
+"""Texts that are timed, and that an export is checked on."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One shape of the network, and what was measured of it."""
+
+    left: tuple[Sizes, ...]
+    ms: float
+    """Median time from text to label, one thread."""
+    mb: float
+    """Of the folder that ships."""
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """What the parts of one network cost as one target on this machine."""
+
+    ms: Costs
+    mb: Costs
+    ms_error: float
+    """Largest relative error for a shape that was left out of the fit."""
+    mb_error: float
+    shapes: tuple[Shape, ...]
+
+
+def measured_costs(classifier: Classifier, target: str, texts: Sequence[str], cache: Path) -> CostModel:
+    """The cost model of `classifier` as `target`, fitted once and kept in the folder `cache`.
+
+    texts: what is timed; validation rows.
+    """
+    file = cache / f"costs-{_key(classifier, target, texts)}.json"
+    if file.is_file():
+        say(f"costs of layers, heads and neurons taken from {file}")
+        shapes = tuple(
+            Shape(tuple(Sizes(**size) for size in each["left"]), each["ms"], each["mb"])
+            for each in json.loads(file.read_text("utf-8"))
+        )
+        return fit_costs(shapes)
+    lefts = shapes_to_measure(sizes(classifier.network))
+    shapes = measure_shapes(classifier, lefts, target, texts)
+    cache.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".partial")
+    unfinished.write_text(json.dumps([asdict(shape) for shape in shapes], indent=1) + "\n", "utf-8")
+    unfinished.rename(file)
+    return fit_costs(shapes)
+
+
+def fit_costs(shapes: Sequence[Shape]) -> CostModel:
+    """Non-negative least squares on relative errors, of time and of size, and the largest error of a shape left out."""
+    ms, mb = (np.array([getattr(shape, name) for shape in shapes]) for name in ("ms", "mb"))
+    counts = np.array([_counts(shape.left) for shape in shapes], dtype=np.float64)
+    return CostModel(
+        _fitted(counts, ms), _fitted(counts, mb), _left_out(counts, ms), _left_out(counts, mb), tuple(shapes)
+    )
+
+
+def shapes_to_measure(whole: Sequence[Sizes]) -> list[tuple[Sizes, ...]]:
+    """The network itself, fewer heads, fewer neurons, both, next to none of both, and fewer layers."""
+
+    def part(heads: float, neurons: float, layers: float = 1.0) -> tuple[Sizes, ...]:
+        count = max(1, round(len(whole) * layers))
+        return tuple(
+            Sizes(max(1, round(size.heads * heads)), max(min(BLOCK, size.neurons), round(size.neurons * neurons)))
+            for size in whole[:count]
+        )
+
+    wanted = [part(1, 1), part(0.5, 1), part(1, 0.5), part(0.5, 0.5), part(0.75, 0.25), part(0.25, 0.25), part(0, 0)]
+    wanted += [part(1, 1, 0.5), part(0.5, 0.5, 0.5)]
+    return list(dict.fromkeys(wanted))
+
+
+def measure_shapes(
+    classifier: Classifier, lefts: Sequence[Sequence[Sizes]], target: str, texts: Sequence[str]
+) -> tuple[Shape, ...]:
+    """Export a copy of `classifier` cut to each shape, then let all answer the same texts in turns."""
+    chosen = [texts[i] for i in fixed_order(texts)[:TEXTS]]
+    with tempfile.TemporaryDirectory(prefix="hbt-costs-") as scratch:
+        folders = [Path(scratch) / str(i) for i in range(len(lefts))]
+        with bar(f"costs: exporting {len(lefts)} shapes", len(lefts)) as advance:
+            for left, folder in zip(lefts, folders, strict=True):
+                _export(_cut_to(classifier, left), target, texts[:CHECKED], folder)
+                advance(1)
+        models = [exporter(target).load(folder, threads=1) for folder in folders]
+        with bar(f"costs: timing {len(lefts)} shapes", len(chosen)) as advance:
+            times = _times(models, chosen, advance)  # (texts, shapes)
+        megabytes = [folder_size(folder) / MB for folder in folders]
+    medians = np.median(times, axis=0)
+    return tuple(Shape(tuple(left), float(t), mb) for left, t, mb in zip(lefts, medians, megabytes, strict=True))
+
+
+def _times(models: Sequence[LoadedArtefact], texts: Sequence[str], advance: Callable[[int], None]) -> np.ndarray:
+    """Milliseconds (texts, models), text by text, so that every model meets the same noise."""
+    times = np.zeros((len(texts), len(models)))
+    for model in models:
+        model.predict_proba(texts[:CHECKED])
+    for row, text in enumerate(texts):
+        for column, model in enumerate(models):
+            before = time.perf_counter_ns()
+            model.predict_proba([text])
+            times[row, column] = (time.perf_counter_ns() - before) / 1e6
+        advance(1)
+    return times
+
+
+def _export(classifier: Classifier, target: str, texts: Sequence[str], folder: Path) -> None:
+    """What ships, without card and manifest."""
+    folder.mkdir()
+    how = exporter(target)
+    how.export(classifier, list(texts), folder)
+    save_tokenizer(classifier.tokenizer, classifier.pad_id, folder / TOKENIZER_FILE)
+    package.write_loading_files(folder, classifier, 0.5 if len(classifier.labels) == 2 else None, how)
+
+
+def _cut_to(classifier: Classifier, left: Sequence[Sizes]) -> Classifier:
+    """A copy with the first layers and the first units of each: for speed, it does not matter which."""
+    network = copy.deepcopy(classifier.network)
+    missing = len(sizes(network)) - len(left)
+    cut(network, [*(Kept(tuple(range(s.heads)), tuple(range(s.neurons))) for s in left), *[None] * missing])
+    return replace(classifier, network=network)
+
+
+def _counts(left: Sequence[Sizes]) -> list[int]:
+    return [1, len(left), sum(size.heads for size in left), sum(size.neurons for size in left)]
+
+
+def _fitted(counts: np.ndarray, measured: np.ndarray) -> Costs:
+    """counts: (shapes, 4); measured: (shapes,)."""
+    from scipy.optimize import nnls
+
+    relative = counts / measured[:, None]
+    scale = relative.max(axis=0)  # columns of like size, or small coefficients drown
+    found, _ = nnls(relative / scale, np.ones(len(measured)))
+    return Costs(*(float(value) for value in found / scale))
+
+
+def _left_out(counts: np.ndarray, measured: np.ndarray) -> float:
+    """Largest relative error of a shape under the fit to all others."""
+    errors = []
+    for place in range(len(measured)):
+        others = np.arange(len(measured)) != place
+        costs = _fitted(counts[others], measured[others])
+        predicted = counts[place] @ np.array([costs.base, costs.layer, costs.head, costs.neuron])
+        errors.append(abs(predicted / measured[place] - 1))
+    return float(max(errors))
+
+
+def _key(classifier: Classifier, target: str, texts: Sequence[str]) -> str:
+    """What the costs depend on; not the weights, for all that are equally many are equally fast."""
+    from importlib.metadata import version
+
+    machine = describe_machine()
+    config: dict[str, Any] = {
+        name: value for name, value in classifier.network.config.to_diff_dict().items() if not name.startswith("_")
+    }
+    facts = {
+        "config": config,
+        "sizes": [asdict(size) for size in sizes(classifier.network)],
+        "vocabulary": classifier.tokenizer.get_vocab_size(),
+        "target": target,
+        "runtimes": [f"{name} {version(name)}" for name in exporter(target).distributions],
+        "machine": [machine.cpu, machine.isa],
+        "texts": hashlib.sha256("\x00".join(texts).encode()).hexdigest(),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,0 +1,110 @@
+"""A plan of what to cut: within the budget, and with the least loss on training rows right after the cut."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from toolkit.classifier import Classifier
+from toolkit.imitation import Imitation
+from toolkit.progress import bar
+from toolkit.pruning.anatomy import Sizes, anatomy, encoder_weights
+from toolkit.pruning.importance import PARTS, Importance, mean_loss, taylor_importance
+from toolkit.pruning.selection import Costs, choose
+from toolkit.pruning.surgery import Kept, cut
+from toolkit.recipe import TrainingSettings
+from toolkit.training import Examples
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a network is judged by: texts with labels and teacher logits, and the loss of training."""
+
+    examples: Examples
+    how: TrainingSettings
+    imitation: Imitation | None
+
+    def loss_of(self, classifier: Classifier) -> float:
+        """Mean loss on the texts, dropout off."""
+        return mean_loss(classifier, self.examples, self.how, self.imitation)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What stays of each layer, None for a layer that goes, and the loss right after the cut."""
+
+    kept: tuple[Kept | None, ...]
+    loss: float
+
+    @property
+    def left(self) -> list[Sizes]:
+        """The sizes of the layers that stay."""
+        return [Sizes(len(stays.heads), len(stays.neurons)) for stays in self.kept if stays is not None]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the parts of a classifier are worth."""
+
+    units: Importance
+    layers: tuple[int, ...]
+    """All layers but the dearest, the one first without which the loss is least; none where layers share weights."""
+
+
+def scores_of(classifier: Classifier, lesson: Lesson) -> Scores:
+    """Taylor importance of heads and neurons, and the order in which layers would go."""
+    units = taylor_importance(classifier, lesson.examples, lesson.how, lesson.imitation)
+    return Scores(units, _dispensable(classifier, lesson))
+
+
+def plan_cut(classifier: Classifier, lesson: Lesson, scores: Scores, costs: Costs, budget: float) -> Plan | None:
+    """The best plan within `budget`: for every number of layers to drop, the units that are then worth keeping.
+
+    None if no plan is within the budget.
+    """
+    plans = []
+    with bar("pruning: comparing plans", len(scores.layers) + 1) as advance:
+        for count in range(len(scores.layers) + 1):
+            kept = choose(scores.units, costs, budget, scores.layers[:count])
+            if kept is not None:
+                plans.append(Plan(tuple(kept), lesson.loss_of(cut_copy(classifier, kept))))
+            advance(1)
+    return min(plans, key=lambda plan: plan.loss, default=None)
+
+
+def cut_copy(classifier: Classifier, kept: Sequence[Kept | None]) -> Classifier:
+    """A copy of `classifier`, cut."""
+    network = copy.deepcopy(classifier.network)
+    cut(network, kept)
+    return replace(classifier, network=network)
+
+
+def weight_costs(classifier: Classifier) -> Costs:
+    """What the parts of the encoder cost in weights, those outside its layers not counted.
+
+    Layers that differ in what they have beside units count with their mean.
+    """
+    layers = anatomy(classifier.network).layers
+    first = layers[0]
+    maps = {part: first.linear(part) for part in PARTS}
+    biases = {part: linear.bias is not None for part, linear in maps.items()}
+    width = first.linear("context").out_features
+    per_head = first.head_width * (4 * width + sum(biases[part] for part in ("query", "key", "value")))
+    per_neuron = 2 * width + biases["into"]
+    units = sum(per_head * layer.heads + per_neuron * layer.neurons for layer in layers)
+    return Costs(0.0, (encoder_weights(classifier.network) - units) / len(layers), per_head, per_neuron)
+
+
+def _dispensable(classifier: Classifier, lesson: Lesson) -> tuple[int, ...]:
+    layers = anatomy(classifier.network).layers
+    whole = [Kept(tuple(range(layer.heads)), tuple(range(layer.neurons))) for layer in layers]
+    if len(layers) == 1:
+        return ()
+    losses = []
+    with bar("pruning: leaving out each layer", len(layers)) as advance, torch.no_grad():
+        for gone in range(len(layers)):
+            without = [None if place == gone else stays for place, stays in enumerate(whole)]
+            losses.append(lesson.loss_of(cut_copy(classifier, without)))
+            advance(1)
+    return tuple(sorted(range(len(layers)), key=losses.__getitem__)[:-1])

@@ -1,0 +1,127 @@
+"""Structured pruning: cut to a share of the weights, to milliseconds or to megabytes, in one round or in several."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from toolkit.classifier import Classifier
+from toolkit.errors import InputError
+from toolkit.progress import say
+from toolkit.pruning.anatomy import Sizes, encoder_weights, sizes, summary_of
+from toolkit.pruning.cost_model import CostModel, measure_shapes, measured_costs
+from toolkit.pruning.plan import Lesson, Plan, Scores, cut_copy, plan_cut, scores_of, weight_costs
+from toolkit.pruning.selection import BLOCK, Costs
+from toolkit.recipe import PruningSettings
+
+CLOSE, TRIES = 0.03, 3
+"""A measured latency that is off by less than this share is what was asked for; else the plan is made anew."""
+Recover = Callable[[Classifier, int, str], dict[str, Any]]
+"""Lets a classifier learn again, in place: how many epochs, and a name for the work; returns what happened."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much may be left, and what the parts cost in that measure."""
+
+    asked: str
+    """The option as it was typed."""
+    unit: str
+    costs: Costs
+    allowed: float
+    model: CostModel | None = None
+    """Where the costs were measured; None where weights are counted."""
+
+
+def budget_of(classifier: Classifier, pruning: PruningSettings, target: str, texts: list[str], cache: Path) -> Budget:
+    """The budget that the settings ask for.
+
+    texts: what is timed as `target`; validation rows.
+    Raises: InputError if the classifier is within it already, or cannot be brought there.
+    """
+    whole = sizes(classifier.network)
+    if pruning.prune_to_ms is None and pruning.prune_to_mb is None:
+        costs = weight_costs(classifier)
+        asked = f"--prune-sparsity {pruning.prune_sparsity:g}"
+        found = Budget(asked, "weights", costs, (1 - pruning.prune_sparsity) * costs.of(whole))
+    else:
+        model = measured_costs(classifier, target, texts, cache)
+        if pruning.prune_to_ms is not None:
+            found = Budget(f"--prune-to-ms {pruning.prune_to_ms:g}", "ms", model.ms, pruning.prune_to_ms, model)
+        else:
+            assert pruning.prune_to_mb is not None
+            found = Budget(f"--prune-to-mb {pruning.prune_to_mb:g}", "MB", model.mb, pruning.prune_to_mb, model)
+    now, least = found.costs.of(whole), found.costs.of([Sizes(1, min(BLOCK, whole[0].neurons))])
+    if now <= found.allowed:
+        raise InputError(f"{found.asked}: it takes {now:.3g} {found.unit} as it is; give less")
+    if least > found.allowed:
+        raise InputError(
+            f"{found.asked}: one layer with one head and {BLOCK} neurons still takes "
+            f"{least:.3g} {found.unit}; give more, or start from a smaller student"
+        )
+    return found
+
+
+def prune_structured(
+    source: Classifier,
+    lesson: Lesson,
+    pruning: PruningSettings,
+    budget: Budget,
+    target: str,
+    texts: list[str],
+    recover: Recover,
+) -> tuple[Classifier, dict[str, Any]]:
+    """Cut `source` until it is within the budget, and let it recover; also what was cut and measured.
+
+    Raises: InputError if no plan is within the budget.
+    """
+    classifier, history = source, []
+    whole = budget.costs.of(sizes(source.network))
+    loss_before = lesson.loss_of(source)
+    told: dict[str, Any] = {}
+    for step in range(1, pruning.prune_steps + 1):
+        last = step == pruning.prune_steps
+        allowed = whole - (whole - budget.allowed) * step / pruning.prune_steps
+        plan, told = _plan(classifier, lesson, replace(budget, allowed=allowed), target, texts, measured=last)
+        classifier = cut_copy(classifier, plan.kept)
+        told |= {"loss_before": loss_before, "loss_after_cut": plan.loss}
+        say(f"cut to {summary_of(plan.left)}; loss {loss_before:.4f} before, {plan.loss:.4f} after")
+        if pruning.fine_tune_after_prune:
+            history.append(recover(classifier, pruning.fine_tune_epochs if last else 1, f"round-{step}"))
+    removed = 1 - encoder_weights(classifier.network) / encoder_weights(source.network)
+    left = [asdict(size) for size in sizes(classifier.network)]
+    return classifier, told | {"left": left, "sparsity": removed, "recovery": history}
+
+
+def _plan(
+    classifier: Classifier, lesson: Lesson, budget: Budget, target: str, texts: list[str], measured: bool
+) -> tuple[Plan, dict[str, Any]]:
+    """A plan within the budget; one of milliseconds is exported, timed and, if it misses, made anew."""
+    scores = scores_of(classifier, lesson)
+    plan = _within(classifier, lesson, scores, budget, budget.allowed)
+    if budget.model is None:
+        return plan, {}
+    told: dict[str, Any] = {"asked": budget.allowed, "unit": budget.unit}
+    told |= {"cost_model_error": budget.model.ms_error if budget.unit == "ms" else budget.model.mb_error}
+    if budget.unit == "MB" or not measured:
+        return plan, told | {"predicted": budget.costs.of(plan.left)}
+    allowed = budget.allowed
+    tried: list[tuple[float, Plan]] = []
+    tries = []
+    while True:
+        (shape,) = measure_shapes(classifier, [plan.left], target, texts)
+        tries.append({"predicted": budget.costs.of(plan.left), "measured": shape.ms})
+        tried.append((abs(shape.ms / budget.allowed - 1), plan))
+        if tried[-1][0] <= CLOSE or len(tried) == TRIES:
+            return min(tried, key=lambda each: each[0])[1], told | {"tries": tries}
+        allowed *= budget.allowed / shape.ms
+        plan = _within(classifier, lesson, scores, budget, allowed)
+
+
+def _within(classifier: Classifier, lesson: Lesson, scores: Scores, budget: Budget, allowed: float) -> Plan:
+    plan = plan_cut(classifier, lesson, scores, budget.costs, allowed)
+    if plan is None:
+        raise InputError(
+            f"{budget.asked}: no plan takes {allowed:.3g} {budget.unit} or less; give more, or a smaller student"
+        )
+    return plan
