@@ -196,7 +196,10 @@ def _pooled(config: dict[str, Any], folder: Path, dropout: float | None) -> Pool
     own = config["hbt"]
     network = PooledClassifier(encoder, own["pooling"], len(config["id2label"]), own["dropout"])
     if "layers" in own:
-        shrink(network, [Sizes(int(size["heads"]), int(size["neurons"])) for size in own["layers"]])
+        try:
+            shrink(network, [Sizes(int(size["heads"]), int(size["neurons"])) for size in own["layers"]])
+        except (InputError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"{folder / CONFIG_FILE}: the sizes of its layers are broken ({_reason(error)})") from None
     return network
 
 

@@ -97,6 +97,7 @@ def prune_run(folder: Path, recipe: Recipe, corpus: Corpus, out: Path, tracked: 
     checkpoint = trained / StageResult.load(trained).checkpoint
     result = prune_stage(checkpoint, name, teacher, corpus, recipe, out, CACHE, watch)
     child.finish()
+    say(pruning_in_words(result))
     track_pruning(tracked, result, corpus.label_names)
     return result
 

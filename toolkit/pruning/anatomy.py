@@ -14,6 +14,9 @@ from toolkit.layers import OWN, SHARED, encoder_of, layer_stack
 class Paths:
     """What an architecture calls the parts of a layer."""
 
+    kinds: frozenset[str]
+    """What the configuration calls the architectures that are so. Names alone tell too little: ConvBERT, Longformer,
+    MobileBERT, BigBird and Nystromformer have the same ones, and more behind them that counts heads."""
     attention: str
     """The module that knows the number of its heads."""
     query: str
@@ -32,8 +35,8 @@ class Paths:
 
 
 ARCHITECTURES = (
-    # BERT, RoBERTa, XLM-RoBERTa, ELECTRA, ...
     Paths(
+        kinds=frozenset({"bert", "camembert", "electra", "ernie", "rembert", "roberta", "xlm-roberta"}),
         attention="attention.self",
         query="attention.self.query",
         key="attention.self.key",
@@ -44,8 +47,8 @@ ARCHITECTURES = (
         heads="num_attention_heads",
         inner="all_head_size",
     ),
-    # DistilBERT
     Paths(
+        kinds=frozenset({"distilbert"}),
         attention="attention",
         query="attention.q_lin",
         key="attention.k_lin",
@@ -56,8 +59,8 @@ ARCHITECTURES = (
         heads="n_heads",
         inner="dim",
     ),
-    # ALBERT, whose one layer is gone through many times
     Paths(
+        kinds=frozenset({"albert"}),  # whose one layer is gone through many times
         attention="attention",
         query="attention.query",
         key="attention.key",
@@ -131,7 +134,7 @@ def anatomy(network: nn.Module) -> Anatomy:
         raise InputError("--prune-method: a student without a transformer has no heads or neurons; leave pruning out")
     config = encoder.config
     stack = layer_stack(encoder, *OWN, SHARED)
-    paths = None if stack is None else next((p for p in ARCHITECTURES if _fits(stack[0], p)), None)
+    paths = next((each for each in ARCHITECTURES if config.model_type in each.kinds), None)
     if stack is None or paths is None:
         raise InputError(
             f"--prune-method: a {config.model_type} network, whose heads and neurons are not known here; "
@@ -155,13 +158,7 @@ def encoder_weights(network: nn.Module) -> int:
     return sum(p.numel() for layer in anatomy(network).layers for p in layer.module.parameters())
 
 
-def _fits(layer: nn.Module, paths: Paths) -> bool:
-    names = {name for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
-    parts = ("query", "key", "value", "context", "into", "out")
-    return names.issuperset(getattr(paths, part) for part in parts)
-
-
 def summary_of(left: Sequence[Sizes]) -> str:
     """For people: `4 layers; heads 6 6 5 3; neurons 768 704 512 256`."""
     heads, neurons = (" ".join(str(getattr(each, name)) for each in left) for name in ("heads", "neurons"))
-    return f"{len(left)} layers; heads {heads}; neurons {neurons}"
+    return f"{len(left)} layer{'s' * (len(left) > 1)}; heads {heads}; neurons {neurons}"

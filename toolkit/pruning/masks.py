@@ -134,10 +134,9 @@ def scheduled_sparsity(final: float, schedule: Schedule, progress: float) -> flo
 
 def apply_masks(network: nn.Module, masks: Tensors) -> None:
     """Set the weights that `masks` drop to zero, in place."""
-    with torch.no_grad():
-        for name, mask in masks.items():
-            weight = _weight(network, name)
-            weight.masked_fill_(~mask.to(weight.device), 0)  # a product would leave negative zeros, which pack worse
+    for name, mask in masks.items():
+        weight = _weight(network, name)
+        weight.masked_fill_(~mask.to(weight.device), 0)  # a product would leave negative zeros, which pack worse
 
 
 def masks_of(network: nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:

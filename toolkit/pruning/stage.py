@@ -15,6 +15,7 @@ from toolkit.baseline import predict_rows
 from toolkit.classifier import WEIGHTS_FILE, Classifier, load_classifier, save_classifier
 from toolkit.comparisons import Contender, versus
 from toolkit.corpus import Corpus
+from toolkit.errors import InputError
 from toolkit.imitation import Imitation
 from toolkit.lessons import Lessons, lessons
 from toolkit.pruning.anatomy import Sizes, summary_of
@@ -49,7 +50,11 @@ def prune_stage(
     source = load_classifier(checkpoint)
     with whole_folder(out) as partial:
         work = partial / "training"
-        pruned, told = prune(source, teacher, corpus, recipe, work, cache, watch)
+        try:
+            pruned, told = prune(source, teacher, corpus, recipe, work, cache, watch)
+        except InputError:
+            shutil.rmtree(partial)  # refused, so nothing is to be gone on with
+            raise
         rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
         predictions = predict_rows(pruned, corpus, rows, "pruned: predicting")
         predictions.save(partial / PREDICTIONS_FILE, corpus)
@@ -85,7 +90,7 @@ def prune_stage(
 
 
 @dataclass
-class _Recovery:
+class Recovery:
     """Training of a pruned classifier, over the epochs of all rounds."""
 
     taught: Lessons
@@ -145,7 +150,7 @@ def prune(
     how, pruning = recipe.distillation, recipe.pruning
     taught = lessons(teacher, corpus, how, cache)
     imitation = Imitation(how.kd_alpha, how.kd_temperature)
-    recover = _Recovery(taught, imitation, recipe, work, watch)
+    recover = Recovery(taught, imitation, recipe, work, watch)
     calibration = calibration_examples(taught, len(corpus.rows("train")), pruning.calib_samples, corpus.settings.seed)
     if pruning.prune_method == "structured":
         lesson = Lesson(calibration, recipe.student_training(), imitation)

@@ -42,14 +42,16 @@ def cut(network: nn.Module, kept: Sequence[Kept | None]) -> None:
 def shrink(network: nn.Module, left: Sequence[Sizes]) -> None:
     """Give `network`, fresh from its configuration, the sizes of a cut one, whose weights are then loaded.
 
-    Raises: InputError if its layers are not as many, or it has fewer units than are left.
+    Raises: InputError if its layers are not as many, or do not have so many units.
     """
     layers = anatomy(network).layers
     if len(left) != len(layers):
-        raise InputError(f"the configuration has {len(layers)} layers and sizes for {len(left)}")
+        raise InputError(f"there are sizes for {len(left)} layers and not for {len(layers)}")
     for layer, size in zip(layers, left, strict=True):
         if not (1 <= size.heads <= layer.heads and 1 <= size.neurons <= layer.neurons):
-            raise InputError("the configuration has sizes of layers that are larger than the layers")
+            raise InputError(
+                f"a layer of {layer.heads} heads and {layer.neurons} neurons cannot have {size.heads} and {size.neurons}"
+            )
         _cut_layer(layer, Kept(tuple(range(size.heads)), tuple(range(size.neurons))))
 
 
