@@ -143,7 +143,7 @@ def test_a_run_whose_data_changed_is_refused(at_home: Finished) -> None:
 
 
 def test_the_quantized_student_is_compared_with_its_own_full_form(finished: Finished) -> None:
-    result = StageResult.load(finished.run / "3-export-onnx-int8")
+    result = StageResult.load(finished.run / "4-export-onnx-int8")
     student = StageResult.load(finished.run / "2-distillation")
     versus = {each["a"]: each["comparison"] for each in result.details["versus"]}
     assert set(versus) == {TORCH_FORM, "floor", "fold ensemble"}

@@ -94,7 +94,7 @@ def test_each_rung_is_a_run_with_a_package(climbed: Climbed) -> None:
         model = package.load(Path(rung.package))
         labels = apply_threshold(model.predict_proba(corpus.take(rows)), model.threshold)
         assert rung.macro_f1 == pytest.approx(macro_f1(corpus.labels[rows], labels, 2))
-        exported = StageResult.load(Path("runs") / name / "3-export-onnx-int8")
+        exported = StageResult.load(Path("runs") / name / "4-export-onnx-int8")
         assert rung.package_mb == exported.details["package_size_bytes"] / 1e6
         assert (rung.parameters, rung.p50_ms) == (exported.parameters, latency("package", Path(rung.package), []))
         assert rung.within_budget
@@ -171,7 +171,7 @@ def test_an_ngram_rung_is_left_whole_where_the_others_are_trimmed(
     found = climb(recipe, ("ngram:8", "layers:1"), None, None)
     details = {
         rung.student: StageResult.load(
-            Path(f"runs/comments-students-{rung.student.replace(':', '-')}/3-export-onnx-int8")
+            Path(f"runs/comments-students-{rung.student.replace(':', '-')}/4-export-onnx-int8")
         ).details
         for rung in found.rungs
     }

@@ -231,7 +231,7 @@ def test_the_shipped_loader_needs_nothing_but_its_requirements(finished: Finishe
 
 def test_the_threshold_from_validation_rows_is_what_the_package_uses(finished: Finished) -> None:
     student = StageResult.load(finished.run / "2-distillation")
-    quantized = StageResult.load(finished.run / "3-export-onnx-int8")
+    quantized = StageResult.load(finished.run / "4-export-onnx-int8")
     stored = json.loads((finished.package / "config.json").read_text("utf-8"))["threshold"]
     assert student.threshold == student.validation_metrics["best_threshold"]
     assert stored == student.threshold == quantized.threshold == quantized.metrics["best_threshold"]

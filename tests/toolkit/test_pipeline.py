@@ -40,7 +40,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_finished_pipeline_leaves_whole_stages_and_nothing_half(finished: Finished) -> None:
     names = {path.name for path in finished.run.iterdir() if path.is_dir()}
-    assert names == {"0-floor", "1-baseline", "2-distillation", "3-export-onnx-int8", "outputs"}
+    assert names == {"0-floor", "1-baseline", "2-distillation", "4-export-onnx-int8", "outputs"}
     assert not list(finished.home.rglob("*.partial"))
     assert not list(finished.run.rglob("checkpoint-*"))
 
@@ -56,7 +56,7 @@ def test_a_finished_pipeline_is_not_trained_again(at_home: Finished, no_training
 
 def test_test_rows_keep_their_predictions_for_later_comparisons(at_home: Finished) -> None:
     corpus = load_corpus(at_home.recipe.corpus)
-    for stage in ("0-floor", "1-baseline", "2-distillation", "3-export-onnx-int8"):
+    for stage in ("0-floor", "1-baseline", "2-distillation", "4-export-onnx-int8"):
         result = StageResult.load(at_home.run / stage)
         predictions = Predictions.load(at_home.run / stage / result.predictions)
         assert predictions.of(corpus.rows("test")).shape == (len(corpus.rows("test")), 2)
@@ -182,7 +182,7 @@ def test_a_package_in_the_way_is_told_before_anything_is_trained(
     ("change", "message"),
     [
         ({"pipeline": "baseline_kd"}, "name the student, such as --student layers:4"),
-        ({"pipeline": "baseline_quant", "student": "layers:1"}, "take baseline_kd or baseline_kd_quant"),
+        ({"pipeline": "baseline_quant", "student": "layers:1"}, "take one with kd, such as baseline_kd_quant"),
         ({"model": "shape:1x31"}, "shape:4x128"),
         ({"model": "nobody/nothing"}, "--model PATH"),
         ({"pipeline": "baseline_kd", "student": "layers:2"}, "the teacher has 1 layers"),
@@ -380,7 +380,7 @@ def test_a_run_killed_after_its_package_was_in_place_goes_on(workplace: Path) ->
     recipe = small(pipeline="baseline_quant")
     package_folder = run_pipeline(recipe).package
     assert package_folder is not None
-    stage = workplace / run_folder(recipe) / "3-export-onnx-int8"
+    stage = workplace / run_folder(recipe) / "4-export-onnx-int8"
     shutil.rmtree(stage)
     assert run_pipeline(recipe).package == package_folder
     assert (stage / "result.json").is_file()

@@ -104,7 +104,7 @@ def test_the_pipeline_summary_shows_slices_apart(finished: Finished) -> None:
     table = read(finished.run / "outputs" / "pipeline_summary_baseline_kd_quant.csv")
     parts = table[table["Slice"] == "rows 0:200"].set_index("Stage")
     assert len(parts) == 5
-    quantized = StageResult.load(finished.run / "3-export-onnx-int8")
+    quantized = StageResult.load(finished.run / "4-export-onnx-int8")
     expected = quantized.slices["rows 0:200"]["macro_f1"]
     assert parts.loc["onnx-int8", "Macro F1"] == pytest.approx(expected, abs=1e-6)
 

@@ -100,7 +100,7 @@ def test_every_figure_has_its_name(parent: Run) -> None:
 
 def test_figures_are_those_of_the_stages(parent: Run, at_home: Finished) -> None:
     student = StageResult.load(at_home.run / "2-distillation")
-    quantized = StageResult.load(at_home.run / "3-export-onnx-int8")
+    quantized = StageResult.load(at_home.run / "4-export-onnx-int8")
     found = parent.data.metrics
     assert found["kd_f1_hate"] == pytest.approx(student.metrics["f1"])
     assert found["kd_f1_non_hate"] == pytest.approx(student.metrics["f1_negative"])

@@ -1,0 +1,93 @@
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers import examples
+from toolkit.classifier import Classifier
+from toolkit.corpus import Corpus
+from toolkit.encoders import build_classifier
+from toolkit.pruning.anatomy import Sizes, anatomy, encoder_weights, sizes
+from toolkit.pruning.importance import mean_loss
+from toolkit.pruning.plan import Lesson, cut_copy, plan_cut, scores_of, weight_costs
+from toolkit.pruning.selection import choose
+from toolkit.pruning.surgery import Kept
+from toolkit.recipe import ModelSettings, TrainingSettings
+
+HOW = TrainingSettings()
+
+
+@pytest.fixture(scope="module")
+def made(toy: Corpus) -> Classifier:
+    settings = ModelSettings(model="shape:3x32x4", pooling="mean", max_length=32)
+    return build_classifier(settings, toy.label_names, toy.take(toy.rows("train")), seed=1)
+
+
+@pytest.fixture(scope="module")
+def lesson(toy: Corpus) -> Lesson:
+    return Lesson(examples(toy, "validation"), HOW, None)
+
+
+def without_effect(made: Classifier, *layers: int) -> Classifier:
+    """`made` with layers whose output is next to what they were given: their maps back are zero."""
+    network = copy.deepcopy(made.network)
+    with torch.no_grad():
+        for place in layers:
+            layer = anatomy(network).layers[place]
+            for part in ("context", "out"):
+                layer.linear(part).weight.zero_()
+    return replace(made, network=network)
+
+
+def test_the_cost_in_weights_is_what_a_cut_removes(made: Classifier) -> None:
+    costs = weight_costs(made)
+    assert costs.of(sizes(made.network)) == pytest.approx(encoder_weights(made.network))
+    kept = [Kept((0, 2), tuple(range(48))), Kept((1,), tuple(range(16))), None]
+    assert costs.of([Sizes(2, 48), Sizes(1, 16)]) == pytest.approx(encoder_weights(cut_copy(made, kept).network))
+
+
+def test_a_copy_is_cut_and_the_original_is_not(made: Classifier, toy: Corpus) -> None:
+    before = made.predict_logits(toy.texts[:20])
+    cut_copy(made, [Kept((0,), tuple(range(16)))] * 3)
+    assert sizes(made.network) == [Sizes(4, 128)] * 3
+    assert made.predict_logits(toy.texts[:20]).tobytes() == before.tobytes()
+
+
+def test_layers_go_in_the_order_of_the_loss_without_each(made: Classifier, lesson: Lesson) -> None:
+    whole = Kept(tuple(range(4)), tuple(range(128)))
+    losses = []
+    for gone in range(3):
+        cut = cut_copy(made, [None if place == gone else whole for place in range(3)])
+        losses.append(mean_loss(cut, lesson.examples, HOW, None))
+    assert scores_of(made, lesson).layers == tuple(np.argsort(losses)[:2].tolist())
+
+
+def test_units_that_do_nothing_go_first_and_are_not_missed(made: Classifier, lesson: Lesson) -> None:
+    idle = without_effect(made, 1)
+    costs, scores = weight_costs(idle), scores_of(idle, lesson)
+    whole, least = Sizes(4, 128), Sizes(1, 16)
+    kept = choose(scores.units, costs, costs.of([whole, least, whole]))
+    assert kept is not None
+    assert [Sizes(len(k.heads), len(k.neurons)) for k in kept if k is not None] == [whole, least, whole]
+    assert lesson.loss_of(cut_copy(idle, kept)) == pytest.approx(lesson.loss_of(idle), abs=1e-6)
+
+
+def test_a_plan_is_within_its_budget_and_the_best_of_all_numbers_of_layers(made: Classifier, lesson: Lesson) -> None:
+    costs, scores = weight_costs(made), scores_of(made, lesson)
+    for share in (0.8, 0.5, 0.2):
+        budget = share * costs.of(sizes(made.network))
+        plan = plan_cut(made, lesson, scores, costs, budget)
+        assert plan is not None
+        assert costs.of(plan.left) <= budget
+        assert lesson.loss_of(cut_copy(made, plan.kept)) == pytest.approx(plan.loss, rel=1e-6)
+        others = [choose(scores.units, costs, budget, scores.layers[:count]) for count in range(3)]
+        losses = [lesson.loss_of(cut_copy(made, kept)) for kept in others if kept is not None]
+        assert plan.loss == pytest.approx(min(losses), rel=1e-6)
+
+
+def test_what_cannot_be_reached_is_no_plan(made: Classifier, lesson: Lesson) -> None:
+    costs, scores = weight_costs(made), scores_of(made, lesson)
+    assert plan_cut(made, lesson, scores, costs, costs.of([Sizes(1, 16)])) is not None
+    assert plan_cut(made, lesson, scores, costs, costs.of([Sizes(1, 16)]) - 1) is None

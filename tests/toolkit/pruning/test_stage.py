@@ -1,0 +1,338 @@
+"""Pruning as a stage of a run: what it leaves, what it refuses, and that a killed one goes on."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+from safetensors.numpy import load_file
+
+from exporters.registry import exporter
+from tests.helpers import Finished, contents, tiny_recipe
+from toolkit import package, tracking
+from toolkit.baseline import predict_rows
+from toolkit.classifier import load_classifier
+from toolkit.corpus import Corpus, load_corpus
+from toolkit.errors import InputError
+from toolkit.lessons import Lessons
+from toolkit.packaging import compress_checkpoint, compress_run
+from toolkit.pipeline import run_pipeline
+from toolkit.pruning import structured
+from toolkit.pruning.anatomy import Sizes, encoder_weights, sizes
+from toolkit.pruning.cost_model import Shape
+from toolkit.pruning.masks import prunable
+from toolkit.pruning.selection import Costs
+from toolkit.pruning.stage import calibration_examples, pruning_in_words
+from toolkit.recipe import CorpusSettings, ExportSettings, PruningSettings
+from toolkit.stage import Predictions, StageResult
+from toolkit.training import Examples
+
+FP32 = ExportSettings(target="onnx-fp32")
+HALF = PruningSettings(prune_sparsity=0.4, fine_tune_epochs=1, calib_samples=64)
+RUN, STUDENT = Path("runs/tiny"), Path("runs/tiny/2-distillation")
+
+
+@pytest.fixture
+def run(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished run, in the current folder."""
+    home = tmp_path / "home"
+    shutil.copytree(finished.home, home)
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")
+    for module in ("outcome", "compression"):
+        monkeypatch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
+    return home
+
+
+def corpus() -> Corpus:
+    return load_corpus(tiny_recipe().corpus)
+
+
+def test_a_run_is_pruned_recovered_exported_and_compared(run: Path) -> None:
+    outcome = compress_run(RUN, FP32, None, force=False, pruning=HALF)
+    assert outcome.package == Path("models/tiny-onnx-fp32-structured-0.4")
+    stage = RUN / "3-pruning-structured-0.4"
+    result = StageResult.load(stage)
+    student, pruned = load_classifier(STUDENT), load_classifier(stage)
+    removed = 1 - encoder_weights(pruned.network) / encoder_weights(student.network)
+    assert 0.4 <= removed < 0.6
+    assert result.details["sparsity"] == pytest.approx(removed)
+    assert [Sizes(**size) for size in result.details["left"]] == sizes(pruned.network)
+    assert result.size_bytes < StageResult.load(STUDENT).size_bytes
+    assert len(result.details["recovery"][0]["history"]) == 1
+    assert pruned.threshold == result.threshold == result.validation_metrics["best_threshold"]
+    rows = np.concatenate([corpus().rows("validation"), corpus().rows("test")])
+    said = Predictions.load(stage / "predictions.csv")
+    np.testing.assert_allclose(said.of(rows), predict_rows(pruned, corpus(), rows, "").logits, atol=1e-6)
+    # What ships is the pruned network and no other.
+    artefact = exporter("onnx-fp32").load(outcome.package)
+    np.testing.assert_allclose(artefact.predict_logits(corpus().take(rows)), said.of(rows), atol=1e-4)
+    assert package.verify(outcome.package).problems == []
+    assert [row.stage for row in outcome.rows if row.slice is None][-3:] == [
+        "pruned structured-0.4",
+        "onnx-fp32, pruned structured-0.4",
+        "onnx-int8",
+    ]
+    pairs = {(each.b, each.a) for each in outcome.comparisons}
+    assert ("pruned structured-0.4", "student") in pairs
+    assert ("onnx-fp32, pruned structured-0.4", "pruned structured-0.4") in pairs
+    assert ("onnx-int8", "student") in pairs
+    card = (outcome.package / "README.md").read_text("utf-8")
+    assert "of the encoder's weights to 1 layer" in card
+    with (RUN / "outputs/pipeline_summary_baseline_kd_quant.csv").open() as lines:
+        assert any(line.startswith("pruned structured-0.4,") for line in lines)
+
+
+def test_an_unpruned_package_does_not_tell_of_a_pruned_sister(run: Path) -> None:
+    compress_run(RUN, FP32, None, force=False, pruning=HALF)
+    plain = compress_run(RUN, FP32, None, force=False).package
+    assert plain is not None
+    assert "pruned" not in (plain / "README.md").read_text("utf-8")
+    assert load_classifier(STUDENT).parameters == StageResult.load(RUN / "4-export-onnx-fp32").parameters
+
+
+def test_mlflow_is_told(run: Path) -> None:
+    compress_run(RUN, FP32, None, force=False, pruning=HALF)
+    client = MlflowClient(f"sqlite:///{run}/mlflow.db")
+    run_id = tracking.run_of(RUN)
+    assert run_id is not None
+    metrics = client.get_run(run_id).data.metrics
+    result = StageResult.load(RUN / "3-pruning-structured-0.4")
+    for name in ("accuracy", "macro_f1", "f1_hate", "f1_non_hate", "roc_auc", "best_threshold"):
+        assert metrics[f"pruning_{name}"] == pytest.approx(result.metrics[name])
+    assert metrics["pruning_sparsity"] == pytest.approx(result.details["sparsity"])
+    assert metrics["pruning_parameters"] == result.parameters
+    assert metrics["pruning_size_mb"] == pytest.approx(result.size_bytes / 1e6)
+
+
+def test_the_same_settings_are_not_pruned_again_and_others_are_refused(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compress_run(RUN, FP32, Path("one"), force=False, pruning=HALF)
+    before = contents(RUN / "3-pruning-structured-0.4")
+    other = dataclasses.replace(HALF, calib_samples=32)
+    with pytest.raises(InputError, match=r"pruned with another calib_samples; give the same, or --force"):
+        compress_run(RUN, FP32, Path("two"), force=False, pruning=other)
+    with monkeypatch.context() as patch:
+        patch.setattr("toolkit.packaging.prune_stage", lambda *_: pytest.fail("pruned again"))
+        compress_run(RUN, FP32, Path("two"), force=False, pruning=HALF)
+    assert "finished before" in capsys.readouterr().err
+    assert contents(RUN / "3-pruning-structured-0.4") == before
+    compress_run(RUN, FP32, Path("two"), force=True, pruning=other)
+    assert StageResult.load(RUN / "3-pruning-structured-0.4").details["settings"]["calib_samples"] == 32
+
+
+def test_the_same_settings_and_seed_prune_alike(run: Path) -> None:
+    compress_run(RUN, FP32, Path("one"), force=False, pruning=HALF)
+    first = (RUN / "3-pruning-structured-0.4/model.safetensors").read_bytes()
+    shutil.rmtree(RUN / "3-pruning-structured-0.4")
+    compress_run(RUN, FP32, Path("two"), force=False, pruning=HALF)
+    assert (RUN / "3-pruning-structured-0.4/model.safetensors").read_bytes() == first
+
+
+class Killed(BaseException):
+    """Raised where a user would press Ctrl-C."""
+
+
+def test_a_killed_recovery_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = dataclasses.replace(HALF, fine_tune_epochs=3)
+    compress_run(RUN, FP32, Path("whole"), force=False, pruning=how)
+    expected = (RUN / "3-pruning-structured-0.4/model.safetensors").read_bytes()
+    shutil.rmtree(RUN / "3-pruning-structured-0.4")
+
+    def kill(epoch: int, *_: Any) -> None:
+        if epoch == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("toolkit.tracking.Tracked.metrics", lambda self, found, epoch=0: kill(epoch))
+        with pytest.raises(Killed):
+            compress_run(RUN, FP32, Path("broken"), force=False, pruning=how)
+    assert not (RUN / "3-pruning-structured-0.4").exists()
+    assert (RUN / "3-pruning-structured-0.4.partial").is_dir()
+    compress_run(RUN, FP32, Path("broken"), force=False, pruning=how)
+    assert (RUN / "3-pruning-structured-0.4/model.safetensors").read_bytes() == expected
+    assert not (RUN / "3-pruning-structured-0.4/training").exists()
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "gradual"])
+def test_zeros_are_counted_in_the_file_and_survive_recovery(run: Path, method: Any) -> None:
+    how = dataclasses.replace(
+        HALF, prune_method=method, prune_sparsity=0.7, prune_end_epoch=1, prune_frequency=2, fine_tune_epochs=1
+    )
+    compress_run(RUN, FP32, None, force=False, pruning=how)
+    stage = RUN / f"3-pruning-{method}-0.7"
+    result = StageResult.load(stage)
+    weights, before = (load_file(folder / "model.safetensors") for folder in (stage, STUDENT))
+    names = [f"{name}.weight" for name in prunable(load_classifier(stage).network, "encoder")]
+    zeros = sum((weights[name] == 0).sum() for name in names) / sum(weights[name].size for name in names)
+    assert result.details["sparsity"] == pytest.approx(zeros)
+    assert zeros == pytest.approx(0.7, abs=0.01)
+    assert {name: w.shape for name, w in weights.items()} == {name: w.shape for name, w in before.items()}
+    moved = [
+        name
+        for name in names
+        if not np.array_equal(weights[name][weights[name] != 0], before[name][weights[name] != 0])
+    ]
+    assert moved == names  # what stayed has learned
+    history = result.details["recovery"][0]["history"]
+    assert len(history) == (2 if method == "gradual" else 1)
+    assert result.size_bytes == pytest.approx(StageResult.load(STUDENT).size_bytes, rel=0.01)
+    assert result.details["zstd_size_bytes"] < 0.9 * result.details["zstd_size_bytes_before"]
+    assert "neither faster nor smaller" in pruning_in_words(result)
+
+
+def test_without_recovery_nothing_else_is_touched(run: Path) -> None:
+    how = dataclasses.replace(HALF, prune_method="magnitude", fine_tune_after_prune=False)
+    compress_run(RUN, FP32, None, force=False, pruning=how)
+    weights, before = (load_file(folder / "model.safetensors") for folder in (RUN / "3-pruning-magnitude-0.4", STUDENT))
+    for name, tensor in weights.items():
+        stayed = tensor != 0
+        np.testing.assert_array_equal(tensor[stayed], before[name][stayed])
+    assert StageResult.load(RUN / "3-pruning-magnitude-0.4").details["recovery"] == []
+
+
+def test_rounds_cut_a_share_each(run: Path) -> None:
+    how = dataclasses.replace(HALF, prune_sparsity=0.55, prune_steps=3)
+    compress_run(RUN, FP32, None, force=False, pruning=how)
+    details = StageResult.load(RUN / "3-pruning-structured-0.55").details
+    assert [len(each["history"]) for each in details["recovery"]] == [1, 1, 1]
+    assert details["sparsity"] >= 0.55
+
+
+def linear(classifier: Any, lefts: Any, target: str, texts: Any) -> tuple[Shape, ...]:
+    """A machine on which time and size are linear, and a little slower than on the day of the fit."""
+    costs = Costs(0.1, 0.01, 0.01, 0.001)
+    return tuple(Shape(tuple(left), 1.1 * costs.of(left), costs.of(left)) for left in lefts)
+
+
+def test_a_latency_is_met_as_it_is_measured(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.pruning.cost_model.measure_shapes", lambda *given: linear(*given))
+    compress_run(RUN, FP32, None, force=False, pruning=dataclasses.replace(HALF, prune_to_ms=0.2))
+    details = StageResult.load(RUN / "3-pruning-structured-0.2ms").details
+    (shape,) = linear(None, [[Sizes(**size) for size in details["left"]]], "", None)
+    assert shape.ms == pytest.approx(0.2, rel=0.15)
+    assert details["cost_model_error"] == pytest.approx(0, abs=1e-6)
+    assert details["asked"] == 0.2
+
+
+def test_a_plan_that_misses_its_latency_is_made_anew(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Costs were fitted on a machine that is slower than the one of today."""
+    monkeypatch.setattr("toolkit.pruning.cost_model.measure_shapes", lambda *given: linear(*given))
+    monkeypatch.setattr(
+        structured,
+        "measure_shapes",
+        lambda *given: tuple(dataclasses.replace(shape, ms=shape.ms / 1.3) for shape in linear(*given)),
+    )
+    compress_run(RUN, FP32, None, force=False, pruning=dataclasses.replace(HALF, prune_to_ms=0.17))
+    details = StageResult.load(RUN / "3-pruning-structured-0.17ms").details
+    assert len(details["tries"]) > 1
+    off = [abs(each["measured"] / 0.17 - 1) for each in details["tries"]]
+    assert off[-1] < off[0]
+    chosen = linear(None, [[Sizes(**size) for size in details["left"]]], "", None)[0].ms / 1.3
+    assert abs(chosen / 0.17 - 1) == pytest.approx(min(off))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prune_to_ms": 99.0}, r"--prune-to-ms 99: it takes .* ms as it is; give less"),
+        ({"prune_to_ms": 1e-3}, r"--prune-to-ms 0.001: one layer with one head .* give more"),
+        ({"prune_to_mb": 1e-3}, r"--prune-to-mb 0.001: one layer with one head .* MB; give more"),
+        ({"prune_sparsity": 0.99}, r"--prune-sparsity 0.99: one layer with one head .* weights; give more"),
+    ],
+)
+def test_a_budget_out_of_reach_is_one_line_and_no_stage(
+    run: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr("toolkit.pruning.cost_model.measure_shapes", lambda *given: linear(*given))
+    with pytest.raises(InputError, match=message) as caught:
+        compress_run(RUN, FP32, None, force=False, pruning=dataclasses.replace(HALF, **change))
+    assert "\n" not in str(caught.value)
+    assert not list(RUN.glob("3-pruning*"))
+    assert not Path("models/tiny-onnx-fp32").exists()
+
+
+def test_a_bare_checkpoint_is_pruned_with_itself_as_the_teacher(run: Path) -> None:
+    data = CorpusSettings(data="comments.csv", folds=2)
+    outcome = compress_checkpoint(str(STUDENT), data, FP32, None, force=False, pruning=HALF)
+    assert outcome.package == Path("models/2-distillation-onnx-fp32-structured-0.4")
+    assert [row.stage for row in outcome.rows if row.slice is None] == [
+        "floor",
+        "2-distillation in torch",
+        "pruned structured-0.4",
+        "onnx-fp32, pruned structured-0.4",
+    ]
+    whole, pruned = outcome.rows[1].parameters, outcome.rows[2].parameters
+    assert whole == load_classifier(STUDENT).parameters
+    assert pruned is not None
+    assert whole is not None
+    assert pruned < whole
+    assert package.read_manifest(outcome.package)["lineage"]["pruning"] == "structured-0.4"
+
+
+@pytest.mark.parametrize("pipeline", ["baseline_prune", "baseline_kd_prune_quant"])
+def test_pipelines_prune_what_was_trained_last(workplace: Path, pipeline: str) -> None:
+    student = {"student": "layers:1"} if "kd" in pipeline else {"student": None}
+    recipe = tiny_recipe(pipeline=pipeline, name="p", epochs=1, calib_samples=32, fine_tune_epochs=1, **student)
+    outcome = run_pipeline(recipe)
+    run = Path("runs/p")
+    source = run / "2-distillation" if "kd" in pipeline else run / "1-baseline/fold-1"
+    result = StageResult.load(run / "3-pruning-structured-0.5")
+    assert Path(result.details["source"]).parent == source.parent
+    assert result.details["source_name"] == ("student" if "kd" in pipeline else "best fold")
+    assert (outcome.package is not None) == pipeline.endswith("quant")
+    if outcome.package is not None:
+        assert StageResult.load(run / "4-export-onnx-int8-structured-0.5").parameters == result.parameters
+    again = run_pipeline(recipe)
+    assert [row.stage for row in again.rows] == [row.stage for row in outcome.rows]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pipeline": "baseline_kd_quant", "prune_sparsity": 0.3}, "does not prune; take one with prune"),
+        ({"pipeline": "baseline_kd_prune", "student": "ngram"}, "--student ngram: has no heads or neurons"),
+        ({"pipeline": "baseline_prune", "student": "layers:1"}, "take one with kd"),
+    ],
+)
+def test_what_cannot_be_pruned_is_told_before_anything_is_trained(
+    workplace: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run_pipeline(tiny_recipe(**change))
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prune_sparsity": 1.0}, "--prune-sparsity 1.0 is outside"),
+        ({"prune_to_ms": 0.0}, "--prune-to-ms 0.0 is not above 0"),
+        ({"prune_to_ms": 1.0, "prune_to_mb": 1.0}, "not both"),
+        ({"prune_method": "wanda", "prune_to_ms": 1.0}, "wanda makes nothing faster or smaller"),
+        ({"prune_start_epoch": 3, "prune_end_epoch": 3}, "--prune-end-epoch 3 is not after"),
+        ({"calib_samples": 0}, "--calib-samples 0 is too small"),
+    ],
+)
+def test_settings_that_make_no_sense_are_told(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        PruningSettings(**change)
+    assert message in str(caught.value).replace(":", "")
+
+
+def test_calibration_takes_labelled_training_rows_alone() -> None:
+    texts = [f"text {i}" for i in range(30)]
+    logits = np.arange(60, dtype=np.float32).reshape(30, 2)
+    taught = Lessons(Examples(texts, np.arange(30), logits), Examples([], np.zeros(0)), {})
+    found = calibration_examples(taught, 20, 8, seed=1)
+    assert len(found.texts) == len(set(found.texts)) == 8
+    assert found.labels.max() < 20
+    assert found.texts == [texts[i] for i in found.labels]
+    np.testing.assert_array_equal(found.teacher_logits, logits[found.labels])
+    assert json.dumps(found.texts) == json.dumps(calibration_examples(taught, 20, 8, seed=1).texts)
+    assert len(calibration_examples(taught, 20, 512, seed=1).texts) == 20
