@@ -204,7 +204,7 @@ class PruningSettings:
     """structured: heads, neurons and layers are cut out, so it gets smaller and faster; magnitude, wanda (Sun et al.
     2023) and gradual (Zhu and Gupta 2017) set single weights to zero, which changes neither size nor speed."""
     prune_sparsity: float = 0.5
-    """Share of the encoder's weights that goes."""
+    """Share of the encoder's weights that goes; for zeros, of the weights in --prune-layers."""
     prune_to_ms: float | None = None
     """Cut until a text takes so many milliseconds on this machine as the target, instead of a share of the weights."""
     prune_to_mb: float | None = None
