@@ -20,12 +20,13 @@ from benchmarks.scenarios import fixed_order
 from toolkit.corpus import Corpus, load_corpus
 from toolkit.display import print_table
 from toolkit.distillation import imitation_of
+from toolkit.examples import Examples
 from toolkit.recipe import DistillationSettings, Method, Recipe, TrainingSettings
 from toolkit.recipe_file import recipe_from
 from toolkit.runs import BASELINE, CACHE, RECIPE_FILE
 from toolkit.students import build_student
 from toolkit.teachers import Teacher, find_teacher, load_teacher
-from toolkit.training import Examples, fit
+from toolkit.training import fit
 
 LABELS = "labels alone"
 

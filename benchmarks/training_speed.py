@@ -20,8 +20,9 @@ from benchmarks.machine import describe_machine
 from benchmarks.scenarios import fixed_order
 from toolkit.corpus import Corpus, load_corpus
 from toolkit.encoders import build_classifier
+from toolkit.examples import Examples
 from toolkit.recipe import CorpusSettings, ModelSettings, TrainingSettings
-from toolkit.training import Examples, Mechanics, fit, has_bf16
+from toolkit.training import Mechanics, fit, has_bf16
 
 NAMES = {"A": "product", "B": "padded fp32"}
 VALIDATION_ROWS = 8

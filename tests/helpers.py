@@ -9,10 +9,10 @@ import numpy as np
 
 from toolkit.corpus import Corpus
 from toolkit.demo import DEMO_LABEL_NAMES, demo_table
+from toolkit.examples import Examples
 from toolkit.outcome import Outcome
 from toolkit.recipe import ModelSettings, Recipe
 from toolkit.recipe_file import recipe_from
-from toolkit.training import Examples
 
 TINY = ModelSettings(model="shape:1x32", pooling="mean", max_length=32)
 ODD_TEXTS = [

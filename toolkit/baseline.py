@@ -17,10 +17,11 @@ from toolkit import progress
 from toolkit.classifier import WEIGHTS_FILE, Classifier, save_classifier
 from toolkit.corpus import Corpus
 from toolkit.encoders import build_classifier
+from toolkit.examples import Examples
 from toolkit.metrics import calculate_metrics_with_threshold_exploration, cross_entropy, softmax
 from toolkit.recipe import ModelSettings, TrainingSettings
 from toolkit.stage import PREDICTIONS_FILE, Predictions, StageResult, best_threshold, evaluate, whole_folder
-from toolkit.training import Examples, fit, steps_of
+from toolkit.training import fit, steps_of
 
 FOLD_FILE = "fold.json"
 WatchFold = Callable[[int, int, dict[str, float]], None]

@@ -9,11 +9,12 @@ import numpy as np
 from toolkit.augmentation import variants
 from toolkit.corpus import TEXT_COLUMNS, Corpus, duplicate_key, text_values
 from toolkit.errors import InputError
+from toolkit.examples import Examples
+from toolkit.losses import UNLABELLED
 from toolkit.normaliser import normalise
 from toolkit.recipe import DistillationSettings
 from toolkit.tables import read_lines, read_table
 from toolkit.teachers import NO_FOLD, Teacher, said_of
-from toolkit.training import UNLABELLED, Examples
 
 
 @dataclass(frozen=True)

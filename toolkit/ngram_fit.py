@@ -15,10 +15,11 @@ from scipy.special import expit
 from tokenizers import Tokenizer
 
 from toolkit.classifier import Classifier, like_lengths, pad
+from toolkit.examples import Examples
+from toolkit.losses import UNLABELLED
 from toolkit.metrics import calculate_metrics_with_threshold_exploration, cross_entropy, softmax
 from toolkit.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer, rows_of, table_rows
 from toolkit.tokenizer import encode
-from toolkit.training import UNLABELLED, Examples
 
 RIDGES = (0.3, 1.0, 3.0, 10.0)
 """Weights of the penalty that are tried; validation rows choose."""

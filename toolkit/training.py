@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,30 +19,19 @@ import torch
 from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from toolkit.classifier import Classifier, pad
+from toolkit.classifier import Classifier
 from toolkit.errors import InputError
+from toolkit.examples import Collate, Examples, encoded
 from toolkit.imitation import Apprentice, Imitation
 from toolkit.losses import UNLABELLED, hard_loss, known_loss, soft_loss
 from toolkit.metrics import calculate_metrics_with_threshold_exploration, softmax
 from toolkit.recipe import TrainingSettings
-from toolkit.tokenizer import encode
 
 MACRO_F1, LOSS = "val_macro_f1", "val_loss"
 """What the best epoch is best at. A student's loss on validation rows, teacher and labels together as in training,
 tells more than a macro-F1 that jumps with single rows; on labels alone, it rises while a classifier still learns."""
 WatchEpoch = Callable[[int, dict[str, float]], None]
 """Called with the epoch, counted from 1, and its losses and validation metrics."""
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Texts to learn from or to validate on."""
-
-    texts: Sequence[str]
-    labels: np.ndarray
-    """int (texts,); UNLABELLED only where there are teacher logits."""
-    teacher_logits: np.ndarray | None = None
-    """float (texts, labels): what a student imitates."""
 
 
 @dataclass(frozen=True)
@@ -227,33 +216,6 @@ def has_bf16(device: str) -> bool:
     if device != "cpu" and torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def encoded(classifier: Classifier, examples: Examples) -> list[dict[str, Any]]:
-    """One entry a text: its ids, its label and, where there are such, the teacher's logits."""
-    pieces = encode(classifier.tokenizer, examples.texts)
-    rows: list[dict[str, Any]] = [
-        {"input_ids": ids, "labels": int(label)} for ids, label in zip(pieces, examples.labels, strict=True)
-    ]
-    if examples.teacher_logits is not None:
-        for row, logits in zip(rows, examples.teacher_logits, strict=True):
-            row["teacher_logits"] = logits
-    return rows
-
-
-@dataclass(frozen=True)
-class Collate:
-    """Makes a batch of entries of `encoded`."""
-
-    pad_id: int
-    pad_to: int
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        ids, mask = pad([row["input_ids"] for row in rows], self.pad_id, self.pad_to)
-        batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([row["labels"] for row in rows])}
-        if "teacher_logits" in rows[0]:
-            batch["teacher_logits"] = torch.tensor(np.stack([row["teacher_logits"] for row in rows]))
-        return batch
 
 
 class _Trainer(Trainer):

@@ -8,10 +8,11 @@ from tests.helpers import TINY, random_logits
 from toolkit.baseline import FoldResult, combine_folds, fold_predictions, train_baseline
 from toolkit.classifier import Classifier, load_classifier
 from toolkit.corpus import Corpus
+from toolkit.examples import Examples
 from toolkit.metrics import apply_threshold, calculate_metrics_with_threshold_exploration, macro_f1, softmax
 from toolkit.recipe import TrainingSettings
 from toolkit.stage import Predictions, StageResult
-from toolkit.training import Examples, Fit
+from toolkit.training import Fit
 
 HOW = TrainingSettings(epochs=1, learning_rate=5e-3, batch_size=16)
 

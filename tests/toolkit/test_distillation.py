@@ -13,12 +13,14 @@ from toolkit.comparisons import ENSEMBLE, TEACHER
 from toolkit.corpus import Corpus
 from toolkit.distillation import distil
 from toolkit.errors import InputError
+from toolkit.examples import Examples
+from toolkit.imitation import Imitation
 from toolkit.metrics import apply_threshold, softmax
 from toolkit.recipe import DistillationSettings, TrainingSettings
 from toolkit.runs import baseline_stage
 from toolkit.stage import Predictions, StageResult, evaluate
 from toolkit.teachers import Teacher, find_teacher
-from toolkit.training import Examples, Fit, Imitation
+from toolkit.training import Fit
 
 HOW = TrainingSettings(epochs=1, learning_rate=5e-3, batch_size=16)
 STUDENT = DistillationSettings(student="layers:1", kd_alpha=0.3, kd_temperature=2.5)

@@ -22,11 +22,12 @@ from toolkit.classifier import Classifier, PooledClassifier, SequenceClassifier,
 from toolkit.corpus import Corpus
 from toolkit.encoders import build_classifier
 from toolkit.errors import InputError
+from toolkit.examples import Examples
 from toolkit.imitation import RELATION_WEIGHT, Apprentice, Imitation, Inside, InsideMethod, layer_pairs, refuse_unfit
 from toolkit.losses import attention_loss, hidden_loss, relation_loss
 from toolkit.recipe import TrainingSettings
 from toolkit.students import build_student
-from toolkit.training import Examples, Fit, Mechanics, fit
+from toolkit.training import Fit, Mechanics, fit
 
 METHODS: tuple[InsideMethod, ...] = get_args(InsideMethod)
 HOW = TrainingSettings(epochs=2, learning_rate=5e-3, batch_size=16)

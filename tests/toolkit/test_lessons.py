@@ -11,12 +11,12 @@ from toolkit.augmentation import variants
 from toolkit.corpus import Corpus
 from toolkit.errors import InputError
 from toolkit.lessons import further_texts, lessons, read_unlabelled, unknown_texts
+from toolkit.losses import UNLABELLED
 from toolkit.normaliser import normalise
 from toolkit.recipe import DistillationSettings
 from toolkit.stage import Predictions
 from toolkit.tables import Table, write_table
 from toolkit.teachers import NO_FOLD, Teacher
-from toolkit.training import UNLABELLED
 
 NEW = ["a text nobody labelled", "নতুন মন্তব্য", "one more"]
 

@@ -8,10 +8,11 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 from toolkit.classifier import Classifier
 from toolkit.errors import InputError
+from toolkit.examples import Examples
+from toolkit.losses import UNLABELLED
 from toolkit.metrics import softmax
 from toolkit.ngram import SPACE, character_tokenizer
 from toolkit.ngram_fit import LABEL_LOGIT, RATIO_FLOOR, RATIO_POWER, RIDGES, fit_ngram, ratio_scales, tfidf
-from toolkit.training import UNLABELLED, Examples
 
 WORDS = (
     "sea",

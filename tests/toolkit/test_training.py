@@ -9,9 +9,12 @@ from tests.helpers import ODD_TEXTS, TINY, examples, random_logits
 from toolkit.classifier import Classifier, load_classifier, save_classifier
 from toolkit.corpus import Corpus
 from toolkit.encoders import build_classifier
+from toolkit.examples import Examples
+from toolkit.imitation import Imitation
+from toolkit.losses import UNLABELLED
 from toolkit.metrics import calculate_metrics_with_threshold_exploration, softmax
 from toolkit.recipe import TrainingSettings
-from toolkit.training import UNLABELLED, Examples, Fit, Imitation, Mechanics, fit, last_whole_checkpoint
+from toolkit.training import Fit, Mechanics, fit, last_whole_checkpoint
 
 FAST = TrainingSettings(epochs=3, learning_rate=5e-3, batch_size=16)
 

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from toolkit.classifier import Classifier, like_lengths
+from toolkit.examples import Collate, Examples, encoded
 from toolkit.imitation import Imitation
 from toolkit.pruning.anatomy import Layer, anatomy
 from toolkit.recipe import TrainingSettings
-from toolkit.training import Collate, Examples, encoded, loss_of
+from toolkit.training import loss_of
 
 BATCH = 32
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -16,9 +16,8 @@ from safetensors import safe_open
 from torch import nn
 
 from toolkit.pruning.anatomy import anatomy
+from toolkit.recipe import Part, Schedule
 
-Part = Literal["all", "attention", "ffn", "encoder"]
-Schedule = Literal["linear", "cubic", "exponential"]
 Tensors = Mapping[str, torch.Tensor]
 """Scores or masks (out, in), under the names of the linear maps."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from toolkit.classifier import Classifier
+from toolkit.examples import Examples
 from toolkit.imitation import Imitation
 from toolkit.progress import bar
 from toolkit.pruning.anatomy import Sizes, anatomy, encoder_weights
@@ -14,7 +15,6 @@ from toolkit.pruning.importance import PARTS, Importance, mean_loss, taylor_impo
 from toolkit.pruning.selection import Costs, choose
 from toolkit.pruning.surgery import Kept, cut
 from toolkit.recipe import TrainingSettings
-from toolkit.training import Examples
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from toolkit.classifier import WEIGHTS_FILE, Classifier, load_classifier, save_c
 from toolkit.comparisons import Contender, versus
 from toolkit.corpus import Corpus
 from toolkit.errors import InputError
+from toolkit.examples import Examples
 from toolkit.imitation import Imitation
 from toolkit.lessons import Lessons, lessons
 from toolkit.pruning.anatomy import Sizes, summary_of
@@ -26,7 +27,7 @@ from toolkit.recipe import Recipe
 from toolkit.stage import PREDICTIONS_FILE, Predictions, StageResult, evaluate, whole_folder
 from toolkit.summary import MB
 from toolkit.teachers import Teacher
-from toolkit.training import Examples, fit, steps_of
+from toolkit.training import fit, steps_of
 
 WatchEpoch = Callable[[int, dict[str, float]], None]
 

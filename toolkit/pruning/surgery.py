@@ -50,7 +50,7 @@ def shrink(network: nn.Module, left: Sequence[Sizes]) -> None:
     for layer, size in zip(layers, left, strict=True):
         if not (1 <= size.heads <= layer.heads and 1 <= size.neurons <= layer.neurons):
             raise InputError(
-                f"a layer of {layer.heads} heads and {layer.neurons} neurons cannot have {size.heads} and {size.neurons}"
+                f"{size.heads} heads and {size.neurons} neurons in a layer of {layer.heads} and {layer.neurons}"
             )
         _cut_layer(layer, Kept(tuple(range(size.heads)), tuple(range(size.neurons))))
 

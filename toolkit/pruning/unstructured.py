@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from toolkit.classifier import Classifier, like_lengths, pad
+from toolkit.examples import Examples
 from toolkit.pruning.importance import BATCH
 from toolkit.pruning.masks import (
     Gradual,
@@ -23,7 +24,6 @@ from toolkit.pruning.masks import (
 )
 from toolkit.recipe import PruningSettings
 from toolkit.tokenizer import encode
-from toolkit.training import Examples
 
 Recover = Callable[..., dict[str, Any]]
 """Lets a classifier learn again, in place: epochs, a name for the work, and `after_step` and `choose_from` as in

@@ -10,12 +10,12 @@ from tests.helpers import examples, random_logits
 from toolkit.classifier import Classifier
 from toolkit.corpus import Corpus
 from toolkit.encoders import build_classifier
+from toolkit.examples import Examples
 from toolkit.imitation import Imitation
 from toolkit.pruning.anatomy import anatomy
 from toolkit.pruning.importance import magnitude_importance, mean_loss, taylor_importance
 from toolkit.pruning.surgery import Kept, cut
 from toolkit.recipe import ModelSettings, TrainingSettings
-from toolkit.training import Examples
 
 HOW = TrainingSettings()
 WIDTH, HEADS, NEURONS = 32, 4, 128

@@ -18,6 +18,7 @@ from toolkit.baseline import predict_rows
 from toolkit.classifier import load_classifier
 from toolkit.corpus import Corpus, load_corpus
 from toolkit.errors import InputError
+from toolkit.examples import Examples
 from toolkit.lessons import Lessons
 from toolkit.packaging import compress_checkpoint, compress_run
 from toolkit.pipeline import run_pipeline
@@ -29,7 +30,6 @@ from toolkit.pruning.selection import Costs
 from toolkit.pruning.stage import calibration_examples, pruning_in_words
 from toolkit.recipe import CorpusSettings, ExportSettings, PruningSettings
 from toolkit.stage import Predictions, StageResult
-from toolkit.training import Examples
 
 FP32 = ExportSettings(target="onnx-fp32")
 HALF = PruningSettings(prune_sparsity=0.4, fine_tune_epochs=1, calib_samples=64)
