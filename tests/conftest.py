@@ -1,6 +1,8 @@
 """What many tests share: a toy corpus, cheap classifiers, and one tiny pipeline that is run once a session."""
 
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +10,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test m
 
 import pytest
 
-from tests.helpers import TINY, Finished, examples, tiny_recipe, write_comments
+from tests.helpers import TINY, Finished, Hbt, examples, tiny_recipe, write_comments
+from toolkit import cli
 from toolkit.classifier import Classifier
 from toolkit.corpus import Corpus, corpus_from_table
 from toolkit.encoders import build_classifier
@@ -72,3 +75,30 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in ("outcome", "compression"):
         monkeypatch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
     return tmp_path
+
+
+@pytest.fixture
+def copied(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished run in the current folder, with its store; latency is not measured there."""
+    home = tmp_path / "home"
+    shutil.copytree(finished.home, home)
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")
+    for module in ("outcome", "compression"):
+        monkeypatch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
+    return home
+
+
+@pytest.fixture
+def hbt(monkeypatch: pytest.MonkeyPatch) -> Hbt:
+    """Run the command line in this process; returns its exit code."""
+
+    def call(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["hbt", *arguments])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    return call

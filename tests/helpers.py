@@ -1,6 +1,7 @@
 """What tests make things with; fixtures are in conftest.py."""
 
 import csv
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from toolkit.recipe import ModelSettings, Recipe
 from toolkit.recipe_file import recipe_from
 
 TINY = ModelSettings(model="shape:1x32", pooling="mean", max_length=32)
+Hbt = Callable[..., int]
+"""The command line in this process: arguments in, exit code out."""
 ODD_TEXTS = [
     "sea",
     "a",

@@ -5,41 +5,19 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from tokenizers import Tokenizer
 
-from tests.helpers import TINY, Finished, contents
+from tests.helpers import Finished, Hbt, contents
 from toolkit import __version__, cli
-from toolkit import package as packages
-from toolkit.classifier import save_classifier
-from toolkit.encoders import build_classifier
 from toolkit.errors import InputError
 from toolkit.recipe import DistillationSettings, ModelSettings, Recipe, TrainingSettings, field_help
 from toolkit.recipe_file import write_recipe
 from toolkit.tables import Table, read_table, write_table
 
 VERBS = ["data", "train", "run", "students", "compress", "predict", "verify", "bench", "ui"]
-Hbt = Callable[..., int]
-
-
-@pytest.fixture
-def hbt(monkeypatch: pytest.MonkeyPatch) -> Hbt:
-    """Run the command line in this process; returns its exit code."""
-
-    def call(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["hbt", *arguments])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-        return 0
-
-    return call
 
 
 def process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -458,95 +436,3 @@ def test_compress_of_a_run_makes_a_package_of_another_target(
     capsys.readouterr()
     assert hbt("compress", str(run), "--target", "onnx-fp32", "-o", str(tmp_path / "full")) == 2
     assert "exists" in one_line(capsys)
-
-
-TINY_RUN = ("--data", "comments.csv", "--model", "shape:1x32", "--epochs", "1", "--folds", "2", "--name", "tiny")
-
-
-def test_an_ngram_student_is_run_compressed_verified_and_asked(
-    workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert hbt("run", "--pipeline", "baseline_kd_quant", *TINY_RUN, "--student", "ngram:10") == 0
-    assert hbt("compress", "runs/tiny", "--target", "onnx-fp32") == 0
-    for folder in ("models/tiny-onnx-int8", "models/tiny-onnx-fp32"):
-        assert hbt("verify", folder) == 0
-        capsys.readouterr()
-        assert hbt("predict", folder, "ভালো", "", "a\u200b") == 0
-        assert len(capsys.readouterr().out.splitlines()) == 3
-    before = contents(workplace / "runs") | contents(workplace / "models")
-    assert hbt("compress", "runs/tiny", "-o", "models/cut", "--trim-vocabulary") == 2
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("hbt: --trim-vocabulary: ")
-    assert line.endswith("leave --trim-vocabulary out")
-    assert contents(workplace / "runs") | contents(workplace / "models") == before
-
-
-@pytest.fixture
-def wide(workplace: Path) -> str:
-    """An encoder's folder whose tokenizer knows more than the comments."""
-    texts = read_table(workplace / "comments.csv").columns["Comments"]
-    save_classifier(build_classifier(TINY, ("a", "b"), [*texts, *["zebras gallop over grass"] * 9], 1), Path("wide"))
-    return "wide"
-
-
-def test_a_trimmed_package_says_what_the_whole_one_says(
-    workplace: Path, wide: str, hbt: Hbt, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tiny = [wide if each == "shape:1x32" else each for each in TINY_RUN]
-    fp32 = ("--target", "onnx-fp32")
-    assert hbt("run", "--pipeline", "baseline_quant", *tiny, *fp32, "--trim-vocabulary") == 0
-    cut = Path("models/tiny-onnx-fp32")
-    for out, typed in (("whole", []), ("fewest", ["--trim-vocabulary"]), ("some", ["--trim-vocabulary", "627"])):
-        assert hbt("compress", "runs/tiny", *fp32, "-o", out, *typed) == 0
-    texts = read_table(workplace / "comments.csv").columns["Comments"]
-    whole = packages.load(Path("whole")).predict_logits(texts)
-    pieces = {}
-    for folder in (Path("whole"), cut, Path("fewest"), Path("some")):
-        np.testing.assert_allclose(packages.load(folder).predict_logits(texts), whole, atol=1e-5)
-        assert ("- vocabulary cut from " in (folder / "README.md").read_text("utf-8")) is (folder.name != "whole")
-        assert hbt("verify", str(folder)) == 0
-        pieces[folder.name] = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
-    assert pieces["fewest"] == pieces[cut.name] < pieces["some"] == 627 < pieces["whole"]
-    before = contents(workplace / "runs") | contents(workplace / "models")
-    capsys.readouterr()
-    assert hbt("compress", "runs/tiny", *fp32, "-o", "models/other", "--trim-vocabulary", "5") == 2
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert f"--trim-vocabulary 5: the texts need {pieces['fewest']} pieces" in line
-    assert contents(workplace / "runs") | contents(workplace / "models") == before
-
-
-def test_students_prints_a_table_for_people_and_rungs_for_machines(
-    finished: Finished, tmp_path: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(shutil.copytree(finished.home, tmp_path / "home"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    for module in ("outcome", "compression"):
-        monkeypatch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
-    command = ("students", "comments.csv", "--teacher", "runs/tiny", "--students", "ngram:9", "--name", "few")
-    assert hbt(*command, "--budget-ms", "2", "--json") == 0
-    (rung,) = json.loads(capsys.readouterr().out)
-    assert (rung["student"], rung["within_budget"], rung["package"]) == (
-        "ngram:9",
-        True,
-        "models/few-ngram-9-onnx-int8",
-    )
-    monkeypatch.setattr("toolkit.distillation.fit_ngram", lambda *_: pytest.fail("trained again"))
-    assert hbt(*command, "--budget-mb", "0.001") == 0
-    page = capsys.readouterr().out
-    assert "ngram:9" in page
-    assert "next: hbt predict models/few-ngram-9-onnx-int8" in page
-
-
-@pytest.mark.parametrize("typed", [[], ["--students", " "]])
-def test_students_tries_the_usual_ladder_unless_told(
-    workplace: Path, hbt: Hbt, monkeypatch: pytest.MonkeyPatch, typed: list[str]
-) -> None:
-    tried: list[Any] = []
-
-    def climb(recipe: Recipe, students: Any, *_: Any) -> None:
-        tried.extend(students)
-        raise InputError("seen")
-
-    monkeypatch.setattr("toolkit.ladder.climb", climb)
-    hbt("students", "comments.csv", "--teacher", "a", *typed)
-    assert tried == ["ngram", "layers:1", "layers:2", "layers:4"]

@@ -25,6 +25,9 @@ SETTINGS = [
     "warmup_ratio", "scheduler", "gradient_clip_norm", "early_stopping_patience", "loss", "class_weights",
     "device", "student", "teacher", "teacher_folds", "blend_floor", "unlabelled", "augment", "kd_method",
     "hidden_loss_weight", "attention_loss_weight", "target", "trim_vocabulary", "author", "experiment", "name",
+    "prune_method", "prune_sparsity", "prune_to_ms", "prune_to_mb", "prune_steps", "prune_layers", "prune_schedule",
+    "prune_start_epoch", "prune_end_epoch", "prune_frequency", "calib_samples", "fine_tune_after_prune",
+    "fine_tune_epochs",
 ]  # fmt: skip
 METRICS = [
     "teacher_total_params", "teacher_size_mb", "kd_accuracy", "kd_macro_f1", "kd_f1_hate", "kd_f1_non_hate",

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from safetensors.numpy import load_file
 
 from exporters.registry import exporter
-from tests.helpers import Finished, contents, tiny_recipe
+from tests.helpers import contents, tiny_recipe
 from toolkit import package, tracking
 from toolkit.baseline import predict_rows
 from toolkit.classifier import load_classifier
@@ -36,23 +36,11 @@ HALF = PruningSettings(prune_sparsity=0.4, fine_tune_epochs=1, calib_samples=64)
 RUN, STUDENT = Path("runs/tiny"), Path("runs/tiny/2-distillation")
 
 
-@pytest.fixture
-def run(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the finished run, in the current folder."""
-    home = tmp_path / "home"
-    shutil.copytree(finished.home, home)
-    monkeypatch.chdir(home)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")
-    for module in ("outcome", "compression"):
-        monkeypatch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
-    return home
-
-
 def corpus() -> Corpus:
     return load_corpus(tiny_recipe().corpus)
 
 
-def test_a_run_is_pruned_recovered_exported_and_compared(run: Path) -> None:
+def test_a_run_is_pruned_recovered_exported_and_compared(copied: Path) -> None:
     outcome = compress_run(RUN, FP32, None, force=False, pruning=HALF)
     assert outcome.package == Path("models/tiny-onnx-fp32-structured-0.4")
     stage = RUN / "3-pruning-structured-0.4"
@@ -87,7 +75,7 @@ def test_a_run_is_pruned_recovered_exported_and_compared(run: Path) -> None:
         assert any(line.startswith("pruned structured-0.4,") for line in lines)
 
 
-def test_an_unpruned_package_does_not_tell_of_a_pruned_sister(run: Path) -> None:
+def test_an_unpruned_package_does_not_tell_of_a_pruned_sister(copied: Path) -> None:
     compress_run(RUN, FP32, None, force=False, pruning=HALF)
     plain = compress_run(RUN, FP32, None, force=False).package
     assert plain is not None
@@ -95,9 +83,9 @@ def test_an_unpruned_package_does_not_tell_of_a_pruned_sister(run: Path) -> None
     assert load_classifier(STUDENT).parameters == StageResult.load(RUN / "4-export-onnx-fp32").parameters
 
 
-def test_mlflow_is_told(run: Path) -> None:
+def test_mlflow_is_told(copied: Path) -> None:
     compress_run(RUN, FP32, None, force=False, pruning=HALF)
-    client = MlflowClient(f"sqlite:///{run}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{copied}/mlflow.db")
     run_id = tracking.run_of(RUN)
     assert run_id is not None
     metrics = client.get_run(run_id).data.metrics
@@ -110,7 +98,7 @@ def test_mlflow_is_told(run: Path) -> None:
 
 
 def test_the_same_settings_are_not_pruned_again_and_others_are_refused(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     compress_run(RUN, FP32, Path("one"), force=False, pruning=HALF)
     before = contents(RUN / "3-pruning-structured-0.4")
@@ -126,7 +114,7 @@ def test_the_same_settings_are_not_pruned_again_and_others_are_refused(
     assert StageResult.load(RUN / "3-pruning-structured-0.4").details["settings"]["calib_samples"] == 32
 
 
-def test_the_same_settings_and_seed_prune_alike(run: Path) -> None:
+def test_the_same_settings_and_seed_prune_alike(copied: Path) -> None:
     compress_run(RUN, FP32, Path("one"), force=False, pruning=HALF)
     first = (RUN / "3-pruning-structured-0.4/model.safetensors").read_bytes()
     shutil.rmtree(RUN / "3-pruning-structured-0.4")
@@ -138,7 +126,7 @@ class Killed(BaseException):
     """Raised where a user would press Ctrl-C."""
 
 
-def test_a_killed_recovery_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_recovery_goes_on(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     how = dataclasses.replace(HALF, fine_tune_epochs=3)
     compress_run(RUN, FP32, Path("whole"), force=False, pruning=how)
     expected = (RUN / "3-pruning-structured-0.4/model.safetensors").read_bytes()
@@ -160,7 +148,7 @@ def test_a_killed_recovery_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "gradual"])
-def test_zeros_are_counted_in_the_file_and_survive_recovery(run: Path, method: Any) -> None:
+def test_zeros_are_counted_in_the_file_and_survive_recovery(copied: Path, method: Any) -> None:
     how = dataclasses.replace(
         HALF, prune_method=method, prune_sparsity=0.7, prune_end_epoch=1, prune_frequency=2, fine_tune_epochs=1
     )
@@ -186,7 +174,7 @@ def test_zeros_are_counted_in_the_file_and_survive_recovery(run: Path, method: A
     assert "neither faster nor smaller" in pruning_in_words(result)
 
 
-def test_without_recovery_nothing_else_is_touched(run: Path) -> None:
+def test_without_recovery_nothing_else_is_touched(copied: Path) -> None:
     how = dataclasses.replace(HALF, prune_method="magnitude", fine_tune_after_prune=False)
     compress_run(RUN, FP32, None, force=False, pruning=how)
     weights, before = (load_file(folder / "model.safetensors") for folder in (RUN / "3-pruning-magnitude-0.4", STUDENT))
@@ -196,7 +184,7 @@ def test_without_recovery_nothing_else_is_touched(run: Path) -> None:
     assert StageResult.load(RUN / "3-pruning-magnitude-0.4").details["recovery"] == []
 
 
-def test_rounds_cut_a_share_each(run: Path) -> None:
+def test_rounds_cut_a_share_each(copied: Path) -> None:
     how = dataclasses.replace(HALF, prune_sparsity=0.55, prune_steps=3)
     compress_run(RUN, FP32, None, force=False, pruning=how)
     details = StageResult.load(RUN / "3-pruning-structured-0.55").details
@@ -210,7 +198,7 @@ def linear(classifier: Any, lefts: Any, target: str, texts: Any) -> tuple[Shape,
     return tuple(Shape(tuple(left), 1.1 * costs.of(left), costs.of(left)) for left in lefts)
 
 
-def test_a_latency_is_met_as_it_is_measured(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_latency_is_met_as_it_is_measured(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.pruning.cost_model.measure_shapes", lambda *given: linear(*given))
     compress_run(RUN, FP32, None, force=False, pruning=dataclasses.replace(HALF, prune_to_ms=0.2))
     details = StageResult.load(RUN / "3-pruning-structured-0.2ms").details
@@ -220,7 +208,7 @@ def test_a_latency_is_met_as_it_is_measured(run: Path, monkeypatch: pytest.Monke
     assert details["asked"] == 0.2
 
 
-def test_a_plan_that_misses_its_latency_is_made_anew(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_that_misses_its_latency_is_made_anew(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Costs were fitted on a machine that is slower than the one of today."""
     monkeypatch.setattr("toolkit.pruning.cost_model.measure_shapes", lambda *given: linear(*given))
     monkeypatch.setattr(
@@ -247,7 +235,7 @@ def test_a_plan_that_misses_its_latency_is_made_anew(run: Path, monkeypatch: pyt
     ],
 )
 def test_a_budget_out_of_reach_is_one_line_and_no_stage(
-    run: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
+    copied: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
 ) -> None:
     monkeypatch.setattr("toolkit.pruning.cost_model.measure_shapes", lambda *given: linear(*given))
     with pytest.raises(InputError, match=message) as caught:
@@ -257,7 +245,7 @@ def test_a_budget_out_of_reach_is_one_line_and_no_stage(
     assert not Path("models/tiny-onnx-fp32").exists()
 
 
-def test_a_bare_checkpoint_is_pruned_with_itself_as_the_teacher(run: Path) -> None:
+def test_a_bare_checkpoint_is_pruned_with_itself_as_the_teacher(copied: Path) -> None:
     data = CorpusSettings(data="comments.csv", folds=2)
     outcome = compress_checkpoint(str(STUDENT), data, FP32, None, force=False, pruning=HALF)
     assert outcome.package == Path("models/2-distillation-onnx-fp32-structured-0.4")
