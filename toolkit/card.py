@@ -98,7 +98,7 @@ B is this package; differences are B minus A on the same {found[0].comparison.ro
 holds 95 % of the bootstrap differences, p is McNemar's exact test, the verdict is given at a margin of
 {100 * found[0].comparison.margin:g} point of macro-F1.
 
-{_markdown([each.cells() for each in found])}
+{_markdown([each.shown() for each in found])}
 
 Every figure here comes from texts scored one at a time, as `predict` does it. In batches of {invariance["batch"]},
 {invariance["label_flips"]} of {invariance["rows"]:,} validation rows would change their label, and a probability would

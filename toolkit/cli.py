@@ -177,6 +177,34 @@ def compress(source: str, output: Path | None, force: bool, **options: Any) -> N
 
 
 @verbs.command()
+@click.argument("a", type=FOLDER)
+@click.argument("b", type=FOLDER)
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.01,
+    show_default=True,
+    help="A smaller difference of macro-F1 does not matter.",
+)
+@json_option
+def compare(a: Path, b: Path, margin: float, as_json: bool) -> None:
+    """Say whether B is worse than A on the same test rows: each a run, a stage of one, or a package.
+
+    No model is run: the labels that both gave are on the disk.
+    """
+    from dataclasses import asdict
+
+    from toolkit.compare import compare_stages
+    from toolkit.comparisons import render
+
+    found = compare_stages(a, b, margin)
+    if as_json:
+        click.echo(json.dumps(asdict(found), ensure_ascii=False))
+    else:
+        render([found])
+
+
+@verbs.command()
 @click.argument("package", type=FOLDER)
 @click.argument("texts", nargs=-1)
 @click.option("--input", "source", type=FOLDER, help="Label the texts of this CSV, TSV, JSON Lines or Parquet file.")

@@ -8,7 +8,7 @@ from toolkit.corpus import Corpus
 from toolkit.display import print_table
 from toolkit.metrics import apply_threshold, softmax
 from toolkit.runs import BASELINE, DISTILLATION, EXPORT, FLOOR, pruning_stages, tag_of
-from toolkit.significance import Comparison, compare
+from toolkit.significance import MARGIN, Comparison, compare
 from toolkit.stage import PREDICTIONS_FILE, RESULT_FILE, Predictions, StageResult
 
 ENSEMBLE, TEACHER = "fold ensemble", "teacher"
@@ -46,16 +46,24 @@ class Versus:
             "McNemar p": f"{found.mcnemar_p:.2g}",
             "only A right": str(found.only_a_right),
             "only B right": str(found.only_b_right),
+            "Δ accuracy points": f"{100 * found.accuracy_difference:+.2f}",
             "same label": f"{100 * found.agreement:.2f} %",
             "verdict": found.verdict,
+            "rows to decide": "" if found.rows_to_decide is None else str(found.rows_to_decide),
         }
 
+    def shown(self) -> dict[str, str]:
+        """The same for people, who read the verdict as a whole."""
+        cells = self.cells() | {"verdict": self.comparison.verdict_in_words}
+        del cells["rows to decide"]
+        return cells
 
-def versus(corpus: Corpus, b: Contender, a: Contender) -> Versus:
+
+def versus(corpus: Corpus, b: Contender, a: Contender, margin: float = MARGIN) -> Versus:
     """Compare two models on the test rows, each at its own threshold."""
     test = corpus.rows("test")
     a_said, b_said = (apply_threshold(softmax(c.predictions.of(test)), c.threshold) for c in (a, b))
-    return Versus(b.name, a.name, compare(corpus.labels[test], a_said, b_said, len(corpus.label_names)))
+    return Versus(b.name, a.name, compare(corpus.labels[test], a_said, b_said, len(corpus.label_names), margin))
 
 
 def run_comparisons(folder: Path, corpus: Corpus) -> list[Versus]:
@@ -66,14 +74,10 @@ def run_comparisons(folder: Path, corpus: Corpus) -> list[Versus]:
         found.append(versus(corpus, contender(folder / BASELINE, ENSEMBLE), floor))
     if (folder / DISTILLATION / RESULT_FILE).is_file():
         source = contender(folder / DISTILLATION, "student")
-        details = StageResult.load(folder / DISTILLATION).details
-        teacher = teacher_apart(folder)
-        if teacher is not None:
+        teacher = teacher_of(folder)
+        if teacher.name == TEACHER:
             found.append(versus(corpus, teacher, floor))
-        found += [
-            Versus("student", details["teacher_name"], Comparison(**details["versus_teacher"])),
-            versus(corpus, source, floor),
-        ]
+        found += [versus(corpus, source, teacher), versus(corpus, source, floor)]
     else:
         source = best_fold(folder)
     pruned = {stage.name: contender(stage, f"pruned {tag_of(stage)}") for stage in pruning_stages(folder)}
@@ -92,15 +96,11 @@ def contender(stage: Path, name: str) -> Contender:
     return Contender(name, Predictions.load(stage / result.predictions), result.threshold)
 
 
-def teacher_apart(folder: Path) -> Contender | None:
-    """The teacher of a run's student, where it is not the fold ensemble of the run itself; else None."""
-    if not (folder / DISTILLATION / RESULT_FILE).is_file():
-        return None
+def teacher_of(folder: Path) -> Contender:
+    """The teacher of a run's student: ENSEMBLE for the folds of the run itself as they are, else TEACHER."""
     details = StageResult.load(folder / DISTILLATION).details
-    if details["teacher_name"] != TEACHER:
-        return None
     said = Predictions.load(folder / DISTILLATION / TEACHER_FILE)
-    return Contender(TEACHER, said, details["teacher_threshold"])
+    return Contender(details["teacher_name"], said, details["teacher_threshold"])
 
 
 def best_fold(folder: Path) -> Contender:
@@ -116,6 +116,6 @@ def render(found: Sequence[Versus]) -> None:
         return
     margin = 100 * found[0].comparison.margin
     title = f"paired, on the same {found[0].comparison.rows:,} test rows; verdict at a margin of {margin:g} point"
-    left_out = ("only A right", "only B right")
-    lines = [{k: v for k, v in each.cells().items() if k not in left_out} for each in found]
+    left_out = ("only A right", "only B right", "Δ accuracy points")
+    lines = [{k: v for k, v in each.shown().items() if k not in left_out} for each in found]
     print_table(lines, title, left=("B", "against A", "verdict"), dispensable=("McNemar p", "same label"))

@@ -10,7 +10,7 @@ import numpy as np
 from toolkit import tracking
 from toolkit.baseline import predict_rows
 from toolkit.classifier import Classifier, load_classifier, load_sequence_classifier
-from toolkit.comparisons import ENSEMBLE, Contender, contender, teacher_apart
+from toolkit.comparisons import ENSEMBLE, TEACHER, Contender, contender, teacher_of
 from toolkit.compression import Source, compress, lineage_of, rows_of
 from toolkit.corpus import Corpus, load_corpus
 from toolkit.errors import InputError, refuse_existing
@@ -25,6 +25,7 @@ from toolkit.run_metrics import track_export, track_pruning
 from toolkit.runs import (
     BASELINE,
     CACHE,
+    DISTILLATION,
     FLOOR,
     MODELS,
     export_stage_folder,
@@ -193,9 +194,8 @@ def export_stage(
         beside.append(contender(last_trained(folder), result.details["source_name"]))
     if (folder / BASELINE / RESULT_FILE).is_file():
         beside.append(contender(folder / BASELINE, ENSEMBLE))
-    teacher = teacher_apart(folder)
-    if teacher is not None:
-        beside.append(teacher)
+    if (folder / DISTILLATION / RESULT_FILE).is_file() and teacher_of(folder).name == TEACHER:
+        beside.append(teacher_of(folder))
     evaluated = _evaluated(predictions, corpus)
     source = Source(classifier, folder.name, corpus, evaluated, lineage, trained, beside, pruned or None, trimming)
     exported, found = compress(source, export.target, out)

@@ -17,7 +17,7 @@ from toolkit.recipe import DistillationSettings, ModelSettings, Recipe, Training
 from toolkit.recipe_file import write_recipe
 from toolkit.tables import Table, read_table, write_table
 
-VERBS = ["data", "train", "run", "students", "compress", "predict", "verify", "bench", "ui"]
+VERBS = ["data", "train", "run", "students", "compress", "compare", "predict", "verify", "bench", "ui"]
 
 
 def process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

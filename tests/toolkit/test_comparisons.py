@@ -56,6 +56,6 @@ def test_a_run_compares_its_stages_with_floor_and_teacher(at_home: Finished) -> 
 def test_the_comparisons_are_kept_as_a_table(at_home: Finished) -> None:
     table = pandas.read_csv(at_home.run / "outputs" / "comparisons.csv")
     assert len(table) == len(at_home.outcome.comparisons) > 3
-    allowed = {"equivalent", "worse", "better", "inconclusive (n too small)"}
+    allowed = {"equivalent", "worse", "better", "inconclusive"}
     verdicts = next(table[name] for name in table.columns if name.lower() == "verdict")
     assert set(verdicts) <= allowed

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from toolkit.significance import MARGIN, RESAMPLES, compare
+from toolkit.significance import MARGIN, RESAMPLES, Comparison, compare, rows_to_decide
 
 
 def labelled(rows: int, seed: int = 0) -> np.ndarray:
@@ -75,6 +75,55 @@ def test_the_interval_agrees_with_a_naive_bootstrap(labels: int) -> None:
     assert RESAMPLES >= 1000
 
 
+def test_accuracy_differs_by_what_each_won_alone() -> None:
+    dice = np.random.default_rng(3)
+    y = dice.integers(0, 3, 400)
+    a, b = (np.where(dice.random(400) < share, y, (y + 1) % 3) for share in (0.8, 0.7))
+    found = compare(y, a, b, 3)
+    won = (b == y).astype(float) - (a == y)
+    assert found.accuracy_difference == pytest.approx(won.mean())
+    # The bootstrap of a mean is normal with the error of the mean, here.
+    expected = won.mean() + np.array([-1.96, 1.96]) * won.std() / 20
+    np.testing.assert_allclose(found.accuracy_interval, expected, atol=0.006)
+
+
+@pytest.mark.parametrize(
+    ("difference", "error", "expected"),
+    [
+        (0.015, 0.01, 171),  # 100 · (1.96 · 0.01 / 0.015)²: it is soon told from zero
+        (-0.015, 0.01, 171),
+        (0.005, 0.01, 1083),  # 100 · (1.645 · 0.01 / 0.005)²: it is sooner told from the margin
+        (0.0, 0.01, 271),  # 100 · 1.645²
+        (0.015, 0.001, 100),  # enough as it is
+    ],
+)
+def test_rows_to_decide_by_hand(difference: float, error: float, expected: int) -> None:
+    assert rows_to_decide(difference, error, 100, margin=0.01) == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.parametrize(("a_wrong", "b_wrong"), [(range(100), range(60, 170)), (range(100), range(50, 151))])
+def test_so_many_rows_decide_and_half_of_them_do_not(a_wrong: range, b_wrong: range) -> None:
+    y = np.arange(1000) % 2
+    a, b = flipped(y, a_wrong), flipped(y, b_wrong)
+    found = compare(y, a, b, 2)
+    assert found.verdict == "inconclusive"
+    assert found.rows_to_decide is not None
+    assert f"inconclusive (~{found.rows_to_decide:,} rows decide)" == found.verdict_in_words
+    times = found.rows_to_decide / 1000
+
+    def repeated(count: int) -> Comparison:
+        return compare(np.tile(y, count), np.tile(a, count), np.tile(b, count), 2)
+
+    assert repeated(round(1.3 * times) + 1).verdict != "inconclusive"
+    assert repeated(max(1, int(0.5 * times))).verdict == "inconclusive"
+
+
+def test_what_is_decided_needs_no_more_rows() -> None:
+    y = np.arange(2000) % 2
+    found = compare(y, y, flipped(y, range(300)), 2)
+    assert (found.verdict, found.rows_to_decide, found.verdict_in_words) == ("worse", None, "worse")
+
+
 def test_a_comparison_with_itself_is_equivalent() -> None:
     y = labelled(50)
     given = flipped(y, range(12))
@@ -89,9 +138,9 @@ def test_a_comparison_with_itself_is_equivalent() -> None:
         (20_000, range(2000), range(1000, 3000), "equivalent"),
         (2_000, range(200), range(400), "worse"),
         (2_000, range(400), range(200), "better"),
-        (60, range(6), range(3, 12), "inconclusive (n too small)"),
-        (40, range(8), range(8, 16), "inconclusive (n too small)"),
-        (5, range(0), range(1), "inconclusive (n too small)"),
+        (60, range(6), range(3, 12), "inconclusive"),
+        (40, range(8), range(8, 16), "inconclusive"),
+        (5, range(0), range(1), "inconclusive"),
     ],
 )
 def test_the_verdict_on_made_up_answers(rows: int, a_wrong: range, b_wrong: range, verdict: str) -> None:
