@@ -15,9 +15,8 @@ from toolkit.compression import Source, compress, lineage_of, rows_of
 from toolkit.corpus import Corpus, load_corpus
 from toolkit.errors import InputError, refuse_existing
 from toolkit.floor import train_floor
-from toolkit.lessons import read_unlabelled
 from toolkit.outcome import Outcome, trained_rows, write_summary
-from toolkit.progress import say, working
+from toolkit.progress import say
 from toolkit.pruning.anatomy import anatomy
 from toolkit.pruning.stage import prune, prune_stage, pruning_in_words
 from toolkit.recipe import CorpusSettings, DistillationSettings, ExportSettings, PruningSettings, Recipe
@@ -39,7 +38,7 @@ from toolkit.runs import (
 from toolkit.stage import PREDICTIONS_FILE, RESULT_FILE, Predictions, StageResult, evaluate, whole_folder
 from toolkit.summary import Row, file_part
 from toolkit.teachers import find_teacher, with_corpus_labels
-from toolkit.vocabulary import Trimming, trim_vocabulary
+from toolkit.vocabulary import trimmed
 
 
 def compress_run(
@@ -138,7 +137,7 @@ def compress_checkpoint(
         classifier = classifier.with_threshold(validation.get("best_threshold"))
         shown.append(Row(f"pruned {pruning.tag}", metrics, None, classifier.parameters))
         lineage |= {"pruning": pruning.tag}
-    classifier, trimming = _trimmed(classifier, export, corpus, None)
+    classifier, trimming = trimmed(classifier, export, corpus, None)
     how = None if pruning is None else pruning.tag
     source = Source(classifier, name, corpus, predictions, lineage, shown, beside, how, trimming)
     result, _ = compress(source, export.target, out)
@@ -173,7 +172,7 @@ def export_stage(
     """Package the checkpoint of a run's `stage` and keep the artefact's result and predictions in the run."""
     result = StageResult.load(stage)
     checkpoint = stage / result.checkpoint
-    classifier, trimming = _trimmed(load_classifier(checkpoint), export, corpus, recipe.distillation.unlabelled)
+    classifier, trimming = trimmed(load_classifier(checkpoint), export, corpus, recipe.distillation.unlabelled)
     # A baseline's own predictions are those of the ensemble; what is exported is its best fold.
     predictions = Predictions.load(checkpoint / PREDICTIONS_FILE)
     lineage = lineage_of(
@@ -204,17 +203,6 @@ def export_stage(
         found.save(partial / PREDICTIONS_FILE, corpus)
         exported.save(partial)
     track_export(tracked, exported, corpus.label_names, out)
-
-
-def _trimmed(
-    classifier: Classifier, export: ExportSettings, corpus: Corpus, unlabelled: str | None
-) -> tuple[Classifier, Trimming | None]:
-    """`classifier` with the vocabulary of the corpus and of the unlabelled texts, if that is asked for."""
-    if export.trim_vocabulary is None:
-        return classifier, None
-    further = [] if unlabelled is None else read_unlabelled(Path(unlabelled))
-    with working("trimming the vocabulary"):
-        return trim_vocabulary(classifier, [*corpus.texts, *further], export.trim_vocabulary)
 
 
 def _evaluated(predictions: Predictions, corpus: Corpus) -> Predictions:

@@ -10,12 +10,15 @@ Why the pieces of the texts cannot move is told in `toolkit.pieces`. It is check
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from toolkit.classifier import Classifier
+from toolkit.corpus import Corpus
 from toolkit.errors import InputError
+from toolkit.lessons import read_unlabelled
 from toolkit.pieces import (
     MEND,
     OPTION,
@@ -27,6 +30,8 @@ from toolkit.pieces import (
     normalised,
     read_vocabulary,
 )
+from toolkit.progress import working
+from toolkit.recipe import ExportSettings
 from toolkit.tokenizer import encode
 
 
@@ -80,6 +85,17 @@ def trim_vocabulary(classifier: Classifier, texts: Sequence[str], size: int = 0)
     network = _cut_network(classifier.network, embedding, new_id)
     cut = replace(classifier, network=network, tokenizer=tokenizer, pad_id=new_id[classifier.pad_id])
     return cut, _measure(whole, texts, plain, encoded, distinct, size, len(kept))
+
+
+def trimmed(
+    classifier: Classifier, export: ExportSettings, corpus: Corpus, unlabelled: str | None
+) -> tuple[Classifier, Trimming | None]:
+    """`classifier` with the vocabulary of the corpus and of the unlabelled texts, if that is asked for."""
+    if export.trim_vocabulary is None:
+        return classifier, None
+    further = [] if unlabelled is None else read_unlabelled(Path(unlabelled))
+    with working("trimming the vocabulary"):
+        return trim_vocabulary(classifier, [*corpus.texts, *further], export.trim_vocabulary)
 
 
 def _refuse_changed_pieces(before: Sequence[list[int]], after: Sequence[list[int]], kept: Sequence[int]) -> None:

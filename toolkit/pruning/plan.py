@@ -1,8 +1,11 @@
 """A plan of what to cut: within the budget, and with the least loss on training rows right after the cut."""
 
 import copy
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,6 +39,20 @@ class Plan:
 
     kept: tuple[Kept | None, ...]
     loss: float
+
+    def save(self, file: Path, told: dict[str, Any]) -> None:
+        """Keep the plan and what was measured for it, whole or not at all."""
+        kept = [None if stays is None else [stays.heads, stays.neurons] for stays in self.kept]
+        unfinished = file.with_suffix(".partial")
+        unfinished.write_text(json.dumps({"kept": kept, "loss": self.loss, "told": told}), "utf-8")
+        unfinished.rename(file)
+
+    @staticmethod
+    def load(file: Path) -> "tuple[Plan, dict[str, Any]]":
+        """A plan that was kept, and what was measured for it."""
+        found = json.loads(file.read_text("utf-8"))
+        kept = tuple(None if stays is None else Kept(*(tuple(units) for units in stays)) for stays in found["kept"])
+        return Plan(kept, found["loss"]), found["told"]
 
     @property
     def left(self) -> list[Sizes]:

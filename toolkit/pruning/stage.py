@@ -1,6 +1,7 @@
 """The pruning stage: a checkpoint in, a smaller or sparser one out, its accuracy won back from the teacher."""
 
 import copy
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from toolkit.stage import PREDICTIONS_FILE, Predictions, StageResult, evaluate, 
 from toolkit.summary import MB
 from toolkit.teachers import Teacher
 from toolkit.training import fit, steps_of
+from toolkit.vocabulary import trimmed
 
 WatchEpoch = Callable[[int, dict[str, float]], None]
 
@@ -149,19 +151,28 @@ def prune(
     work: folder for checkpoints of the optimiser; a pruning that was broken off goes on from there.
     """
     how, pruning = recipe.distillation, recipe.pruning
+    _forget_other(work, recipe)
     taught = lessons(teacher, corpus, how, cache)
     imitation = Imitation(how.kd_alpha, how.kd_temperature)
     recover = Recovery(taught, imitation, recipe, work, watch)
     calibration = calibration_examples(taught, len(corpus.rows("train")), pruning.calib_samples, corpus.settings.seed)
     if pruning.prune_method == "structured":
         lesson = Lesson(calibration, recipe.student_training(), imitation)
-        texts = corpus.take(corpus.rows("validation"))
-        target = recipe.export.target
-        budget = budget_of(source, pruning, target, texts, cache)
-        return prune_structured(source, lesson, pruning, budget, target, texts, recover)
+        ships, _ = trimmed(source, recipe.export, corpus, how.unlabelled)  # without which megabytes are others
+        budget = budget_of(ships, pruning, recipe.export.target, corpus.take(corpus.rows("validation")), cache)
+        return prune_structured(source, lesson, pruning, budget, recover, work)
     copied = replace(source, network=copy.deepcopy(source.network))
     steps = steps_of(len(taught.train.texts), replace(recipe.student_training(), epochs=1))
     return copied, prune_unstructured(copied, calibration, pruning, steps, recover)
+
+
+def _forget_other(work: Path, recipe: Recipe) -> None:
+    """Empty `work` unless it is that of the very same settings, broken off."""
+    file, own = work / "recipe.json", {"recipe": recipe.sha256()}
+    if not file.is_file() or json.loads(file.read_text("utf-8")) != own:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        file.write_text(json.dumps(own), "utf-8")
 
 
 def pruning_in_words(result: StageResult) -> str:

@@ -29,6 +29,9 @@ class Budget:
     unit: str
     costs: Costs
     allowed: float
+    target: str
+    texts: list[str]
+    """What is timed, as which target."""
     model: CostModel | None = None
     """Where the costs were measured; None where weights are counted."""
 
@@ -39,18 +42,19 @@ def budget_of(classifier: Classifier, pruning: PruningSettings, target: str, tex
     texts: what is timed as `target`; validation rows.
     Raises: InputError if the classifier is within it already, or cannot be brought there.
     """
-    whole = sizes(classifier.network)
+    whole, model = sizes(classifier.network), None
     if pruning.prune_to_ms is None and pruning.prune_to_mb is None:
-        costs = weight_costs(classifier)
-        asked = f"--prune-sparsity {pruning.prune_sparsity:g}"
-        found = Budget(asked, "weights", costs, (1 - pruning.prune_sparsity) * costs.of(whole))
+        costs, unit, asked = weight_costs(classifier), "weights", f"--prune-sparsity {pruning.prune_sparsity:g}"
+        allowed = (1 - pruning.prune_sparsity) * costs.of(whole)
     else:
         model = measured_costs(classifier, target, texts, cache)
         if pruning.prune_to_ms is not None:
-            found = Budget(f"--prune-to-ms {pruning.prune_to_ms:g}", "ms", model.ms, pruning.prune_to_ms, model)
+            costs, unit, allowed = model.ms, "ms", pruning.prune_to_ms
         else:
             assert pruning.prune_to_mb is not None
-            found = Budget(f"--prune-to-mb {pruning.prune_to_mb:g}", "MB", model.mb, pruning.prune_to_mb, model)
+            costs, unit, allowed = model.mb, "MB", pruning.prune_to_mb
+        asked = f"--prune-to-{unit.lower()} {allowed:g}"
+    found = Budget(asked, unit, costs, allowed, target, texts, model)
     now, least = found.costs.of(whole), found.costs.of([Sizes(1, min(BLOCK, whole[0].neurons))])
     if now <= found.allowed:
         raise InputError(f"{found.asked}: it takes {now:.3g} {found.unit} as it is; give less")
@@ -67,22 +71,27 @@ def prune_structured(
     lesson: Lesson,
     pruning: PruningSettings,
     budget: Budget,
-    target: str,
-    texts: list[str],
     recover: Recover,
+    work: Path,
 ) -> tuple[Classifier, dict[str, Any]]:
     """Cut `source` until it is within the budget, and let it recover; also what was cut and measured.
 
+    work: folder of the plans, so that a pruning that was broken off goes on with the network that it had cut.
     Raises: InputError if no plan is within the budget.
     """
+    work.mkdir(parents=True, exist_ok=True)
     classifier, history = source, []
     whole = budget.costs.of(sizes(source.network))
     loss_before = lesson.loss_of(source)
     told: dict[str, Any] = {}
     for step in range(1, pruning.prune_steps + 1):
         last = step == pruning.prune_steps
-        allowed = whole - (whole - budget.allowed) * step / pruning.prune_steps
-        plan, told = _plan(classifier, lesson, replace(budget, allowed=allowed), target, texts, measured=last)
+        file = work / f"plan-{step}.json"
+        if not file.is_file():
+            allowed = whole - (whole - budget.allowed) * step / pruning.prune_steps
+            plan, told = _plan(classifier, lesson, replace(budget, allowed=allowed), measured=last)
+            plan.save(file, told)
+        plan, told = Plan.load(file)
         classifier = cut_copy(classifier, plan.kept)
         told |= {"loss_before": loss_before, "loss_after_cut": plan.loss}
         say(f"cut to {summary_of(plan.left)}; loss {loss_before:.4f} before, {plan.loss:.4f} after")
@@ -93,9 +102,7 @@ def prune_structured(
     return classifier, told | {"left": left, "sparsity": removed, "recovery": history}
 
 
-def _plan(
-    classifier: Classifier, lesson: Lesson, budget: Budget, target: str, texts: list[str], measured: bool
-) -> tuple[Plan, dict[str, Any]]:
+def _plan(classifier: Classifier, lesson: Lesson, budget: Budget, measured: bool) -> tuple[Plan, dict[str, Any]]:
     """A plan within the budget; one of milliseconds is exported, timed and, if it misses, made anew."""
     scores = scores_of(classifier, lesson)
     plan = _within(classifier, lesson, scores, budget, budget.allowed)
@@ -109,7 +116,7 @@ def _plan(
     tried: list[tuple[float, Plan]] = []
     tries = []
     while True:
-        (shape,) = measure_shapes(classifier, [plan.left], target, texts)
+        (shape,) = measure_shapes(classifier, [plan.left], budget.target, budget.texts)
         tries.append({"predicted": budget.costs.of(plan.left), "measured": shape.ms})
         tried.append((abs(shape.ms / budget.allowed - 1), plan))
         if tried[-1][0] <= CLOSE or len(tried) == TRIES:

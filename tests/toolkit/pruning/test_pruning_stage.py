@@ -142,9 +142,20 @@ def test_a_killed_recovery_goes_on(copied: Path, monkeypatch: pytest.MonkeyPatch
             compress_run(RUN, FP32, Path("broken"), force=False, pruning=how)
     assert not (RUN / "3-pruning-structured-0.4").exists()
     assert (RUN / "3-pruning-structured-0.4.partial").is_dir()
-    compress_run(RUN, FP32, Path("broken"), force=False, pruning=how)
+    with monkeypatch.context() as patch:  # another measurement might have made another plan
+        patch.setattr("toolkit.pruning.structured.plan_cut", lambda *_: pytest.fail("planned again"))
+        compress_run(RUN, FP32, Path("broken"), force=False, pruning=how)
     assert (RUN / "3-pruning-structured-0.4/model.safetensors").read_bytes() == expected
     assert not (RUN / "3-pruning-structured-0.4/training").exists()
+
+
+def test_what_was_broken_off_under_other_settings_is_not_gone_on_with(copied: Path) -> None:
+    work = RUN / "3-pruning-structured-0.4.partial/training"
+    work.mkdir(parents=True)
+    (work / "recipe.json").write_text('{"recipe": "another"}')
+    (work / "plan-1.json").write_text('{"kept": [[[0], [0, 1]]], "loss": 0.0, "told": {}}')
+    compress_run(RUN, FP32, None, force=False, pruning=HALF)
+    assert StageResult.load(RUN / "3-pruning-structured-0.4").details["left"][0]["neurons"] > 2
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "gradual"])
