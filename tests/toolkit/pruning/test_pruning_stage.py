@@ -210,7 +210,8 @@ def linear(classifier: Any, lefts: Any, target: str, texts: Any) -> tuple[Shape,
 
 
 def test_a_latency_is_met_as_it_is_measured(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.pruning.cost_model.measure_shapes", lambda *given: linear(*given))
+    for module in ("cost_model", "structured"):
+        monkeypatch.setattr(f"toolkit.pruning.{module}.measure_shapes", lambda *given: linear(*given))
     compress_run(RUN, FP32, None, force=False, pruning=dataclasses.replace(HALF, prune_to_ms=0.2))
     details = StageResult.load(RUN / "3-pruning-structured-0.2ms").details
     (shape,) = linear(None, [[Sizes(**size) for size in details["left"]]], "", None)
