@@ -20,10 +20,11 @@ from toolkit.display import print_table
 from toolkit.imitation import Imitation
 from toolkit.lessons import lessons
 from toolkit.metrics import calculate_metrics_with_threshold_exploration, softmax
+from toolkit.progress import say
 from toolkit.pruning.anatomy import Sizes, sizes, summary_of
 from toolkit.pruning.cost_model import measure_shapes, measured_costs
 from toolkit.pruning.importance import magnitude_importance
-from toolkit.pruning.plan import Lesson, cut_copy, plan_cut, scores_of
+from toolkit.pruning.plan import Lesson, Trial, cut_copy, most_promising, plans_within, scores_of
 from toolkit.pruning.selection import Costs, choose
 from toolkit.pruning.stage import Recovery, calibration_examples
 from toolkit.pruning.surgery import Kept
@@ -45,12 +46,12 @@ def main() -> None:
     student = load_classifier(stage / StageResult.load(stage).checkpoint)
     texts = corpus.take(corpus.rows("validation"))
     costs = measured_costs(student, recipe.export.target, texts, CACHE).ms
-    lesson, recover = _teaching(run, recipe, corpus)
+    lesson, recover, trial = _teaching(run, recipe, corpus)
     for layers in given.layers:
         for method in given.methods:
             one = {"run": run.name, "layers": layers, "method": method, "epochs": given.epochs}
             if not ledger.is_there(file, one):
-                kept = cut_to_the_same(student, lesson, costs, layers)[method]
+                kept = cut_to_the_same(student, lesson, trial, costs, layers, method)
                 pruned = cut_copy(student, kept)
                 left = sizes(pruned.network)
                 with tempfile.TemporaryDirectory(prefix="hbt-methods-") as work:
@@ -61,22 +62,29 @@ def main() -> None:
     report(ledger.lines(file))
 
 
-def cut_to_the_same(student: Classifier, lesson: Lesson, costs: Costs, layers: int) -> dict[str, Sequence[Kept | None]]:
-    """Three plans of what `student` takes with `layers` whole layers, by the cost model."""
+def cut_to_the_same(
+    student: Classifier, lesson: Lesson, trial: Trial, costs: Costs, layers: int, method: str
+) -> Sequence[Kept | None]:
+    """What stays by `method` of what `student` takes with `layers` whole layers, by the cost model."""
     scores = scores_of(student, lesson)
     whole = [Kept(tuple(range(size.heads)), tuple(range(size.neurons))) for size in sizes(student.network)]
     gone = scores.layers[: len(whole) - layers]
     by_layers = [None if place in gone else stays for place, stays in enumerate(whole)]
     budget = costs.of([Sizes(len(stays.heads), len(stays.neurons)) for stays in by_layers if stays is not None])
-    by_magnitude = choose(magnitude_importance(student), costs, budget)
-    planned = plan_cut(student, lesson, scores, costs, budget)
-    assert by_magnitude is not None
-    assert planned is not None
-    return {"layers": by_layers, "magnitude": by_magnitude, "structured": planned.kept}
+    if method == "layers":
+        return by_layers
+    if method == "magnitude":
+        by_magnitude = choose(magnitude_importance(student), costs, budget)
+        assert by_magnitude is not None
+        return by_magnitude
+    plans = plans_within(student, lesson, scores, costs, budget)
+    plan, losses = most_promising(student, plans, trial)
+    say(f"layers dropped {[each.dropped for each in plans]}: loss {[each.loss for each in plans]}, tried {losses}")
+    return plan.kept
 
 
-def _teaching(run: Path, recipe: Recipe, corpus: Corpus) -> tuple[Lesson, Any]:
-    """What plans are made on, and how a cut student recovers: figures on validation rows."""
+def _teaching(run: Path, recipe: Recipe, corpus: Corpus) -> tuple[Lesson, Any, Trial]:
+    """What plans are made on, how a cut student recovers (figures on validation rows), and how it is tried."""
     how = recipe.distillation
     teacher = find_teacher(how, corpus, None if how.teacher else run / BASELINE, CACHE)
     taught = lessons(teacher, corpus, how, CACHE)
@@ -91,7 +99,8 @@ def _teaching(run: Path, recipe: Recipe, corpus: Corpus) -> tuple[Lesson, Any]:
         best = told["history"][told["best_epoch"] - 1]
         return {"macro_f1": found["macro_f1"], "roc_auc": found["roc_auc"], "loss": best["val_loss"]}
 
-    return Lesson(calibration, recipe.student_training(), imitation), recover
+    trial = Recovery(taught, imitation, recipe, Path(), None).trial
+    return Lesson(calibration, recipe.student_training(), imitation), recover, trial
 
 
 def _time(student: Classifier, target: str, texts: list[str], file: Path, run: str) -> None:

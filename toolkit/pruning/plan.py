@@ -1,8 +1,8 @@
-"""A plan of what to cut: within the budget, and with the least loss on training rows right after the cut."""
+"""A plan of what to cut: within the budget, and with the least loss after the cut and a short recovery."""
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,11 @@ from toolkit.pruning.importance import PARTS, Importance, mean_loss, taylor_impo
 from toolkit.pruning.selection import Costs, choose
 from toolkit.pruning.surgery import Kept, cut
 from toolkit.recipe import TrainingSettings
+
+TRIED = 3
+"""Plans that are tried by a short recovery."""
+Trial = Callable[[Classifier], float]
+"""Lets a cut classifier learn for a while, in place; returns its loss on validation rows."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,11 @@ class Plan:
         return Plan(kept, found["loss"]), found["told"]
 
     @property
+    def dropped(self) -> int:
+        """How many layers go."""
+        return sum(stays is None for stays in self.kept)
+
+    @property
     def left(self) -> list[Sizes]:
         """The sizes of the layers that stay."""
         return [Sizes(len(stays.heads), len(stays.neurons)) for stays in self.kept if stays is not None]
@@ -75,19 +85,39 @@ def scores_of(classifier: Classifier, lesson: Lesson) -> Scores:
     return Scores(units, _dispensable(classifier, lesson))
 
 
-def plan_cut(classifier: Classifier, lesson: Lesson, scores: Scores, costs: Costs, budget: float) -> Plan | None:
-    """The best plan within `budget`: for every number of layers to drop, the units that are then worth keeping.
+def plans_within(
+    classifier: Classifier,
+    lesson: Lesson,
+    scores: Scores,
+    costs: Costs,
+    budget: float,
+    dropping: Sequence[int] | None = None,
+) -> list[Plan]:
+    """For every number of layers to drop, the units that are then worth keeping; the least loss after the cut first.
 
-    None if no plan is within the budget.
+    dropping: the numbers of layers to look at; None for all. Empty if no plan is within the budget.
     """
+    numbers = range(len(scores.layers) + 1) if dropping is None else dropping
     plans = []
-    with bar("pruning: comparing plans", len(scores.layers) + 1) as advance:
-        for count in range(len(scores.layers) + 1):
+    with bar("pruning: cutting by each plan", len(numbers)) as advance:
+        for count in numbers:
             kept = choose(scores.units, costs, budget, scores.layers[:count])
             if kept is not None:
                 plans.append(Plan(tuple(kept), lesson.loss_of(cut_copy(classifier, kept))))
             advance(1)
-    return min(plans, key=lambda plan: plan.loss, default=None)
+    return sorted(plans, key=lambda plan: plan.loss)
+
+
+def most_promising(classifier: Classifier, plans: Sequence[Plan], trial: Trial | None) -> tuple[Plan, list[float]]:
+    """The first of `plans`, or that of the first TRIED with the least loss after a trial; and the losses of the trials.
+
+    Right after a cut, a network that lost whole layers often looks better than one that lost as much of each, and
+    after a few hundred steps of recovery it does not.
+    """
+    if trial is None or len(plans) == 1:
+        return plans[0], []
+    losses = [trial(cut_copy(classifier, plan.kept)) for plan in plans[:TRIED]]
+    return plans[losses.index(min(losses))], losses
 
 
 def cut_copy(classifier: Classifier, kept: Sequence[Kept | None]) -> Classifier:

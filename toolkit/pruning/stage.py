@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +32,8 @@ from toolkit.teachers import Teacher
 from toolkit.training import fit, steps_of
 from toolkit.vocabulary import trimmed
 
+TRIAL_TEXTS = 4096
+"""Lessons of the short recovery by which plans are compared."""
 WatchEpoch = Callable[[int, dict[str, float]], None]
 
 
@@ -136,6 +139,20 @@ class Recovery:
         self.epochs_before += epochs
         return {"best_epoch": found.best_epoch, "history": found.history}
 
+    def trial(self, classifier: Classifier) -> float:
+        """See `toolkit.pruning.plan.Trial`: an epoch of TRIAL_TEXTS lessons."""
+        train, seed = self.taught.train, self.recipe.corpus.seed
+        assert train.teacher_logits is not None
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(train.texts))[:TRIAL_TEXTS])
+        some = Examples([train.texts[i] for i in chosen], train.labels[chosen], train.teacher_logits[chosen])
+        how = replace(self.recipe.student_training(), epochs=1)
+        with (
+            tempfile.TemporaryDirectory(prefix="hbt-trial-") as work,
+            progress.bar("pruning: trying a plan", steps_of(len(some.texts), how)) as advance,
+        ):
+            arguments = (some, self.taught.validation, how, seed, Path(work), self.imitation, None, advance)
+            return fit(classifier, *arguments).history[0]["val_loss"]
+
 
 def prune(
     source: Classifier,
@@ -160,7 +177,7 @@ def prune(
         lesson = Lesson(calibration, recipe.student_training(), imitation)
         ships, _ = trimmed(source, recipe.export, corpus, how.unlabelled)  # without which megabytes are others
         budget = budget_of(ships, pruning, recipe.export.target, corpus.take(corpus.rows("validation")), cache)
-        return prune_structured(source, lesson, pruning, budget, recover, work)
+        return prune_structured(source, lesson, pruning, budget, recover, recover.trial, work)
     copied = replace(source, network=copy.deepcopy(source.network))
     steps = steps_of(len(taught.train.texts), replace(recipe.student_training(), epochs=1))
     return copied, prune_unstructured(copied, calibration, pruning, steps, recover)

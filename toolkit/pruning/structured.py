@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,17 @@ from toolkit.errors import InputError
 from toolkit.progress import say
 from toolkit.pruning.anatomy import Sizes, encoder_weights, sizes, summary_of
 from toolkit.pruning.cost_model import CostModel, measure_shapes, measured_costs
-from toolkit.pruning.plan import Lesson, Plan, Scores, cut_copy, plan_cut, scores_of, weight_costs
+from toolkit.pruning.plan import (
+    Lesson,
+    Plan,
+    Scores,
+    Trial,
+    cut_copy,
+    most_promising,
+    plans_within,
+    scores_of,
+    weight_costs,
+)
 from toolkit.pruning.selection import BLOCK, Costs
 from toolkit.recipe import PruningSettings
 
@@ -72,10 +83,12 @@ def prune_structured(
     pruning: PruningSettings,
     budget: Budget,
     recover: Recover,
+    trial: Trial,
     work: Path,
 ) -> tuple[Classifier, dict[str, Any]]:
     """Cut `source` until it is within the budget, and let it recover; also what was cut and measured.
 
+    trial: how plans are compared where there is recovery; else by the loss right after the cut.
     work: folder of the plans, so that a pruning that was broken off goes on with the network that it had cut.
     Raises: InputError if no plan is within the budget.
     """
@@ -89,7 +102,8 @@ def prune_structured(
         file = work / f"plan-{step}.json"
         if not file.is_file():
             allowed = whole - (whole - budget.allowed) * step / pruning.prune_steps
-            plan, told = _plan(classifier, lesson, replace(budget, allowed=allowed), measured=last)
+            how = trial if pruning.fine_tune_after_prune else None
+            plan, told = _plan(classifier, lesson, replace(budget, allowed=allowed), how, measured=last)
             plan.save(file, told)
         plan, told = Plan.load(file)
         classifier = cut_copy(classifier, plan.kept)
@@ -102,13 +116,22 @@ def prune_structured(
     return classifier, told | {"left": left, "sparsity": removed, "recovery": history}
 
 
-def _plan(classifier: Classifier, lesson: Lesson, budget: Budget, measured: bool) -> tuple[Plan, dict[str, Any]]:
+def _plan(
+    classifier: Classifier, lesson: Lesson, budget: Budget, trial: Trial | None, measured: bool
+) -> tuple[Plan, dict[str, Any]]:
     """A plan within the budget; one of milliseconds is exported, timed and, if it misses, made anew."""
     scores = scores_of(classifier, lesson)
-    plan = _within(classifier, lesson, scores, budget, budget.allowed)
+    plans = _within(classifier, lesson, scores, budget, budget.allowed)
+    plan, losses = most_promising(classifier, plans, trial)
+    told: dict[str, Any] = {
+        "plans": [
+            {"dropped": each.dropped, "loss_after_cut": each.loss} | ({"loss_after_trial": loss} if loss else {})
+            for each, loss in zip_longest(plans, losses)
+        ]
+    }
     if budget.model is None:
-        return plan, {}
-    told: dict[str, Any] = {"asked": budget.allowed, "unit": budget.unit}
+        return plan, told
+    told |= {"asked": budget.allowed, "unit": budget.unit}
     told |= {"cost_model_error": budget.model.ms_error if budget.unit == "ms" else budget.model.mb_error}
     if budget.unit == "MB" or not measured:
         return plan, told | {"predicted": budget.costs.of(plan.left)}
@@ -122,13 +145,20 @@ def _plan(classifier: Classifier, lesson: Lesson, budget: Budget, measured: bool
         if tried[-1][0] <= CLOSE or len(tried) == TRIES:
             return min(tried, key=lambda each: each[0])[1], told | {"tries": tries}
         allowed *= budget.allowed / shape.ms
-        plan = _within(classifier, lesson, scores, budget, allowed)
+        (plan,) = _within(classifier, lesson, scores, budget, allowed, [plan.dropped])
 
 
-def _within(classifier: Classifier, lesson: Lesson, scores: Scores, budget: Budget, allowed: float) -> Plan:
-    plan = plan_cut(classifier, lesson, scores, budget.costs, allowed)
-    if plan is None:
+def _within(
+    classifier: Classifier,
+    lesson: Lesson,
+    scores: Scores,
+    budget: Budget,
+    allowed: float,
+    dropping: list[int] | None = None,
+) -> list[Plan]:
+    plans = plans_within(classifier, lesson, scores, budget.costs, allowed, dropping)
+    if not plans:
         raise InputError(
             f"{budget.asked}: no plan takes {allowed:.3g} {budget.unit} or less; give more, or a smaller student"
         )
-    return plan
+    return plans

@@ -11,7 +11,7 @@ from toolkit.corpus import Corpus
 from toolkit.encoders import build_classifier
 from toolkit.pruning.anatomy import Sizes, anatomy, encoder_weights, sizes
 from toolkit.pruning.importance import mean_loss
-from toolkit.pruning.plan import Lesson, cut_copy, plan_cut, scores_of, weight_costs
+from toolkit.pruning.plan import TRIED, Lesson, cut_copy, most_promising, plans_within, scores_of, weight_costs
 from toolkit.pruning.selection import choose
 from toolkit.pruning.surgery import Kept
 from toolkit.recipe import ModelSettings, TrainingSettings
@@ -74,20 +74,41 @@ def test_units_that_do_nothing_go_first_and_are_not_missed(made: Classifier, les
     assert lesson.loss_of(cut_copy(idle, kept)) == pytest.approx(lesson.loss_of(idle), abs=1e-6)
 
 
-def test_a_plan_is_within_its_budget_and_the_best_of_all_numbers_of_layers(made: Classifier, lesson: Lesson) -> None:
+def test_every_plan_is_within_its_budget_and_the_least_loss_comes_first(made: Classifier, lesson: Lesson) -> None:
     costs, scores = weight_costs(made), scores_of(made, lesson)
     for share in (0.8, 0.5, 0.2):
         budget = share * costs.of(sizes(made.network))
-        plan = plan_cut(made, lesson, scores, costs, budget)
-        assert plan is not None
-        assert costs.of(plan.left) <= budget
-        assert lesson.loss_of(cut_copy(made, plan.kept)) == pytest.approx(plan.loss, rel=1e-6)
+        plans = plans_within(made, lesson, scores, costs, budget)
         others = [choose(scores.units, costs, budget, scores.layers[:count]) for count in range(3)]
         losses = [lesson.loss_of(cut_copy(made, kept)) for kept in others if kept is not None]
-        assert plan.loss == pytest.approx(min(losses), rel=1e-6)
+        assert [plan.loss for plan in plans] == pytest.approx(sorted(losses), rel=1e-6)
+        for plan in plans:
+            assert costs.of(plan.left) <= budget
+            assert plan.dropped == 3 - len(plan.left)
+        (alone,) = plans_within(made, lesson, scores, costs, budget, [2])
+        assert alone == next(plan for plan in plans if plan.dropped == 2)
+
+
+def test_the_plan_that_does_best_after_a_trial_is_taken(made: Classifier, lesson: Lesson) -> None:
+    costs, scores = weight_costs(made), scores_of(made, lesson)
+    plans = plans_within(made, lesson, scores, costs, 0.3 * costs.of(sizes(made.network)))
+    assert len(plans) == TRIED == 3
+    tried: list[list[Sizes]] = []
+
+    def trial(cut: Classifier) -> float:
+        tried.append(sizes(cut.network))
+        return {0: 0.5, 1: 0.1, 2: 0.3}[3 - len(tried[-1])]
+
+    plan, losses = most_promising(made, plans, trial)
+    assert plan.dropped == 1
+    assert tried == [each.left for each in plans]
+    assert sorted(losses) == [0.1, 0.3, 0.5]
+    assert most_promising(made, plans, None) == (plans[0], [])
+    assert most_promising(made, plans[:1], trial) == (plans[0], [])
+    assert len(tried) == 3
 
 
 def test_what_cannot_be_reached_is_no_plan(made: Classifier, lesson: Lesson) -> None:
     costs, scores = weight_costs(made), scores_of(made, lesson)
-    assert plan_cut(made, lesson, scores, costs, costs.of([Sizes(1, 16)])) is not None
-    assert plan_cut(made, lesson, scores, costs, costs.of([Sizes(1, 16)]) - 1) is None
+    assert len(plans_within(made, lesson, scores, costs, costs.of([Sizes(1, 16)]))) == 1
+    assert plans_within(made, lesson, scores, costs, costs.of([Sizes(1, 16)]) - 1) == []

@@ -143,7 +143,7 @@ def test_a_killed_recovery_goes_on(copied: Path, monkeypatch: pytest.MonkeyPatch
     assert not (RUN / "3-pruning-structured-0.4").exists()
     assert (RUN / "3-pruning-structured-0.4.partial").is_dir()
     with monkeypatch.context() as patch:  # another measurement might have made another plan
-        patch.setattr("toolkit.pruning.structured.plan_cut", lambda *_: pytest.fail("planned again"))
+        patch.setattr("toolkit.pruning.structured.plans_within", lambda *_: pytest.fail("planned again"))
         compress_run(RUN, FP32, Path("broken"), force=False, pruning=how)
     assert (RUN / "3-pruning-structured-0.4/model.safetensors").read_bytes() == expected
     assert not (RUN / "3-pruning-structured-0.4/training").exists()
