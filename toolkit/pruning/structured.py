@@ -25,7 +25,7 @@ from toolkit.pruning.plan import (
 from toolkit.pruning.selection import BLOCK, Costs
 from toolkit.recipe import PruningSettings
 
-CLOSE, TRIES = 0.03, 3
+CLOSE, TRIES = 0.05, 4
 """A measured latency that is off by less than this share is what was asked for; else the plan is made anew."""
 Recover = Callable[[Classifier, int, str], dict[str, Any]]
 """Lets a classifier learn again, in place: how many epochs, and a name for the work; returns what happened."""
