@@ -119,13 +119,15 @@ def measure_shapes(
                 advance(1)
         models = [exporter(target).load(folder, threads=1) for folder in folders]
         with bar(f"costs: timing {len(lefts)} shapes", len(chosen)) as advance:
-            times = _times(models, chosen, advance)  # (texts, shapes)
+            times = times_in_turns(models, chosen, advance)  # (texts, shapes)
         megabytes = [folder_size(folder) / MB for folder in folders]
     medians = np.median(times, axis=0)
     return tuple(Shape(tuple(left), float(t), mb) for left, t, mb in zip(lefts, medians, megabytes, strict=True))
 
 
-def _times(models: Sequence[LoadedArtefact], texts: Sequence[str], advance: Callable[[int], None]) -> np.ndarray:
+def times_in_turns(
+    models: Sequence[LoadedArtefact], texts: Sequence[str], advance: Callable[[int], None]
+) -> np.ndarray:
     """Milliseconds (texts, models), in turns of some texts, so that every model meets the same noise.
 
     Not text by text: a model that ships has the processor's caches for itself.

@@ -139,12 +139,15 @@ def _plan(
     tried: list[tuple[float, Plan]] = []
     tries = []
     while True:
-        (shape,) = measure_shapes(classifier, [plan.left], budget.target, budget.texts)
-        tries.append({"predicted": budget.costs.of(plan.left), "measured": shape.ms})
-        tried.append((abs(shape.ms / budget.allowed - 1), plan))
+        whole = sizes(classifier.network)
+        uncut, shape = measure_shapes(classifier, [whole, plan.left], budget.target, budget.texts)
+        # The machine may be faster or slower than when costs were measured; the share of the uncut is what counts.
+        ms = shape.ms / uncut.ms * budget.costs.of(whole)
+        tries.append({"predicted": budget.costs.of(plan.left), "measured": ms, "raw": shape.ms, "raw_uncut": uncut.ms})
+        tried.append((abs(ms / budget.allowed - 1), plan))
         if tried[-1][0] <= CLOSE or len(tried) == TRIES:
             return min(tried, key=lambda each: each[0])[1], told | {"tries": tries}
-        allowed *= budget.allowed / shape.ms
+        allowed *= budget.allowed / ms
         (plan,) = _within(classifier, lesson, scores, budget, allowed, [plan.dropped])
 
 

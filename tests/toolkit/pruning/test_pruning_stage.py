@@ -226,7 +226,10 @@ def test_a_plan_that_misses_its_latency_is_made_anew(copied: Path, monkeypatch: 
     monkeypatch.setattr(
         structured,
         "measure_shapes",
-        lambda *given: tuple(dataclasses.replace(shape, ms=shape.ms / 1.3) for shape in linear(*given)),
+        lambda *given: tuple(
+            dataclasses.replace(shape, ms=shape.ms / (1.3 if shape.left != (Sizes(1, 128),) else 1))
+            for shape in linear(*given)
+        ),
     )
     compress_run(RUN, FP32, None, force=False, pruning=dataclasses.replace(HALF, prune_to_ms=0.17))
     details = StageResult.load(RUN / "3-pruning-structured-0.17ms").details
