@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.scenarios import fixed_order
+from benchmarks.scenarios import fixed_order, times_in_turns
 from toolkit import package
 from toolkit.bench import corpus_of
-from toolkit.pruning.cost_model import times_in_turns
 
 
 def main() -> None:
@@ -26,7 +25,7 @@ def main() -> None:
     texts = corpus.take(corpus.rows("test"))
     chosen = [texts[i] for i in fixed_order(texts)[: given.texts]]
     models = [package.load(folder, threads=1) for folder in given.packages]
-    medians = np.median(times_in_turns(models, chosen, lambda done: None), axis=0)
+    medians = np.median(times_in_turns(models, chosen), axis=0)
     for folder, p50 in zip(given.packages, medians, strict=True):
         print(json.dumps({"package": folder.name, "p50_ms": float(p50), "times_faster": float(medians[0] / p50)}))
 

@@ -25,8 +25,8 @@ from toolkit.pruning.anatomy import Sizes, sizes, summary_of
 from toolkit.pruning.cost_model import measure_shapes, measured_costs
 from toolkit.pruning.importance import magnitude_importance
 from toolkit.pruning.plan import Lesson, Trial, cut_copy, most_promising, plans_within, scores_of
+from toolkit.pruning.recovery import Recovery, calibration_examples
 from toolkit.pruning.selection import Costs, choose
-from toolkit.pruning.stage import Recovery, calibration_examples
 from toolkit.pruning.surgery import Kept
 from toolkit.recipe import Recipe
 from toolkit.recipe_file import recipe_from
@@ -93,13 +93,13 @@ def _teaching(run: Path, recipe: Recipe, corpus: Corpus) -> tuple[Lesson, Any, T
     calibration = calibration_examples(taught, rows, recipe.pruning.calib_samples, corpus.settings.seed)
 
     def recover(work: Path, pruned: Classifier, epochs: int) -> dict[str, Any]:
-        told = Recovery(taught, imitation, recipe, work, None)(pruned, epochs, "recovery")
+        told = Recovery(taught, imitation, recipe, work)(pruned, epochs, "recovery")
         probabilities = softmax(pruned.predict_logits(taught.validation.texts))
         found = calculate_metrics_with_threshold_exploration(taught.validation.labels, probabilities)
         best = told["history"][told["best_epoch"] - 1]
         return {"macro_f1": found["macro_f1"], "roc_auc": found["roc_auc"], "loss": best["val_loss"]}
 
-    trial = Recovery(taught, imitation, recipe, Path(), None).trial
+    trial = Recovery(taught, imitation, recipe, Path()).trial
     return Lesson(calibration, recipe.student_training(), imitation), recover, trial
 
 

@@ -5,7 +5,7 @@ Imports numpy and nothing heavier: the measuring worker imports this, and its st
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ import numpy as np
 from toolkit.metrics import apply_threshold
 from toolkit.predictor import Predictor
 
+TURN, TURN_WARMUP = 20, 5
+"""Texts that a model answers before the next one has its turn, and how many of them it answers first, untimed."""
 SAMPLES_NEEDED = {50: 20, 90: 100, 99: 1000}
 """A percentile is printed from so many samples on."""
 
@@ -72,6 +74,25 @@ def time_latency(predictor: Predictor, texts: Sequence[str], how: Latency) -> li
         if time.perf_counter() > stop:
             break
     return samples
+
+
+def times_in_turns(
+    predictors: Sequence[Predictor], texts: Sequence[str], advance: Callable[[int], None] = lambda done: None
+) -> np.ndarray:
+    """Milliseconds (texts, predictors), in turns of TURN texts, so that all meet the same noise.
+
+    Not text by text: what runs alone has the processor's caches for itself.
+    advance: called with the number of texts that all have answered since the last call.
+    """
+    times = np.zeros((len(texts), len(predictors)))
+    for start in range(0, len(texts), TURN):
+        turn = texts[start : start + TURN]
+        for column, predictor in enumerate(predictors):
+            times[start : start + TURN, column] = time_latency(
+                predictor, turn, Latency(budget_s=np.inf, warmup=TURN_WARMUP)
+            )
+        advance(len(turn))
+    return times
 
 
 def time_throughput(predictor: Predictor, texts: Sequence[str], how: Throughput) -> float | None:

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,7 @@ from toolkit.recipe import DistillationSettings, ModelSettings, TrainingSettings
 from toolkit.stage import PREDICTIONS_FILE, StageResult, evaluate, whole_folder
 from toolkit.students import build_student
 from toolkit.teachers import Teacher, load_teacher
-from toolkit.training import fit, steps_of
-
-WatchEpoch = Callable[[int, dict[str, float]], None]
+from toolkit.training import WatchEpoch, fit, steps_of
 
 
 def distil(

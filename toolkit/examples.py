@@ -21,6 +21,11 @@ class Examples:
     teacher_logits: np.ndarray | None = None
     """float (texts, labels): what a student imitates."""
 
+    def take(self, chosen: np.ndarray) -> "Examples":
+        """Some of them, by number, in that order."""
+        logits = None if self.teacher_logits is None else self.teacher_logits[chosen]
+        return Examples([self.texts[i] for i in chosen.tolist()], self.labels[chosen], logits)
+
 
 def encoded(classifier: Classifier, examples: Examples) -> list[dict[str, Any]]:
     """One entry a text: its ids, its label and, where there are such, the teacher's logits."""

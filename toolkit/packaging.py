@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from toolkit.floor import train_floor
 from toolkit.outcome import Outcome, trained_rows, write_summary
 from toolkit.progress import say
 from toolkit.pruning.anatomy import anatomy
-from toolkit.pruning.stage import prune, prune_stage, pruning_in_words
+from toolkit.pruning.stage import prune, prune_stage, pruning_in_words, pruning_settings
 from toolkit.recipe import CorpusSettings, DistillationSettings, ExportSettings, PruningSettings, Recipe
 from toolkit.run_metrics import track_export, track_pruning
 from toolkit.runs import (
@@ -54,12 +54,13 @@ def compress_run(
     if pruning is not None:
         recipe = replace(recipe, pruning=pruning)
         stage = pruning_stage(folder, pruning)
-        _refuse_unlike(stage, pruning, force)
     out = out or MODELS / "-".join(filter(None, [folder.name, export.target, tag_of(stage)]))
     refuse_existing(out, force)
     corpus = load_corpus(recipe.corpus)
     if corpus.fingerprint != recorded_fingerprint(folder):
         raise InputError(f"{recipe.corpus.data}: not the file that {folder} was trained on; bring that one back")
+    if pruning is not None:
+        _refuse_unlike(stage, recipe, force)  # the last check, for it may remove what is there
     run = recipe.run
     with tracking.tracked_run(folder, run.author, run.pipeline, run.experiment) as tracked:
         if pruning is not None and not (stage / RESULT_FILE).is_file():
@@ -68,12 +69,12 @@ def compress_run(
         return write_summary(recipe, corpus, folder, out, tracked)
 
 
-def _refuse_unlike(stage: Path, pruning: PruningSettings, force: bool) -> None:
+def _refuse_unlike(stage: Path, recipe: Recipe, force: bool) -> None:
     """Raises InputError if the stage was pruned by other settings; `force` removes it."""
     if not (stage / RESULT_FILE).is_file():
         return
-    before = StageResult.load(stage).details["settings"]
-    differ = [name for name, value in asdict(pruning).items() if before.get(name) != value]
+    before, now = StageResult.load(stage).details["settings"], pruning_settings(recipe)
+    differ = [name for name, value in now.items() if before.get(name) != value]
     if not differ:
         say(f"{stage}: finished before")
     elif force:

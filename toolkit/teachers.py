@@ -237,9 +237,9 @@ def _member_says(member: Member, corpus: Corpus, texts: Sequence[str], folds: np
     for fold, checkpoint in enumerate(member.checkpoints):
         what = f"teacher, fold {fold + 1}: labelling" if member.unseen else "teacher: labelling"
         classifier = load_teacher(checkpoint.as_posix(), corpus)
-        shares = {1.0: folds == fold, 1 / len(member.checkpoints): folds == NO_FOLD}
         # Apart, so that the texts of no fold are found in the cache whatever else is asked beside them.
-        for share, asked in shares.items() if member.unseen else [(1.0, everything >= 0)]:
+        parts = [(1.0, folds == fold), (1 / len(member.checkpoints), folds == NO_FOLD)]
+        for share, asked in parts if member.unseen else [(1.0, everything >= 0)]:
             if asked.any():
                 chosen = [texts[i] for i in everything[asked]]
                 logits[asked] += share * cached_logits(classifier, chosen, cache, what, exact=False)

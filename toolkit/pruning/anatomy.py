@@ -110,8 +110,6 @@ class Anatomy:
     """The layers of an encoder that are there once, in order."""
 
     layers: tuple[Layer, ...]
-    passes: int
-    """How often a text goes through each: 1, or the depth of an encoder whose layers share their weights."""
     encoder: Any
     """The module that holds the layers, with its configuration."""
 
@@ -142,10 +140,9 @@ def anatomy(network: nn.Module) -> Anatomy:
         )
     if getattr(config, "num_hidden_groups", 1) > 1 or getattr(config, "inner_group_num", 1) > 1:
         raise InputError("--prune-method: an ALBERT with several groups of layers; only one group can be pruned here")
-    shared = layer_stack(encoder) is None
     width = config.hidden_size // config.num_attention_heads
     layers = tuple(Layer(module, paths, width) for module in stack)
-    return Anatomy(layers, config.num_hidden_layers if shared else 1, encoder)
+    return Anatomy(layers, encoder)
 
 
 def sizes(network: nn.Module) -> list[Sizes]:

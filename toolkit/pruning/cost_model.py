@@ -10,8 +10,7 @@ import copy
 import hashlib
 import json
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import describe_machine
-from benchmarks.scenarios import fixed_order
-from exporters.registry import LoadedArtefact, exporter
+from benchmarks.scenarios import fixed_order, times_in_turns
+from exporters.registry import exporter
 from toolkit import package
 from toolkit.classifier import TOKENIZER_FILE, Classifier
 from toolkit.progress import bar, say
@@ -33,8 +32,6 @@ from toolkit.tokenizer import save_tokenizer
 
 TEXTS, CHECKED = 200, 16
 """Texts that are timed, and that an export is checked on."""
-TURN, WARMUP = 20, 5
-"""Texts that a model answers before the next one has its turn, and how many of them it answers first, untimed."""
 
 
 @dataclass(frozen=True)
@@ -123,27 +120,6 @@ def measure_shapes(
         megabytes = [folder_size(folder) / MB for folder in folders]
     medians = np.median(times, axis=0)
     return tuple(Shape(tuple(left), float(t), mb) for left, t, mb in zip(lefts, medians, megabytes, strict=True))
-
-
-def times_in_turns(
-    models: Sequence[LoadedArtefact], texts: Sequence[str], advance: Callable[[int], None]
-) -> np.ndarray:
-    """Milliseconds (texts, models), in turns of some texts, so that every model meets the same noise.
-
-    Not text by text: a model that ships has the processor's caches for itself.
-    """
-    times = np.zeros((len(texts), len(models)))
-    for start in range(0, len(texts), TURN):
-        turn = texts[start : start + TURN]
-        for column, model in enumerate(models):
-            for text in turn[-WARMUP:]:
-                model.predict_proba([text])
-            for row, text in enumerate(turn, start):
-                before = time.perf_counter_ns()
-                model.predict_proba([text])
-                times[row, column] = (time.perf_counter_ns() - before) / 1e6
-        advance(len(turn))
-    return times
 
 
 def _export(classifier: Classifier, target: str, texts: Sequence[str], folder: Path) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 from safetensors import safe_open
 from torch import nn
@@ -208,4 +207,6 @@ def counted_sparsity(file: Path, names: Iterable[str]) -> float:
 
 def zstd_size(file: Path) -> int:
     """Bytes of `file` when compressed by zstd at its level 19, as a download may be."""
+    import pyarrow as pa
+
     return int(pa.Codec("zstd", compression_level=ZSTD_LEVEL).compress(file.read_bytes()).size)

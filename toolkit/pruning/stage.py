@@ -3,38 +3,31 @@
 import copy
 import json
 import shutil
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from toolkit import progress
 from toolkit.baseline import predict_rows
 from toolkit.classifier import WEIGHTS_FILE, Classifier, load_classifier, save_classifier
 from toolkit.comparisons import Contender, versus
 from toolkit.corpus import Corpus
 from toolkit.errors import InputError
-from toolkit.examples import Examples
 from toolkit.imitation import Imitation
-from toolkit.lessons import Lessons, lessons
+from toolkit.lessons import lessons
 from toolkit.pruning.anatomy import Sizes, summary_of
 from toolkit.pruning.plan import Lesson
+from toolkit.pruning.recovery import Recovery, calibration_examples
 from toolkit.pruning.structured import budget_of, prune_structured
 from toolkit.pruning.unstructured import counted, prune_unstructured
 from toolkit.recipe import Recipe
 from toolkit.stage import PREDICTIONS_FILE, Predictions, StageResult, evaluate, whole_folder
 from toolkit.summary import MB
 from toolkit.teachers import Teacher
-from toolkit.training import fit, steps_of
+from toolkit.training import WatchEpoch, steps_of
 from toolkit.vocabulary import trimmed
-
-TRIAL_TEXTS = 4096
-"""Lessons of the short recovery by which plans are compared."""
-WatchEpoch = Callable[[int, dict[str, float]], None]
 
 
 def prune_stage(
@@ -83,7 +76,7 @@ def prune_stage(
             seconds=time.monotonic() - started,
             slices=slices,
             details={
-                "settings": asdict(recipe.pruning),
+                "settings": pruning_settings(recipe),
                 "source": checkpoint.as_posix(),
                 "source_name": name,
                 "teacher": teacher.source,
@@ -93,65 +86,6 @@ def prune_stage(
         )
         result.save(partial)
     return result
-
-
-@dataclass
-class Recovery:
-    """Training of a pruned classifier, over the epochs of all rounds."""
-
-    taught: Lessons
-    imitation: Imitation
-    recipe: Recipe
-    work: Path
-    watch: WatchEpoch | None
-    epochs_before: int = 0
-
-    def __call__(
-        self,
-        classifier: Classifier,
-        epochs: int,
-        name: str,
-        after_step: Callable[[int], None] | None = None,
-        choose_from: int = 1,
-    ) -> dict[str, Any]:
-        """See `toolkit.pruning.structured.Recover`; the last two arguments as in `toolkit.training.fit`."""
-        how = replace(self.recipe.student_training(), epochs=epochs)
-        before = self.epochs_before
-
-        def watch(epoch: int, metrics: dict[str, float]) -> None:
-            if self.watch is not None:
-                self.watch(before + epoch, metrics)
-
-        with progress.bar("pruned: recovering", steps_of(len(self.taught.train.texts), how)) as advance:
-            found = fit(
-                classifier,
-                self.taught.train,
-                self.taught.validation,
-                how,
-                self.recipe.corpus.seed,
-                self.work / name,
-                self.imitation,
-                watch,
-                advance,
-                after_step=after_step,
-                choose_from=choose_from,
-            )
-        self.epochs_before += epochs
-        return {"best_epoch": found.best_epoch, "history": found.history}
-
-    def trial(self, classifier: Classifier) -> float:
-        """See `toolkit.pruning.plan.Trial`: an epoch of TRIAL_TEXTS lessons."""
-        train, seed = self.taught.train, self.recipe.corpus.seed
-        assert train.teacher_logits is not None
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(train.texts))[:TRIAL_TEXTS])
-        some = Examples([train.texts[i] for i in chosen], train.labels[chosen], train.teacher_logits[chosen])
-        how = replace(self.recipe.student_training(), epochs=1)
-        with (
-            tempfile.TemporaryDirectory(prefix="hbt-trial-") as work,
-            progress.bar("pruning: trying a plan", steps_of(len(some.texts), how)) as advance,
-        ):
-            arguments = (some, self.taught.validation, how, seed, Path(work), self.imitation, None, advance)
-            return fit(classifier, *arguments).history[0]["val_loss"]
 
 
 def prune(
@@ -177,7 +111,7 @@ def prune(
         lesson = Lesson(calibration, recipe.student_training(), imitation)
         ships, _ = trimmed(source, recipe.export, corpus, how.unlabelled)  # without which megabytes are others
         budget = budget_of(ships, pruning, recipe.export.target, corpus.take(corpus.rows("validation")), cache)
-        return prune_structured(source, lesson, pruning, budget, recover, recover.trial, work)
+        return prune_structured(source, lesson, pruning, budget, recover)
     copied = replace(source, network=copy.deepcopy(source.network))
     steps = steps_of(len(taught.train.texts), replace(recipe.student_training(), epochs=1))
     return copied, prune_unstructured(copied, calibration, pruning, steps, recover)
@@ -192,6 +126,14 @@ def _forget_other(work: Path, recipe: Recipe) -> None:
         file.write_text(json.dumps(own), "utf-8")
 
 
+def pruning_settings(recipe: Recipe) -> dict[str, Any]:
+    """What decides how a checkpoint is pruned, beside the checkpoint and its teacher."""
+    settings, export = recipe.pruning, recipe.export
+    measured = settings.prune_to_ms is not None or settings.prune_to_mb is not None
+    timed = {"target": export.target, "trim_vocabulary": export.trim_vocabulary} if measured else {}
+    return asdict(settings) | timed
+
+
 def pruning_in_words(result: StageResult) -> str:
     """What was pruned, for card and table."""
     told, settings = result.details, result.details["settings"]
@@ -203,11 +145,3 @@ def pruning_in_words(result: StageResult) -> str:
         f"neither faster nor smaller; the checkpoint would be {told['zstd_size_bytes'] / MB:.1f} MB compressed (zstd) "
         f"instead of {told['zstd_size_bytes_before'] / MB:.1f}"
     )
-
-
-def calibration_examples(taught: Lessons, labelled: int, count: int, seed: int) -> Examples:
-    """`count` of the training rows, which are the first `labelled` lessons, the same for the same seed."""
-    train = taught.train
-    assert train.teacher_logits is not None
-    chosen = np.sort(np.random.default_rng(seed).permutation(labelled)[:count])
-    return Examples([train.texts[i] for i in chosen], train.labels[chosen], train.teacher_logits[chosen])

@@ -1,6 +1,5 @@
 """Structured pruning: cut to a share of the weights, to milliseconds or to megabytes, in one round or in several."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -22,13 +21,12 @@ from toolkit.pruning.plan import (
     scores_of,
     weight_costs,
 )
+from toolkit.pruning.recovery import Recovery
 from toolkit.pruning.selection import BLOCK, Costs
 from toolkit.recipe import PruningSettings
 
 CLOSE, TRIES = 0.05, 4
 """A measured latency that is off by less than this share is what was asked for; else the plan is made anew."""
-Recover = Callable[[Classifier, int, str], dict[str, Any]]
-"""Lets a classifier learn again, in place: how many epochs, and a name for the work; returns what happened."""
 
 
 @dataclass(frozen=True)
@@ -82,27 +80,25 @@ def prune_structured(
     lesson: Lesson,
     pruning: PruningSettings,
     budget: Budget,
-    recover: Recover,
-    trial: Trial,
-    work: Path,
+    recover: Recovery,
 ) -> tuple[Classifier, dict[str, Any]]:
     """Cut `source` until it is within the budget, and let it recover; also what was cut and measured.
 
-    trial: how plans are compared where there is recovery; else by the loss right after the cut.
-    work: folder of the plans, so that a pruning that was broken off goes on with the network that it had cut.
+    Plans are kept in the folder of the recovery's work, so that a pruning that was broken off goes on with the network
+    that it had cut. They are compared by a trial where there is recovery, else by the loss right after the cut.
     Raises: InputError if no plan is within the budget.
     """
-    work.mkdir(parents=True, exist_ok=True)
+    recover.work.mkdir(parents=True, exist_ok=True)
     classifier, history = source, []
     whole = budget.costs.of(sizes(source.network))
     loss_before = lesson.loss_of(source)
     told: dict[str, Any] = {}
     for step in range(1, pruning.prune_steps + 1):
         last = step == pruning.prune_steps
-        file = work / f"plan-{step}.json"
+        file = recover.work / f"plan-{step}.json"
         if not file.is_file():
             allowed = whole - (whole - budget.allowed) * step / pruning.prune_steps
-            how = trial if pruning.fine_tune_after_prune else None
+            how = recover.trial if pruning.fine_tune_after_prune else None
             plan, told = _plan(classifier, lesson, replace(budget, allowed=allowed), how, measured=last)
             plan.save(file, told)
         plan, told = Plan.load(file)

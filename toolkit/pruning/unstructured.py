@@ -22,16 +22,13 @@ from toolkit.pruning.masks import (
     wanda_scores,
     zstd_size,
 )
+from toolkit.pruning.recovery import Recovery
 from toolkit.recipe import PruningSettings
 from toolkit.tokenizer import encode
 
-Recover = Callable[..., dict[str, Any]]
-"""Lets a classifier learn again, in place: epochs, a name for the work, and `after_step` and `choose_from` as in
-`toolkit.training.fit`; returns what happened."""
-
 
 def prune_unstructured(
-    classifier: Classifier, calibration: Examples, pruning: PruningSettings, steps_per_epoch: int, recover: Recover
+    classifier: Classifier, calibration: Examples, pruning: PruningSettings, steps_per_epoch: int, recover: Recovery
 ) -> dict[str, Any]:
     """Zero weights of `classifier`, in place, and let the others recover; returns how that went.
 

@@ -26,8 +26,9 @@ from toolkit.pruning import structured
 from toolkit.pruning.anatomy import Sizes, encoder_weights, sizes
 from toolkit.pruning.cost_model import Shape
 from toolkit.pruning.masks import prunable
+from toolkit.pruning.recovery import calibration_examples
 from toolkit.pruning.selection import Costs
-from toolkit.pruning.stage import calibration_examples, pruning_in_words
+from toolkit.pruning.stage import pruning_in_words
 from toolkit.recipe import CorpusSettings, ExportSettings, PruningSettings
 from toolkit.stage import Predictions, StageResult
 

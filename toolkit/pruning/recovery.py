@@ -1,0 +1,87 @@
+"""A cut network learns from the original teacher again, and for how a plan promises to do, a little of that."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit import progress
+from toolkit.classifier import Classifier
+from toolkit.examples import Examples
+from toolkit.imitation import Imitation
+from toolkit.lessons import Lessons
+from toolkit.recipe import Recipe
+from toolkit.training import WatchEpoch, fit, steps_of
+
+TRIAL_TEXTS = 4096
+"""Lessons of the short recovery by which plans are compared."""
+
+
+@dataclass
+class Recovery:
+    """Training of a pruned classifier, over the epochs of all rounds."""
+
+    taught: Lessons
+    imitation: Imitation
+    recipe: Recipe
+    work: Path
+    """Folder of plans and of checkpoints of the optimiser."""
+    watch: WatchEpoch | None = None
+    epochs_before: int = 0
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        epochs: int,
+        name: str,
+        after_step: Callable[[int], None] | None = None,
+        choose_from: int = 1,
+    ) -> dict[str, Any]:
+        """Let `classifier` learn again, in place; the last two arguments as in `toolkit.training.fit`.
+
+        name: of the work, which goes on under it if it was broken off.
+        Returns: the best epoch and the history.
+        """
+        how = replace(self.recipe.student_training(), epochs=epochs)
+        before = self.epochs_before
+
+        def watch(epoch: int, metrics: dict[str, float]) -> None:
+            if self.watch is not None:
+                self.watch(before + epoch, metrics)
+
+        with progress.bar("pruned: recovering", steps_of(len(self.taught.train.texts), how)) as advance:
+            found = fit(
+                classifier,
+                self.taught.train,
+                self.taught.validation,
+                how,
+                self.recipe.corpus.seed,
+                self.work / name,
+                self.imitation,
+                watch,
+                advance,
+                after_step=after_step,
+                choose_from=choose_from,
+            )
+        self.epochs_before += epochs
+        return {"best_epoch": found.best_epoch, "history": found.history}
+
+    def trial(self, classifier: Classifier) -> float:
+        """See `toolkit.pruning.plan.Trial`: an epoch of TRIAL_TEXTS lessons."""
+        train, seed = self.taught.train, self.recipe.corpus.seed
+        some = train.take(np.sort(np.random.default_rng(seed).permutation(len(train.texts))[:TRIAL_TEXTS]))
+        how = replace(self.recipe.student_training(), epochs=1)
+        with (
+            tempfile.TemporaryDirectory(prefix="hbt-trial-") as work,
+            progress.bar("pruning: trying a plan", steps_of(len(some.texts), how)) as advance,
+        ):
+            arguments = (some, self.taught.validation, how, seed, Path(work), self.imitation, None, advance)
+            return fit(classifier, *arguments).history[0]["val_loss"]
+
+
+def calibration_examples(taught: Lessons, labelled: int, count: int, seed: int) -> Examples:
+    """`count` of the training rows, which are the first `labelled` lessons, the same for the same seed."""
+    return taught.train.take(np.sort(np.random.default_rng(seed).permutation(labelled)[:count]))
