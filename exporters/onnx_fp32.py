@@ -3,18 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from exporters.registry import Artefact, LoadedArtefact
+from exporters.registry import Candidate, Evidence, LoadedArtefact
+from toolkit.errors import CannotExport
 
 if TYPE_CHECKING:
     from toolkit.classifier import Classifier
+    from toolkit.recipe import ExportSettings
 
 OPSET = 17
 MODEL_FILE = "model.onnx"
-LOADER = Path(__file__).with_name("how_to_load_onnx.py")
+LOADER = Path(__file__).with_name("how_to_load.py")
+LOGIT_TOLERANCE = 1e-3
+"""A graph in single precision whose logits are further from torch than this is not the same model."""
 DISTRIBUTIONS = ("onnxruntime", "tokenizers", "numpy")
 
 
@@ -23,33 +27,48 @@ class OnnxFp32:
     """See `exporters.registry.Exporter`."""
 
     name: str = "onnx-fp32"
+    summary: str = "ONNX Runtime, single precision: the yardstick of the others"
+    promise: Literal["faster", "smaller", "same"] = "same"
+    reference: str | None = None
+    file: str = MODEL_FILE
     distributions: tuple[str, ...] = DISTRIBUTIONS
     loader: Path = LOADER
 
     def available(self) -> str | None:
         return missing_modules("optimum", "onnx", "onnxruntime")
 
-    def export(self, classifier: "Classifier", texts: Sequence[str], out: Path) -> Artefact:
-        file = out / MODEL_FILE
-        export_graph(classifier, file)
-        gap = largest_logit_gap(classifier, texts, file)
-        return Artefact(file, self.name, {"fp32_logit_gap": gap, "rows_checked": len(texts)})
+    def candidates(
+        self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
+    ) -> list[Candidate]:
+        def write(folder: Path, in_float: frozenset[str]) -> dict[str, Any]:
+            export_graph(classifier, folder / MODEL_FILE)
+            gap = largest_logit_gap(classifier, evidence.validation, folder / MODEL_FILE)
+            if gap > LOGIT_TOLERANCE:
+                raise CannotExport(f"the ONNX graph's logits differ from torch by {gap:.2g}")
+            return {"fp32_logit_gap": gap}
+
+        return [Candidate("fp32", write)]
 
     def load(self, folder: Path, threads: int | None = None) -> LoadedArtefact:
-        return load_onnx(folder, threads)
+        return load_package(folder, threads)
 
 
-def missing_modules(*modules: str) -> str | None:
+def missing_modules(*modules: str, install: str = "'optimum[onnxruntime]'") -> str | None:
     """None if every module can be found, else what to install."""
     from importlib.util import find_spec
 
     missing = [module for module in modules if find_spec(module) is None]
-    return f"{', '.join(missing)} missing: pip install 'optimum[onnxruntime]'" if missing else None
+    return f"{', '.join(missing)} missing: pip install {install}" if missing else None
 
 
-def load_onnx(folder: Path, threads: int | None = None) -> LoadedArtefact:
+def first_line(error: Exception) -> str:
+    """The first line of an error of others, or its kind."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def load_package(folder: Path, threads: int | None = None) -> LoadedArtefact:
     """The predictor of a package folder, by the very code that ships as how_to_load.py."""
-    from exporters.how_to_load_onnx import load
+    from exporters.how_to_load import load
 
     return load(folder, threads)
 
@@ -58,6 +77,7 @@ def export_graph(classifier: "Classifier", file: Path) -> None:
     """Write the ONNX graph of `classifier` in single precision, output logits, every input axis free.
 
     Inputs: input_ids and attention_mask; input_ids alone for an ngram student.
+    Raises: CannotExport for a network that the tracer does not know.
     """
     from toolkit.ngram import NgramNetwork
 
@@ -91,7 +111,10 @@ def _trace(network: Any, file: Path) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer warns of shape checks that hold for every text
         config = TextClassifierOnnxConfig(network.config, task="text-classification")
-        export_pytorch(network, config, OPSET, file)
+        try:
+            export_pytorch(network, config, OPSET, file)
+        except Exception as error:  # the tracer raises anything for an operation that ONNX does not have
+            raise CannotExport(first_line(error)) from error
 
 
 def largest_logit_gap(classifier: "Classifier", texts: Sequence[str], file: Path) -> float:

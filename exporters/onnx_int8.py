@@ -1,30 +1,30 @@
-"""onnx-int8: weights and embeddings in eight bits, run by ONNX Runtime.
+"""onnx-int8: matrices and embeddings in eight bits, run by ONNX Runtime.
 
-A transformer's activations are quantized as they come; an ngram student has none.
+Which form (`exporters.int8_graph.Form`) is best depends on the classifier and on the processor: this module says which
+are worth trying, and the gate measures them. An ngram student has no activations to quantize, so it has one form.
 """
 
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from exporters.onnx_fp32 import (
-    DISTRIBUTIONS,
-    LOADER,
-    MODEL_FILE,
-    export_graph,
-    feed,
-    largest_logit_gap,
-    load_onnx,
-    missing_modules,
-)
-from exporters.registry import Artefact, LoadedArtefact
+from exporters.onnx_fp32 import DISTRIBUTIONS, LOADER, MODEL_FILE, load_package, missing_modules
+from exporters.registry import NOTHING, Candidate, Evidence, LoadedArtefact
 
 if TYPE_CHECKING:
+    from exporters.calibration import Activations
+    from exporters.int8_graph import Form
     from toolkit.classifier import Classifier
+    from toolkit.recipe import ExportSettings
+
+CODES: tuple[tuple[Literal["uint8", "int8"], Literal["int8", "uint8"]], ...] = (
+    ("uint8", "int8"),
+    ("uint8", "uint8"),
+    ("int8", "int8"),
+)
+"""Codes of activations and of weights."""
+VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 @dataclass(frozen=True)
@@ -32,93 +32,168 @@ class OnnxInt8:
     """See `exporters.registry.Exporter`."""
 
     name: str = "onnx-int8"
+    summary: str = "ONNX Runtime, matrices and embeddings in eight bits"
+    promise: Literal["faster", "smaller", "same"] = "faster"
+    reference: str | None = "onnx-fp32"
+    file: str = MODEL_FILE
     distributions: tuple[str, ...] = DISTRIBUTIONS
     loader: Path = LOADER
 
     def available(self) -> str | None:
         return missing_modules("optimum", "onnx", "onnxruntime")
 
-    def export(self, classifier: "Classifier", texts: Sequence[str], out: Path) -> Artefact:
+    def candidates(
+        self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
+    ) -> list[Candidate]:
         from toolkit.ngram import NgramNetwork
 
-        in_eight_bits = _ngram_in_eight_bits if isinstance(classifier.network, NgramNetwork) else _in_eight_bits
-        file = out / MODEL_FILE
-        with tempfile.TemporaryDirectory(dir=out) as scratch:
-            single = Path(scratch) / "fp32.onnx"
-            export_graph(classifier, single)
-            details = {
-                "fp32_logit_gap": largest_logit_gap(classifier, texts, single),
-                "fp32_size_bytes": single.stat().st_size,
-                "rows_checked": len(texts),
-            } | in_eight_bits(classifier, texts, single, file)
-        return Artefact(file, self.name, details)
+        if isinstance(classifier.network, NgramNetwork):
+            return [_ngram_candidate(classifier.network)]
+        return _graph_candidates(classifier, evidence, settings, single / MODEL_FILE)
 
     def load(self, folder: Path, threads: int | None = None) -> LoadedArtefact:
-        return load_onnx(folder, threads)
+        return load_package(folder, threads)
 
 
-def _in_eight_bits(classifier: "Classifier", texts: Sequence[str], single: Path, file: Path) -> dict[str, Any]:
-    """Quantize the graph `single` with one scale a matrix and with one a column; keep what moves the logits less."""
-    candidates = {per_channel: single.with_name(f"int8-{per_channel}.onnx") for per_channel in (False, True)}
-    for per_channel, candidate in candidates.items():
-        quantize(single, candidate, per_channel)
-    moved = {choice: logit_shift(classifier, texts, candidate) for choice, candidate in candidates.items()}
-    per_channel = min(moved, key=moved.__getitem__)
-    candidates[per_channel].rename(file)
-    return {
-        "per_channel": per_channel,
-        "mean_logit_shift": moved[per_channel],
-        "mean_logit_shift_of_the_other": moved[not per_channel],
-    }
+def forms(search: str, flags: tuple[str, ...]) -> list["Form"]:
+    """The forms to try on a processor with these flags, best guess first.
+
+    With 8-bit dot products (VNNI) U8S8 is fast and exact. x86 without them adds U8S8 in 16 bits, so the weights get
+    seven; ARM has dot products of signed codes (ONNX Runtime's guide to quantization).
+    """
+    from exporters.int8_graph import STATIC, Form
+
+    arm = "asimd" in flags
+    reduced = not arm and not VNNI & set(flags)
+    best = Form("smoothed", inputs="int8" if arm else "uint8", reduced=reduced)
+    fast = [
+        best,
+        *(replace(best, way=way) for way in ("minmax", "percentile", "per token")),
+        Form("dynamic", reduced=reduced),
+        Form("dynamic", reduced=reduced, per_column=False),
+    ]
+    if search == "off":
+        return fast[:1]
+    if search == "fast":
+        return fast
+    ways = (*STATIC, "per token", "dynamic")
+    grid = [
+        Form(way, per_column, inputs, weights, reduced)
+        for way in ways
+        for per_column in (True, False)
+        for inputs, weights in CODES
+        if not (way == "dynamic" and inputs == "int8")
+    ]
+    grid += [replace(best, way=way, reduced=not reduced) for way in STATIC]
+    grid += [replace(form, tables=False) for form in fast]
+    return list(dict.fromkeys([*fast, *grid]))
 
 
-def _ngram_in_eight_bits(classifier: "Classifier", texts: Sequence[str], single: Path, file: Path) -> dict[str, Any]:
-    """Write the graph with a table in eight bits."""
-    from exporters.ngram_graph import write_int8
-
-    network: Any = classifier.network
-    write_int8(network, file)
-    return {"mean_logit_shift": logit_shift(classifier, texts, file)}
-
-
-def quantize(single: Path, file: Path, per_channel: bool) -> None:
-    """Write the dynamically quantized form of the graph `single` to `file`."""
-    import logging
-
+def _graph_candidates(
+    classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
+) -> list[Candidate]:
+    """The forms of a transformer that the settings allow."""
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger().addFilter(_NOT_PREPROCESSED)
-    try:
-        quantize_dynamic(
-            single,
-            file,
-            per_channel=per_channel,
-            weight_type=QuantType.QInt8,
-            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-        )
-    finally:
-        logging.getLogger().removeFilter(_NOT_PREPROCESSED)
-
-
-def logit_shift(classifier: "Classifier", texts: Sequence[str], file: Path) -> float:
-    """Mean difference between the torch logits and those of a quantized graph, one text at a time."""
-    import onnxruntime
-
+    from benchmarks.machine import describe_machine
+    from exporters.calibration import calibrate
+    from exporters.int8_graph import STATIC, parts_of, weight_nodes
     from toolkit.tokenizer import encode
 
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    theirs = [
-        session.run(["logits"], feed(session, np.array([ids]), np.ones((1, len(ids)), np.int64)))[0]
-        for ids in encode(classifier.tokenizer, texts)
-    ]
-    return float(np.abs(np.concatenate(theirs) - classifier.predict_logits(texts)).mean())
+    def allowed(form: "Form") -> bool:
+        if settings.quant_method == "dynamic" and form.way in STATIC:
+            return False
+        if settings.quant_method in ("static", "qat") and form.way not in STATIC:
+            return False
+        return settings.quant_dtype in (None, form.weights)
+
+    @cache
+    def seen() -> "dict[str, Activations]":
+        names = [node.input[0] for node in weight_nodes(onnx.load(single).graph)]
+        return calibrate(single, encode(classifier.tokenizer, evidence.calibration), names)
+
+    everything = forms("full", describe_machine().flags)
+    usual = forms(settings.search, describe_machine().flags)
+    chosen = [form for form in usual if allowed(form)] or [form for form in everything if allowed(form)][:1]
+    made = [_candidate(form, single, seen, parts_of(onnx.load(single).graph)) for form in chosen]
+    if settings.search == "full":
+        made += [_fused_candidate(form, classifier, evidence, single) for form in chosen if form in usual[:6]]
+    return made
 
 
-def _not_preprocessed(record: object) -> bool:
-    """ONNX Runtime advises shape inference first; dynamic quantization of these graphs does not need it."""
-    return "pre-process" not in str(getattr(record, "msg", ""))
+def _candidate(form: "Form", single: Path, seen: Any, parts: tuple[str, ...]) -> Candidate:
+
+    def write(folder: Path, in_float: frozenset[str] = NOTHING) -> dict[str, Any]:
+        write_form(
+            single, form, seen() if form.way not in ("dynamic", "per token") else {}, folder / MODEL_FILE, in_float
+        )
+        return {}
+
+    return Candidate(form.name, write, parts)
 
 
-_NOT_PREPROCESSED = _not_preprocessed
+def write_form(
+    single: Path, form: "Form", seen: "dict[str, Activations]", file: Path, in_float: frozenset[str] = NOTHING
+) -> None:
+    """Write the graph `single` in the given form. seen: see `exporters.calibration.calibrate`."""
+    import onnx
+
+    from exporters.int8_graph import CONTRIB, drop_unused, quantize_matrices, quantize_tables
+
+    model = onnx.load(single)
+    quantize_matrices(model.graph, form, seen, in_float)
+    if form.tables:
+        quantize_tables(model.graph, in_float)
+    drop_unused(model.graph)
+    if not any(known.domain == CONTRIB for known in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
+    onnx.save(model, str(file))
+
+
+def _fused_candidate(form: "Form", classifier: "Classifier", evidence: Evidence, single: Path) -> Candidate:
+    """The form of a graph whose attention ONNX Runtime's optimizer has put into nodes of its own."""
+    from exporters.calibration import calibrate
+    from exporters.int8_graph import weight_nodes
+    from toolkit.tokenizer import encode
+
+    def write(folder: Path, in_float: frozenset[str] = NOTHING) -> dict[str, Any]:
+        import onnx
+
+        fused = folder / "fused.onnx"
+        fuse(single, fused)
+        names = [node.input[0] for node in weight_nodes(onnx.load(fused).graph)]
+        seen = calibrate(fused, encode(classifier.tokenizer, evidence.calibration), names)
+        write_form(fused, form, seen, folder / MODEL_FILE, in_float)
+        fused.unlink()
+        return {}
+
+    return Candidate(f"{form.name}, fused", write)
+
+
+def fuse(single: Path, file: Path) -> None:
+    """Write the graph `single` with its attention, additions and norms in nodes of ONNX Runtime's own."""
+    import logging
+
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    how = FusionOptions("bert")
+    how.use_multi_head_attention = True  # its matrices stay outside of it, where they can be quantized
+    how.enable_embed_layer_norm = False
+    logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
+    model = optimize_model(str(single), "bert", num_heads=0, hidden_size=0, optimization_options=how, opt_level=0)
+    model.save_model_to_file(str(file))
+
+
+def _ngram_candidate(network: Any) -> Candidate:
+    """The table in eight bits."""
+    from exporters.ngram_graph import write_int8
+
+    def write(folder: Path, in_float: frozenset[str] = NOTHING) -> dict[str, Any]:
+        write_int8(network, folder / MODEL_FILE)
+        return {}
+
+    return Candidate("table in eight bits", write)
+
+
 EXPORTER = OnnxInt8()

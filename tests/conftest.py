@@ -53,6 +53,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setattr("toolkit.trials.surely_slower", lambda *_: False)
         outcome = run_pipeline(recipe)
     yield Finished(home, recipe, outcome)
 
@@ -67,26 +68,28 @@ def at_home(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> Finished:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with nothing but comments.csv, and a store of its own; latency is not measured there."""
+    """A current folder with nothing but comments.csv, and a store of its own; no clock decides anything there."""
     write_comments(tmp_path / "comments.csv", 240)
-    monkeypatch.chdir(tmp_path)
-    # Not the default: MLflow keeps one connection a process to a store of that name, whatever the current folder.
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    for module in ("outcome", "compression"):
-        monkeypatch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
+    settle(tmp_path, monkeypatch)
     return tmp_path
 
 
 @pytest.fixture
 def copied(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the finished run in the current folder, with its store; latency is not measured there."""
+    """A copy of the finished run in the current folder, with its store; no clock decides anything there."""
     home = tmp_path / "home"
     shutil.copytree(finished.home, home)
+    settle(home, monkeypatch)
+    return home
+
+
+def settle(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
+    # Not the default: MLflow keeps one connection a process to a store of that name, whatever the current folder.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")
     for module in ("outcome", "compression"):
         monkeypatch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
-    return home
+    monkeypatch.setattr("toolkit.trials.surely_slower", lambda *_: False)
 
 
 @pytest.fixture

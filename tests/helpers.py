@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from exporters.registry import NOTHING, Evidence, exporter
+from toolkit.classifier import Classifier
 from toolkit.corpus import Corpus
 from toolkit.demo import DEMO_LABEL_NAMES, demo_table
 from toolkit.examples import Examples
 from toolkit.outcome import Outcome
-from toolkit.recipe import ModelSettings, Recipe
+from toolkit.package import write_loadable
+from toolkit.recipe import ExportSettings, ModelSettings, Recipe
 from toolkit.recipe_file import recipe_from
+from toolkit.single import single_precision
 
 TINY = ModelSettings(model="shape:1x32", pooling="mean", max_length=32)
 Hbt = Callable[..., int]
@@ -77,10 +81,29 @@ def tiny_recipe(**changed: Any) -> Recipe:
         "learning_rate": 1e-3,
         "pipeline": "baseline_kd_quant",
         "student": "layers:1",
+        "max_drop": 0.5,  # a handful of validation rows: one more error is many points
         "author": "tester",
         "name": "tiny",
     }
     return recipe_from(None, given | changed)
+
+
+def evidence_of(corpus: Corpus, threshold: float | None = None) -> Evidence:
+    """What an exporter may look at: 32 training texts, and all validation rows."""
+    validation = corpus.rows("validation")
+    some = corpus.take(corpus.rows("train")[:32])
+    return Evidence(some, corpus.take(validation), corpus.labels[validation], threshold)
+
+
+def written(
+    target: str, classifier: Classifier, evidence: Evidence, folder: Path, form: int = 0, **settings: Any
+) -> dict[str, Any]:
+    """Write one form of a target as a loadable folder; what the exporter found."""
+    how = exporter(target)
+    single = single_precision(how, classifier, evidence, folder.with_name(folder.name + "-single"))
+    forms = how.candidates(classifier, evidence, ExportSettings(target=target, **settings), single.folder)
+    _, facts = write_loadable(folder, classifier, evidence.threshold, how, forms[form], NOTHING)
+    return single.facts | facts
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -11,6 +11,10 @@ from toolkit.package import CARD_FILE
 from toolkit.significance import Comparison
 from toolkit.stage import StageResult
 from toolkit.summary import UNSLICED, Row, cells, shown
+from toolkit.trials import cells as cells_of_form
+
+FORMS_SHOWN = 6
+"""Of the forms that were tried, the one that ships among them; the run keeps them all."""
 
 
 def write_card(
@@ -21,14 +25,17 @@ def write_card(
     result: StageResult,
     lineage: dict[str, Any],
     machine: Machine,
+    runtime: str,
 ) -> None:
-    """Write README.md into the package `folder`. rows: the table of the run, the package's own row in it."""
+    """Write README.md into the package `folder`. rows: the table of the run, the package's own row in it. runtime: the
+    distribution that runs it."""
     parts = [
-        _front_matter(corpus),
+        _front_matter(corpus, runtime),
         _head(name, corpus, result),
         _use(corpus),
         _accuracy(corpus, rows, machine, known="run" in lineage),
         _losses(result),
+        _forms(result),
         _data(corpus),
         _origin(lineage, result),
         _limits(corpus, result, machine),
@@ -36,8 +43,8 @@ def write_card(
     (folder / CARD_FILE).write_text("\n\n".join(parts) + "\n", "utf-8")
 
 
-def _front_matter(corpus: Corpus) -> str:
-    return f"---\npipeline_tag: text-classification\nlibrary_name: onnxruntime\ndatasets: [{corpus.name}]\n---"
+def _front_matter(corpus: Corpus, runtime: str) -> str:
+    return f"---\npipeline_tag: text-classification\nlibrary_name: {runtime}\ndatasets: [{corpus.name}]\n---"
 
 
 def _head(name: str, corpus: Corpus, result: StageResult) -> str:
@@ -53,7 +60,19 @@ def _head(name: str, corpus: Corpus, result: StageResult) -> str:
         if corpus.settings.data == "demo"
         else ""
     )
-    return f"# {name} ({result.details['target']})\n\nSorts a text into {labels}.{cut}{synthetic}"
+    return f"# {name} ({result.details['target']})\n\n{_warning(result)}Sorts a text into {labels}.{cut}{synthetic}"
+
+
+def _warning(result: StageResult) -> str:
+    """What a package that fails its gate says first."""
+    gate = result.details["gate"]
+    shipped = gate["trials"][gate["ships"]]
+    if not shipped["fails"]:
+        return ""
+    return (
+        f"**Shipped by force. It fails its gate on {gate['rows']:,} validation rows, beside the same classifier in "
+        f"single precision: {shipped['fails']}.**\n\n"
+    )
 
 
 def _use(corpus: Corpus) -> str:
@@ -100,10 +119,41 @@ holds 95 % of the bootstrap differences, p is McNemar's exact test, the verdict 
 
 {_markdown([each.shown() for each in found])}
 
-Every figure here comes from texts scored one at a time, as `predict` does it. In batches of {invariance["batch"]},
-{invariance["label_flips"]} of {invariance["rows"]:,} validation rows would change their label, and a probability would
-move by up to {invariance["largest_score_difference"]:.4f}. The ONNX graph in single precision differs from torch by at
-most {result.details["fp32_logit_gap"]:.1e} in a logit."""
+Every figure here comes from texts scored one at a time, as `predict` does it. In mixed batches of
+{invariance["batch"]}, padded to the longest, {invariance["label_flips"]:,} of {invariance["rows"]:,} validation and
+test rows would change their label, and a probability would move by up to
+{invariance["largest_score_difference"]:.4f}.{_gap(result)}"""
+
+
+def _gap(result: StageResult) -> str:
+    if "fp32_logit_gap" not in result.details:
+        return ""
+    return (
+        " The ONNX graph in single precision differs from torch by at most "
+        f"{result.details['fp32_logit_gap']:.1e} in a logit."
+    )
+
+
+def _forms(result: StageResult) -> str:
+    """What was tried before this form was chosen: the one that ships, and the best of the others."""
+    gate = result.details["gate"]
+    order = sorted(
+        range(len(gate["trials"])),
+        key=lambda i: (i != gate["ships"], bool(gate["trials"][i]["fails"]), gate["trials"][i]["p50_ms"]),
+    )
+    table = _markdown([cells_of_form(gate["trials"][i], i == gate["ships"]) for i in order[:FORMS_SHOWN]])
+    more = len(order) - FORMS_SHOWN
+    rest = f"\n\n{more} more were tried; the run has them all." if more > 0 else ""
+    kept = gate["trials"][gate["ships"]]["in_float"]
+    in_float = f"\n\nIn float: {', '.join(f'`{part}`' for part in kept)}." if kept else ""
+    reference = gate["reference"]
+    return (
+        f"## Forms that were tried\n\nOn {gate['rows']:,} validation rows, beside single precision with a macro-F1 of "
+        f"{reference['macro_f1']:.4f} and a median of {reference['p50_ms']:.3f} ms. A form may lose "
+        f"{100 * gate['max_drop']:g} points. Of those that pass and whose labels do not depend on what else is in a "
+        "batch, the fastest ships; of those about as fast, the one nearest to single precision."
+        f"\n\n{table}{in_float}{rest}"
+    )
 
 
 def _data(corpus: Corpus) -> str:
@@ -120,9 +170,6 @@ def _data(corpus: Corpus) -> str:
 
 def _origin(lineage: dict[str, Any], result: StageResult) -> str:
     told = [f"- {key.replace('_', ' ')}: `{value}`" for key, value in lineage.items() if isinstance(value, str | int)]
-    if "per_channel" in result.details:
-        scales = "one scale a column" if result.details["per_channel"] else "one scale a matrix"
-        told.append(f"- weights in int8 with {scales}, which moved validation logits less than the other way")
     if "trimming" in result.details:
         told.append(_trimming(result.details["trimming"]))
     return "## How it was made\n\n" + "\n".join(told)
@@ -144,7 +191,8 @@ def _limits(corpus: Corpus, result: StageResult, machine: Machine) -> str:
         "in any language and on any subject. Errors of the labels are learned with them.",
         f"- Checked on {machine.isa}. On another processor, run `hbt verify`.",
     ]
-    if "per_channel" in result.details:  # a transformer in int8
+    if result.stage == "quantization":
         shown.append("- Without 8-bit dot product instructions, scores may differ slightly and speed much.")
-        shown.append("- With a batch size of your own, activations take their scale from the whole batch: scores move.")
+    if result.details["invariance"]["label_flips"]:
+        shown.append("- With a batch size of your own, scores move with the texts that share a batch.")
     return "## Limits\n\n" + "\n".join(shown)

@@ -1,6 +1,7 @@
 """The export stage: a classifier in, a checked and measured package out."""
 
 import shutil
+import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,26 +10,26 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import describe_machine
-from exporters.registry import Artefact, Exporter, LoadedArtefact, exporter
+from exporters.registry import Evidence, Exporter, LoadedArtefact, exporter
 from toolkit import package
 from toolkit.card import write_card
-from toolkit.classifier import TOKENIZER_FILE, Classifier
+from toolkit.classifier import Classifier
 from toolkit.comparisons import Contender, versus
 from toolkit.corpus import Corpus
 from toolkit.demo import DEMO_SENTENCES
-from toolkit.errors import InputError
+from toolkit.errors import CannotExport
+from toolkit.gate import Choice, choose
+from toolkit.invariance import batch_invariance
 from toolkit.latency import median_latency_ms
-from toolkit.metrics import apply_threshold
 from toolkit.progress import working
+from toolkit.recipe import ExportSettings
 from toolkit.stage import Predictions, StageResult, evaluate, folder_size, whole_folder
 from toolkit.summary import Row
-from toolkit.tokenizer import save_tokenizer
 from toolkit.vocabulary import Trimming
 
 TORCH_FORM = "itself in torch, fp32"
-BATCH = 32
-LOGIT_TOLERANCE = 1e-3
-"""An ONNX graph in single precision whose logits are further from torch than this is not the same model."""
+CALIBRATION_TEXTS = 128
+"""Training texts that tell the ranges of activations; they are drawn, as rows may be in an order."""
 
 
 @dataclass(frozen=True)
@@ -52,35 +53,42 @@ class Source:
     """What was cut from the classifier's vocabulary, which changes none of its predictions on the corpus."""
 
 
-def compress(source: Source, target: str, out: Path) -> tuple[StageResult, Predictions]:
-    """Export, check, evaluate and package `source` as the folder `out`.
+def compress(
+    source: Source, export: ExportSettings, out: Path, force: bool = False, tuned: Classifier | None = None
+) -> tuple[StageResult, Predictions]:
+    """Choose a form of the target, check, evaluate and package `source` as the folder `out`.
 
+    force: ship the least bad form if none passes its gate.
+    tuned: the classifier after quantization-aware training.
     Returns: the result, and the artefact's predictions on validation and test rows.
-    Raises: InputError if the target cannot be made here.
+    Raises: CannotExport if the target cannot be made here or of this classifier; NothingPasses.
     """
     started = time.monotonic()
-    how = exporter(target)
+    how = exporter(export.target)
     reason = how.available()
     if reason is not None:
-        raise InputError(f"--target {target}: {reason}")
-    validation = source.corpus.take(source.corpus.rows("validation"))
+        raise CannotExport(reason)
     threshold = _threshold(source)
-    shutil.rmtree(out.with_name(out.name + ".partial"), ignore_errors=True)  # of an export that was broken off
-    with whole_folder(out) as partial:
-        with working(f"{target}: exporting"):
-            artefact = how.export(source.classifier, validation, partial)
-        gap = artefact.details["fp32_logit_gap"]
-        if gap > LOGIT_TOLERANCE:
-            raise RuntimeError(f"the exported graph's logits differ from torch by {gap:.2g}")
-        tokenizer, pad_id = source.classifier.tokenizer, source.classifier.pad_id
-        save_tokenizer(tokenizer, pad_id, partial / TOKENIZER_FILE)
-        package.write_loading_files(partial, source.classifier, threshold, how)
-        model = how.load(partial)
-        with working(f"{target}: evaluating on {len(source.predictions.rows)} rows"):
-            result, predictions = _evaluate(source, artefact, model, threshold)
-        result = _finish_package(source, how, model, result, partial)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".hbt-forms-", dir=out.parent) as scratch:
+        evidence = _evidence(source.corpus, threshold)
+        choice = choose(how, source.classifier, evidence, export, Path(scratch), force, tuned)
+        shutil.rmtree(out.with_name(out.name + ".partial"), ignore_errors=True)  # of an export that was broken off
+        with whole_folder(out) as partial:
+            shutil.copytree(choice.folder, partial, dirs_exist_ok=True)
+            model = how.load(partial)
+            with working(f"{export.target}: evaluating on {len(source.predictions.rows)} rows"):
+                result, predictions = _evaluate(source, how, choice, model, threshold)
+            result = _finish_package(source, how, model, result, partial)
     details = result.details | {"package": out.as_posix(), "package_size_bytes": folder_size(out)}
     return replace(result, seconds=time.monotonic() - started, details=details), predictions
+
+
+def _evidence(corpus: Corpus, threshold: float | None) -> Evidence:
+    """What a form may be chosen by: some training texts, and all validation rows."""
+    train, validation = corpus.rows("train"), corpus.rows("validation")
+    some = np.random.default_rng(corpus.settings.seed).permutation(len(train))[:CALIBRATION_TEXTS]
+    return Evidence(corpus.take(train[np.sort(some)]), corpus.take(validation), corpus.labels[validation], threshold)
 
 
 def rows_of(result: StageResult) -> list[Row]:
@@ -91,46 +99,36 @@ def rows_of(result: StageResult) -> list[Row]:
 
 
 def _evaluate(
-    source: Source, artefact: Artefact, model: LoadedArtefact, threshold: float | None
+    source: Source, how: Exporter, choice: Choice, model: LoadedArtefact, threshold: float | None
 ) -> tuple[StageResult, Predictions]:
     corpus, rows = source.corpus, source.predictions.rows
-    predictions = Predictions(rows, model.predict_logits(corpus.take(rows)))
+    texts = corpus.take(rows)
+    predictions = Predictions(rows, model.predict_logits(texts))
     validation, test, slices = evaluate(corpus, predictions, threshold)
+    name = how.name if source.pruned is None else f"{how.name}, pruned {source.pruned}"
     result = StageResult(
-        stage="quantization" if "int8" in artefact.target else "export",
-        checkpoint=artefact.file.name,
+        stage="export" if how.promise == "same" else "quantization",
+        checkpoint=how.file,
         metrics=test,
         validation_metrics=validation,
         threshold=threshold,
         parameters=source.classifier.parameters,
-        size_bytes=artefact.file.stat().st_size,
+        size_bytes=choice.size_bytes,
         seconds=0.0,
         slices=slices,
-        details=artefact.details
+        details=choice.facts
         | ({} if source.trimming is None else {"trimming": asdict(source.trimming)})
         | {
-            "target": artefact.target,
-            "name": artefact.target if source.pruned is None else f"{artefact.target}, pruned {source.pruned}",
-            "invariance": batch_invariance(model, corpus.take(corpus.rows("validation"))),
+            "target": how.name,
+            "name": name,
+            "invariance": batch_invariance(model, texts, predictions.logits),
             "versus": [
-                asdict(versus(corpus, Contender(artefact.target, predictions, threshold), other))
+                asdict(versus(corpus, Contender(how.name, predictions, threshold), other))
                 for other in (Contender(TORCH_FORM, source.predictions, threshold), *source.beside)
             ],
         },
     )
     return result, predictions
-
-
-def batch_invariance(model: LoadedArtefact, texts: list[str]) -> dict[str, Any]:
-    """How far scores move, and how many labels flip, when a text is scored among others and not alone."""
-    alone, among = model.predict_proba(texts), model.predict_proba(texts, batch_size=BATCH)
-    flips = apply_threshold(alone, model.threshold) != apply_threshold(among, model.threshold)
-    return {
-        "rows": len(texts),
-        "batch": BATCH,
-        "largest_score_difference": float(np.abs(alone - among).max()),
-        "label_flips": int(flips.sum()),
-    }
 
 
 def _threshold(source: Source) -> float | None:
@@ -152,7 +150,7 @@ def _finish_package(
         latency = median_latency_ms("package", folder, source.corpus.take(source.corpus.rows("test")))
     result = replace(result, details=result.details | {"p50_ms": latency})
     rows = [*source.rows, *rows_of(result)]
-    write_card(folder, source.name, source.corpus, rows, result, source.lineage, machine)
+    write_card(folder, source.name, source.corpus, rows, result, source.lineage, machine, how.distributions[0])
     package.write_manifest(folder, how, machine.isa, source.lineage, golden)
     return result
 

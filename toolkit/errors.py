@@ -1,6 +1,7 @@
 """The one error that a user can cause."""
 
 from pathlib import Path
+from typing import Any
 
 
 class InputError(Exception):
@@ -15,3 +16,18 @@ def refuse_existing(out: Path, force: bool, option: str = "-o") -> None:
     """Raises InputError if `out` is there and may not be written over."""
     if out.exists() and not force:
         raise InputError(f"{out}: exists; give another with {option}, or --force to write over it")
+
+
+class CannotExport(Exception):
+    """A classifier cannot be brought into the form that a runtime needs; another target may do without."""
+
+
+class NothingPasses(Exception):
+    """No form of a target loses little enough and keeps the target's promise. Exit code 3; no package was written."""
+
+    def __init__(self, target: str, facts: dict[str, Any]) -> None:
+        super().__init__(
+            f"{target}: none of {len(facts['trials'])} forms passes; allow more with --max-drop, try --search full or "
+            "another --target, or ship the least bad one with --force"
+        )
+        self.target, self.facts = target, facts

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.display import print_table
-from toolkit.errors import InputError
+from toolkit.errors import InputError, NothingPasses
 from toolkit.ngram import is_ngram
+from toolkit.package import read_manifest
 from toolkit.pipeline import run_pipeline, workable_corpus
 from toolkit.progress import say
 from toolkit.recipe import RUNGS, PruningSettings, Recipe
@@ -68,18 +69,28 @@ def climb(
 ) -> Ladder:
     """Train, export and measure each of `students`.
 
-    Writes runs/NAME.json with the table. Raises: InputError as a run does.
+    Writes runs/NAME.json with the table. A student whose forms all fail their gate is left out.
+    Raises: InputError as a run does; NothingPasses if no student is left.
     """
     name = recipe.run.name or f"{file_part(Path(recipe.corpus.data).stem)}-students"
     runs = {student: _recipe_of(student, recipe, name) for student in students}
     for own in runs.values():
         workable_corpus(own, force)  # or the last rung may be refused after hours of training the first
     rungs: list[Rung] = []
+    last_refusal: NothingPasses | None = None
     for student, own in runs.items():
         say(f"student {student}")
-        outcome = run_pipeline(own, force)
+        try:
+            outcome = run_pipeline(own, force)
+        except NothingPasses as refused:
+            say(f"student {student}: {refused}")
+            last_refusal = refused
+            continue
         assert outcome.package is not None
-        rungs.append(_rung(student, outcome.folder, recipe.export.target, outcome.package, budget_ms, budget_mb))
+        rungs.append(_rung(student, outcome.folder, outcome.package, budget_ms, budget_mb))
+    if not rungs:
+        assert last_refusal is not None
+        raise last_refusal
     rungs.sort(key=lambda rung: (not rung.within_budget, -rung.macro_f1))
     found = Ladder(rungs, _beside(run_folder(runs[students[0]])))
     text = json.dumps(without_nan(asdict(found)), indent=2, ensure_ascii=False)
@@ -116,10 +127,8 @@ def _recipe_of(student: str, recipe: Recipe, name: str) -> Recipe:
     return replace(recipe, distillation=how, export=export, run=run)
 
 
-def _rung(
-    student: str, run: Path, target: str, package: Path, budget_ms: float | None, budget_mb: float | None
-) -> Rung:
-    exported = StageResult.load(export_stage_folder(run, target, run / DISTILLATION))
+def _rung(student: str, run: Path, package: Path, budget_ms: float | None, budget_mb: float | None) -> Rung:
+    exported = StageResult.load(export_stage_folder(run, read_manifest(package)["target"], run / DISTILLATION))
     p50_ms, package_mb = exported.details["p50_ms"], exported.details["package_size_bytes"] / MB
     fast = budget_ms is None or (p50_ms is not None and p50_ms <= budget_ms)
     small = budget_mb is None or package_mb <= budget_mb

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.registry import Exporter, LoadedArtefact, exporter
+from exporters.registry import Candidate, Exporter, LoadedArtefact, exporter
 from toolkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,6 +36,29 @@ class Verification:
     largest_score_gap: float
     problems: list[str]
     """One line each; empty if the package is what was shipped."""
+
+
+def write_loadable(
+    folder: Path,
+    classifier: "Classifier",
+    threshold: float | None,
+    target: Exporter,
+    form: Candidate,
+    in_float: frozenset[str],
+) -> tuple[int, dict[str, Any]]:
+    """Write what it takes to load a form of a target: a package without card and manifest.
+
+    Returns: bytes of the artefact alone, and what its exporter found.
+    """
+    from toolkit.classifier import TOKENIZER_FILE
+    from toolkit.tokenizer import save_tokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = form.write(folder, in_float)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    save_tokenizer(classifier.tokenizer, classifier.pad_id, folder / TOKENIZER_FILE)
+    write_loading_files(folder, classifier, threshold, target)
+    return size, facts
 
 
 def write_loading_files(folder: Path, classifier: "Classifier", threshold: float | None, target: Exporter) -> None:

@@ -4,27 +4,32 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from exporters.registry import Evidence, exporter
 from toolkit import tracking
 from toolkit.baseline import predict_rows
 from toolkit.classifier import Classifier, load_classifier, load_sequence_classifier
 from toolkit.comparisons import ENSEMBLE, TEACHER, Contender, contender, teacher_of
 from toolkit.compression import Source, compress, lineage_of, rows_of
 from toolkit.corpus import Corpus, load_corpus
-from toolkit.errors import InputError, refuse_existing
+from toolkit.errors import CannotExport, InputError, NothingPasses, refuse_existing
 from toolkit.floor import train_floor
+from toolkit.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer
 from toolkit.outcome import Outcome, trained_rows, write_summary
 from toolkit.progress import say
 from toolkit.pruning.anatomy import anatomy
 from toolkit.pruning.stage import prune, prune_stage, pruning_in_words, pruning_settings
+from toolkit.quantization_aware import quantization_aware
 from toolkit.recipe import CorpusSettings, DistillationSettings, ExportSettings, PruningSettings, Recipe
 from toolkit.run_metrics import track_export, track_pruning
 from toolkit.runs import (
     BASELINE,
     CACHE,
     DISTILLATION,
+    EXPORT,
     FLOOR,
     MODELS,
     export_stage_folder,
@@ -36,9 +41,12 @@ from toolkit.runs import (
     tag_of,
 )
 from toolkit.stage import PREDICTIONS_FILE, RESULT_FILE, Predictions, StageResult, evaluate, whole_folder
-from toolkit.summary import Row, file_part
+from toolkit.summary import Row, file_part, write_lines
 from toolkit.teachers import find_teacher, with_corpus_labels
 from toolkit.vocabulary import trimmed
+
+WITH_FALLBACK, FALLBACK = "onnx-int8", "torch-int8"
+"""For a classifier that ONNX cannot take, the second stands in for the first."""
 
 
 def compress_run(
@@ -56,6 +64,7 @@ def compress_run(
         stage = pruning_stage(folder, pruning)
     out = out or MODELS / "-".join(filter(None, [folder.name, export.target, tag_of(stage)]))
     refuse_existing(out, force)
+    refuse_unready(export)
     corpus = load_corpus(recipe.corpus)
     if corpus.fingerprint != recorded_fingerprint(folder):
         raise InputError(f"{recipe.corpus.data}: not the file that {folder} was trained on; bring that one back")
@@ -65,8 +74,8 @@ def compress_run(
     with tracking.tracked_run(folder, run.author, run.pipeline, run.experiment) as tracked:
         if pruning is not None and not (stage / RESULT_FILE).is_file():
             prune_run(folder, recipe, corpus, stage, tracked)
-        export_stage(folder, recipe, corpus, export, stage, out, tracked)
-        return write_summary(recipe, corpus, folder, out, tracked)
+        made = export_stage(folder, recipe, corpus, stage, out, tracked, force)
+        return write_summary(recipe, corpus, folder, made, tracked)
 
 
 def _refuse_unlike(stage: Path, recipe: Recipe, force: bool) -> None:
@@ -118,6 +127,7 @@ def compress_checkpoint(
     """
     out = out or MODELS / "-".join([file_part(model), export.target, *([] if pruning is None else [pruning.tag])])
     refuse_existing(out, force)
+    refuse_unready(export)
     corpus = load_corpus(settings)
     classifier = load_classifier(Path(model)) if Path(model).is_dir() else load_sequence_classifier(model)
     classifier = with_corpus_labels(classifier, corpus, model)
@@ -132,7 +142,7 @@ def compress_checkpoint(
     beside = [floor]
     if pruning is not None:
         beside.append(Contender(f"{name} in torch", predictions, classifier.threshold))
-        classifier = _pruned(classifier, model, corpus, settings, export, pruning)
+        classifier = _pruned(classifier, corpus, _own_recipe(model, settings, export, pruning))
         predictions = predict_rows(classifier, corpus, rows, "pruned: predicting")
         validation, metrics, _ = evaluate(corpus, predictions)
         classifier = classifier.with_threshold(validation.get("best_threshold"))
@@ -141,41 +151,79 @@ def compress_checkpoint(
     classifier, trimming = trimmed(classifier, export, corpus, None)
     how = None if pruning is None else pruning.tag
     source = Source(classifier, name, corpus, predictions, lineage, shown, beside, how, trimming)
-    result, _ = compress(source, export.target, out)
-    return Outcome(out, [*shown, *rows_of(result)], [], corpus.label_names, out)
+    with tempfile.TemporaryDirectory(prefix="hbt-qat-") as work:
+        tuned = None
+        if export.quant_method == "qat":
+            own = _own_recipe(model, settings, export, pruning)
+            teacher = find_teacher(own.distillation, corpus, None, CACHE)
+            tuned, _ = quantization_aware(classifier, teacher, corpus, own, Path(work), CACHE)
+        result, _ = _compress(source, export, out, force, tuned)
+    made = Path(result.details["package"])
+    return Outcome(made, [*shown, *rows_of(result)], [], corpus.label_names, made)
 
 
-def _pruned(
-    classifier: Classifier,
-    model: str,
-    corpus: Corpus,
-    settings: CorpusSettings,
-    export: ExportSettings,
-    pruning: PruningSettings,
-) -> Classifier:
-    """`classifier` pruned, what it said before being its teacher."""
+def _own_recipe(
+    model: str, settings: CorpusSettings, export: ExportSettings, pruning: PruningSettings | None
+) -> Recipe:
+    """The recipe of further training of a lone classifier: what it said before is its teacher."""
     how = DistillationSettings(student=model, teacher=(model,))
-    recipe = Recipe(corpus=settings, distillation=how, pruning=pruning, export=export)
+    return Recipe(corpus=settings, distillation=how, pruning=pruning or PruningSettings(), export=export)
+
+
+def _pruned(classifier: Classifier, corpus: Corpus, recipe: Recipe) -> Classifier:
+    """`classifier` pruned."""
     anatomy(classifier.network)
+    teacher = find_teacher(recipe.distillation, corpus, None, CACHE)
     with tempfile.TemporaryDirectory(prefix="hbt-pruning-") as scratch:
-        return prune(classifier, find_teacher(how, corpus, None, CACHE), corpus, recipe, Path(scratch), CACHE)[0]
+        return prune(classifier, teacher, corpus, recipe, Path(scratch), CACHE)[0]
 
 
 def export_stage(
-    folder: Path,
-    recipe: Recipe,
-    corpus: Corpus,
-    export: ExportSettings,
-    stage: Path,
-    out: Path,
-    tracked: tracking.Tracked,
-) -> None:
-    """Package the checkpoint of a run's `stage` and keep the artefact's result and predictions in the run."""
+    folder: Path, recipe: Recipe, corpus: Corpus, stage: Path, out: Path, tracked: tracking.Tracked, force: bool
+) -> Path:
+    """Package the checkpoint of a run's `stage` and keep the artefact's result and predictions in the run.
+
+    force: ship the least bad form if none passes its gate.
+    Returns: the package, which is not `out` if torch-int8 had to stand in for onnx-int8.
+    """
+    export = recipe.export
     result = StageResult.load(stage)
     checkpoint = stage / result.checkpoint
     classifier, trimming = trimmed(load_classifier(checkpoint), export, corpus, recipe.distillation.unlabelled)
     # A baseline's own predictions are those of the ensemble; what is exported is its best fold.
-    predictions = Predictions.load(checkpoint / PREDICTIONS_FILE)
+    predictions = _evaluated(Predictions.load(checkpoint / PREDICTIONS_FILE), corpus)
+    trained = trained_rows(folder, corpus, [stage] if tag_of(stage) else [])
+    source = Source(
+        classifier,
+        folder.name,
+        corpus,
+        predictions,
+        _lineage(folder, recipe, corpus, stage, result),
+        trained,
+        _beside(folder, stage, result),
+        tag_of(stage) or None,
+        trimming,
+    )
+    work = folder / "-".join(filter(None, [EXPORT, "qat", tag_of(stage)]))
+    tuned = _tuned(folder, recipe, corpus, classifier, work, tracked) if export.quant_method == "qat" else None
+    try:
+        exported, found = _compress(source, export, out, force, tuned)
+    except NothingPasses as refused:
+        _keep_trials(folder, stage, refused.target, refused.facts, tracked)
+        raise
+    shutil.rmtree(work, ignore_errors=True)
+    exported = replace(exported, details=exported.details | {"stage": stage.name})
+    target, made = exported.details["target"], Path(exported.details["package"])
+    with whole_folder(export_stage_folder(folder, target, stage)) as partial:
+        found.save(partial / PREDICTIONS_FILE, corpus)
+        exported.save(partial)
+    _keep_trials(folder, stage, target, exported.details["gate"], tracked)
+    track_export(tracked, exported, corpus.label_names, made)
+    return made
+
+
+def _lineage(folder: Path, recipe: Recipe, corpus: Corpus, stage: Path, result: StageResult) -> dict[str, Any]:
+    """Where a package of a run comes from."""
     lineage = lineage_of(
         corpus,
         run=folder.as_posix(),
@@ -186,24 +234,87 @@ def export_stage(
     )
     if recipe.distillation.student is not None:
         lineage |= {"student": recipe.distillation.student, "teacher": result.details["teacher"]}
-    pruned = tag_of(stage)
-    trained = trained_rows(folder, corpus, [stage] if pruned else [])
+    if tag_of(stage):
+        lineage |= {"pruning": tag_of(stage), "pruned": pruning_in_words(result)}
+    return lineage
+
+
+def _beside(folder: Path, stage: Path, result: StageResult) -> list[Contender]:
+    """What an artefact of a run is compared with."""
     beside = [contender(folder / FLOOR, "floor")]
-    if pruned:
-        lineage |= {"pruning": pruned, "pruned": pruning_in_words(result)}
+    if tag_of(stage):
         beside.append(contender(last_trained(folder), result.details["source_name"]))
     if (folder / BASELINE / RESULT_FILE).is_file():
         beside.append(contender(folder / BASELINE, ENSEMBLE))
     if (folder / DISTILLATION / RESULT_FILE).is_file() and teacher_of(folder).name == TEACHER:
         beside.append(teacher_of(folder))
-    evaluated = _evaluated(predictions, corpus)
-    source = Source(classifier, folder.name, corpus, evaluated, lineage, trained, beside, pruned or None, trimming)
-    exported, found = compress(source, export.target, out)
-    exported = replace(exported, details=exported.details | {"stage": stage.name})
-    with whole_folder(export_stage_folder(folder, export.target, stage)) as partial:
-        found.save(partial / PREDICTIONS_FILE, corpus)
-        exported.save(partial)
-    track_export(tracked, exported, corpus.label_names, out)
+    return beside
+
+
+def _tuned(
+    folder: Path, recipe: Recipe, corpus: Corpus, classifier: Classifier, work: Path, tracked: tracking.Tracked
+) -> Classifier:
+    """`classifier` after quantization-aware training with the teacher of its run."""
+    child = tracked.child("quantization-aware training")
+
+    def watch(epoch: int, metrics: dict[str, float]) -> None:
+        say(f"fake int8, epoch {epoch}: validation macro-F1 {metrics['val_macro_f1']:.4f}")
+        child.metrics(metrics, epoch)
+
+    baseline = None if recipe.distillation.teacher else folder / BASELINE
+    teacher = find_teacher(recipe.distillation, corpus, baseline, CACHE)
+    tuned, _ = quantization_aware(classifier, teacher, corpus, recipe, work, CACHE, watch)
+    child.finish()
+    return tuned
+
+
+def _keep_trials(folder: Path, stage: Path, target: str, facts: dict[str, Any], tracked: tracking.Tracked) -> None:
+    """The table of the forms that were tried, in the run and its page, whether one of them ships or none."""
+    name = export_stage_folder(folder, target, stage).name.removeprefix(f"{EXPORT}-")
+    file = folder / "outputs" / f"forms_{name}.csv"
+    write_lines([trial | {"in_float": " ".join(trial["in_float"])} for trial in facts["trials"]], file)
+    tracked.artifact(file, "outputs")
+
+
+def _compress(
+    source: Source, export: ExportSettings, out: Path, force: bool, tuned: Classifier | None
+) -> tuple[StageResult, Predictions]:
+    """`compress`, with torch-int8 in the place of onnx-int8 for a classifier that ONNX cannot take.
+
+    Raises: InputError for another target of such a classifier.
+    """
+    try:
+        return compress(source, export, out, force, tuned)
+    except CannotExport as error:
+        if export.target != WITH_FALLBACK:
+            mend = f"--target {FALLBACK} does without"
+            raise InputError(f"--target {export.target}: this classifier has no ONNX form ({error}); {mend}") from error
+        say(f"{export.target}: not possible for this classifier ({error}); {FALLBACK} takes its place")
+    out = fallback_folder(out)
+    refuse_existing(out, force)
+    instead = replace(export, target=FALLBACK, quant_method=None, quant_dtype=None)
+    return compress(source, instead, out, force)
+
+
+def fallback_folder(out: Path) -> Path:
+    """Where a package goes whose target was replaced: under the name of what it is."""
+    return out.with_name(out.name.replace(WITH_FALLBACK, FALLBACK))
+
+
+def refuse_for_ngram(export: ExportSettings) -> None:
+    """Raises InputError if the target has no form of an ngram student, before one is trained."""
+    untaught = Classifier(NgramNetwork(NgramConfig(2, 1)), character_tokenizer([""]), PAD_ID, ("0", "1"), 0.5)
+    if export.quant_method == "qat":
+        raise InputError("--quant-method qat: an ngram student has no layers to train under rounding; leave it out")
+    nothing = Evidence([], [], np.zeros(0, dtype=np.int64), 0.5)
+    exporter(export.target).candidates(untaught, nothing, export, Path())
+
+
+def refuse_unready(export: ExportSettings) -> None:
+    """Raises InputError if the target is not known or cannot be made here, and no other takes its place."""
+    reason = exporter(export.target).available()
+    if reason is not None and export.target != WITH_FALLBACK:
+        raise InputError(f"--target {export.target}: {reason}")
 
 
 def _evaluated(predictions: Predictions, corpus: Corpus) -> Predictions:

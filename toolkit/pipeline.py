@@ -14,7 +14,7 @@ from toolkit.lessons import read_unlabelled
 from toolkit.ngram import is_ngram, rows_of
 from toolkit.outcome import Outcome, write_summary
 from toolkit.package import MANIFEST_FILE, read_manifest
-from toolkit.packaging import export_stage, prune_run
+from toolkit.packaging import FALLBACK, export_stage, fallback_folder, prune_run, refuse_for_ngram, refuse_unready
 from toolkit.progress import say
 from toolkit.pruning.anatomy import anatomy
 from toolkit.recipe import PruningSettings, Recipe
@@ -58,9 +58,10 @@ def run_pipeline(recipe: Recipe, force: bool = False, package_folder: Path | Non
     with tracking.tracked_run(folder, run.author, run.pipeline, run.experiment) as tracked:
         track_settings(tracked, recipe, corpus, folder)
         _train_stages(recipe, corpus, folder, tracked)
-        exported = export_stage_folder(folder, recipe.export.target, last_stage(folder)).is_dir()
-        if quantizes and not (exported and _is_of_run(package_folder, folder, recipe)):
-            export_stage(folder, recipe, corpus, recipe.export, last_stage(folder), package_folder, tracked)
+        stage = last_stage(folder)
+        if quantizes:
+            finished = _finished_package(recipe, folder, stage, package_folder)
+            package_folder = finished or export_stage(folder, recipe, corpus, stage, package_folder, tracked, force)
         final = package_folder if quantizes else last_checkpoint(folder)
         tracked.parameters({"final_model_path": final.as_posix()})
         return write_summary(recipe, corpus, folder, package_folder if quantizes else None, tracked)
@@ -76,10 +77,19 @@ def workable_corpus(recipe: Recipe, force: bool = False, package_folder: Path | 
     refuse_other_recipe(folder, recipe, force)
     package_folder = package_folder or MODELS / f"{folder.name}-{recipe.export.target}"
     if recipe.run.pipeline.endswith("quant"):
+        refuse_unready(recipe.export)
         refuse_existing(package_folder, force or _is_of_run(package_folder, folder, recipe))
     corpus = load_corpus(recipe.corpus)
     _try_models(recipe, corpus)
     return corpus
+
+
+def _finished_package(recipe: Recipe, folder: Path, stage: Path, package: Path) -> Path | None:
+    """The package that this very run has made, under the name of its target or of the one that took its place."""
+    for target, place in ((recipe.export.target, package), (FALLBACK, fallback_folder(package))):
+        if export_stage_folder(folder, target, stage).is_dir() and _is_of_run(place, folder, recipe):
+            return place
+    return None
 
 
 def _is_of_run(package: Path, folder: Path, recipe: Recipe) -> bool:
@@ -124,6 +134,8 @@ def _try_models(recipe: Recipe, corpus: Corpus) -> None:
         rows_of(str(how.student))
         if how.kd_method != "logit":
             raise InputError(f"--kd-method {how.kd_method}: an ngram student has no layers to compare; leave it out")
+        if recipe.run.pipeline.endswith("quant"):
+            refuse_for_ngram(recipe.export)
         if recipe.export.trim_vocabulary is not None:
             raise InputError("--trim-vocabulary: an ngram student has characters and no pieces to drop; leave it out")
     elif how.student is not None:

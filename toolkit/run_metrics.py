@@ -26,13 +26,15 @@ def track_settings(tracked: Tracked, recipe: Recipe, corpus: Corpus, folder: Pat
             "enable_quantization": recipe.run.pipeline.endswith("quant"),
             "model_path": recipe.model.model,
             "student_path": recipe.distillation.student or "",
-            "quant_method": "dynamic" if recipe.export.target == "onnx-int8" else "none",
-            "quant_dtype": recipe.export.target.split("-")[-1],
             "corpus_fingerprint": corpus.fingerprint,
             "recipe_sha256": recipe.sha256(),
             "run_folder": folder.as_posix(),
         }
         | {name: "" if value is None else value for name, value in flat.items()}
+        | {
+            "quant_method": recipe.export.quant_method or f"search {recipe.export.search}",
+            "quant_dtype": recipe.export.quant_dtype or recipe.export.target.split("-")[-1],
+        }
     )
     tracked.corpus(corpus, describe_split(corpus)["counts"])
     tracked.artifact(folder / RECIPE_FILE)
@@ -100,6 +102,10 @@ def track_export(tracked: Tracked, result: StageResult, labels: tuple[str, ...],
     child.finish()
     if result.stage == "quantization":
         tracked.metrics(_named("quantization", result, labels) | {"quantization_size_mb": result.size_bytes / MB})
+    gate = result.details["gate"]
+    shipped = gate["trials"][gate["ships"]]
+    names = ("drop", "agreement", "mean_logit_shift", "share_flipped", "times_faster")
+    tracked.metrics({f"gate_{name}": shipped[name] for name in names})
     tracked.metrics({"package_size_mb": result.details["package_size_bytes"] / MB})
     tracked.artifact(package, "package")
     tracked.artifact(package / "README.md", "model_card")

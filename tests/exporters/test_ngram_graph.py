@@ -11,19 +11,18 @@ import onnxruntime
 import pytest
 import torch
 
-from exporters.how_to_load_onnx import Model
+from exporters.how_to_load import Model
 from exporters.ngram_graph import in_eight_bits, write_fp32, write_int8
 from exporters.onnx_fp32 import largest_logit_gap
-from exporters.onnx_int8 import logit_shift
-from exporters.registry import exporter
-from tests.helpers import ODD_TEXTS
+from exporters.registry import Evidence, exporter
+from tests.helpers import ODD_TEXTS, written
 from toolkit import package
 from toolkit.classifier import Classifier, pad, save_classifier
 from toolkit.demo import DEMO_SENTENCES, demo_table
 from toolkit.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer, table_rows
 from toolkit.packaging import compress_checkpoint
 from toolkit.recipe import CorpusSettings, ExportSettings
-from toolkit.tokenizer import encode, save_tokenizer
+from toolkit.tokenizer import encode
 
 TEXTS = demo_table().columns["text"][:200]
 PLAIN_OPERATORS = {
@@ -58,12 +57,12 @@ def run(file: Path, ids: np.ndarray) -> np.ndarray:
 
 def package_of(made: Classifier, target: str, folder: Path) -> Path:
     """What `load` needs, without card and manifest."""
-    folder.mkdir()
-    how = exporter(target)
-    how.export(made, TEXTS, folder)
-    save_tokenizer(made.tokenizer, made.pad_id, folder / "tokenizer.json")
-    package.write_loading_files(folder, made, made.threshold, how)
+    written(target, made, evidence(made, TEXTS), folder)
     return folder
+
+
+def evidence(made: Classifier, texts: list[str]) -> Evidence:
+    return Evidence(texts, texts, np.zeros(len(texts), dtype=np.int64), made.threshold)
 
 
 @pytest.mark.parametrize("labels", [2, 3, 7])
@@ -123,20 +122,17 @@ def test_both_forms_are_few_plain_operators(tmp_path: Path) -> None:
 @pytest.mark.parametrize("labels", [2, 7])
 def test_eight_bits_are_close_and_a_quarter_of_the_size(tmp_path: Path, labels: int) -> None:
     made = student(labels, 2**14)
-    single = exporter("onnx-fp32").export(made, TEXTS, tmp_path)
-    (tmp_path / "int8").mkdir()
-    eight = exporter("onnx-int8").export(made, TEXTS, tmp_path / "int8")
+    single = written("onnx-fp32", made, evidence(made, TEXTS), tmp_path / "single")
+    facts = written("onnx-int8", made, evidence(made, TEXTS), tmp_path / "int8")
     exact = made.predict_logits(TEXTS)
-    assert eight.details["mean_logit_shift"] < 0.03 * exact.std()
-    assert logit_shift(made, TEXTS, eight.file) == eight.details["mean_logit_shift"]
-    assert eight.file.stat().st_size < 0.3 * single.file.stat().st_size
-    assert eight.details["fp32_size_bytes"] == single.file.stat().st_size
-    assert eight.details["fp32_logit_gap"] < 1e-4
-    assert eight.details["rows_checked"] == single.details["rows_checked"] == len(TEXTS)
-    assert "per_channel" not in eight.details | single.details
-    (table,) = [tensor for tensor in onnx.load(eight.file).graph.initializer if tensor.name == "table"]
+    file, whole = tmp_path / "int8" / "model.onnx", tmp_path / "single" / "model.onnx"
+    found = exporter("onnx-int8").load(tmp_path / "int8").predict_logits(TEXTS)
+    assert 0 < np.abs(found - exact).mean() < 0.03 * exact.std()
+    assert file.stat().st_size < 0.3 * whole.stat().st_size
+    assert facts["fp32_size_bytes"] == whole.stat().st_size
+    assert facts["fp32_logit_gap"] == single["fp32_logit_gap"] < 1e-4
+    (table,) = [tensor for tensor in onnx.load(file).graph.initializer if tensor.name == "table"]
     assert table.data_type == onnx.TensorProto.INT8
-    assert [file.name for file in eight.file.parent.iterdir()] == ["model.onnx"]
 
 
 def test_the_table_in_eight_bits_keeps_zeros_signs_and_every_idf() -> None:
@@ -169,8 +165,9 @@ def test_small_weights_survive_a_large_one(tmp_path: Path) -> None:
 def test_an_untaught_student_is_written_all_the_same(tmp_path: Path) -> None:
     made = student(2)
     network_of(made).table.data[:] = 0
-    artefact = exporter("onnx-int8").export(made, ["sea", ""], tmp_path)
-    assert artefact.details["mean_logit_shift"] == pytest.approx(0, abs=1e-6)
+    written("onnx-int8", made, evidence(made, ["sea", ""]), tmp_path / "made")
+    found = exporter("onnx-int8").load(tmp_path / "made").predict_logits(["sea", ""])
+    np.testing.assert_allclose(found, made.predict_logits(["sea", ""]), atol=1e-6)
 
 
 @pytest.mark.parametrize("target", ["onnx-fp32", "onnx-int8"])

@@ -1,5 +1,3 @@
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,7 @@ import pytest
 from tests.helpers import TINY, Finished, contents, tiny_recipe
 from toolkit import package
 from toolkit.classifier import Classifier, save_classifier
-from toolkit.compression import TORCH_FORM, batch_invariance
+from toolkit.compression import TORCH_FORM
 from toolkit.corpus import Corpus, load_corpus
 from toolkit.encoders import build_classifier
 from toolkit.errors import InputError
@@ -19,7 +17,7 @@ from toolkit.stage import StageResult
 from toolkit.teachers import with_corpus_labels
 
 DATA = CorpusSettings(data="comments.csv", folds=2)
-INT8, FP32 = ExportSettings(), ExportSettings(target="onnx-fp32")
+INT8, FP32 = ExportSettings(max_drop=0.5), ExportSettings(target="onnx-fp32")
 
 
 @pytest.fixture
@@ -29,25 +27,6 @@ def checkpoint(workplace: Path) -> Path:
     made = build_classifier(recipe.model, corpus.label_names, corpus.take(corpus.rows("train")), seed=1)
     save_classifier(made.with_threshold(0.4), workplace / "checkpoint")
     return Path("checkpoint")
-
-
-@dataclass(frozen=True)
-class Moody:
-    """A model whose score moves when texts share a batch."""
-
-    threshold: float | None = 0.5
-    labels: tuple[str, ...] = ("no", "yes")
-
-    def predict_proba(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
-        yes = np.array([float(text) for text in texts], dtype=np.float32) + 0.1 * (batch_size > 1)
-        return np.stack([1 - yes, yes], axis=1)
-
-
-def test_scores_that_move_with_their_neighbours_are_counted() -> None:
-    found = batch_invariance(Moody(), ["0.1", "0.45", "0.42", "0.8"])  # type: ignore[arg-type]
-    assert found["rows"] == 4
-    assert found["label_flips"] == 2
-    assert found["largest_score_difference"] == pytest.approx(0.1)
 
 
 def test_a_checkpoint_is_packaged_with_its_own_threshold(checkpoint: Path, workplace: Path) -> None:
@@ -97,7 +76,7 @@ def test_a_graph_that_differs_from_torch_is_never_packaged(
     checkpoint: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("exporters.onnx_fp32.largest_logit_gap", lambda *_: 0.5)
-    with pytest.raises(RuntimeError, match=r"differ from torch by 0\.5"):
+    with pytest.raises(InputError, match=r"no ONNX form .*differ from torch by 0\.5.*--target torch-int8"):
         compress_checkpoint(str(checkpoint), DATA, FP32, None, force=False)
     assert not (workplace / "models" / "checkpoint-onnx-fp32").exists()
 
@@ -107,7 +86,7 @@ def test_a_graph_that_differs_from_torch_is_never_packaged(
     [
         ({"model": "no-such-folder"}, "--model PATH"),
         ({"model": "comments.csv"}, "cannot be loaded"),
-        ({"export": ExportSettings(target="onnx-int4")}, "no such target"),
+        ({"export": ExportSettings(target="onnx-int9")}, "no such target"),
         ({"settings": CorpusSettings(data="nothing.csv")}, "no such file"),
         ({"settings": CorpusSettings(data="comments.csv", label_names=("calm", "angry"))}, "--label-names"),
         ({"out": Path("comments.csv")}, "exists"),

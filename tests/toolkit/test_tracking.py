@@ -87,7 +87,7 @@ def test_parameters_say_what_was_done(parent: Run, at_home: Finished) -> None:
         "kd_alpha": "0.7",
         "kd_temperature": "4.0",
         "kd_method": "logit",
-        "quant_method": "dynamic",
+        "quant_method": "search fast",
         "quant_dtype": "int8",
         "final_model_path": "models/tiny-onnx-int8",
     }

@@ -19,16 +19,17 @@ import numpy as np
 
 from benchmarks.machine import describe_machine
 from benchmarks.scenarios import fixed_order, times_in_turns
-from exporters.registry import exporter
+from exporters.registry import NOTHING, Evidence, exporter
 from toolkit import package
-from toolkit.classifier import TOKENIZER_FILE, Classifier
+from toolkit.classifier import Classifier
 from toolkit.progress import bar, say
 from toolkit.pruning.anatomy import Sizes, sizes
 from toolkit.pruning.selection import BLOCK, Costs
 from toolkit.pruning.surgery import Kept, cut
+from toolkit.recipe import ExportSettings
+from toolkit.single import single_precision
 from toolkit.stage import folder_size
 from toolkit.summary import MB
-from toolkit.tokenizer import save_tokenizer
 
 TEXTS, CHECKED = 200, 16
 """Texts that are timed, and that an export is checked on."""
@@ -124,11 +125,14 @@ def measure_shapes(
 
 def _export(classifier: Classifier, target: str, texts: Sequence[str], folder: Path) -> None:
     """What ships, without card and manifest."""
-    folder.mkdir()
     how = exporter(target)
-    how.export(classifier, list(texts), folder)
-    save_tokenizer(classifier.tokenizer, classifier.pad_id, folder / TOKENIZER_FILE)
-    package.write_loading_files(folder, classifier, 0.5 if len(classifier.labels) == 2 else None, how)
+    evidence = Evidence(
+        texts, texts, np.zeros(len(texts), dtype=np.int64), 0.5 if len(classifier.labels) == 2 else None
+    )
+    with tempfile.TemporaryDirectory(prefix="hbt-single-") as scratch:
+        single = single_precision(how, classifier, evidence, Path(scratch))
+        form = how.candidates(classifier, evidence, ExportSettings(target=target), single.folder)[0]
+        package.write_loadable(folder, classifier, evidence.threshold, how, form, NOTHING)
 
 
 def _cut_to(classifier: Classifier, left: Sequence[Sizes]) -> Classifier:

@@ -1,0 +1,312 @@
+"""Quantized forms of an ONNX graph: its matrices and tables in eight bits, its activations in one of several ways.
+
+ONNX Runtime's own quantizers give two ways, one scale for a whole batch as it comes (dynamic) or one range for all
+texts (static). The graph is rewritten here, with ONNX Runtime's kernels, to have two more: a scale for each token, and
+ranges after smoothing (Xiao et al. 2023), by which large channels of the activations are moved into the weights. Under
+neither, nor under a static range, does a score depend on what else is in a batch.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from exporters.calibration import Activations
+
+Way = Literal["dynamic", "per token", "minmax", "percentile", "entropy", "smoothed"]
+STATIC: tuple[Way, ...] = ("smoothed", "minmax", "percentile", "entropy")
+CONTRIB = "com.microsoft"
+TABLE_ROWS = 64
+"""A table of fewer rows stays in float: it takes no room."""
+SMOOTHING = 0.8
+"""How much of a channel's size goes into the weights: 0 nothing, 1 all (alpha of SmoothQuant). On the 4-layer and the
+12-layer Bangla classifiers 0.8 moved validation logits less than 0.3, 0.5, 0.7 and 0.9."""
+TINY = 1e-9
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a graph is quantized."""
+
+    way: Way
+    """Where the scales of activations come from."""
+    per_column: bool = True
+    """One scale for each column of a matrix, or one for all of it."""
+    inputs: Literal["uint8", "int8"] = "uint8"
+    """Codes of activations; those of the dynamic way are always uint8."""
+    weights: Literal["int8", "uint8"] = "int8"
+    """Codes of matrices."""
+    reduced: bool = False
+    """Weights in seven bits: x86 without 8-bit dot products adds in 16 bits, which then cannot overflow."""
+    tables: bool = True
+    """Whether embeddings are in eight bits as well."""
+
+    @property
+    def name(self) -> str:
+        """For people: `static, smoothed, U8S8`."""
+        way = f"static, {self.way}" if self.way in STATIC else self.way
+        codes = {"uint8": "U8", "int8": "S8"}
+        parts = [way, codes[self.inputs] + codes[self.weights]]
+        parts += ["one scale a matrix"] if not self.per_column else []
+        parts += ["7-bit weights"] if self.reduced else []
+        parts += ["float embeddings"] if not self.tables else []
+        return ", ".join(parts)
+
+
+def weight_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The products with a constant matrix, in order; the head, which gives the logits, is left out."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+
+    def fits(node: onnx.NodeProto) -> bool:
+        if node.op_type not in ("MatMul", "Gemm") or len(constants.get(node.input[1], onnx.TensorProto()).dims) != 2:
+            return False
+        if constants[node.input[1]].data_type != onnx.TensorProto.FLOAT or node.input[0] in constants:
+            return False
+        usual = {"alpha": 1.0, "beta": 1.0, "transA": 0}
+        plain = all(
+            helper.get_attribute_value(each) == usual[each.name] for each in node.attribute if each.name in usual
+        )
+        return plain and not (node.op_type == "Gemm" and node.output[0] == graph.output[0].name)
+
+    return [node for node in graph.node if fits(node)]
+
+
+def table_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The look-ups in a constant table of TABLE_ROWS rows or more."""
+    tables = {
+        tensor.name
+        for tensor in graph.initializer
+        if len(tensor.dims) == 2 and tensor.dims[0] >= TABLE_ROWS and tensor.data_type == onnx.TensorProto.FLOAT
+    }
+    rows_alone = {"axis": 0}
+    return [
+        node
+        for node in graph.node
+        if node.op_type == "Gather"
+        and node.input[0] in tables
+        and all(helper.get_attribute_value(each) == rows_alone.get(each.name) for each in node.attribute)
+    ]
+
+
+def parts_of(graph: onnx.GraphProto) -> tuple[str, ...]:
+    """Names of everything that is quantized."""
+    return tuple(part_name(node) for node in (*table_nodes(graph), *weight_nodes(graph)))
+
+
+def part_name(node: onnx.NodeProto) -> str:
+    """`/encoder/encoder/layer.0/output/dense/MatMul` as `encoder/encoder/layer.0/output/dense`."""
+    return (node.name or node.output[0]).strip("/").removesuffix(f"/{node.op_type}")
+
+
+def quantize_matrices(
+    graph: onnx.GraphProto, form: Form, seen: Mapping[str, Activations], in_float: frozenset[str]
+) -> None:
+    """Rewrite the products with constant matrices of `graph` in place, but those named in `in_float`.
+
+    The graph then needs the operators of CONTRIB.
+
+    seen: what the inputs of these products were on calibration texts; of no use for the dynamic ways.
+    """
+    writer = _Writer(graph, form, seen)
+    chosen = [node for node in weight_nodes(graph) if part_name(node) not in in_float]
+    groups: dict[str, list[onnx.NodeProto]] = {}
+    for node in chosen:
+        groups.setdefault(node.input[0], []).append(node)
+    first = {nodes[0].output[0]: nodes for nodes in groups.values()}
+    replaced = {node.output[0] for node in chosen}
+    for node in list(graph.node):
+        if node.output[0] in first:
+            writer.products(first[node.output[0]])
+        if node.output[0] not in replaced and node.output[0] not in writer.folded:
+            writer.nodes.append(node)
+    _replace_nodes(graph, writer.nodes)
+
+
+def quantize_tables(graph: onnx.GraphProto, in_float: frozenset[str]) -> None:
+    """Store the tables of `graph` in eight bits with one scale a row, but those named in `in_float`."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    known = set(constants)
+    chosen = {node.output[0] for node in table_nodes(graph) if part_name(node) not in in_float}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.output[0] not in chosen:
+            nodes.append(node)
+            continue
+        (name, rows), out = node.input, node.output[0]
+        if f"{name}_codes" not in known:
+            known.add(f"{name}_codes")
+            codes, scales = _rows_in_eight_bits(numpy_helper.to_array(constants[name]))
+            graph.initializer.append(numpy_helper.from_array(codes, f"{name}_codes"))
+            graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scales"))
+        nodes += [
+            helper.make_node("Gather", [f"{name}_codes", rows], [f"{out}_codes"]),
+            helper.make_node("Cast", [f"{out}_codes"], [f"{out}_wide"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Gather", [f"{name}_scales", rows], [f"{out}_scales"]),
+            helper.make_node("Mul", [f"{out}_wide", f"{out}_scales"], [out]),
+        ]
+    _replace_nodes(graph, nodes)
+
+
+def drop_unused(graph: onnx.GraphProto) -> None:
+    """Remove the constants that no node uses any more."""
+    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _rows_in_eight_bits(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes int8 (rows, width) and scales float32 (rows, 1)."""
+    scales = np.maximum(np.abs(table).max(axis=1, keepdims=True), TINY) / 127
+    return np.rint(table / scales).astype(np.int8), scales.astype(np.float32)
+
+
+def _replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    kept = list(nodes)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+@dataclass(frozen=True)
+class _Input:
+    """A quantized activation."""
+
+    codes: str
+    scale: str
+    zero: str
+    factors: np.ndarray | None = None
+    """float64 (channels,): what the weights' rows are multiplied by."""
+    token_scale: str | None = None
+    """(…, tokens, 1): what a product is multiplied by in the end."""
+
+
+class _Writer:
+    """The nodes of a graph as they come, and the constants that they need."""
+
+    def __init__(self, graph: onnx.GraphProto, form: Form, seen: Mapping[str, Activations]) -> None:
+        self.graph, self.form, self.seen = graph, form, seen
+        self.nodes: list[onnx.NodeProto] = []
+        self.folded: set[str] = set()
+        """Outputs of additions that went into a product."""
+        self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        self.users = Counter(name for node in graph.node for name in node.input)
+        self.additions = {name: node for node in graph.node if node.op_type == "Add" for name in node.input}
+
+    def constant(self, name: str, value: Any) -> str:
+        if name not in self.constants:
+            self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
+            self.graph.initializer.append(self.constants[name])
+        return name
+
+    def node(self, kind: str, inputs: list[str], *outputs: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(kind, inputs, list(outputs), **attributes))
+        return outputs[0]
+
+    def products(self, nodes: list[onnx.NodeProto]) -> None:
+        """The quantized forms of products that have one input in common."""
+        matrices = [self.matrix(node) for node in nodes]
+        given = self.quantized(nodes[0].input[0], matrices, shared=any(self.users[node.input[1]] > 1 for node in nodes))
+        for node, matrix in zip(nodes, matrices, strict=True):
+            bias, out = self.bias(node)
+            codes, scales, zero = self.weights(node.input[1], matrix, given.factors)
+            inputs = [given.codes, codes, given.scale, scales, given.zero, zero]
+            if given.token_scale is None:
+                self.node("MatMulIntegerToFloat", [*inputs, bias] if bias else inputs, out, domain=CONTRIB)
+                continue
+            product = self.node("MatMulIntegerToFloat", inputs, f"{out}_product", domain=CONTRIB)
+            scaled = self.node("Mul", [product, given.token_scale], f"{out}_scaled" if bias else out)
+            if bias:
+                self.node("Add", [scaled, bias], out)
+
+    def matrix(self, node: onnx.NodeProto) -> np.ndarray:
+        """float64 (channels, columns)."""
+        value = numpy_helper.to_array(self.constants[node.input[1]]).astype(np.float64)
+        turned = any(each.name == "transB" and each.i for each in node.attribute)
+        return value.T if turned else value
+
+    def bias(self, node: onnx.NodeProto) -> tuple[str, str]:
+        """The bias of a product, empty if there is none, and the name of what comes out with it."""
+        out = node.output[0]
+        if node.op_type == "Gemm":
+            return (node.input[2] if len(node.input) > 2 else ""), out
+        after = self.additions.get(out)
+        if after is None or self.users[out] != 1:
+            return "", out
+        other = next(name for name in after.input if name != out)
+        if other not in self.constants or len(self.constants[other].dims) != 1:
+            return "", out
+        self.folded.add(after.output[0])
+        return other, after.output[0]
+
+    def quantized(self, name: str, matrices: list[np.ndarray], shared: bool) -> _Input:
+        """Nodes that bring the activation `name` into eight bits. shared: some matrix has other inputs as well."""
+        form = self.form
+        if form.way == "dynamic":
+            made = (f"{name}_codes", f"{name}_scale", f"{name}_zero")
+            self.node("DynamicQuantizeLinear", [name], *made)
+            return _Input(*made)
+        if form.way == "per token":
+            return self.per_token(name)
+        activations = self.seen[name]
+        if form.way != "smoothed" or shared:
+            low, high = activations.range("minmax" if form.way == "smoothed" else form.way)
+            scale, zero = self.step(low, high)
+            inputs = [name, self.constant(f"{name}_scale", np.float32(scale)), self.constant(f"{name}_zero", zero)]
+            return _Input(self.node("QuantizeLinear", inputs, f"{name}_codes"), inputs[1], inputs[2])
+        factors = smoothing(activations, matrices)
+        scale, zero = self.step(float((activations.low / factors).min()), float((activations.high / factors).max()))
+        smooth = self.constant(f"{name}_smooth", (1 / (factors * scale)).astype(np.float32))
+        one = self.constant("hbt_one", np.float32(1))
+        smoothed = self.node("Mul", [name, smooth], f"{name}_smoothed")
+        zero_name = self.constant(f"{name}_zero", zero)
+        codes = self.node("QuantizeLinear", [smoothed, one, zero_name], f"{name}_codes")
+        return _Input(codes, one, zero_name, factors * scale)
+
+    def step(self, low: float, high: float) -> tuple[float, np.generic]:
+        """Scale and zero point of a range, widened to hold 0, so that nothing becomes nothing."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        if self.form.inputs == "int8":
+            return max(-low, high, TINY) / 127, np.int8(0)
+        scale = max(high - low, TINY) / 255
+        return scale, np.uint8(np.clip(np.rint(-low / scale), 0, 255))
+
+    def per_token(self, name: str) -> _Input:
+        """Each token divided by its largest value."""
+        size = self.node("Abs", [name], f"{name}_size")
+        largest = self.node("ReduceMax", [size], f"{name}_largest", axes=[-1], keepdims=1)
+        least = self.constant("hbt_tiny", np.float32(TINY))
+        largest = self.node("Max", [largest, least], f"{name}_at_least_tiny")
+        steps = self.node("Div", [self.constant("hbt_127", np.float32(127)), largest], f"{name}_steps")
+        spread = self.node("Mul", [name, steps], f"{name}_spread")
+        one = self.constant("hbt_one", np.float32(1))
+        kind = np.uint8(128) if self.form.inputs == "uint8" else np.int8(0)
+        zero = self.constant(f"hbt_zero_{self.form.inputs}", kind)
+        codes = self.node("QuantizeLinear", [spread, one, zero], f"{name}_codes")
+        return _Input(codes, self.constant("hbt_1_127th", np.float32(1 / 127)), zero, token_scale=largest)
+
+    def weights(self, name: str, matrix: np.ndarray, factors: np.ndarray | None) -> tuple[str, str, str]:
+        """Names of the codes, scales and zero point of a matrix whose rows are multiplied by `factors`."""
+        if factors is not None:
+            matrix = matrix * factors[:, None]
+        reach = 63 if self.form.reduced else 127
+        scales = np.maximum(np.abs(matrix).max(axis=0 if self.form.per_column else None), TINY) / reach
+        codes = np.rint(matrix / scales).astype(np.int8)
+        scale_name = self.constant(f"{name}_scales", scales.astype(np.float32))
+        if self.form.weights == "int8":
+            return self.constant(f"{name}_codes", codes), scale_name, ""
+        zero = self.constant(f"{name}_zeros", np.full(scales.shape, 128, dtype=np.uint8))
+        return self.constant(f"{name}_codes", (codes.astype(np.int16) + 128).astype(np.uint8)), scale_name, zero
+
+
+def smoothing(activations: Activations, matrices: list[np.ndarray]) -> np.ndarray:
+    """float64 (channels,): the share of each channel's size that goes into the weights (Xiao et al. 2023, eq. 4).
+
+    matrices: each (channels, columns); all that are multiplied with these activations.
+    """
+    size = np.maximum(np.maximum(-activations.low, activations.high), TINY)
+    weight = np.maximum(np.concatenate([np.abs(matrix) for matrix in matrices], axis=1).max(axis=1), TINY)
+    return np.maximum(size, 1e-5) ** SMOOTHING / np.maximum(weight, 1e-5) ** (1 - SMOOTHING)

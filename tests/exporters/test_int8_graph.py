@@ -1,0 +1,302 @@
+"""The rewritten graphs against ONNX Runtime's own quantizers and against whole numbers counted by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from exporters.calibration import Activations, calibrate
+from exporters.int8_graph import (
+    STATIC,
+    Form,
+    part_name,
+    parts_of,
+    quantize_tables,
+    smoothing,
+    table_nodes,
+    weight_nodes,
+)
+from exporters.onnx_fp32 import export_graph
+from exporters.onnx_int8 import forms, fuse, write_form
+from toolkit.classifier import Classifier, pad
+from toolkit.corpus import Corpus
+from toolkit.tokenizer import encode
+
+WIDTH, COLUMNS = 24, 10
+ALL = forms("full", ("avx2", "avx512_vnni"))
+
+
+def run(file: Path, feed: dict[str, np.ndarray]) -> np.ndarray:
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return session.run(None, feed)[0]
+
+
+def product(file: Path, weight: np.ndarray, bias: np.ndarray | None, gemm: bool = False) -> Path:
+    """A graph x @ weight + bias, then the identity, so that the product does not give the graph's output itself."""
+    constants = [numpy_helper.from_array(weight.T.copy() if gemm else weight, "w")]
+    constants += [] if bias is None else [numpy_helper.from_array(bias, "b")]
+    inputs = ["x", "w", *([] if bias is None else ["b"])]
+    if gemm:
+        nodes = [helper.make_node("Gemm", inputs, ["y"], name="the/Gemm", transB=1)]
+    else:
+        nodes = [helper.make_node("MatMul", ["x", "w"], ["p" if bias is not None else "y"], name="the/MatMul")]
+        nodes += [] if bias is None else [helper.make_node("Add", ["b", "p"], ["y"])]
+    nodes.append(helper.make_node("Identity", ["y"], ["out"]))
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, WIDTH])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [None, COLUMNS])],
+        constants,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(file))
+    return file
+
+
+@pytest.fixture(scope="module")
+def x() -> np.ndarray:
+    dice = np.random.default_rng(0)
+    return (dice.normal(size=(40, WIDTH)) * np.geomspace(0.1, 10, WIDTH)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def weight() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(WIDTH, COLUMNS)).astype(np.float32)
+
+
+def seen_in(x: np.ndarray) -> dict[str, Activations]:
+    return {"x": Activations(x.min(axis=0).astype(float), x.max(axis=0).astype(float), (x,))}
+
+
+def by_hand(x: np.ndarray, weight: np.ndarray, form: Form) -> np.ndarray:
+    """The same in whole numbers and double precision."""
+    w, a = weight.astype(np.float64), x.astype(np.float64)
+    if form.way == "smoothed":
+        factors = smoothing(seen_in(x)["x"], [w])
+        w, a = w * factors[:, None], a / factors
+    signed = form.inputs == "int8"
+    if form.way == "per token":
+        scale, zero = np.abs(a).max(axis=1, keepdims=True) / 127, 0.0 if signed else 128.0
+    else:
+        low, high = seen_in(x)["x"].range(form.way) if form.way in ("percentile", "entropy") else (a.min(), a.max())
+        scale = max(-low, high) / 127 if signed else (max(high, 0) - min(low, 0)) / 255
+        zero = 0.0 if signed else np.rint(-min(low, 0) / scale)
+    codes = np.clip(np.rint(a / scale) + zero, -128 if signed else 0, 127 if signed else 255) - zero
+    reach = 63 if form.reduced else 127
+    steps = np.abs(w).max(axis=0 if form.per_column else None) / reach
+    return codes @ np.rint(w / steps) * scale * steps
+
+
+@pytest.mark.parametrize("form", ALL, ids=lambda form: form.name)
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_a_product_is_that_of_whole_numbers(
+    tmp_path: Path, x: np.ndarray, weight: np.ndarray, form: Form, with_bias: bool
+) -> None:
+    bias = np.arange(COLUMNS, dtype=np.float32) if with_bias else None
+    single = product(tmp_path / "single.onnx", weight, bias)
+    write_form(single, form, seen_in(x), tmp_path / "int8.onnx")
+    expected = by_hand(x, weight, form) + (0 if bias is None else bias)
+    found = run(tmp_path / "int8.onnx", {"x": x})
+    # A value that lies between two codes may go either way in single precision: a step of one channel.
+    assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+    assert np.abs(found - expected).mean() < 1e-3 * np.abs(expected).max()
+    assert "w" not in {tensor.name for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer}
+
+
+@pytest.mark.parametrize("way", ["smoothed", "per token", "dynamic"])
+def test_a_gemm_with_its_matrix_turned_is_the_same(tmp_path: Path, x: np.ndarray, weight: np.ndarray, way: str) -> None:
+    bias = np.arange(COLUMNS, dtype=np.float32)
+    for gemm in (False, True):
+        single = product(tmp_path / f"{gemm}.onnx", weight, bias, gemm)
+        write_form(single, Form(way), seen_in(x), tmp_path / f"{gemm}-int8.onnx")  # type: ignore[arg-type]
+    first, second = (run(tmp_path / f"{gemm}-int8.onnx", {"x": x}) for gemm in (False, True))
+    np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-5)
+
+
+def test_smoothing_takes_what_hurts_out_of_the_activations(tmp_path: Path, weight: np.ndarray) -> None:
+    """One channel a hundred times as large as the others leaves these two codes; smoothed, they keep theirs."""
+    x = np.random.default_rng(3).normal(size=(40, WIDTH)).astype(np.float32)
+    x[:, 5] *= 100
+    single = product(tmp_path / "single.onnx", weight, None)
+    quiet = weight.copy()
+    quiet[5] = 0  # what the others say
+    errors = {}
+    for way in ("minmax", "smoothed"):
+        write_form(product(tmp_path / "q.onnx", quiet, None), Form(way), seen_in(x), tmp_path / f"{way}.onnx")  # type: ignore[arg-type]
+        errors[way] = np.abs(run(tmp_path / f"{way}.onnx", {"x": x}) - x @ quiet).mean()
+    assert errors["smoothed"] < 0.1 * errors["minmax"]
+    assert single.is_file()
+
+
+def test_dynamic_is_what_onnx_runtime_makes_of_it(tmp_path: Path, x: np.ndarray, weight: np.ndarray) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    single = product(tmp_path / "single.onnx", weight, None)
+    quantize_dynamic(single, tmp_path / "theirs.onnx", per_channel=True, weight_type=QuantType.QInt8)
+    write_form(single, Form("dynamic"), {}, tmp_path / "ours.onnx")
+    ours, theirs = (run(tmp_path / f"{name}.onnx", {"x": x}) for name in ("ours", "theirs"))
+    assert np.abs(ours - theirs).max() < 0.01 * np.abs(theirs).max()
+
+
+@pytest.fixture(scope="module")
+def single(learned: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("single") / "model.onnx"
+    export_graph(learned, file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def seen(learned: Classifier, toy: Corpus, single: Path) -> dict[str, Activations]:
+    names = [node.input[0] for node in weight_nodes(onnx.load(single).graph)]
+    return calibrate(single, encode(learned.tokenizer, toy.texts[:32]), names)
+
+
+def logits(file: Path, made: Classifier, texts: list[str], batch: int = 1) -> np.ndarray:
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    found = []
+    encoded = encode(made.tokenizer, texts)
+    for start in range(0, len(texts), batch):
+        ids, mask = pad(encoded[start : start + batch], made.pad_id)
+        found.append(session.run(["logits"], {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})[0])
+    return np.concatenate(found)
+
+
+@pytest.mark.parametrize("form", ALL, ids=lambda form: form.name)
+def test_every_form_says_what_torch_says(
+    learned: Classifier, toy: Corpus, single: Path, seen: dict[str, Activations], form: Form, tmp_path: Path
+) -> None:
+    write_form(single, form, seen, tmp_path / "model.onnx")
+    texts = toy.texts[100:160]
+    found, exact = logits(tmp_path / "model.onnx", learned, texts), learned.predict_logits(texts)
+    assert (found.argmax(axis=1) == exact.argmax(axis=1)).mean() >= 0.9
+    assert np.abs(found - exact).mean() > 0
+
+
+@pytest.mark.parametrize("way", [*STATIC, "per token"])
+def test_what_shares_a_batch_changes_nothing_unless_dynamic(
+    learned: Classifier, toy: Corpus, single: Path, seen: dict[str, Activations], way: str, tmp_path: Path
+) -> None:
+    texts = [text + " and more" * (i % 5) for i, text in enumerate(toy.texts[:64])]
+    moved = {}
+    for each in (way, "dynamic"):
+        write_form(single, Form(each), seen, tmp_path / f"{each}.onnx")  # type: ignore[arg-type]
+        moved[each] = np.abs(
+            logits(tmp_path / f"{each}.onnx", learned, texts, 64) - logits(tmp_path / f"{each}.onnx", learned, texts)
+        ).max()
+    assert moved[way] < 1e-5
+    assert moved["dynamic"] > 1e-4 > 10 * moved[way]
+
+
+def test_parts_are_named_and_what_is_named_stays_in_float(
+    learned: Classifier, toy: Corpus, single: Path, seen: dict[str, Activations], tmp_path: Path
+) -> None:
+    graph = onnx.load(single).graph
+    parts = parts_of(graph)
+    assert len(parts) == len(set(parts)) == 6 + len(table_nodes(graph))
+    assert "encoder/encoder/layer.0/output/dense" in parts
+    assert not any("head" in part for part in parts)
+    texts = toy.texts[:40]
+    exact = logits(single, learned, texts)
+    write_form(single, Form("minmax"), seen, tmp_path / "none.onnx", frozenset(parts))
+    np.testing.assert_allclose(logits(tmp_path / "none.onnx", learned, texts), exact, atol=1e-5)
+    for part in parts:
+        write_form(single, Form("minmax"), seen, tmp_path / "one.onnx", frozenset(parts) - {part})
+        left = {part_name(node) for node in weight_nodes(onnx.load(tmp_path / "one.onnx").graph)}
+        left |= {part_name(node) for node in table_nodes(onnx.load(tmp_path / "one.onnx").graph)}
+        assert left & set(parts) == set(parts) - {part}
+        assert np.abs(logits(tmp_path / "one.onnx", learned, texts) - exact).max() > 0
+
+
+def test_a_table_is_within_half_a_step_a_row(tmp_path: Path) -> None:
+    table = (np.random.default_rng(0).normal(size=(100, 8)) * np.geomspace(0.01, 100, 100)[:, None]).astype(np.float32)
+    table[7] = 0
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["t", "ids"], ["out"], name="words/Gather")],
+        "g",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, [None])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [None, 8])],
+        [numpy_helper.from_array(table, "t")],
+    )
+    quantize_tables(graph, frozenset())
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(tmp_path / "t.onnx"))
+    found = run(tmp_path / "t.onnx", {"ids": np.arange(100)})
+    steps = np.abs(table).max(axis=1, keepdims=True) / 127
+    assert (np.abs(found - table) <= steps / 2 * 1.001).all()
+
+
+def test_a_fused_graph_is_the_same_classifier_and_can_be_quantized(
+    learned: Classifier, toy: Corpus, single: Path, tmp_path: Path
+) -> None:
+    fuse(single, tmp_path / "fused.onnx")
+    texts = toy.texts[:40]
+    graph = onnx.load(tmp_path / "fused.onnx").graph
+    assert len(graph.node) < 0.6 * len(onnx.load(single).graph.node)
+    np.testing.assert_allclose(
+        logits(tmp_path / "fused.onnx", learned, texts), logits(single, learned, texts), atol=1e-4
+    )
+    assert len(weight_nodes(graph)) == 6
+    write_form(tmp_path / "fused.onnx", Form("per token"), {}, tmp_path / "int8.onnx")
+    found = logits(tmp_path / "int8.onnx", learned, texts)
+    assert (found.argmax(axis=1) == learned.predict_logits(texts).argmax(axis=1)).mean() >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("flags", "best"),
+    [
+        (("avx2", "avx512_vnni"), "static, smoothed, U8S8"),
+        (("avx2", "avx_vnni"), "static, smoothed, U8S8"),
+        (("avx2",), "static, smoothed, U8S8, 7-bit weights"),
+        ((), "static, smoothed, U8S8, 7-bit weights"),
+        (("asimd", "asimddp"), "static, smoothed, S8S8"),
+    ],
+)
+def test_the_processor_decides_which_codes_come_first(flags: tuple[str, ...], best: str) -> None:
+    for search in ("off", "fast", "full"):
+        assert forms(search, flags)[0].name == best
+    assert len(forms("off", flags)) == 1
+    assert len({form.name for form in forms("full", flags)}) == len(forms("full", flags)) > 30
+    ways = {form.way for form in forms("fast", flags)}
+    assert ways == {"smoothed", "minmax", "percentile", "per token", "dynamic"}
+
+
+@pytest.mark.parametrize(
+    ("way", "method"), [("percentile", "Percentile"), ("entropy", "Entropy"), ("minmax", "MinMax")]
+)
+def test_ranges_are_those_of_onnx_runtimes_calibration(tmp_path: Path, x: np.ndarray, way: str, method: str) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, create_calibrator
+
+    class Rows(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.rows = iter([{"x": x}])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.rows, None)
+
+    single = product(tmp_path / "single.onnx", np.eye(WIDTH, COLUMNS, dtype=np.float32), None)
+    extra = {"percentile": {"num_bins": 2048, "percentile": 99.99}, "entropy": {"num_bins": 128}, "minmax": {}}[way]
+    calibrator = create_calibrator(
+        single, ["MatMul"], str(tmp_path / "a.onnx"), CalibrationMethod[method], extra_options=extra
+    )
+    calibrator.set_execution_providers(["CPUExecutionProvider"])
+    calibrator.collect_data(Rows())
+    theirs = calibrator.compute_data()["x"].range_value
+    ours = seen_in(x)["x"].range(way)  # type: ignore[arg-type]
+    np.testing.assert_allclose(ours, [np.ravel(each)[0] for each in theirs], rtol=2e-3)  # a bin of the histogram
+
+
+def test_calibration_sees_what_goes_into_each_product(learned: Classifier, toy: Corpus, single: Path) -> None:
+    """The input of the first product is the embedding, which torch gives as well."""
+    name = weight_nodes(onnx.load(single).graph)[0].input[0]
+    encoded = encode(learned.tokenizer, toy.texts[:5])
+    found = calibrate(single, encoded, [name])[name]
+    for ids, text in zip(encoded, found.texts, strict=True):
+        given = pad([ids], learned.pad_id)
+        exact = learned.network.encoder.embeddings(given[0]).detach().numpy()[0]  # type: ignore[union-attr]
+        np.testing.assert_allclose(text, exact, atol=1e-5)
+    together = np.concatenate(found.texts)
+    np.testing.assert_allclose(found.low, together.min(axis=0))
+    np.testing.assert_allclose(found.high, together.max(axis=0))

@@ -1,0 +1,127 @@
+"""Targets: our own, and those that another distribution brings."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporters.registry import exporter, targets
+from toolkit.errors import InputError
+from toolkit.target_list import list_targets
+
+ROOT = Path(__file__).parents[2]
+OWN = ["onnx-int8", "onnx-fp32", "onnx-fp16", "onnx-int4", "torch-int8", "openvino-int8"]
+OUTSIDE = """
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporters.onnx_fp32 import DISTRIBUTIONS, LOADER, export_graph, load_package
+from exporters.registry import Candidate
+
+
+@dataclass(frozen=True)
+class Shouting:
+    name: str = "shouting"
+    summary: str = "the graph under another name"
+    promise: str = "same"
+    reference: str | None = "onnx-fp32"
+    file: str = "model.onnx"
+    distributions: tuple[str, ...] = DISTRIBUTIONS
+    loader: Path = LOADER
+
+    def available(self):
+        return None
+
+    def candidates(self, classifier, evidence, settings, single):
+        def write(folder, in_float):
+            export_graph(classifier, folder / self.file)
+            return {"loud": True}
+
+        return [Candidate("loud", write)]
+
+    def load(self, folder, threads=None):
+        return load_package(folder, threads)
+"""
+
+
+def test_every_target_has_an_exporter_of_its_name() -> None:
+    assert list(targets())[: len(OWN)] == OWN
+    for name in OWN:
+        found = exporter(name)
+        assert found.name == name
+        assert found.loader.is_file()
+        assert found.summary
+        assert found.reference is None or found.reference in OWN
+
+
+@pytest.mark.parametrize("name", ["nope", "", "onnx", "ONNX-INT8", "exporters.registry"])
+def test_a_target_that_is_not_there_is_told_with_those_that_are(name: str) -> None:
+    with pytest.raises(InputError, match=r"no such target; there are onnx-int8, onnx-fp32"):
+        exporter(name)
+
+
+def test_what_is_missing_is_listed_with_its_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporters.openvino_int8.missing_modules", lambda *_, **__: "openvino missing: pip install x")
+    found = {each.name: each for each in list_targets()}
+    assert found["openvino-int8"].missing == "openvino missing: pip install x"
+    assert found["onnx-int8"].missing == ""
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process that has another distribution with targets, one of them broken, installed."""
+    site = tmp_path / "site"
+    info = site / "shout-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "shout.py").write_text(OUTSIDE, "utf-8")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shout\nVersion: 1.0\n", "utf-8")
+    (info / "entry_points.txt").write_text(
+        "[hbt.exporters]\nshouting = shout:Shouting\nbroken = shout:Missing\nonnx-int8 = shout:Shouting\n", "utf-8"
+    )
+    (info / "RECORD").write_text("", "utf-8")
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]), "HF_HUB_OFFLINE": "1"}
+
+
+def hbt(environment: dict[str, str], where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "toolkit.cli", *arguments]
+    return subprocess.run(command, env=environment, cwd=where, capture_output=True, text=True)
+
+
+def test_a_target_of_another_distribution_is_listed_and_made(
+    outside: dict[str, str], tmp_path: Path, toy_csv: Path
+) -> None:
+    found = {each["name"]: each for each in json.loads(hbt(outside, tmp_path, "targets", "--json").stdout)}
+    assert list(found) == [*OWN, "shouting", "broken"]
+    assert found["shouting"] == {
+        "name": "shouting", "summary": "the graph under another name", "distribution": "shout", "missing": "",
+    }  # fmt: skip
+    assert "shout does not load" in found["broken"]["missing"]
+    assert found["onnx-int8"]["distribution"] == "hbt"
+
+    made = hbt(outside, tmp_path, "compress", "checkpoint", "--data", str(toy_csv), "--target", "shouting")
+    assert made.returncode == 0, made.stderr
+    manifest = json.loads((tmp_path / "models" / "checkpoint-shouting" / "manifest.json").read_text("utf-8"))
+    assert manifest["target"] == "shouting"
+    told = hbt(outside, tmp_path, "predict", "models/checkpoint-shouting", "sea")
+    assert told.returncode == 0, told.stderr
+
+    refused = hbt(outside, tmp_path, "compress", "checkpoint", "--data", str(toy_csv), "--target", "broken")
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+    assert refused.stderr.startswith("hbt: --target broken: shout does not load")
+
+
+@pytest.fixture
+def toy_csv(tmp_path: Path, learned: object) -> Path:
+    """A labelled file, and beside it the folder `checkpoint` of a classifier of its labels."""
+    from toolkit.classifier import Classifier, save_classifier
+
+    assert isinstance(learned, Classifier)
+    save_classifier(learned, tmp_path / "checkpoint")
+    file = tmp_path / "toy.csv"
+    lines = [f"{('sea', 'sun')[i % 2]} number {i} of the made-up texts,{('sea', 'sun')[i % 2]}" for i in range(240)]
+    file.write_text("text,label\n" + "\n".join(lines) + "\n", "utf-8")
+    return file

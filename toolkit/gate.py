@@ -1,0 +1,161 @@
+"""Which form of a target ships: the fastest that loses little enough on validation rows.
+
+A form passes if it loses at most `--max-drop` of the macro-F1 of the classifier in single precision, and keeps the
+target's promise: to be faster, or smaller. Of those that pass, one whose labels do not depend on what else is in a
+batch comes first. If none does because too much is lost, the parts that eight bits hurt most
+stay in float (`toolkit.sensitivity`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from exporters.registry import NOTHING, Candidate, Evidence, Exporter
+from toolkit.classifier import Classifier
+from toolkit.display import print_table
+from toolkit.errors import NothingPasses
+from toolkit.invariance import MANY
+from toolkit.progress import bar, say
+from toolkit.recipe import ExportSettings
+from toolkit.sensitivity import keep_fewest_in_float
+from toolkit.single import single_precision
+from toolkit.trials import Gauge, Measured, Trial, cells, judge, measure
+
+AS_FAST = 1.1
+"""Medians of a quick look that are closer than this are told apart by nothing but noise."""
+QAT = "after qat: "
+"""Before the name of a form of the classifier after quantization-aware training."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The form that ships."""
+
+    folder: Path
+    """A loadable folder without card and manifest."""
+    size_bytes: int
+    """Of the artefact."""
+    facts: dict[str, Any]
+    """What exporters found, and under "gate" how the form was chosen."""
+
+
+def choose(
+    how: Exporter,
+    classifier: Classifier,
+    evidence: Evidence,
+    settings: ExportSettings,
+    scratch: Path,
+    force: bool,
+    tuned: Classifier | None = None,
+) -> Choice:
+    """Write and measure the forms of a target below the folder `scratch`, and print them as a table.
+
+    force: let the least bad one ship if none passes.
+    tuned: the classifier after quantization-aware training, whose forms are tried as well.
+    Raises: NothingPasses; CannotExport if the classifier in single precision cannot be had.
+    """
+    single = single_precision(how, classifier, evidence, scratch)
+    gauge = Gauge(how, evidence, settings.max_drop, single, scratch)
+    threads = torch.get_num_threads()  # which a form in torch sets for the whole process
+    found = _measure_all(gauge, how.candidates(classifier, evidence, settings, single.folder), classifier, settings)
+    if tuned is not None:
+        after = single_precision(how, tuned, evidence, scratch / "tuned")
+        forms = how.candidates(tuned, evidence, settings, after.folder)
+        found += _measure_all(gauge, [replace(form, name=QAT + form.name) for form in forms], tuned, settings)
+    trials, reference_ms = judge(gauge, found)
+    base = _to_keep_in_float(found, trials)
+    if settings.search != "off" and base is not None and all(trial.fails for trial in trials):
+        found += keep_fewest_in_float(gauge, base)
+        trials, reference_ms = judge(gauge, found)
+    torch.set_num_threads(threads)
+    winner = _winner(trials, force)
+    facts = {
+        "rows": len(evidence.labels),
+        "max_drop": settings.max_drop,
+        "search": settings.search,
+        "reference": {"macro_f1": gauge.macro_f1(single.logits), "p50_ms": reference_ms},
+        "ships": winner,
+        "trials": [asdict(trial) for trial in trials],
+    }
+    _render(how.name, facts)
+    if tuned is not None:
+        say(qat_in_words(trials))
+    if winner is None:
+        raise NothingPasses(how.name, facts)
+    chosen = found[winner]
+    return Choice(chosen.folder, chosen.size_bytes, single.facts | chosen.facts | {"gate": facts})
+
+
+def _measure_all(
+    gauge: Gauge, candidates: Sequence[Candidate], classifier: Classifier, settings: ExportSettings
+) -> list[Measured]:
+    """Every candidate, or the first alone if nothing is to be searched."""
+    chosen = candidates[:1] if settings.search == "off" else candidates
+    found = []
+    with bar(f"{gauge.how.name}: measuring {len(chosen)} forms", len(chosen)) as advance:
+        for candidate in chosen:
+            found.append(measure(gauge, candidate, classifier, NOTHING))
+            advance(1)
+    return found
+
+
+def _to_keep_in_float(found: Sequence[Measured], trials: Sequence[Trial]) -> Measured | None:
+    """The form that loses least of those that could lose less."""
+    able = [i for i, each in enumerate(found) if each.candidate.parts and "slower" not in trials[i].fails]
+    return found[min(able, key=lambda i: (trials[i].drop, trials[i].mean_logit_shift))] if able else None
+
+
+def _winner(trials: Sequence[Trial], force: bool) -> int | None:
+    """Which trial ships: the fastest that passes, or by force the least bad one.
+
+    After quantization-aware training: its best if that has a higher macro-F1 than the best without.
+    """
+    passing = [i for i, trial in enumerate(trials) if not trial.fails]
+    tuned = [i for i in passing if trials[i].form.startswith(QAT)]
+    alone = [i for i in passing if i not in tuned]
+    if not passing:
+        order = range(len(trials)) if force else []
+        return min(order, key=lambda i: ("slower" in trials[i].fails, trials[i].drop), default=None)
+    if tuned and (not alone or trials[_fastest(trials, tuned)].macro_f1 > trials[_fastest(trials, alone)].macro_f1):
+        return _fastest(trials, tuned)
+    return _fastest(trials, alone)
+
+
+def _fastest(trials: Sequence[Trial], of: Sequence[int]) -> int:
+    """The fastest; of those about as fast, the nearest to single precision.
+
+    A form whose labels depend on what else is in a batch has its turn only if there is no other.
+    """
+    steady = [i for i in of if trials[i].share_flipped <= MANY] or of
+    limit = AS_FAST * min(trials[i].p50_ms for i in steady)
+    return min((i for i in steady if trials[i].p50_ms <= limit), key=lambda i: trials[i].mean_logit_shift)
+
+
+def qat_in_words(trials: Sequence[Trial]) -> str:
+    """Whether quantization-aware training was worth it."""
+    tuned = max(trial.macro_f1 for trial in trials if trial.form.startswith(QAT))
+    alone = max(trial.macro_f1 for trial in trials if not trial.form.startswith(QAT))
+    return (
+        f"static after quantization-aware training: at best {tuned:.4f} macro-F1 on validation rows, "
+        f"{'better' if tuned > alone else 'no better'} than static alone with {alone:.4f}"
+    )
+
+
+def lines(facts: dict[str, Any]) -> list[dict[str, str]]:
+    """The table of a search."""
+    return [cells(trial, i == facts["ships"]) for i, trial in enumerate(facts["trials"])]
+
+
+def _render(target: str, facts: dict[str, Any]) -> None:
+    """Print the table on stdout, and on stderr what stays in float."""
+    reference = facts["reference"]
+    title = (
+        f"{target} on {facts['rows']:,} validation rows; fp32: macro-F1 {reference['macro_f1']:.4f}, "
+        f"{reference['p50_ms']:.3f} ms; may lose {100 * facts['max_drop']:g} points"
+    )
+    print_table(lines(facts), title, left=("Form", "Verdict"), dispensable=("Logit shift", "MB"))
+    if facts["ships"] is not None and facts["trials"][facts["ships"]]["in_float"]:
+        say(f"in float: {', '.join(facts['trials'][facts['ships']]['in_float'])}")
