@@ -12,23 +12,27 @@ NARROW = 106
 """Columns of a terminal below which the dispensable columns are left out."""
 
 
-def console() -> "Console":
-    """Stdout: coloured and as wide as the terminal on a terminal, plain and wide elsewhere."""
+def console(stderr: bool = False) -> "Console":
+    """Stdout or stderr: coloured and as wide as the terminal on a terminal, plain and wide elsewhere."""
     from rich.console import Console
 
-    there = Console(highlight=False)
-    return there if there.is_terminal else Console(highlight=False, width=FILE_WIDTH)
+    there = Console(highlight=False, stderr=stderr)
+    return there if there.is_terminal else Console(highlight=False, stderr=stderr, width=FILE_WIDTH)
 
 
 def print_table(
-    lines: Sequence[dict[str, str]], title: str, left: Sequence[str] = (), dispensable: Sequence[str] = ()
+    lines: Sequence[dict[str, str]],
+    title: str,
+    left: Sequence[str] = (),
+    dispensable: Sequence[str] = (),
+    stderr: bool = False,
 ) -> None:
     """Print lines of equal columns. left: columns of words; dispensable: left out on a narrow terminal."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    out = console()
+    out = console(stderr)
     headings = [h for h in lines[0] if out.width >= NARROW or h not in dispensable]
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in headings:

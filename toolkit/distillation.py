@@ -2,14 +2,12 @@
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from toolkit import progress
-from toolkit.baseline import predict_rows
-from toolkit.classifier import WEIGHTS_FILE, Classifier, save_classifier
+from toolkit.classifier import WEIGHTS_FILE, Classifier
 from toolkit.comparisons import TEACHER_FILE, Contender, versus
 from toolkit.corpus import Corpus
 from toolkit.imitation import Imitation, Inside, refuse_unfit
@@ -17,9 +15,10 @@ from toolkit.lessons import Lessons, lessons
 from toolkit.ngram import is_ngram
 from toolkit.ngram_fit import fit_ngram
 from toolkit.recipe import DistillationSettings, ModelSettings, TrainingSettings
-from toolkit.stage import PREDICTIONS_FILE, StageResult, evaluate, whole_folder
+from toolkit.stage import StageResult, evaluate, whole_folder
 from toolkit.students import build_student
 from toolkit.teachers import Teacher, load_teacher
+from toolkit.trained import keep_trained
 from toolkit.training import WatchEpoch, fit, steps_of
 
 
@@ -46,24 +45,11 @@ def distil(
             student, learned = _fit_ngram(taught, corpus, how, watch)
         else:
             student, learned = _fit_network(teaching, taught, corpus, how, model, training, partial, watch)
-        rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
-        predictions = predict_rows(student, corpus, rows, "student: predicting")
-        predictions.save(partial / PREDICTIONS_FILE, corpus)
-        validation_metrics, test_metrics, slices = evaluate(corpus, predictions)
-        threshold = validation_metrics.get("best_threshold")
-        save_classifier(student.with_threshold(threshold), partial)
+        result, predictions = keep_trained("distillation", "student", student, corpus, partial, started)
         teacher.predictions.save(partial / TEACHER_FILE, corpus)
         taught_by = evaluate(corpus, teacher.predictions, teacher.threshold)
-        result = StageResult(
-            stage="distillation",
-            checkpoint=".",
-            metrics=test_metrics,
-            validation_metrics=validation_metrics,
-            threshold=threshold,
-            parameters=student.parameters,
-            size_bytes=(partial / WEIGHTS_FILE).stat().st_size,
-            seconds=time.monotonic() - started,
-            slices=slices,
+        result = replace(
+            result,
             details={
                 "student": how.student,
                 "kd_method": how.kd_method,
@@ -79,7 +65,7 @@ def distil(
                 "teacher_threshold": teacher.threshold,
                 "versus_teacher": versus(
                     corpus,
-                    Contender("student", predictions, threshold),
+                    Contender("student", predictions, result.threshold),
                     Contender(teacher.name, teacher.predictions, teacher.threshold),
                 ).comparison.as_dict(),
             }

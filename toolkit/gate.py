@@ -150,12 +150,12 @@ def lines(facts: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _render(target: str, facts: dict[str, Any]) -> None:
-    """Print the table on stdout, and on stderr what stays in float."""
+    """Print the table, and what stays in float, on stderr: stdout is for what was asked for."""
     reference = facts["reference"]
     title = (
         f"{target} on {facts['rows']:,} validation rows; fp32: macro-F1 {reference['macro_f1']:.4f}, "
         f"{reference['p50_ms']:.3f} ms; may lose {100 * facts['max_drop']:g} points"
     )
-    print_table(lines(facts), title, left=("Form", "Verdict"), dispensable=("Logit shift", "MB"))
+    print_table(lines(facts), title, left=("Form", "Verdict"), dispensable=("Logit shift", "MB"), stderr=True)
     if facts["ships"] is not None and facts["trials"][facts["ships"]]["in_float"]:
         say(f"in float: {', '.join(facts['trials'][facts['ships']]['in_float'])}")

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import click
 
@@ -35,7 +35,7 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _option(field: "dataclasses.Field[Any]", kind: Any, text: str) -> Callable[[Command], Command]:
-    if get_origin(kind) is UnionType:
+    if get_origin(kind) in (UnionType, Union):  # a Literal or None is the second
         kind = next(k for k in get_args(kind) if k is not NoneType)
     name = "--" + field.name.replace("_", "-")
     shown = text.rstrip(".") + _default(field)

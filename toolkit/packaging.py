@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from exporters.registry import Evidence, exporter
 from toolkit import tracking
 from toolkit.baseline import predict_rows
 from toolkit.classifier import Classifier, load_classifier, load_sequence_classifier
 from toolkit.comparisons import ENSEMBLE, TEACHER, Contender, contender, teacher_of
-from toolkit.compression import Source, compress, lineage_of, rows_of
+from toolkit.compression import Source, lineage_of, rows_of
 from toolkit.corpus import Corpus, load_corpus
-from toolkit.errors import CannotExport, InputError, NothingPasses, refuse_existing
+from toolkit.errors import InputError, NothingPasses, refuse_existing
+from toolkit.fallback import compress_or_stand_in, refuse_unready
 from toolkit.floor import train_floor
-from toolkit.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer
 from toolkit.outcome import Outcome, trained_rows, write_summary
 from toolkit.progress import say
 from toolkit.pruning.anatomy import anatomy
@@ -44,9 +43,6 @@ from toolkit.stage import PREDICTIONS_FILE, RESULT_FILE, Predictions, StageResul
 from toolkit.summary import Row, file_part, write_lines
 from toolkit.teachers import find_teacher, with_corpus_labels
 from toolkit.vocabulary import trimmed
-
-WITH_FALLBACK, FALLBACK = "onnx-int8", "torch-int8"
-"""For a classifier that ONNX cannot take, the second stands in for the first."""
 
 
 def compress_run(
@@ -107,7 +103,7 @@ def prune_run(folder: Path, recipe: Recipe, corpus: Corpus, out: Path, tracked: 
     checkpoint = trained / StageResult.load(trained).checkpoint
     result = prune_stage(checkpoint, name, teacher, corpus, recipe, out, CACHE, watch)
     child.finish()
-    say(pruning_in_words(result))
+    say(pruning_in_words(result.details, result.details["settings"]))
     track_pruning(tracked, result, corpus.label_names)
     return result
 
@@ -142,12 +138,13 @@ def compress_checkpoint(
     beside = [floor]
     if pruning is not None:
         beside.append(Contender(f"{name} in torch", predictions, classifier.threshold))
-        classifier = _pruned(classifier, corpus, _own_recipe(model, settings, export, pruning))
+        own = _own_recipe(model, settings, export, pruning)
+        classifier, told = _pruned(classifier, corpus, own)
         predictions = predict_rows(classifier, corpus, rows, "pruned: predicting")
         validation, metrics, _ = evaluate(corpus, predictions)
         classifier = classifier.with_threshold(validation.get("best_threshold"))
         shown.append(Row(f"pruned {pruning.tag}", metrics, None, classifier.parameters))
-        lineage |= {"pruning": pruning.tag}
+        lineage |= {"pruning": pruning.tag, "pruned": pruning_in_words(told, pruning_settings(own))}
     classifier, trimming = trimmed(classifier, export, corpus, None)
     how = None if pruning is None else pruning.tag
     source = Source(classifier, name, corpus, predictions, lineage, shown, beside, how, trimming)
@@ -157,7 +154,7 @@ def compress_checkpoint(
             own = _own_recipe(model, settings, export, pruning)
             teacher = find_teacher(own.distillation, corpus, None, CACHE)
             tuned, _ = quantization_aware(classifier, teacher, corpus, own, Path(work), CACHE)
-        result, _ = _compress(source, export, out, force, tuned)
+        result, _ = compress_or_stand_in(source, export, out, force, tuned)
     made = Path(result.details["package"])
     return Outcome(made, [*shown, *rows_of(result)], [], corpus.label_names, made)
 
@@ -170,12 +167,12 @@ def _own_recipe(
     return Recipe(corpus=settings, distillation=how, pruning=pruning or PruningSettings(), export=export)
 
 
-def _pruned(classifier: Classifier, corpus: Corpus, recipe: Recipe) -> Classifier:
-    """`classifier` pruned."""
+def _pruned(classifier: Classifier, corpus: Corpus, recipe: Recipe) -> tuple[Classifier, dict[str, Any]]:
+    """`classifier` pruned, and what was cut."""
     anatomy(classifier.network)
     teacher = find_teacher(recipe.distillation, corpus, None, CACHE)
     with tempfile.TemporaryDirectory(prefix="hbt-pruning-") as scratch:
-        return prune(classifier, teacher, corpus, recipe, Path(scratch), CACHE)[0]
+        return prune(classifier, teacher, corpus, recipe, Path(scratch), CACHE)
 
 
 def export_stage(
@@ -207,7 +204,7 @@ def export_stage(
     work = folder / "-".join(filter(None, [EXPORT, "qat", tag_of(stage)]))
     tuned = _tuned(folder, recipe, corpus, classifier, work, tracked) if export.quant_method == "qat" else None
     try:
-        exported, found = _compress(source, export, out, force, tuned)
+        exported, found = compress_or_stand_in(source, export, out, force, tuned)
     except NothingPasses as refused:
         _keep_trials(folder, stage, refused.target, refused.facts, tracked)
         raise
@@ -235,7 +232,7 @@ def _lineage(folder: Path, recipe: Recipe, corpus: Corpus, stage: Path, result: 
     if recipe.distillation.student is not None:
         lineage |= {"student": recipe.distillation.student, "teacher": result.details["teacher"]}
     if tag_of(stage):
-        lineage |= {"pruning": tag_of(stage), "pruned": pruning_in_words(result)}
+        lineage |= {"pruning": tag_of(stage), "pruned": pruning_in_words(result.details, result.details["settings"])}
     return lineage
 
 
@@ -274,47 +271,6 @@ def _keep_trials(folder: Path, stage: Path, target: str, facts: dict[str, Any], 
     file = folder / "outputs" / f"forms_{name}.csv"
     write_lines([trial | {"in_float": " ".join(trial["in_float"])} for trial in facts["trials"]], file)
     tracked.artifact(file, "outputs")
-
-
-def _compress(
-    source: Source, export: ExportSettings, out: Path, force: bool, tuned: Classifier | None
-) -> tuple[StageResult, Predictions]:
-    """`compress`, with torch-int8 in the place of onnx-int8 for a classifier that ONNX cannot take.
-
-    Raises: InputError for another target of such a classifier.
-    """
-    try:
-        return compress(source, export, out, force, tuned)
-    except CannotExport as error:
-        if export.target != WITH_FALLBACK:
-            mend = f"--target {FALLBACK} does without"
-            raise InputError(f"--target {export.target}: this classifier has no ONNX form ({error}); {mend}") from error
-        say(f"{export.target}: not possible for this classifier ({error}); {FALLBACK} takes its place")
-    out = fallback_folder(out)
-    refuse_existing(out, force)
-    instead = replace(export, target=FALLBACK, quant_method=None, quant_dtype=None)
-    return compress(source, instead, out, force)
-
-
-def fallback_folder(out: Path) -> Path:
-    """Where a package goes whose target was replaced: under the name of what it is."""
-    return out.with_name(out.name.replace(WITH_FALLBACK, FALLBACK))
-
-
-def refuse_for_ngram(export: ExportSettings) -> None:
-    """Raises InputError if the target has no form of an ngram student, before one is trained."""
-    untaught = Classifier(NgramNetwork(NgramConfig(2, 1)), character_tokenizer([""]), PAD_ID, ("0", "1"), 0.5)
-    if export.quant_method == "qat":
-        raise InputError("--quant-method qat: an ngram student has no layers to train under rounding; leave it out")
-    nothing = Evidence([], [], np.zeros(0, dtype=np.int64), 0.5)
-    exporter(export.target).candidates(untaught, nothing, export, Path())
-
-
-def refuse_unready(export: ExportSettings) -> None:
-    """Raises InputError if the target is not known or cannot be made here, and no other takes its place."""
-    reason = exporter(export.target).available()
-    if reason is not None and export.target != WITH_FALLBACK:
-        raise InputError(f"--target {export.target}: {reason}")
 
 
 def _evaluated(predictions: Predictions, corpus: Corpus) -> Predictions:

@@ -9,12 +9,13 @@ from toolkit.corpus import Corpus, load_corpus
 from toolkit.distillation import distil, imitation_of
 from toolkit.encoders import build_classifier
 from toolkit.errors import InputError, refuse_existing
+from toolkit.fallback import FALLBACK, fallback_folder, refuse_for_ngram, refuse_unready
 from toolkit.floor import train_floor
 from toolkit.lessons import read_unlabelled
 from toolkit.ngram import is_ngram, rows_of
 from toolkit.outcome import Outcome, write_summary
 from toolkit.package import MANIFEST_FILE, read_manifest
-from toolkit.packaging import FALLBACK, export_stage, fallback_folder, prune_run, refuse_for_ngram, refuse_unready
+from toolkit.packaging import export_stage, prune_run
 from toolkit.progress import say
 from toolkit.pruning.anatomy import anatomy
 from toolkit.recipe import PruningSettings, Recipe

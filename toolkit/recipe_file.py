@@ -4,7 +4,7 @@ import dataclasses
 import tomllib
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from toolkit.errors import InputError
 from toolkit.recipe import Recipe, require
@@ -58,7 +58,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 def _typed(value: Any, kind: Any, where: str) -> Any:
     """`value` as `kind`, with whole numbers accepted where a fraction is asked for."""
-    if get_origin(kind) is UnionType:
+    if get_origin(kind) in (UnionType, Union):  # a Literal or None is the second
         kinds = [k for k in get_args(kind) if k is not NoneType]
         return None if value is None else _typed(value, kinds[0], where)
     if get_origin(kind) is Literal:

@@ -17,7 +17,7 @@ from toolkit.recipe import DistillationSettings, ModelSettings, Recipe, Training
 from toolkit.recipe_file import write_recipe
 from toolkit.tables import Table, read_table, write_table
 
-VERBS = ["data", "train", "run", "students", "compress", "compare", "predict", "verify", "bench", "ui"]
+VERBS = ["data", "train", "run", "students", "compress", "targets", "compare", "predict", "verify", "bench", "ui"]
 
 
 def process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -436,3 +436,11 @@ def test_compress_of_a_run_makes_a_package_of_another_target(
     capsys.readouterr()
     assert hbt("compress", str(run), "--target", "onnx-fp32", "-o", str(tmp_path / "full")) == 2
     assert "exists" in one_line(capsys)
+
+
+def test_a_way_of_quantizing_that_is_not_there_is_one_line(hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hbt("compress", "runs/x", "--quant-method", "magic") == 2
+    said = capsys.readouterr().err
+    assert "'magic' is not one of 'dynamic', 'static', 'qat', 'fp16', 'int4'" in said
+    assert hbt("compress", "runs/x", "--quant-method", "static", "--target", "onnx-fp32") == 2
+    assert "static is not a form of --target onnx-fp32" in capsys.readouterr().err

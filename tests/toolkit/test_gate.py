@@ -171,7 +171,7 @@ def test_when_nothing_passes_nothing_ships_and_the_table_is_kept(
     monkeypatch.setattr("toolkit.trials.surely_slower", lambda *_: True)
     assert hbt("compress", "runs/tiny", "--max-drop", "0.5", "-o", "models/never") == 3
     said = capsys.readouterr()
-    assert "slower than fp32" in said.out
+    assert "slower than fp32" in said.err
     assert said.err.strip().splitlines()[-1].startswith("hbt: onnx-int8: none of ")
     assert "--force" in said.err
     assert not Path("models/never").exists()

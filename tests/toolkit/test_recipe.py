@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -127,3 +128,41 @@ def test_the_command_line_can_import_it_fast() -> None:
     code = "import sys, toolkit.recipe; print(*({'torch', 'numpy', 'transformers', 'mlflow'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "target"),
+    [
+        ({}, "onnx-int8"),
+        ({"quant_method": "dynamic"}, "onnx-int8"),
+        ({"quant_method": "qat"}, "onnx-int8"),
+        ({"quant_method": "fp16"}, "onnx-fp16"),
+        ({"quant_method": "fp16", "quant_dtype": "fp16"}, "onnx-fp16"),
+        ({"quant_dtype": "int4"}, "onnx-int4"),
+        ({"quant_dtype": "uint8"}, "onnx-int8"),
+        ({"target": "onnx-fp16", "quant_method": "fp16"}, "onnx-fp16"),
+        ({"target": "torch-int8", "quant_method": "dynamic"}, "torch-int8"),
+        ({"target": "openvino-int8", "quant_dtype": "int8"}, "openvino-int8"),
+    ],
+)
+def test_ways_of_quantizing_are_names_for_targets(given: dict[str, str], target: str, tmp_path: Path) -> None:
+    recipe = recipe_from(None, given)
+    assert recipe.export.target == target
+    write_recipe(recipe, tmp_path / "recipe.toml")
+    assert recipe_from(tmp_path / "recipe.toml", {}) == recipe
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"target": "onnx-fp32", "quant_method": "static"}, "--quant-method: static is not a form of --target onnx-f"),
+        ({"target": "torch-int8", "quant_method": "qat"}, "--quant-method: qat is not a form of --target torch-int8"),
+        ({"quant_method": "fp16", "quant_dtype": "int8"}, "--quant-dtype: int8 is not a form of --target onnx-fp16"),
+        ({"target": "onnx-int4", "quant_dtype": "fp16"}, "--quant-dtype: fp16 is not a form of --target onnx-int4"),
+        ({"max_drop": -0.1}, "--max-drop: -0.1 is outside"),
+        ({"quant_method": "magic"}, "'magic' is not one of dynamic, static"),
+    ],
+)
+def test_ways_that_contradict_each_other_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        recipe_from(None, given)

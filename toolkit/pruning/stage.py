@@ -8,10 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from toolkit.baseline import predict_rows
-from toolkit.classifier import WEIGHTS_FILE, Classifier, load_classifier, save_classifier
+from toolkit.classifier import WEIGHTS_FILE, Classifier, load_classifier
 from toolkit.comparisons import Contender, versus
 from toolkit.corpus import Corpus
 from toolkit.errors import InputError
@@ -23,9 +20,10 @@ from toolkit.pruning.recovery import Recovery, calibration_examples
 from toolkit.pruning.structured import budget_of, prune_structured
 from toolkit.pruning.unstructured import counted, prune_unstructured
 from toolkit.recipe import Recipe
-from toolkit.stage import PREDICTIONS_FILE, Predictions, StageResult, evaluate, whole_folder
+from toolkit.stage import PREDICTIONS_FILE, Predictions, StageResult, whole_folder
 from toolkit.summary import MB
 from toolkit.teachers import Teacher
+from toolkit.trained import keep_trained
 from toolkit.training import WatchEpoch, steps_of
 from toolkit.vocabulary import trimmed
 
@@ -54,27 +52,14 @@ def prune_stage(
         except InputError:
             shutil.rmtree(partial)  # refused, so nothing is to be gone on with
             raise
-        rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
-        predictions = predict_rows(pruned, corpus, rows, "pruned: predicting")
-        predictions.save(partial / PREDICTIONS_FILE, corpus)
-        validation_metrics, test_metrics, slices = evaluate(corpus, predictions)
-        threshold = validation_metrics.get("best_threshold")
-        save_classifier(pruned.with_threshold(threshold), partial)
+        result, predictions = keep_trained("pruning", "pruned", pruned, corpus, partial, started)
         if recipe.pruning.prune_method != "structured":
             told |= counted(partial / WEIGHTS_FILE, checkpoint / WEIGHTS_FILE, pruned.network, recipe.pruning)
         shutil.rmtree(work, ignore_errors=True)
-        own = Contender("pruned", predictions, threshold)
+        own = Contender("pruned", predictions, result.threshold)
         before = Contender(name, Predictions.load(checkpoint / PREDICTIONS_FILE), source.threshold)
-        result = StageResult(
-            stage="pruning",
-            checkpoint=".",
-            metrics=test_metrics,
-            validation_metrics=validation_metrics,
-            threshold=threshold,
-            parameters=pruned.parameters,
-            size_bytes=(partial / WEIGHTS_FILE).stat().st_size,
-            seconds=time.monotonic() - started,
-            slices=slices,
+        result = replace(
+            result,
             details={
                 "settings": pruning_settings(recipe),
                 "source": checkpoint.as_posix(),
@@ -134,14 +119,18 @@ def pruning_settings(recipe: Recipe) -> dict[str, Any]:
     return asdict(settings) | timed
 
 
-def pruning_in_words(result: StageResult) -> str:
-    """What was pruned, for card and table."""
-    told, settings = result.details, result.details["settings"]
+def pruning_in_words(told: dict[str, Any], settings: dict[str, Any]) -> str:
+    """What was pruned, for card and table. told: what `prune` returned; settings: see `pruning_settings`."""
     if settings["prune_method"] == "structured":
         left = summary_of([Sizes(**size) for size in told["left"]])
         return f"cut by {100 * told['sparsity']:.0f} % of the encoder's weights to {left}"
+    compressed = (
+        f"; the checkpoint would be {told['zstd_size_bytes'] / MB:.1f} MB compressed (zstd) instead of "
+        f"{told['zstd_size_bytes_before'] / MB:.1f}"
+        if "zstd_size_bytes" in told
+        else ""
+    )
     return (
         f"{100 * told['sparsity']:.1f} % zeros in the {settings['prune_layers']} maps ({settings['prune_method']}): "
-        f"neither faster nor smaller; the checkpoint would be {told['zstd_size_bytes'] / MB:.1f} MB compressed (zstd) "
-        f"instead of {told['zstd_size_bytes_before'] / MB:.1f}"
+        f"neither faster nor smaller{compressed}"
     )

@@ -1,6 +1,6 @@
 """Unstructured pruning: single weights become zeros, at once or bit by bit, and stay zeros while the rest learns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,22 @@ def prune_unstructured(
         growth = Growth(pruning.prune_sparsity, pruning.prune_schedule, start, end, pruning.prune_frequency)
         epochs = pruning.prune_end_epoch + (pruning.fine_tune_epochs if pruning.fine_tune_after_prune else 0)
         growing = _grown_while_training(network, list(linears), growth)
-        return {"recovery": [recover(classifier, epochs, "gradual", growing, pruning.prune_end_epoch)]}
+        found = [recover(classifier, epochs, "gradual", growing, pruning.prune_end_epoch)]
+        return {"recovery": found, "sparsity": _zeros(linears)}
     wanda = pruning.prune_method == "wanda"
     scores = wanda_scores(network, _batches(classifier, calibration), linears) if wanda else magnitude_scores(linears)
     masks = sparsest(scores, pruning.prune_sparsity, per_row=wanda)
     apply_masks(network, masks)
-    if not pruning.fine_tune_after_prune:
-        return {"recovery": []}
-    return {"recovery": [recover(classifier, pruning.fine_tune_epochs, "masked", hold(network, masks))]}
+    recovery = []
+    if pruning.fine_tune_after_prune:
+        recovery.append(recover(classifier, pruning.fine_tune_epochs, "masked", hold(network, masks)))
+    return {"recovery": recovery, "sparsity": _zeros(linears)}
+
+
+def _zeros(linears: Mapping[str, nn.Linear]) -> float:
+    """The share of exact zeros in the weights."""
+    weights = [linear.weight for linear in linears.values()]
+    return float(sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights))
 
 
 def counted(file: Path, before: Path, network: nn.Module, pruning: PruningSettings) -> dict[str, Any]:

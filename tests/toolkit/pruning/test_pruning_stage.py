@@ -183,7 +183,7 @@ def test_zeros_are_counted_in_the_file_and_survive_recovery(copied: Path, method
     assert len(history) == (2 if method == "gradual" else 1)
     assert result.size_bytes == pytest.approx(StageResult.load(STUDENT).size_bytes, rel=0.01)
     assert result.details["zstd_size_bytes"] < 0.9 * result.details["zstd_size_bytes_before"]
-    assert "neither faster nor smaller" in pruning_in_words(result)
+    assert "neither faster nor smaller" in pruning_in_words(result.details, result.details["settings"])
 
 
 def test_without_recovery_nothing_else_is_touched(copied: Path) -> None:
@@ -277,6 +277,16 @@ def test_a_bare_checkpoint_is_pruned_with_itself_as_the_teacher(copied: Path) ->
     assert whole is not None
     assert pruned < whole
     assert package.read_manifest(outcome.package)["lineage"]["pruning"] == "structured-0.4"
+
+
+def test_the_card_of_a_bare_checkpoint_says_what_zeros_are_worth(copied: Path) -> None:
+    how = PruningSettings(prune_method="magnitude", prune_sparsity=0.5, fine_tune_epochs=1, calib_samples=16)
+    outcome = compress_checkpoint(
+        str(STUDENT), CorpusSettings(data="comments.csv", folds=2), FP32, None, force=False, pruning=how
+    )
+    assert outcome.package is not None
+    card = (outcome.package / "README.md").read_text("utf-8")
+    assert "50.0 % zeros in the encoder maps (magnitude): neither faster nor smaller`" in card
 
 
 @pytest.mark.parametrize("pipeline", ["baseline_prune", "baseline_kd_prune_quant"])
