@@ -2,8 +2,10 @@
 
 import copy
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,9 +58,10 @@ class Activations:
             percentile=PERCENTILE,
             scenario="same",
         )
-        for text in self.texts:  # one after the other: the collector takes no texts of different lengths at once
-            collector.collect({"x": [text]})
-        return collector.compute_collection_result()["x"][:2]
+        with redirect_stdout(StringIO()):  # it prints a line for each text
+            for text in self.texts:  # one after the other: it takes no texts of different lengths at once
+                collector.collect({"x": [text]})
+            return collector.compute_collection_result()["x"][:2]
 
 
 def calibrate(single: Path, encoded: Sequence[Sequence[int]], names: Sequence[str]) -> dict[str, Activations]:
