@@ -4,14 +4,13 @@ A weight is a float16 initializer behind a Cast to float32, which ONNX Runtime c
 model. From then on everything is float32, on every CPU: few of them multiply halves, and size is the point here.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.onnx_fp32 import DISTRIBUTIONS, LOADER, MODEL_FILE, load_package, missing_modules
-from exporters.registry import Candidate, Evidence, LoadedArtefact
+from exporters.onnx_fp32 import MODEL_FILE, OnnxTarget
+from exporters.registry import Candidate, Evidence
 
 if TYPE_CHECKING:
     import onnx
@@ -24,20 +23,8 @@ LEAST_VALUES = 256
 LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
-@dataclass(frozen=True)
-class OnnxFp16:
+class OnnxFp16(OnnxTarget):
     """See `exporters.registry.Exporter`."""
-
-    name: str = "onnx-fp16"
-    summary: str = "ONNX Runtime, weights stored in half precision, computed in single: half the size"
-    promise: Literal["faster", "smaller", "same"] = "smaller"
-    reference: str | None = "onnx-fp32"
-    file: str = MODEL_FILE
-    distributions: tuple[str, ...] = DISTRIBUTIONS
-    loader: Path = LOADER
-
-    def available(self) -> str | None:
-        return missing_modules("optimum", "onnx", "onnxruntime")
 
     def candidates(
         self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
@@ -51,9 +38,6 @@ class OnnxFp16:
             return {"too_large_for_half": too_large}
 
         return [Candidate("weights in half precision", write)]
-
-    def load(self, folder: Path, threads: int | None = None) -> LoadedArtefact:
-        return load_package(folder, threads)
 
 
 def halve_weights(graph: "onnx.GraphProto") -> list[str]:
@@ -82,4 +66,6 @@ def halve_weights(graph: "onnx.GraphProto") -> list[str]:
     return too_large
 
 
-EXPORTER = OnnxFp16()
+EXPORTER = OnnxFp16(
+    "onnx-fp16", "ONNX Runtime, weights stored in half precision, computed in single: half the size", "smaller"
+)

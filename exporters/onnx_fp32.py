@@ -23,19 +23,26 @@ DISTRIBUTIONS = ("onnxruntime", "tokenizers", "numpy")
 
 
 @dataclass(frozen=True)
-class OnnxFp32:
-    """See `exporters.registry.Exporter`."""
+class OnnxTarget:
+    """What all targets that ONNX Runtime runs have in common; see `exporters.registry.Exporter`."""
 
-    name: str = "onnx-fp32"
-    summary: str = "ONNX Runtime, single precision: the yardstick of the others"
-    promise: Literal["faster", "smaller", "same"] = "same"
-    reference: str | None = None
+    name: str
+    summary: str
+    promise: Literal["faster", "smaller", "same"]
+    reference: str | None = "onnx-fp32"
     file: str = MODEL_FILE
     distributions: tuple[str, ...] = DISTRIBUTIONS
     loader: Path = LOADER
 
     def available(self) -> str | None:
         return missing_modules("optimum", "onnx", "onnxruntime")
+
+    def load(self, folder: Path, threads: int | None = None) -> LoadedArtefact:
+        return load_package(folder, threads)
+
+
+class OnnxFp32(OnnxTarget):
+    """See `exporters.registry.Exporter`."""
 
     def candidates(
         self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
@@ -48,9 +55,6 @@ class OnnxFp32:
             return {"fp32_logit_gap": gap}
 
         return [Candidate("fp32", write)]
-
-    def load(self, folder: Path, threads: int | None = None) -> LoadedArtefact:
-        return load_package(folder, threads)
 
 
 def missing_modules(*modules: str, install: str = "'optimum[onnxruntime]'") -> str | None:
@@ -143,4 +147,4 @@ def feed(session: Any, ids: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarra
     return {entry.name: given[entry.name] for entry in session.get_inputs()}
 
 
-EXPORTER = OnnxFp32()
+EXPORTER = OnnxFp32("onnx-fp32", "ONNX Runtime, single precision: the yardstick of the others", "same", reference=None)

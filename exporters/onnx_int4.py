@@ -4,14 +4,13 @@ Weights alone are quantized ahead of time. Some tens of them share a scale, in s
 packer does the like, but needs a package (onnx_ir) that nothing else here does. The head stays in float.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.onnx_fp32 import DISTRIBUTIONS, LOADER, MODEL_FILE, load_package, missing_modules
-from exporters.registry import Candidate, Evidence, LoadedArtefact
+from exporters.onnx_fp32 import MODEL_FILE, OnnxTarget
+from exporters.registry import Candidate, Evidence
 from toolkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,20 +31,8 @@ EIGHT_BIT_ACTIVATIONS = 4
 """The accuracy level of the fastest kernels: they quantize each block of a row by itself, so no text moves another."""
 
 
-@dataclass(frozen=True)
-class OnnxInt4:
+class OnnxInt4(OnnxTarget):
     """See `exporters.registry.Exporter`."""
-
-    name: str = "onnx-int4"
-    summary: str = "ONNX Runtime, matrices in four bits and embeddings in eight: the smallest, seldom the fastest"
-    promise: Literal["faster", "smaller", "same"] = "smaller"
-    reference: str | None = "onnx-fp32"
-    file: str = MODEL_FILE
-    distributions: tuple[str, ...] = DISTRIBUTIONS
-    loader: Path = LOADER
-
-    def available(self) -> str | None:
-        return missing_modules("optimum", "onnx", "onnxruntime")
 
     def candidates(
         self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
@@ -59,9 +46,6 @@ class OnnxInt4:
             raise InputError("--target onnx-int4: an ngram student has no matrices; take onnx-int8")
         parts = parts_of(onnx.load(str(single / MODEL_FILE)).graph)
         return [_candidate(single / MODEL_FILE, block, parts) for block in BLOCKS]
-
-    def load(self, folder: Path, threads: int | None = None) -> LoadedArtefact:
-        return load_package(folder, threads)
 
 
 def _candidate(single: Path, block: int, parts: tuple[str, ...]) -> Candidate:
@@ -165,4 +149,8 @@ def _turned(node: "onnx.NodeProto") -> bool | None:
     return bool(has.get("transB", 0))
 
 
-EXPORTER = OnnxInt4()
+EXPORTER = OnnxInt4(
+    "onnx-int4",
+    "ONNX Runtime, matrices in four bits and embeddings in eight: the smallest, seldom the fastest",
+    "smaller",
+)

@@ -4,13 +4,13 @@ Which form (`exporters.int8_graph.Form`) is best depends on the classifier and o
 are worth trying, and the gate measures them. An ngram student has no activations to quantize, so it has one form.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from exporters.onnx_fp32 import DISTRIBUTIONS, LOADER, MODEL_FILE, load_package, missing_modules
-from exporters.registry import NOTHING, Candidate, Evidence, LoadedArtefact
+from exporters.onnx_fp32 import MODEL_FILE, OnnxTarget
+from exporters.registry import NOTHING, Candidate, Evidence
 
 if TYPE_CHECKING:
     from exporters.calibration import Activations
@@ -27,20 +27,8 @@ CODES: tuple[tuple[Literal["uint8", "int8"], Literal["int8", "uint8"]], ...] = (
 VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
-@dataclass(frozen=True)
-class OnnxInt8:
+class OnnxInt8(OnnxTarget):
     """See `exporters.registry.Exporter`."""
-
-    name: str = "onnx-int8"
-    summary: str = "ONNX Runtime, matrices and embeddings in eight bits"
-    promise: Literal["faster", "smaller", "same"] = "faster"
-    reference: str | None = "onnx-fp32"
-    file: str = MODEL_FILE
-    distributions: tuple[str, ...] = DISTRIBUTIONS
-    loader: Path = LOADER
-
-    def available(self) -> str | None:
-        return missing_modules("optimum", "onnx", "onnxruntime")
 
     def candidates(
         self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
@@ -50,9 +38,6 @@ class OnnxInt8:
         if isinstance(classifier.network, NgramNetwork):
             return [_ngram_candidate(classifier.network)]
         return _graph_candidates(classifier, evidence, settings, single / MODEL_FILE)
-
-    def load(self, folder: Path, threads: int | None = None) -> LoadedArtefact:
-        return load_package(folder, threads)
 
 
 def forms(search: str, flags: tuple[str, ...]) -> list["Form"]:
@@ -196,4 +181,4 @@ def _ngram_candidate(network: Any) -> Candidate:
     return Candidate("table in eight bits", write)
 
 
-EXPORTER = OnnxInt8()
+EXPORTER = OnnxInt8("onnx-int8", "ONNX Runtime, matrices and embeddings in eight bits", "faster")

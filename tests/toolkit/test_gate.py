@@ -250,7 +250,6 @@ def test_without_onnx_runtime_torch_takes_its_place(
     corpus = load_corpus(DATA)
     made = build_classifier(TINY, corpus.label_names, corpus.texts, seed=1)
     save_classifier(made.with_threshold(0.5), workplace / "plain")
-    monkeypatch.setattr("exporters.onnx_int8.missing_modules", lambda *_: "onnxruntime missing: pip install it")
     monkeypatch.setattr("exporters.onnx_fp32.missing_modules", lambda *_: "onnxruntime missing: pip install it")
     outcome = compress_checkpoint("plain", DATA, ExportSettings(max_drop=0.5), None, force=False)
     assert outcome.package == Path("models/plain-torch-int8")
