@@ -104,6 +104,27 @@ def test_the_figures_of_a_trial_are_those_of_its_logits(learned: Classifier, toy
     assert trial["size_bytes"] == (choice.folder / "model.onnx").stat().st_size == choice.size_bytes
 
 
+def test_the_full_search_tries_every_form_and_ships_one(learned: Classifier, toy: Corpus, tmp_path: Path) -> None:
+    gate = search(learned, toy, tmp_path, search="full").facts["gate"]
+    names = [trial["form"] for trial in gate["trials"]]
+    assert len(names) == len(set(names)) > 40
+    assert sum(name.endswith(", fused") for name in names) == 6
+    assert any("S8S8" in name for name in names)
+    assert any("float embeddings" in name for name in names)
+    assert gate["trials"][gate["ships"]]["fails"] == ""
+    fast = search(learned, toy, tmp_path / "fast").facts["gate"]
+    assert [trial["form"] for trial in fast["trials"]] == names[:6]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_a_search_keeps_to_the_codes_that_are_asked_for(
+    learned: Classifier, toy: Corpus, tmp_path: Path, dtype: str
+) -> None:
+    trials = search(learned, toy, tmp_path, quant_dtype=dtype).facts["gate"]["trials"]
+    assert trials
+    assert all(("U8U8" in trial["form"]) == (dtype == "uint8") for trial in trials)
+
+
 @pytest.mark.parametrize(
     ("trials", "expected"),
     [

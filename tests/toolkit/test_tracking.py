@@ -111,6 +111,11 @@ def test_figures_are_those_of_the_stages(parent: Run, at_home: Finished) -> None
     assert found["quantization_size_mb"] == pytest.approx((at_home.package / "model.onnx").stat().st_size / 1e6)
     assert found["compression_ratio"] == pytest.approx(found["teacher_size_mb"] / found["student_size_mb"])
     assert found["teacher_total_params"] > found["student_total_params"] == student.parameters
+    gate = quantized.details["gate"]
+    shipped = gate["trials"][gate["ships"]]
+    for name in ("drop", "agreement", "mean_logit_shift", "share_flipped", "times_faster"):
+        assert found[f"gate_{name}"] == pytest.approx(shipped[name])
+    assert (at_home.run / "outputs" / "forms_onnx-int8.csv").is_file()
 
 
 def test_folds_and_stages_are_nested_runs(client: MlflowClient, parent: Run) -> None:
