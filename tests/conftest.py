@@ -21,6 +21,14 @@ from toolkit.tables import Table
 from toolkit.training import fit
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_clock_decides() -> Iterator[None]:
+    """No form is refused for the milliseconds that it took on a busy machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toolkit.trials.surely_slower", lambda *_: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def toy() -> Corpus:
     """240 rows that any model learns: one word tells the label."""
@@ -53,7 +61,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setattr("toolkit.trials.surely_slower", lambda *_: False)
         outcome = run_pipeline(recipe)
     yield Finished(home, recipe, outcome)
 
@@ -68,7 +75,7 @@ def at_home(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> Finished:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with nothing but comments.csv, and a store of its own; no clock decides anything there."""
+    """A current folder with nothing but comments.csv, and a store of its own; latency is not measured there."""
     write_comments(tmp_path / "comments.csv", 240)
     settle(tmp_path, monkeypatch)
     return tmp_path
@@ -76,7 +83,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def copied(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the finished run in the current folder, with its store; no clock decides anything there."""
+    """A copy of the finished run in the current folder, with its store; latency is not measured there."""
     home = tmp_path / "home"
     shutil.copytree(finished.home, home)
     settle(home, monkeypatch)
@@ -89,7 +96,6 @@ def settle(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")
     for module in ("outcome", "compression"):
         monkeypatch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
-    monkeypatch.setattr("toolkit.trials.surely_slower", lambda *_: False)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import TINY, Finished, contents
+from tests.helpers import TINY, Finished, contents, tiny_recipe
 from toolkit import package
 from toolkit.classifier import save_classifier
 from toolkit.corpus import load_corpus
@@ -193,3 +193,25 @@ def test_the_table_shows_every_rung_with_teacher_and_floor(capsys: pytest.Captur
 
 def test_the_usual_rungs_are_small() -> None:
     assert RUNGS == ("ngram", "layers:1", "layers:2", "layers:4")
+
+
+def test_a_student_that_fails_its_gate_is_left_out_and_a_ladder_of_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from toolkit import ladder
+    from toolkit.errors import NothingPasses
+
+    tried: list[str | None] = []
+
+    def refuse(recipe: Any, force: bool) -> None:
+        tried.append(recipe.distillation.student)
+        raise NothingPasses("onnx-int8", {"trials": [{}, {}]})
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ladder, "workable_corpus", lambda *_: None)
+    monkeypatch.setattr(ladder, "run_pipeline", refuse)
+    with pytest.raises(NothingPasses, match="none of 2 forms passes"):
+        climb(tiny_recipe(), ["layers:1", "shape:1x32"], None, None)
+    assert tried == ["layers:1", "shape:1x32"]
+    assert "student layers:1: onnx-int8: none of 2 forms passes" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
