@@ -152,13 +152,16 @@ def _labels(dots: Sequence[Dot]) -> list[str]:
     """Two lines beside each dot, at the first place that is free; a thin line leads to a place further off."""
     taken: list[Box] = [(d.x - d.radius, d.y - d.radius, d.x + d.radius, d.y + d.radius) for d in dots]
     parts = []
-    for dot in dots:
-        places = list(_places(dot))
-        box = min(places, key=lambda place: (_overlap(place, taken), places.index(place)))
+    for own, dot in enumerate(dots):
+        places = _places(dot)
+        others = [box for i, box in enumerate(taken) if i != own]
+        box = min(
+            places, key=lambda place: (_overlap(place, taken) + _crossed(dot, place, others), places.index(place))
+        )
         taken.append(box)
-        left, top, right, bottom = box
-        if places.index(box) >= 4:
-            nearest = min(max(dot.x, left), right), min(max(dot.y, top), bottom)
+        left, top = box[:2]
+        if places.index(box) >= 8:
+            nearest = _nearest(dot, box)
             parts.append(
                 f'<path d="M{dot.x:.1f} {dot.y:.1f}L{nearest[0]:.1f} {nearest[1]:.1f}" stroke="#999999" '
                 'stroke-width="0.7"/>'
@@ -170,7 +173,7 @@ def _labels(dots: Sequence[Dot]) -> list[str]:
 
 
 def _places(dot: Dot) -> list[Box]:
-    """Where a label may stand: right, left, above, below, then the same further off; never outside the frame."""
+    """Where a label may stand: at a side or a corner of its dot, then the same further off; never outside the frame."""
     wide, high = LETTER * max(map(len, dot.lines)), 2.0 * LINE
     boxes = []
     for gap in (5.0, 24.0, 48.0, 80.0, 120.0):
@@ -180,11 +183,31 @@ def _places(dot: Dot) -> list[Box]:
             (dot.x - off - wide, dot.y - high / 2),
             (dot.x - wide / 2, dot.y - off - high),
             (dot.x - wide / 2, dot.y + off),
+            (dot.x + off, dot.y - off - high),
+            (dot.x + off, dot.y + off),
+            (dot.x - off - wide, dot.y - off - high),
+            (dot.x - off - wide, dot.y + off),
         ):
             x = min(max(x, LEFT + 2), WIDTH - wide - 2)
             y = min(max(y, TOP), HEIGHT - BOTTOM - high)
             boxes.append((x, y, x + wide, y + high))
     return boxes
+
+
+def _nearest(dot: Dot, box: Box) -> tuple[float, float]:
+    """The point of `box` that is nearest to the dot."""
+    return min(max(dot.x, box[0]), box[2]), min(max(dot.y, box[1]), box[3])
+
+
+def _crossed(dot: Dot, place: Box, others: Sequence[Box]) -> float:
+    """How much of the line from the dot to its label at `place` runs through other dots and labels.
+
+    In the unit of `_overlap`, a stretch of the line weighing as much as a strip of a line's height.
+    """
+    x, y = _nearest(dot, place)
+    steps = [(dot.x + share * (x - dot.x), dot.y + share * (y - dot.y)) for share in (i / 40 for i in range(41))]
+    inside = sum(any(b[0] <= px <= b[2] and b[1] <= py <= b[3] for b in others) for px, py in steps)
+    return inside / 40 * math.hypot(x - dot.x, y - dot.y) * LINE
 
 
 def _overlap(box: Box, taken: Sequence[Box]) -> float:
