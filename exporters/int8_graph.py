@@ -46,9 +46,14 @@ class Form:
     """Whether embeddings are in eight bits as well."""
 
     @property
+    def static(self) -> bool:
+        """Whether the ranges of activations come from calibration."""
+        return self.way in STATIC
+
+    @property
     def name(self) -> str:
         """For people: `static, smoothed, U8S8`."""
-        way = f"static, {self.way}" if self.way in STATIC else self.way
+        way = f"static, {self.way}" if self.static else self.way
         codes = {"uint8": "U8", "int8": "S8"}
         parts = [way, codes[self.inputs] + codes[self.weights]]
         parts += ["one scale a matrix"] if not self.per_column else []

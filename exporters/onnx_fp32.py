@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from exporters.registry import Candidate, Evidence, LoadedArtefact
-from toolkit.errors import CannotExport
+from toolkit.errors import CannotExport, reason_of
 
 if TYPE_CHECKING:
     from toolkit.classifier import Classifier
@@ -65,11 +65,6 @@ def missing_modules(*modules: str, install: str = "'optimum[onnxruntime]'") -> s
     return f"{', '.join(missing)} missing: pip install {install}" if missing else None
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error of others, or its kind."""
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-
-
 def load_package(folder: Path, threads: int | None = None) -> LoadedArtefact:
     """The predictor of a package folder, by the very code that ships as how_to_load.py."""
     from exporters.how_to_load import load
@@ -118,7 +113,7 @@ def _trace(network: Any, file: Path) -> None:
         try:
             export_pytorch(network, config, OPSET, file)
         except Exception as error:  # the tracer raises anything for an operation that ONNX does not have
-            raise CannotExport(first_line(error)) from error
+            raise CannotExport(reason_of(error)) from error
 
 
 def largest_logit_gap(classifier: "Classifier", texts: Sequence[str], file: Path) -> float:

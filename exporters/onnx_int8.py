@@ -82,13 +82,13 @@ def _graph_candidates(
 
     from benchmarks.machine import describe_machine
     from exporters.calibration import calibrate
-    from exporters.int8_graph import STATIC, parts_of, weight_nodes
+    from exporters.int8_graph import parts_of, weight_nodes
     from toolkit.tokenizer import encode
 
     def allowed(form: "Form") -> bool:
-        if settings.quant_method == "dynamic" and form.way in STATIC:
+        if settings.quant_method == "dynamic" and form.static:
             return False
-        if settings.quant_method in ("static", "qat") and form.way not in STATIC:
+        if settings.quant_method in ("static", "qat") and not form.static:
             return False
         return settings.quant_dtype in (None, form.weights)
 
@@ -100,18 +100,16 @@ def _graph_candidates(
     everything = forms("full", describe_machine().flags)
     usual = forms(settings.search, describe_machine().flags)
     chosen = [form for form in usual if allowed(form)] or [form for form in everything if allowed(form)][:1]
-    made = [_candidate(form, single, seen, parts_of(onnx.load(single).graph)) for form in chosen]
+    parts = parts_of(onnx.load(single).graph)
+    made = [_candidate(form, single, seen, parts) for form in chosen]
     if settings.search == "full":
         made += [_fused_candidate(form, classifier, evidence, single) for form in chosen if form in usual[:6]]
     return made
 
 
 def _candidate(form: "Form", single: Path, seen: Any, parts: tuple[str, ...]) -> Candidate:
-
     def write(folder: Path, in_float: frozenset[str] = NOTHING) -> dict[str, Any]:
-        write_form(
-            single, form, seen() if form.way not in ("dynamic", "per token") else {}, folder / MODEL_FILE, in_float
-        )
+        write_form(single, form, seen() if form.static else {}, folder / MODEL_FILE, in_float)
         return {}
 
     return Candidate(form.name, write, parts)

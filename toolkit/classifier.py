@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import nn
 
-from toolkit.errors import InputError
+from toolkit.errors import InputError, reason_of
 from toolkit.metrics import softmax
 from toolkit.ngram import MODEL_TYPE as NGRAM
 from toolkit.ngram import NgramConfig, NgramNetwork
@@ -180,7 +180,7 @@ def load_classifier(folder: Path, dropout: float | None = None, option: str = "-
     try:
         network.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except (FileNotFoundError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"{folder / WEIGHTS_FILE}: weights do not load ({_reason(error)})") from None
+        raise InputError(f"{folder / WEIGHTS_FILE}: weights do not load ({reason_of(error)})") from None
     tokenizer, pad_id = read_tokenizer(folder / TOKENIZER_FILE)
     return Classifier(network.eval(), tokenizer, pad_id, _label_names(config["id2label"]), config["hbt"]["threshold"])
 
@@ -192,14 +192,16 @@ def _pooled(config: dict[str, Any], folder: Path, dropout: float | None) -> Pool
     try:
         encoder = AutoModel.from_config(_with_dropout(AutoConfig.from_pretrained(folder), dropout))
     except (ValueError, OSError) as error:
-        raise InputError(f"{folder / CONFIG_FILE}: not a known kind of encoder ({_reason(error)})") from None
+        raise InputError(f"{folder / CONFIG_FILE}: not a known kind of encoder ({reason_of(error)})") from None
     own = config["hbt"]
     network = PooledClassifier(encoder, own["pooling"], len(config["id2label"]), own["dropout"])
     if "layers" in own:
         try:
             shrink(network, [Sizes(int(size["heads"]), int(size["neurons"])) for size in own["layers"]])
         except (InputError, KeyError, TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"{folder / CONFIG_FILE}: the sizes of its layers are broken ({_reason(error)})") from None
+            raise InputError(
+                f"{folder / CONFIG_FILE}: the sizes of its layers are broken ({reason_of(error)})"
+            ) from None
     return network
 
 
@@ -254,7 +256,7 @@ def from_hugging_face(
         fast = AutoTokenizer.from_pretrained(model, use_fast=True, trust_remote_code=False)
     except Exception as error:  # for a damaged file the libraries raise anything, a bare Exception too
         mend = f"give {'another' if Path(model).exists() else 'a folder'} with {option} PATH"
-        raise InputError(f"{model}: cannot be loaded ({_reason(error)}); {mend}") from error
+        raise InputError(f"{model}: cannot be loaded ({reason_of(error)}); {mend}") from error
     missing = [
         name for name in sorted(report["missing_keys"]) if "pooler" not in name or "Classification" in str(auto_class)
     ]
@@ -297,12 +299,6 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: no model here (no {CONFIG_FILE})") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{folder / CONFIG_FILE}: not JSON ({error.msg})") from None
-
-
-def _reason(error: Exception) -> str:
-    """The first sentence of an error that may be long."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return (" ".join(lines[:2]) if lines[0].endswith(":") else lines[0]).replace("\t", "").rstrip(".")
 
 
 def _label_names(id2label: dict[Any, str]) -> tuple[str, ...]:

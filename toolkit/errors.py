@@ -31,3 +31,9 @@ class NothingPasses(Exception):
             "another --target, or ship the least bad one with --force"
         )
         self.target, self.facts = target, facts
+
+
+def reason_of(error: Exception) -> str:
+    """The first sentence of an error that may be long."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return (" ".join(lines[:2]) if lines[0].endswith(":") else lines[0]).replace("\t", "").rstrip(".")

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from exporters.registry import NOTHING, Evidence, Exporter, LoadedArtefact, exporter
+from exporters.registry import NOTHING, Evidence, Exporter, exporter
 from toolkit import package
 from toolkit.classifier import Classifier
 from toolkit.errors import CannotExport
+from toolkit.predictor import Predictor
 from toolkit.recipe import ExportSettings
 
 
@@ -20,7 +21,7 @@ class Single:
 
     folder: Path
     """Its artefact; nothing is there if the target has no reference."""
-    model: LoadedArtefact
+    model: Predictor
     """On one thread."""
     logits: np.ndarray
     """float32 (validation rows, labels), each text scored alone."""
@@ -48,9 +49,6 @@ class Alone:
 
     def predict_logits(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
         return self.classifier.predict_logits(texts, batch_size)
-
-    def predict(self, texts: Sequence[str]) -> list[tuple[str, float]]:
-        raise NotImplementedError("only a package says labels")
 
 
 def single_precision(how: Exporter, classifier: Classifier, evidence: Evidence, scratch: Path) -> Single:

@@ -12,9 +12,10 @@ from scipy.stats import binom
 
 from exporters.registry import exporter
 from tests.conftest import Hbt
-from tests.helpers import evidence_of
+from tests.helpers import TINY, evidence_of
 from toolkit.classifier import Classifier, save_classifier
-from toolkit.corpus import Corpus
+from toolkit.corpus import Corpus, load_corpus
+from toolkit.encoders import build_classifier
 from toolkit.errors import CannotExport, InputError, NothingPasses
 from toolkit.gate import QAT, _winner, choose, lines, qat_in_words
 from toolkit.metrics import apply_threshold, macro_f1, softmax
@@ -217,23 +218,16 @@ def test_a_package_that_passes_says_nothing_of_force(finished: Any) -> None:
     assert "| ships |" in card
 
 
-class Unknown(torch.nn.Module):
-    """A pooling that ONNX has no operation for."""
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return torch.linalg.qr(hidden)[0]
+def bare_checkpoint(folder: Path) -> None:
+    """An untaught classifier of the labels of comments.csv."""
+    corpus = load_corpus(DATA)
+    save_classifier(build_classifier(TINY, corpus.label_names, corpus.texts, seed=1).with_threshold(0.5), folder)
 
 
 def test_a_classifier_that_onnx_cannot_take_becomes_torch_int8(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.helpers import TINY
-    from toolkit.corpus import load_corpus
-    from toolkit.encoders import build_classifier
-
-    corpus = load_corpus(DATA)
-    made = build_classifier(TINY, corpus.label_names, corpus.texts, seed=1)
-    save_classifier(made.with_threshold(0.5), workplace / "odd")
+    bare_checkpoint(workplace / "odd")
 
     plain = torch.nn.functional.gelu
     from transformers.activations import GELUActivation
@@ -256,13 +250,7 @@ def test_a_classifier_that_onnx_cannot_take_becomes_torch_int8(
 def test_without_onnx_runtime_torch_takes_its_place(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.helpers import TINY
-    from toolkit.corpus import load_corpus
-    from toolkit.encoders import build_classifier
-
-    corpus = load_corpus(DATA)
-    made = build_classifier(TINY, corpus.label_names, corpus.texts, seed=1)
-    save_classifier(made.with_threshold(0.5), workplace / "plain")
+    bare_checkpoint(workplace / "plain")
     monkeypatch.setattr("exporters.onnx_fp32.missing_modules", lambda *_: "onnxruntime missing: pip install it")
     outcome = compress_checkpoint("plain", DATA, ExportSettings(max_drop=0.5), None, force=False)
     assert outcome.package == Path("models/plain-torch-int8")
