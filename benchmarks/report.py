@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.machine import Machine
-from benchmarks.run import Measurement
-from toolkit.errors import InputError
+from toolkit.latency.measure import Measurement
+from toolkit.utils.errors import InputError
+from toolkit.utils.machine import Machine
 
 if TYPE_CHECKING:
     from rich.console import Group

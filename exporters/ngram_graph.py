@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from toolkit.ngram import LONGEST, MODULUS, MULTIPLIER, SHORTEST, SPACE_ID, NgramNetwork
+from toolkit.modeling.ngram import LONGEST, MODULUS, MULTIPLIER, SHORTEST, SPACE_ID, NgramNetwork
 
 OPSET, IR_VERSION = 17, 8
 LENGTHS = tuple(range(SHORTEST, LONGEST + 1))

@@ -15,8 +15,8 @@ from exporters.registry import Candidate, Evidence
 if TYPE_CHECKING:
     import onnx
 
-    from toolkit.classifier import Classifier
-    from toolkit.recipe import ExportSettings
+    from toolkit.config.settings import ExportSettings
+    from toolkit.modeling.classifier import Classifier
 
 LEAST_VALUES = 256
 """A Cast takes about a hundred bytes of the file: what has fewer values would gain little or nothing."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from exporters.registry import Candidate, Evidence, LoadedArtefact
-from toolkit.errors import CannotExport, reason_of
+from toolkit.utils.errors import CannotExport, reason_of
 
 if TYPE_CHECKING:
-    from toolkit.classifier import Classifier
-    from toolkit.recipe import ExportSettings
+    from toolkit.config.settings import ExportSettings
+    from toolkit.modeling.classifier import Classifier
 
 OPSET = 17
 MODEL_FILE = "model.onnx"
@@ -78,7 +78,7 @@ def export_graph(classifier: "Classifier", file: Path) -> None:
     Inputs: input_ids and attention_mask; input_ids alone for an ngram student.
     Raises: CannotExport for a network that the tracer does not know.
     """
-    from toolkit.ngram import NgramNetwork
+    from toolkit.modeling.ngram import NgramNetwork
 
     if isinstance(classifier.network, NgramNetwork):
         from exporters.ngram_graph import write_fp32
@@ -121,8 +121,8 @@ def largest_logit_gap(classifier: "Classifier", texts: Sequence[str], file: Path
     import onnxruntime
     import torch
 
-    from toolkit.classifier import like_lengths, pad
-    from toolkit.tokenizer import encode
+    from toolkit.modeling.classifier import like_lengths, pad
+    from toolkit.modeling.tokenizer import encode
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     encoded = encode(classifier.tokenizer, texts)

@@ -11,13 +11,13 @@ import numpy as np
 
 from exporters.onnx_fp32 import MODEL_FILE, OnnxTarget
 from exporters.registry import Candidate, Evidence
-from toolkit.errors import InputError
+from toolkit.utils.errors import InputError
 
 if TYPE_CHECKING:
     import onnx
 
-    from toolkit.classifier import Classifier
-    from toolkit.recipe import ExportSettings
+    from toolkit.config.settings import ExportSettings
+    from toolkit.modeling.classifier import Classifier
 
 BLOCKS = (32, 128)
 LEAST_BLOCK = 16
@@ -40,7 +40,7 @@ class OnnxInt4(OnnxTarget):
         import onnx
 
         from exporters.int8_graph import parts_of
-        from toolkit.ngram import NgramNetwork
+        from toolkit.modeling.ngram import NgramNetwork
 
         if isinstance(classifier.network, NgramNetwork):
             raise InputError("--target onnx-int4: an ngram student has no matrices; take onnx-int8")

@@ -15,8 +15,8 @@ from exporters.registry import NOTHING, Candidate, Evidence
 if TYPE_CHECKING:
     from exporters.calibration import Activations
     from exporters.int8_graph import Form
-    from toolkit.classifier import Classifier
-    from toolkit.recipe import ExportSettings
+    from toolkit.config.settings import ExportSettings
+    from toolkit.modeling.classifier import Classifier
 
 CODES: tuple[tuple[Literal["uint8", "int8"], Literal["int8", "uint8"]], ...] = (
     ("uint8", "int8"),
@@ -33,7 +33,7 @@ class OnnxInt8(OnnxTarget):
     def candidates(
         self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
     ) -> list[Candidate]:
-        from toolkit.ngram import NgramNetwork
+        from toolkit.modeling.ngram import NgramNetwork
 
         if isinstance(classifier.network, NgramNetwork):
             return [_ngram_candidate(classifier.network)]
@@ -80,10 +80,10 @@ def _graph_candidates(
     """The forms of a transformer that the settings allow."""
     import onnx
 
-    from benchmarks.machine import describe_machine
     from exporters.calibration import calibrate
     from exporters.int8_graph import parts_of, weight_nodes
-    from toolkit.tokenizer import encode
+    from toolkit.modeling.tokenizer import encode
+    from toolkit.utils.machine import describe_machine
 
     def allowed(form: "Form") -> bool:
         if settings.quant_method == "dynamic" and form.static:
@@ -137,7 +137,7 @@ def _fused_candidate(form: "Form", classifier: "Classifier", evidence: Evidence,
     """The form of a graph whose attention ONNX Runtime's optimizer has put into nodes of its own."""
     from exporters.calibration import calibrate
     from exporters.int8_graph import weight_nodes
-    from toolkit.tokenizer import encode
+    from toolkit.modeling.tokenizer import encode
 
     def write(folder: Path, in_float: frozenset[str] = NOTHING) -> dict[str, Any]:
         import onnx

@@ -12,12 +12,12 @@ import numpy as np
 from exporters.onnx_fp32 import LOADER, load_package, missing_modules
 from exporters.onnx_fp32 import MODEL_FILE as SINGLE_FILE
 from exporters.registry import Candidate, Evidence, LoadedArtefact
-from toolkit.errors import InputError
-from toolkit.metrics import apply_threshold, macro_f1, softmax
+from toolkit.evaluation.metrics import apply_threshold, macro_f1, softmax
+from toolkit.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from toolkit.classifier import Classifier
-    from toolkit.recipe import ExportSettings
+    from toolkit.config.settings import ExportSettings
+    from toolkit.modeling.classifier import Classifier
 
 MODEL_FILE = "model.xml"
 """The graph; its weights lie beside it in model.bin."""
@@ -43,8 +43,8 @@ class OpenvinoInt8:
     def candidates(
         self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
     ) -> list[Candidate]:
-        from toolkit.ngram import NgramNetwork
-        from toolkit.tokenizer import encode
+        from toolkit.modeling.ngram import NgramNetwork
+        from toolkit.modeling.tokenizer import encode
 
         if isinstance(classifier.network, NgramNetwork):
             raise InputError(

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from toolkit.errors import InputError
-from toolkit.predictor import Predictor
+from toolkit.evaluation.predictor import Predictor
+from toolkit.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from toolkit.classifier import Classifier
-    from toolkit.recipe import ExportSettings
+    from toolkit.config.settings import ExportSettings
+    from toolkit.modeling.classifier import Classifier
 
 GROUP = "hbt.exporters"
 """Entry points of this group are called with nothing and give an Exporter; their names are those of the targets."""

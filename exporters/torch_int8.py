@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from exporters.onnx_fp32 import LOADER, load_package, missing_modules
 from exporters.registry import Candidate, Evidence, LoadedArtefact
-from toolkit.errors import InputError
+from toolkit.utils.errors import InputError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from toolkit.classifier import Classifier
-    from toolkit.recipe import ExportSettings
+    from toolkit.config.settings import ExportSettings
+    from toolkit.modeling.classifier import Classifier
 
 MODEL_FILE, NETWORK_FILE = "model.safetensors", "network.json"
 SMALLEST_MATRIX = 1024
@@ -51,7 +51,7 @@ class TorchInt8:
     def candidates(
         self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
     ) -> list[Candidate]:
-        from toolkit.ngram import NgramNetwork
+        from toolkit.modeling.ngram import NgramNetwork
 
         network = classifier.network
         if isinstance(network, NgramNetwork):
@@ -122,7 +122,7 @@ def in_eight_bits(weight: "torch.Tensor", by_row: bool) -> tuple["torch.Tensor",
 
 def _blueprint(network: Any, small: list[str]) -> dict[str, Any]:
     """What network.json says."""
-    from toolkit.classifier import PooledClassifier
+    from toolkit.modeling.classifier import PooledClassifier
 
     pooled = isinstance(network, PooledClassifier)
     config = network.config.to_diff_dict()
@@ -142,8 +142,8 @@ def _blueprint(network: Any, small: list[str]) -> dict[str, Any]:
 
 def _sizes_of_cut_layers(network: Any) -> dict[str, dict[str, int]]:
     """Of a pruned network, what its attention modules must be told; matrices have their sizes in the file."""
-    from toolkit.pruning.anatomy import anatomy
-    from toolkit.pruning.surgery import is_cut
+    from toolkit.modeling.architecture import anatomy
+    from toolkit.modeling.surgery import is_cut
 
     if not is_cut(network):
         return {}

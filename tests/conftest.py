@@ -12,20 +12,20 @@ import pytest
 
 from tests.helpers import TINY, Finished, Hbt, examples, tiny_recipe, write_comments
 from toolkit import cli
-from toolkit.classifier import Classifier
-from toolkit.corpus import Corpus, corpus_from_table
-from toolkit.encoders import build_classifier
-from toolkit.pipeline import run_pipeline
-from toolkit.recipe import CorpusSettings, TrainingSettings
-from toolkit.tables import Table
-from toolkit.training import fit
+from toolkit.config.settings import CorpusSettings, TrainingSettings
+from toolkit.data.corpus import Corpus, corpus_from_table
+from toolkit.data.tables import Table
+from toolkit.modeling.classifier import Classifier
+from toolkit.modeling.encoders import build_classifier
+from toolkit.training.trainer import fit
+from toolkit.workflows.pipeline import run_pipeline
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_clock_decides() -> Iterator[None]:
     """No form is refused for the milliseconds that it took on a busy machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("toolkit.trials.surely_slower", lambda *_: False)
+        patch.setattr("toolkit.export.candidates.surely_slower", lambda *_: False)
         yield
 
 
@@ -94,7 +94,7 @@ def settle(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     # Not the default: MLflow keeps one connection a process to a store of that name, whatever the current folder.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")
-    for module in ("outcome", "compression"):
+    for module in ("workflows.run_summary", "export.stage"):
         monkeypatch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
 
 

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from exporters.registry import NOTHING, Evidence, exporter
-from toolkit.classifier import Classifier
-from toolkit.corpus import Corpus
-from toolkit.demo import DEMO_LABEL_NAMES, demo_table
-from toolkit.examples import Examples
-from toolkit.outcome import Outcome
+from toolkit.config.settings import ExportSettings, ModelSettings, Recipe
+from toolkit.config.toml_file import recipe_from
+from toolkit.data.corpus import Corpus
+from toolkit.data.demo import DEMO_LABEL_NAMES, demo_table
+from toolkit.export.reference import single_precision
+from toolkit.modeling.classifier import Classifier
 from toolkit.package import write_loadable
-from toolkit.recipe import ExportSettings, ModelSettings, Recipe
-from toolkit.recipe_file import recipe_from
-from toolkit.single import single_precision
+from toolkit.training.dataset import Examples
+from toolkit.workflows.run_summary import Outcome
 
 TINY = ModelSettings(model="shape:1x32", pooling="mean", max_length=32)
 Hbt = Callable[..., int]

@@ -7,13 +7,13 @@ import pytest
 from tokenizers import Tokenizer
 
 from exporters.onnx_fp32 import export_graph, largest_logit_gap
-from toolkit.classifier import Classifier, load_classifier, save_classifier
-from toolkit.corpus import Corpus, load_corpus
-from toolkit.encoders import build_classifier
-from toolkit.normaliser import normalise
-from toolkit.recipe import CorpusSettings, ModelSettings
-from toolkit.students import build_student
-from toolkit.tokenizer import encode, read_tokenizer, save_tokenizer
+from toolkit.config.settings import CorpusSettings, ModelSettings
+from toolkit.data.corpus import Corpus, load_corpus
+from toolkit.data.normalization import normalise
+from toolkit.modeling.classifier import Classifier, load_classifier, save_classifier
+from toolkit.modeling.encoders import build_classifier
+from toolkit.modeling.students import build_student
+from toolkit.modeling.tokenizer import encode, read_tokenizer, save_tokenizer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 COMMENTS, ENCODER = SHARED / "data" / "bangla_hate.csv", SHARED / "models" / "me5-small-bn"

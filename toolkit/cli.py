@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from toolkit import __version__
-from toolkit.errors import InputError, NothingPasses, refuse_existing
-from toolkit.options import given, options_of
-from toolkit.recipe import (
+from toolkit.config.cli_options import given, options_of
+from toolkit.config.settings import (
     DESCRIPTIONS,
     RUNGS,
     CorpusSettings,
@@ -23,7 +22,8 @@ from toolkit.recipe import (
     RunSettings,
     TrainingSettings,
 )
-from toolkit.recipe_file import recipe_from
+from toolkit.config.toml_file import recipe_from
+from toolkit.utils.errors import InputError, NothingPasses, refuse_existing
 
 FOLDER = click.Path(path_type=Path)
 TRAINING = (CorpusSettings, ModelSettings, TrainingSettings, DistillationSettings)
@@ -61,9 +61,9 @@ def data(file: str, model: str | None, as_json: bool, **options: Any) -> None:
     """
     from dataclasses import asdict
 
-    from toolkit import profile, profile_view
-    from toolkit.corpus import read_source
-    from toolkit.stage import without_nan
+    from toolkit.data import profile, profile_view
+    from toolkit.data.corpus import read_source
+    from toolkit.utils.files import without_nan
 
     settings = recipe_from(None, given(options) | {"data": file}).corpus
     table = read_source(file)
@@ -131,7 +131,7 @@ def students(
     """
     from dataclasses import asdict
 
-    from toolkit.ladder import climb, recipe_of_teacher, render
+    from toolkit.workflows.student_search import climb, recipe_of_teacher, render
 
     recipe = recipe_of_teacher(data, given(options))
     found = climb(recipe, (ladder or "").split() or RUNGS, budget_ms, budget_mb, force)
@@ -159,8 +159,8 @@ def compress(source: str, output: Path | None, force: bool, **options: Any) -> N
     """
     from dataclasses import fields
 
-    from toolkit.packaging import compress_checkpoint, compress_run
-    from toolkit.runs import RECIPE_FILE
+    from toolkit.stages.run_folder import RECIPE_FILE
+    from toolkit.workflows.compress import compress_checkpoint, compress_run
 
     typed = given(options)
     recipe = recipe_from(None, typed)
@@ -186,7 +186,7 @@ def list_targets(as_json: bool) -> None:
     """List every target: whether it can be made here, and what to install if not."""
     from dataclasses import asdict
 
-    from toolkit.target_list import list_targets, render
+    from toolkit.export.targets import list_targets, render
 
     found = list_targets()
     if as_json:
@@ -213,8 +213,8 @@ def compare(a: Path, b: Path, margin: float, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from toolkit.compare import compare_stages
-    from toolkit.comparisons import render
+    from toolkit.evaluation.comparison import render
+    from toolkit.workflows.compare import compare_stages
 
     found = compare_stages(a, b, margin)
     if as_json:
@@ -248,7 +248,7 @@ def predict(
     if source is not None and output is None:
         raise InputError("--output: name the file to write")
     if source is not None and output is not None:
-        from toolkit.labelling import label_file
+        from toolkit.workflows.predict_file import label_file
 
         refuse_existing(output, force, "--output")
         rows = label_file(packages.load(package), source, output, text_column)
@@ -270,7 +270,7 @@ def verify(package: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
     from toolkit import package as packages
-    from toolkit.stage import without_nan
+    from toolkit.utils.files import without_nan
 
     found = packages.verify(package)
     if as_json:
@@ -300,7 +300,7 @@ def bench(
 
     On the test rows of the corpus they were made from; all packages must come from the same one.
     """
-    from toolkit.bench import bench_packages
+    from benchmarks.bench import bench_packages
 
     file = bench_packages(list(packages), data, teacher, threads, output, quiet=as_json)
     if as_json:
@@ -311,13 +311,13 @@ def bench(
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 def ui(port: int) -> None:
     """Open MLflow on the runs of this folder (or of MLFLOW_TRACKING_URI)."""
-    from toolkit import tracking
+    from toolkit.workflows import tracking
 
     tracking.serve(port)
 
 
 def _run(recipe: Recipe, force: bool, output: Path | None) -> Any:
-    from toolkit.pipeline import run_pipeline
+    from toolkit.workflows.pipeline import run_pipeline
 
     outcome = run_pipeline(recipe, force, output)
     _table(outcome)
@@ -332,12 +332,13 @@ def _with_pipeline(recipe: Recipe, pipeline: Any) -> Recipe:
 
 
 def _table(outcome: Any) -> None:
-    from toolkit import comparisons, summary
+    from toolkit.evaluation import comparison
+    from toolkit.stages import results_table
 
     lone = outcome.folder == outcome.package
     known = "whether the classifier once learned from them is not known" if lone else "which no choice has seen"
-    summary.render(outcome.rows, outcome.labels, f"on the test rows, {known}")
-    comparisons.render(outcome.comparisons)
+    results_table.render(outcome.rows, outcome.labels, f"on the test rows, {known}")
+    comparison.render(outcome.comparisons)
 
 
 def _next(package: Path) -> None:
@@ -347,13 +348,13 @@ def _next(package: Path) -> None:
 def _tokenizer(model: str | None, table: Any, settings: CorpusSettings) -> Any:
     """The tokenizer of an encoder, or the one that an encoder made from a shape would get on this file."""
     if model is None:
-        from toolkit.corpus import find_columns, text_values
-        from toolkit.tokenizer import train_tokenizer
+        from toolkit.data.corpus import find_columns, text_values
+        from toolkit.modeling.tokenizer import train_tokenizer
 
         return train_tokenizer(text_values(table, find_columns(table, settings)[0]), max_length=512)
     from transformers import AutoModel
 
-    from toolkit.classifier import from_hugging_face
+    from toolkit.modeling.classifier import from_hugging_face
 
     return from_hugging_face(AutoModel, model, 512)[1]
 

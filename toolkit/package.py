@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporters.registry import Candidate, Exporter, LoadedArtefact, exporter
-from toolkit.errors import InputError
+from toolkit.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from toolkit.classifier import Classifier
+    from toolkit.modeling.classifier import Classifier
 
 SCHEMA = 1
 MANIFEST_FILE, CONFIG_FILE, LOADER_FILE = "manifest.json", "config.json", "how_to_load.py"
@@ -50,8 +50,8 @@ def write_loadable(
 
     Returns: bytes of the artefact alone, and what its exporter found.
     """
-    from toolkit.classifier import TOKENIZER_FILE
-    from toolkit.tokenizer import save_tokenizer
+    from toolkit.modeling.classifier import TOKENIZER_FILE
+    from toolkit.modeling.tokenizer import save_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     facts = form.write(folder, in_float)

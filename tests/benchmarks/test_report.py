@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from benchmarks.machine import Machine
-from benchmarks.picture import picture
+from benchmarks.plot import picture
 from benchmarks.report import read_json, render, table, write_csv, write_json
-from benchmarks.run import Measurement
-from toolkit.errors import InputError
+from toolkit.latency.measure import Measurement
+from toolkit.utils.errors import InputError
+from toolkit.utils.machine import Machine
 
 MIB = 2**20
 MACHINE = Machine("CPU X", "x86-64 AVX2", ("avx2",), 4, 7.6, "Linux", "3.11.9", {"numpy": "2.4.6"}, 0.25)

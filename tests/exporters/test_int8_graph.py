@@ -21,9 +21,9 @@ from exporters.int8_graph import (
 )
 from exporters.onnx_fp32 import export_graph
 from exporters.onnx_int8 import forms, fuse, write_form
-from toolkit.classifier import Classifier, pad
-from toolkit.corpus import Corpus
-from toolkit.tokenizer import encode
+from toolkit.data.corpus import Corpus
+from toolkit.modeling.classifier import Classifier, pad
+from toolkit.modeling.tokenizer import encode
 
 WIDTH, COLUMNS = 24, 10
 ALL = forms("full", ("avx2", "avx512_vnni"))

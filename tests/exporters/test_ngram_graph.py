@@ -17,12 +17,12 @@ from exporters.onnx_fp32 import largest_logit_gap
 from exporters.registry import Evidence, exporter
 from tests.helpers import ODD_TEXTS, written
 from toolkit import package
-from toolkit.classifier import Classifier, pad, save_classifier
-from toolkit.demo import DEMO_SENTENCES, demo_table
-from toolkit.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer, table_rows
-from toolkit.packaging import compress_checkpoint
-from toolkit.recipe import CorpusSettings, ExportSettings
-from toolkit.tokenizer import encode
+from toolkit.config.settings import CorpusSettings, ExportSettings
+from toolkit.data.demo import DEMO_SENTENCES, demo_table
+from toolkit.modeling.classifier import Classifier, pad, save_classifier
+from toolkit.modeling.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer, table_rows
+from toolkit.modeling.tokenizer import encode
+from toolkit.workflows.compress import compress_checkpoint
 
 TEXTS = demo_table().columns["text"][:200]
 PLAIN_OPERATORS = {

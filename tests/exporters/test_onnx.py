@@ -12,11 +12,11 @@ import pytest
 from exporters.onnx_fp32 import export_graph, largest_logit_gap, missing_modules
 from exporters.registry import Evidence
 from tests.helpers import ODD_TEXTS, evidence_of, written
-from toolkit.classifier import Classifier, pad
-from toolkit.corpus import Corpus
-from toolkit.encoders import build_classifier
-from toolkit.recipe import ModelSettings
-from toolkit.tokenizer import encode
+from toolkit.config.settings import ModelSettings
+from toolkit.data.corpus import Corpus
+from toolkit.modeling.classifier import Classifier, pad
+from toolkit.modeling.encoders import build_classifier
+from toolkit.modeling.tokenizer import encode
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from exporters.onnx_fp32 import export_graph
 from exporters.openvino_int8 import EXPORTER, MODEL_FILE, _controlled, _Rows, quiet_nncf
 from exporters.registry import NOTHING, Candidate, Evidence, LoadedArtefact, exporter
 from tests.helpers import ODD_TEXTS
-from toolkit.classifier import Classifier
-from toolkit.corpus import Corpus
-from toolkit.encoders import build_classifier
-from toolkit.errors import InputError
-from toolkit.metrics import apply_threshold, macro_f1, softmax
-from toolkit.ngram import NgramConfig, NgramNetwork
+from toolkit.config.settings import ExportSettings, ModelSettings
+from toolkit.data.corpus import Corpus
+from toolkit.evaluation.metrics import apply_threshold, macro_f1, softmax
+from toolkit.modeling.classifier import Classifier
+from toolkit.modeling.encoders import build_classifier
+from toolkit.modeling.ngram import NgramConfig, NgramNetwork
+from toolkit.modeling.tokenizer import encode, save_tokenizer
 from toolkit.package import write_loading_files
-from toolkit.recipe import ExportSettings, ModelSettings
-from toolkit.tokenizer import encode, save_tokenizer
+from toolkit.utils.errors import InputError
 
 FIRST, CONTROLLED = 0, 1
 # Not pytest.importorskip: that import of openvino would report itself to its makers.

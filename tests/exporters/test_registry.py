@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from exporters.registry import exporter, targets
-from toolkit.errors import InputError
-from toolkit.target_list import list_targets
+from toolkit.export.targets import list_targets
+from toolkit.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 OWN = ["onnx-int8", "onnx-fp32", "onnx-fp16", "onnx-int4", "torch-int8", "openvino-int8"]
@@ -117,7 +117,7 @@ def test_a_target_of_another_distribution_is_listed_and_made(
 @pytest.fixture
 def toy_csv(tmp_path: Path, learned: object) -> Path:
     """A labelled file, and beside it the folder `checkpoint` of a classifier of its labels."""
-    from toolkit.classifier import Classifier, save_classifier
+    from toolkit.modeling.classifier import Classifier, save_classifier
 
     assert isinstance(learned, Classifier)
     save_classifier(learned, tmp_path / "checkpoint")

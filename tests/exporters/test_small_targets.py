@@ -17,14 +17,14 @@ from exporters.onnx_fp32 import export_graph
 from exporters.onnx_int4 import pack, quantize_matrices
 from exporters.registry import Candidate, Evidence, Exporter, LoadedArtefact, exporter
 from tests.helpers import ODD_TEXTS
-from toolkit.classifier import Classifier
-from toolkit.corpus import Corpus
-from toolkit.encoders import build_classifier
-from toolkit.errors import InputError
-from toolkit.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer
+from toolkit.config.settings import ExportSettings, ModelSettings
+from toolkit.data.corpus import Corpus
+from toolkit.modeling.classifier import Classifier
+from toolkit.modeling.encoders import build_classifier
+from toolkit.modeling.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer
+from toolkit.modeling.tokenizer import save_tokenizer
 from toolkit.package import write_loading_files
-from toolkit.recipe import ExportSettings, ModelSettings
-from toolkit.tokenizer import save_tokenizer
+from toolkit.utils.errors import InputError
 
 MODEL = "model.onnx"
 FP16, INT4 = exporter("onnx-fp16"), exporter("onnx-int4")

@@ -20,16 +20,16 @@ from exporters.registry import Candidate, Evidence, LoadedArtefact, exporter
 from exporters.torch_int8 import EXPORTER, in_eight_bits
 from tests.helpers import ODD_TEXTS
 from tests.toolkit.pruning.test_anatomy import KINDS, LENGTH, network_of
-from toolkit.classifier import Classifier, SequenceClassifier
-from toolkit.corpus import Corpus
-from toolkit.encoders import build_classifier
-from toolkit.errors import InputError
-from toolkit.ngram import NgramConfig, NgramNetwork
+from toolkit.config.settings import ExportSettings, ModelSettings
+from toolkit.data.corpus import Corpus
+from toolkit.modeling.architecture import sizes
+from toolkit.modeling.classifier import Classifier, SequenceClassifier
+from toolkit.modeling.encoders import build_classifier
+from toolkit.modeling.ngram import NgramConfig, NgramNetwork
+from toolkit.modeling.surgery import Kept, cut
+from toolkit.modeling.tokenizer import PAD, save_tokenizer, train_tokenizer
 from toolkit.package import write_loading_files
-from toolkit.pruning.anatomy import sizes
-from toolkit.pruning.surgery import Kept, cut
-from toolkit.recipe import ExportSettings, ModelSettings
-from toolkit.tokenizer import PAD, save_tokenizer, train_tokenizer
+from toolkit.utils.errors import InputError
 
 COLUMN, MATRIX = 0, 1
 NOWHERE = Path("nowhere")

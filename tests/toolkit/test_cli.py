@@ -12,10 +12,11 @@ import pytest
 
 from tests.helpers import Finished, Hbt, contents
 from toolkit import __version__, cli
-from toolkit.errors import InputError
-from toolkit.recipe import DistillationSettings, ModelSettings, Recipe, TrainingSettings, field_help
-from toolkit.recipe_file import write_recipe
-from toolkit.tables import Table, read_table, write_table
+from toolkit.config.cli_options import field_help
+from toolkit.config.settings import DistillationSettings, ModelSettings, Recipe, TrainingSettings
+from toolkit.config.toml_file import write_recipe
+from toolkit.data.tables import Table, read_table, write_table
+from toolkit.utils.errors import InputError
 
 VERBS = ["data", "train", "run", "students", "compress", "targets", "compare", "predict", "verify", "bench", "ui"]
 
@@ -234,7 +235,7 @@ def test_an_interrupt_says_that_one_can_go_on(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("toolkit.pipeline.run_pipeline", interrupted)
+    monkeypatch.setattr("toolkit.workflows.pipeline.run_pipeline", interrupted)
     assert hbt("train", "--data", "comments.csv") == 130
     assert capsys.readouterr().err.strip() == "hbt: stopped; the same command goes on from here"
 
@@ -243,7 +244,7 @@ def test_a_bug_shows_its_traceback(workplace: Path, hbt: Hbt, monkeypatch: pytes
     def broken(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("toolkit.pipeline.run_pipeline", broken)
+    monkeypatch.setattr("toolkit.workflows.pipeline.run_pipeline", broken)
     with pytest.raises(ZeroDivisionError):
         hbt("train", "--data", "comments.csv")
 
@@ -257,7 +258,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
         recipes.append(recipe)
         raise InputError("seen")
 
-    monkeypatch.setattr("toolkit.pipeline.run_pipeline", ask)
+    monkeypatch.setattr("toolkit.workflows.pipeline.run_pipeline", ask)
     return recipes
 
 
@@ -425,7 +426,7 @@ def test_compress_of_a_run_refuses_settings_that_the_run_has(
 def test_compress_of_a_run_makes_a_package_of_another_target(
     at_home: Finished, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for module in ("outcome", "compression"):
+    for module in ("workflows.run_summary", "export.stage"):
         monkeypatch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     run = tmp_path / "tiny"

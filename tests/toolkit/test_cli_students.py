@@ -10,11 +10,11 @@ from tokenizers import Tokenizer
 
 from tests.helpers import TINY, Hbt, contents
 from toolkit import package as packages
-from toolkit.classifier import save_classifier
-from toolkit.encoders import build_classifier
-from toolkit.errors import InputError
-from toolkit.recipe import Recipe
-from toolkit.tables import read_table
+from toolkit.config.settings import Recipe
+from toolkit.data.tables import read_table
+from toolkit.modeling.classifier import save_classifier
+from toolkit.modeling.encoders import build_classifier
+from toolkit.utils.errors import InputError
 
 TINY_RUN = ("--data", "comments.csv", "--model", "shape:1x32", "--epochs", "1", "--folds", "2", "--name", "tiny")
 
@@ -82,7 +82,7 @@ def test_students_prints_a_table_for_people_and_rungs_for_machines(
         True,
         "models/few-ngram-9-onnx-int8",
     )
-    monkeypatch.setattr("toolkit.distillation.fit_ngram", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("toolkit.stages.distillation.fit_ngram", lambda *_: pytest.fail("trained again"))
     assert hbt(*command, "--budget-mb", "0.001") == 0
     page = capsys.readouterr().out
     assert "ngram:9" in page
@@ -99,7 +99,7 @@ def test_students_tries_the_usual_ladder_unless_told(
         tried.extend(students)
         raise InputError("seen")
 
-    monkeypatch.setattr("toolkit.ladder.climb", climb)
+    monkeypatch.setattr("toolkit.workflows.student_search.climb", climb)
     hbt("students", "comments.csv", "--teacher", "a", *typed)
     assert tried == ["ngram", "layers:1", "layers:2", "layers:4"]
 

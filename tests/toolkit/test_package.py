@@ -14,8 +14,8 @@ import pytest
 
 from tests.helpers import ODD_TEXTS, Finished, contents
 from toolkit import package
-from toolkit.errors import InputError
-from toolkit.stage import StageResult
+from toolkit.stages.result import StageResult
+from toolkit.utils.errors import InputError
 
 
 @pytest.fixture

@@ -17,19 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import describe_machine
-from benchmarks.scenarios import fixed_order, times_in_turns
 from exporters.registry import NOTHING, Evidence, exporter
 from toolkit import package
-from toolkit.classifier import Classifier
-from toolkit.progress import bar, say
-from toolkit.pruning.anatomy import Sizes, sizes
+from toolkit.config.settings import ExportSettings
+from toolkit.export.reference import single_precision
+from toolkit.latency.timing import fixed_order, times_in_turns
+from toolkit.modeling.architecture import Sizes, sizes
+from toolkit.modeling.classifier import Classifier
+from toolkit.modeling.surgery import Kept, cut
 from toolkit.pruning.selection import BLOCK, Costs
-from toolkit.pruning.surgery import Kept, cut
-from toolkit.recipe import ExportSettings
-from toolkit.single import single_precision
-from toolkit.stage import folder_size
-from toolkit.summary import MB
+from toolkit.utils.console import bar, say
+from toolkit.utils.files import MB, folder_size
+from toolkit.utils.machine import describe_machine
 
 TEXTS, CHECKED = 200, 16
 """Texts that are timed, and that an export is checked on."""

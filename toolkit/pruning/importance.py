@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from toolkit.classifier import Classifier, like_lengths
-from toolkit.examples import Collate, Examples, encoded
-from toolkit.imitation import Imitation
-from toolkit.pruning.anatomy import Layer, anatomy
-from toolkit.recipe import TrainingSettings
-from toolkit.training import loss_of
+from toolkit.config.settings import TrainingSettings
+from toolkit.modeling.architecture import Layer, anatomy
+from toolkit.modeling.classifier import Classifier, like_lengths
+from toolkit.training.dataset import Collate, Examples, encoded
+from toolkit.training.feature_distillation import Imitation
+from toolkit.training.trainer import loss_of
 
 BATCH = 32
 

@@ -14,8 +14,8 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from toolkit.pruning.anatomy import anatomy
-from toolkit.recipe import Part, Schedule
+from toolkit.config.settings import Part, Schedule
+from toolkit.modeling.architecture import anatomy
 
 Tensors = Mapping[str, torch.Tensor]
 """Scores or masks (out, in), under the names of the linear maps."""

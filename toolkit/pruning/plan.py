@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from toolkit.classifier import Classifier
-from toolkit.examples import Examples
-from toolkit.imitation import Imitation
-from toolkit.progress import bar
-from toolkit.pruning.anatomy import Sizes, anatomy, encoder_weights
+from toolkit.config.settings import TrainingSettings
+from toolkit.modeling.architecture import Sizes, anatomy, encoder_weights
+from toolkit.modeling.classifier import Classifier
+from toolkit.modeling.surgery import Kept, cut
 from toolkit.pruning.importance import PARTS, Importance, mean_loss, taylor_importance
 from toolkit.pruning.selection import Costs, choose
-from toolkit.pruning.surgery import Kept, cut
-from toolkit.recipe import TrainingSettings
+from toolkit.training.dataset import Examples
+from toolkit.training.feature_distillation import Imitation
+from toolkit.utils.console import bar
 
 TRIED = 3
 """Plans that are tried by a short recovery."""

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from toolkit import progress
-from toolkit.classifier import Classifier
-from toolkit.examples import Examples
-from toolkit.imitation import Imitation
-from toolkit.lessons import Lessons
-from toolkit.recipe import Recipe
-from toolkit.training import WatchEpoch, fit, steps_of
+from toolkit.config.settings import Recipe
+from toolkit.modeling.classifier import Classifier
+from toolkit.stages.distillation_data import Lessons
+from toolkit.training.feature_distillation import Imitation
+from toolkit.training.trainer import WatchEpoch, fit, steps_of
+from toolkit.utils import console
 
 TRIAL_TEXTS = 4096
 """Lessons of the short recovery by which plans are compared."""
@@ -52,7 +51,7 @@ class Recovery:
             if self.watch is not None:
                 self.watch(before + epoch, metrics)
 
-        with progress.bar("pruned: recovering", steps_of(len(self.taught.train.texts), how)) as advance:
+        with console.bar("pruned: recovering", steps_of(len(self.taught.train.texts), how)) as advance:
             found = fit(
                 classifier,
                 self.taught.train,
@@ -76,12 +75,7 @@ class Recovery:
         how = replace(self.recipe.student_training(), epochs=1)
         with (
             tempfile.TemporaryDirectory(prefix="hbt-trial-") as work,
-            progress.bar("pruning: trying a plan", steps_of(len(some.texts), how)) as advance,
+            console.bar("pruning: trying a plan", steps_of(len(some.texts), how)) as advance,
         ):
             arguments = (some, self.taught.validation, how, seed, Path(work), self.imitation, None, advance)
             return fit(classifier, *arguments).history[0]["val_loss"]
-
-
-def calibration_examples(taught: Lessons, labelled: int, count: int, seed: int) -> Examples:
-    """`count` of the training rows, which are the first `labelled` lessons, the same for the same seed."""
-    return taught.train.take(np.sort(np.random.default_rng(seed).permutation(labelled)[:count]))

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.pruning.anatomy import Sizes
+from toolkit.modeling.architecture import Sizes
+from toolkit.modeling.surgery import Kept
 from toolkit.pruning.importance import Importance
-from toolkit.pruning.surgery import Kept
 
 BLOCK = 16
 """Neurons that go together: processors multiply in tiles, and a row more or less in one changes nothing."""

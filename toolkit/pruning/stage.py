@@ -8,24 +8,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from toolkit.classifier import WEIGHTS_FILE, Classifier, load_classifier
-from toolkit.comparisons import Contender, versus
-from toolkit.corpus import Corpus
-from toolkit.errors import InputError
-from toolkit.imitation import Imitation
-from toolkit.lessons import lessons
-from toolkit.pruning.anatomy import Sizes, summary_of
+from toolkit.config.settings import Recipe
+from toolkit.data.corpus import Corpus
+from toolkit.evaluation.comparison import Contender, versus
+from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions
+from toolkit.modeling.architecture import Sizes, summary_of
+from toolkit.modeling.classifier import WEIGHTS_FILE, Classifier, load_classifier
+from toolkit.modeling.vocabulary_trimming import trimmed
 from toolkit.pruning.plan import Lesson
-from toolkit.pruning.recovery import Recovery, calibration_examples
+from toolkit.pruning.recovery import Recovery
 from toolkit.pruning.structured import budget_of, prune_structured
 from toolkit.pruning.unstructured import counted, prune_unstructured
-from toolkit.recipe import Recipe
-from toolkit.stage import PREDICTIONS_FILE, Predictions, StageResult, whole_folder
-from toolkit.summary import MB
-from toolkit.teachers import Teacher
-from toolkit.trained import keep_trained
-from toolkit.training import WatchEpoch, steps_of
-from toolkit.vocabulary import trimmed
+from toolkit.stages.distillation_data import calibration_examples, lessons
+from toolkit.stages.result import StageResult, keep_trained
+from toolkit.stages.teachers import Teacher
+from toolkit.training.feature_distillation import Imitation
+from toolkit.training.trainer import WatchEpoch, steps_of
+from toolkit.utils.errors import InputError
+from toolkit.utils.files import MB, whole_folder
 
 
 def prune_stage(

@@ -5,10 +5,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from toolkit.classifier import Classifier
-from toolkit.errors import InputError
-from toolkit.progress import say
-from toolkit.pruning.anatomy import Sizes, encoder_weights, sizes, summary_of
+from toolkit.config.settings import PruningSettings
+from toolkit.modeling.architecture import Sizes, encoder_weights, sizes, summary_of
+from toolkit.modeling.classifier import Classifier
 from toolkit.pruning.cost_model import CostModel, measure_shapes, measured_costs
 from toolkit.pruning.plan import (
     Lesson,
@@ -23,7 +22,8 @@ from toolkit.pruning.plan import (
 )
 from toolkit.pruning.recovery import Recovery
 from toolkit.pruning.selection import BLOCK, Costs
-from toolkit.recipe import PruningSettings
+from toolkit.utils.console import say
+from toolkit.utils.errors import InputError
 
 CLOSE, TRIES = 0.05, 4
 """A measured latency that is off by less than this share is what was asked for; else the plan is made anew."""

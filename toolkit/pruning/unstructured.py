@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from toolkit.classifier import Classifier, like_lengths, pad
-from toolkit.examples import Examples
+from toolkit.config.settings import PruningSettings
+from toolkit.modeling.classifier import Classifier, like_lengths, pad
+from toolkit.modeling.tokenizer import encode
 from toolkit.pruning.importance import BATCH
 from toolkit.pruning.masks import (
     Gradual,
@@ -23,8 +24,7 @@ from toolkit.pruning.masks import (
     zstd_size,
 )
 from toolkit.pruning.recovery import Recovery
-from toolkit.recipe import PruningSettings
-from toolkit.tokenizer import encode
+from toolkit.training.dataset import Examples
 
 
 def prune_unstructured(

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toolkit.classifier import Classifier
-from toolkit.corpus import Corpus
-from toolkit.encoders import build_classifier
+from toolkit.config.settings import ModelSettings
+from toolkit.data.corpus import Corpus
+from toolkit.modeling.architecture import Sizes, encoder_weights, sizes
+from toolkit.modeling.classifier import Classifier
+from toolkit.modeling.encoders import build_classifier
 from toolkit.pruning import cost_model
-from toolkit.pruning.anatomy import Sizes, encoder_weights, sizes
 from toolkit.pruning.cost_model import Shape, fit_costs, measure_shapes, measured_costs, shapes_to_measure
 from toolkit.pruning.selection import Costs
-from toolkit.recipe import ModelSettings
 
 TRUE = Costs(base=0.3, layer=0.05, head=0.01, neuron=0.0004)
 

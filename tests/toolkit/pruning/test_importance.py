@@ -7,15 +7,15 @@ import torch
 from torch.nn import functional
 
 from tests.helpers import examples, random_logits
-from toolkit.classifier import Classifier
-from toolkit.corpus import Corpus
-from toolkit.encoders import build_classifier
-from toolkit.examples import Examples
-from toolkit.imitation import Imitation
-from toolkit.pruning.anatomy import anatomy
+from toolkit.config.settings import ModelSettings, TrainingSettings
+from toolkit.data.corpus import Corpus
+from toolkit.modeling.architecture import anatomy
+from toolkit.modeling.classifier import Classifier
+from toolkit.modeling.encoders import build_classifier
+from toolkit.modeling.surgery import Kept, cut
 from toolkit.pruning.importance import magnitude_importance, mean_loss, taylor_importance
-from toolkit.pruning.surgery import Kept, cut
-from toolkit.recipe import ModelSettings, TrainingSettings
+from toolkit.training.dataset import Examples
+from toolkit.training.feature_distillation import Imitation
 
 HOW = TrainingSettings()
 WIDTH, HEADS, NEURONS = 32, 4, 128

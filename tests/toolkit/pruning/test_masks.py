@@ -21,9 +21,15 @@ from transformers import (
     DistilBertModel,
 )
 
-from toolkit.classifier import WEIGHTS_FILE, Classifier, PooledClassifier, SequenceClassifier, pad, save_classifier
-from toolkit.errors import InputError
-from toolkit.ngram import NgramConfig, NgramNetwork
+from toolkit.modeling.classifier import (
+    WEIGHTS_FILE,
+    Classifier,
+    PooledClassifier,
+    SequenceClassifier,
+    pad,
+    save_classifier,
+)
+from toolkit.modeling.ngram import NgramConfig, NgramNetwork
 from toolkit.pruning.masks import (
     Gradual,
     Growth,
@@ -40,6 +46,7 @@ from toolkit.pruning.masks import (
     wanda_scores,
     zstd_size,
 )
+from toolkit.utils.errors import InputError
 
 LAYERS, HEADS, WORDS = 2, 4, 50
 COMMON: dict[str, Any] = {"vocab_size": WORDS, "max_position_embeddings": 16, "initializer_range": 0.3}

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from tests.helpers import examples
-from toolkit.classifier import Classifier
-from toolkit.corpus import Corpus
-from toolkit.encoders import build_classifier
-from toolkit.pruning.anatomy import Sizes, anatomy, encoder_weights, sizes
+from toolkit.config.settings import ModelSettings, TrainingSettings
+from toolkit.data.corpus import Corpus
+from toolkit.modeling.architecture import Sizes, anatomy, encoder_weights, sizes
+from toolkit.modeling.classifier import Classifier
+from toolkit.modeling.encoders import build_classifier
+from toolkit.modeling.surgery import Kept
 from toolkit.pruning.importance import mean_loss
 from toolkit.pruning.plan import TRIED, Lesson, cut_copy, most_promising, plans_within, scores_of, weight_costs
 from toolkit.pruning.selection import choose
-from toolkit.pruning.surgery import Kept
-from toolkit.recipe import ModelSettings, TrainingSettings
 
 HOW = TrainingSettings()
 

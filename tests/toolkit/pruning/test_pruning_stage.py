@@ -13,24 +13,24 @@ from safetensors.numpy import load_file
 
 from exporters.registry import exporter
 from tests.helpers import contents, tiny_recipe
-from toolkit import package, tracking
-from toolkit.baseline import predict_rows
-from toolkit.classifier import load_classifier
-from toolkit.corpus import Corpus, load_corpus
-from toolkit.errors import InputError
-from toolkit.examples import Examples
-from toolkit.lessons import Lessons
-from toolkit.packaging import compress_checkpoint, compress_run
-from toolkit.pipeline import run_pipeline
+from toolkit import package
+from toolkit.config.settings import CorpusSettings, ExportSettings, PruningSettings
+from toolkit.data.corpus import Corpus, load_corpus
+from toolkit.evaluation.predictions import Predictions
+from toolkit.modeling.architecture import Sizes, encoder_weights, sizes
+from toolkit.modeling.classifier import load_classifier
 from toolkit.pruning import structured
-from toolkit.pruning.anatomy import Sizes, encoder_weights, sizes
 from toolkit.pruning.cost_model import Shape
 from toolkit.pruning.masks import prunable
-from toolkit.pruning.recovery import calibration_examples
 from toolkit.pruning.selection import Costs
 from toolkit.pruning.stage import pruning_in_words
-from toolkit.recipe import CorpusSettings, ExportSettings, PruningSettings
-from toolkit.stage import Predictions, StageResult
+from toolkit.stages.distillation_data import Lessons, calibration_examples
+from toolkit.stages.result import StageResult, predict_rows
+from toolkit.training.dataset import Examples
+from toolkit.utils.errors import InputError
+from toolkit.workflows import tracking
+from toolkit.workflows.compress import compress_checkpoint, compress_run
+from toolkit.workflows.pipeline import run_pipeline
 
 FP32 = ExportSettings(target="onnx-fp32")
 HALF = PruningSettings(prune_sparsity=0.4, fine_tune_epochs=1, calib_samples=64)
@@ -107,7 +107,7 @@ def test_the_same_settings_are_not_pruned_again_and_others_are_refused(
     with pytest.raises(InputError, match=r"pruned with another calib_samples; give the same, or --force"):
         compress_run(RUN, FP32, Path("two"), force=False, pruning=other)
     with monkeypatch.context() as patch:
-        patch.setattr("toolkit.packaging.prune_stage", lambda *_: pytest.fail("pruned again"))
+        patch.setattr("toolkit.workflows.compress.prune_stage", lambda *_: pytest.fail("pruned again"))
         compress_run(RUN, FP32, Path("two"), force=False, pruning=HALF)
     assert "finished before" in capsys.readouterr().err
     assert contents(RUN / "3-pruning-structured-0.4") == before

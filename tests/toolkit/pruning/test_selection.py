@@ -3,10 +3,10 @@ import itertools
 import numpy as np
 import pytest
 
-from toolkit.pruning.anatomy import Sizes
+from toolkit.modeling.architecture import Sizes
+from toolkit.modeling.surgery import Kept
 from toolkit.pruning.importance import Importance
 from toolkit.pruning.selection import BLOCK, Costs, choose
-from toolkit.pruning.surgery import Kept
 
 COSTS = Costs(base=100.0, layer=10.0, head=8.0, neuron=0.5)
 

@@ -1,0 +1,149 @@
+"""`hbt bench`: a package beside the floor and the teacher it came from, on its own test rows."""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import report
+from benchmarks.plot import picture
+from toolkit import package
+from toolkit.config.settings import CorpusSettings
+from toolkit.data.corpus import Corpus, load_corpus
+from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration
+from toolkit.evaluation.predictor import Predictor
+from toolkit.latency.measure import Measurement, Subject, measure
+from toolkit.latency.worker import load_predictor
+from toolkit.modeling import linear as floor_model
+from toolkit.modeling.classifier import WEIGHTS_FILE
+from toolkit.stages.result import RESULT_FILE
+from toolkit.stages.run_folder import FLOOR, RECIPE_FILE, recorded_fingerprint, teacher_checkpoint
+from toolkit.utils.console import console, say
+from toolkit.utils.errors import InputError
+from toolkit.utils.files import folder_size
+from toolkit.utils.machine import allowed_cpus, describe_machine
+
+TEACHER = "teacher (torch fp32)"
+
+
+FLOOR_NAME = "floor"
+
+
+def bench_packages(
+    folders: list[Path], data: str | None, teacher: Path | None, threads: int, out: Path, quiet: bool
+) -> Path:
+    """Measure packages of one corpus beside floor and teacher, print the table unless `quiet`, and write
+    NAME.json, NAME.csv and NAME.svg into `out`; returns the JSON file.
+
+    Raises: InputError if a folder is no package, the packages have different corpora, or the data are gone.
+    """
+    fingerprints = {package.read_manifest(folder)["lineage"]["corpus_fingerprint"] for folder in folders}
+    if len(fingerprints) > 1:
+        raise InputError("the packages come from different corpora; measure those of one corpus at a time")
+    corpus = corpus_of(folders[0], data)
+    machine = describe_machine()
+    with tempfile.TemporaryDirectory(prefix="hbt-floor-") as scratch:
+        subjects = subjects_of(folders, teacher, corpus, Path(scratch))
+        measurements = bench(subjects, corpus, threads, say)
+    reference = subjects[0].name
+    rows = report.table(measurements, reference)
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"{folders[0].name}-{threads}-thread{'s' * (threads > 1)}.json"
+    report.write_json(measurements, machine, reference, file)
+    report.write_csv(rows, file.with_suffix(".csv"))
+    picture(measurements, file.with_suffix(".svg"))
+    if not quiet:
+        console().print(report.render(rows, machine, reference))
+        print(f"\nwritten: {file}, .csv and .svg")
+    return file
+
+
+def corpus_of(folder: Path, data: str | None) -> Corpus:
+    """The corpus that a package was made from, split as then, so that its test rows are again unseen rows.
+
+    data: where the file lies now, if not where it lay.
+    Raises: InputError if the file is gone, or is another one: then nobody knows which rows were learned.
+    """
+    lineage = package.read_manifest(folder)["lineage"]
+    settings: dict[str, Any] = lineage["corpus_settings"] | ({"data": data} if data else {})
+    lists = {name: tuple(settings[name]) for name in ("label_names", "slice")}
+    wanted = CorpusSettings(**settings | lists)
+    if wanted.data != "demo" and not Path(wanted.data).is_file():
+        raise InputError(f"{folder}: its data {wanted.data} are not here; say where they are with --data FILE")
+    corpus = load_corpus(wanted)
+    if corpus.fingerprint != lineage["corpus_fingerprint"]:
+        raise InputError(
+            f"{wanted.data}: not the rows that {folder} was made from (another fingerprint), so its test rows are not "
+            "known; give that file with --data"
+        )
+    return corpus
+
+
+def subjects_of(folders: list[Path], teacher: Path | None, corpus: Corpus, scratch: Path) -> list[Subject]:
+    """Teacher (if there is one), floor, then the packages. scratch: where a floor may be fitted anew."""
+    lineage = package.read_manifest(folders[0])["lineage"]
+    run = Path(lineage["run"]) if "run" in lineage else None
+    if run is not None and recorded_fingerprint(run) != corpus.fingerprint:
+        run = None  # another run of that name: its models may have learned from these test rows
+    subjects = []
+    checkpoint = teacher or (teacher_checkpoint(run) if run and (run / RECIPE_FILE).is_file() else None)
+    if checkpoint is None:
+        say("no teacher to compare with: its run is not here; name a checkpoint with --teacher FOLDER")
+    else:
+        size = (checkpoint / WEIGHTS_FILE).stat().st_size if (checkpoint / WEIGHTS_FILE).is_file() else 0
+        subjects.append(Subject(TEACHER, "checkpoint", checkpoint, size))
+    fitted = run / FLOOR if run and (run / FLOOR / RESULT_FILE).is_file() else scratch
+    if fitted == scratch:
+        say("fitting the floor")
+        floor_model.save(floor_model.fit_floor(corpus), scratch)
+    floor_bytes = sum(file.stat().st_size for file in fitted.glob("floor.*"))
+    subjects.append(Subject(FLOOR_NAME, "floor", fitted, floor_bytes))
+    return subjects + [Subject(folder.name, "package", folder, folder_size(folder)) for folder in folders]
+
+
+def bench(
+    models: Sequence[Subject], corpus: Corpus, threads: int = 1, progress: Callable[[str], None] = lambda line: None
+) -> list[Measurement]:
+    """Speed, memory, size and accuracy of each model on the test rows of `corpus`.
+
+    Raises: InputError if a model's labels are not those of the corpus; RuntimeError if a worker fails.
+    """
+    test = corpus.rows("test")
+    measured = measure(models, corpus.take(test), threads, progress)
+    found = []
+    for model, measurement in zip(models, measured, strict=True):
+        progress(f"{model.name}: accuracy on {len(test)} test rows")
+        metrics, slices = accuracy(load_predictor(model.kind, model.path, len(allowed_cpus()) or 1), corpus, test)
+        found.append(dataclasses.replace(measurement, metrics=metrics, slices=slices))
+    return found
+
+
+def accuracy(
+    predictor: Predictor, corpus: Corpus, rows: np.ndarray
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Metrics on `rows` of `corpus` at the predictor's own threshold, and the same for each slice of the corpus.
+
+    Raises: InputError if the predictor's labels are not those of the corpus.
+    """
+    if tuple(predictor.labels) != corpus.label_names:
+        raise InputError(
+            f"the model's labels are {', '.join(predictor.labels)}, those of {corpus.name} are "
+            f"{', '.join(corpus.label_names)}; name them in the model's order with --label-names"
+        )
+    probabilities = predictor.predict_proba(corpus.take(rows))  # (rows, labels)
+
+    def metrics(mask: np.ndarray) -> dict[str, float]:
+        return calculate_metrics_with_threshold_exploration(
+            corpus.labels[rows][mask], probabilities[mask], _threshold(predictor), corpus.label_names
+        )
+
+    parts = {name: metrics(mask[rows]) for name, mask in corpus.slices.items() if mask[rows].any()}
+    return metrics(np.ones(len(rows), dtype=bool)), parts
+
+
+def _threshold(predictor: Predictor) -> float | None:
+    """The predictor's own; 0.5 where two labels have none, so that these rows never choose one."""
+    return 0.5 if predictor.threshold is None and len(predictor.labels) == 2 else predictor.threshold

@@ -1,0 +1,151 @@
+"""Is it worth choosing what to cut? `python -m benchmarks.pruning_methods RUN --layers 2 1`.
+
+Cuts the student of a run to the latency that it would have with fewer layers, in three ways: whole layers; heads and
+neurons with the smallest weights; and what `--prune-method structured` plans. Each recovers for the same epochs from
+the same teacher and is compared on validation rows. The artefacts of one latency are timed in turns on the same
+texts. The test rows are not looked at. Every result appends one line to --out, and what is there is not made again.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.studies import results_log as ledger
+from toolkit.config.settings import Recipe
+from toolkit.config.toml_file import recipe_from
+from toolkit.data.corpus import Corpus, load_corpus
+from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration, softmax
+from toolkit.modeling.architecture import Sizes, sizes, summary_of
+from toolkit.modeling.classifier import Classifier, load_classifier
+from toolkit.modeling.surgery import Kept
+from toolkit.pruning.cost_model import measure_shapes, measured_costs
+from toolkit.pruning.importance import magnitude_importance
+from toolkit.pruning.plan import Lesson, Trial, cut_copy, most_promising, plans_within, scores_of
+from toolkit.pruning.recovery import Recovery
+from toolkit.pruning.selection import Costs, choose
+from toolkit.stages.distillation_data import calibration_examples, lessons
+from toolkit.stages.result import StageResult
+from toolkit.stages.run_folder import BASELINE, CACHE, RECIPE_FILE, last_trained
+from toolkit.stages.teachers import find_teacher
+from toolkit.training.feature_distillation import Imitation
+from toolkit.utils.console import print_table, say
+
+METHODS = ("layers", "magnitude", "structured")
+
+
+def main() -> None:
+    given = _arguments()
+    run, file = Path(given.run), Path(given.out)
+    recipe = recipe_from(run / RECIPE_FILE, {})
+    corpus = load_corpus(recipe.corpus)
+    stage = last_trained(run)
+    student = load_classifier(stage / StageResult.load(stage).checkpoint)
+    texts = corpus.take(corpus.rows("validation"))
+    costs = measured_costs(student, recipe.export.target, texts, CACHE).ms
+    lesson, recover, trial = _teaching(run, recipe, corpus)
+    for layers in given.layers:
+        for method in given.methods:
+            one = {"run": run.name, "layers": layers, "method": method, "epochs": given.epochs}
+            if not ledger.is_there(file, one):
+                kept = cut_to_the_same(student, lesson, trial, costs, layers, method)
+                pruned = cut_copy(student, kept)
+                left = sizes(pruned.network)
+                with tempfile.TemporaryDirectory(prefix="hbt-methods-") as work:
+                    found = recover(Path(work), pruned, given.epochs)
+                loss = lesson.loss_of(cut_copy(student, kept))
+                ledger.append(file, one | {"left": [asdict(size) for size in left], "loss_after_cut": loss} | found)
+    _time(student, recipe.export.target, texts, file, run.name)
+    report(ledger.lines(file))
+
+
+def cut_to_the_same(
+    student: Classifier, lesson: Lesson, trial: Trial, costs: Costs, layers: int, method: str
+) -> Sequence[Kept | None]:
+    """What stays by `method` of what `student` takes with `layers` whole layers, by the cost model."""
+    scores = scores_of(student, lesson)
+    whole = [Kept(tuple(range(size.heads)), tuple(range(size.neurons))) for size in sizes(student.network)]
+    gone = scores.layers[: len(whole) - layers]
+    by_layers = [None if place in gone else stays for place, stays in enumerate(whole)]
+    budget = costs.of([Sizes(len(stays.heads), len(stays.neurons)) for stays in by_layers if stays is not None])
+    if method == "layers":
+        return by_layers
+    if method == "magnitude":
+        by_magnitude = choose(magnitude_importance(student), costs, budget)
+        assert by_magnitude is not None
+        return by_magnitude
+    plans = plans_within(student, lesson, scores, costs, budget)
+    plan, losses = most_promising(student, plans, trial)
+    say(f"layers dropped {[each.dropped for each in plans]}: loss {[each.loss for each in plans]}, tried {losses}")
+    return plan.kept
+
+
+def _teaching(run: Path, recipe: Recipe, corpus: Corpus) -> tuple[Lesson, Any, Trial]:
+    """What plans are made on, how a cut student recovers (figures on validation rows), and how it is tried."""
+    how = recipe.distillation
+    teacher = find_teacher(how, corpus, None if how.teacher else run / BASELINE, CACHE)
+    taught = lessons(teacher, corpus, how, CACHE)
+    imitation = Imitation(how.kd_alpha, how.kd_temperature)
+    rows = len(corpus.rows("train"))
+    calibration = calibration_examples(taught, rows, recipe.pruning.calib_samples, corpus.settings.seed)
+
+    def recover(work: Path, pruned: Classifier, epochs: int) -> dict[str, Any]:
+        told = Recovery(taught, imitation, recipe, work)(pruned, epochs, "recovery")
+        probabilities = softmax(pruned.predict_logits(taught.validation.texts))
+        found = calculate_metrics_with_threshold_exploration(taught.validation.labels, probabilities)
+        best = told["history"][told["best_epoch"] - 1]
+        return {"macro_f1": found["macro_f1"], "roc_auc": found["roc_auc"], "loss": best["val_loss"]}
+
+    trial = Recovery(taught, imitation, recipe, Path()).trial
+    return Lesson(calibration, recipe.student_training(), imitation), recover, trial
+
+
+def _time(student: Classifier, target: str, texts: list[str], file: Path, run: str) -> None:
+    """Write the measured milliseconds of all lines of `run`, timed in turns with the uncut student."""
+    lines = ledger.lines(file)
+    mine = [line for line in lines if line["run"] == run]
+    lefts = [tuple(sizes(student.network)), *(tuple(Sizes(**size) for size in line["left"]) for line in mine)]
+    distinct = list(dict.fromkeys(lefts))
+    measured = dict(zip(distinct, measure_shapes(student, distinct, target, texts), strict=True))
+    for line, left in zip(mine, lefts[1:], strict=True):
+        line |= {"ms": measured[left].ms, "mb": measured[left].mb, "uncut_ms": measured[lefts[0]].ms}
+    file.unlink()
+    for line in lines:
+        ledger.append(file, line)
+
+
+def report(lines: list[dict[str, Any]]) -> None:
+    """Print one line a result, those of one latency together."""
+    table = [
+        {
+            "As fast as": f"{line['layers']} layer{'s' * (line['layers'] > 1)}",
+            "Method": line["method"],
+            "ms": f"{line['ms']:.2f}",
+            "of the uncut": f"{line['ms'] / line['uncut_ms']:.2f}",
+            "MB": f"{line['mb']:.2f}",
+            "Loss after cut": f"{line['loss_after_cut']:.4f}",
+            "Loss": f"{line['loss']:.4f}",
+            "Macro F1": f"{line['macro_f1']:.4f}",
+            "ROC-AUC": f"{line['roc_auc']:.4f}",
+            "Left": summary_of([Sizes(**size) for size in line["left"]]),
+        }
+        for line in sorted(lines, key=lambda line: (-line["layers"], METHODS.index(line["method"])))
+    ]
+    print_table(table, "on validation rows, after recovery", left=("As fast as", "Method", "Left"))
+
+
+def _arguments() -> argparse.Namespace:
+    summary = (__doc__ or "").split("\n\n")[1]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pruning_methods", description=summary)
+    parser.add_argument("run", help="run folder with a finished student")
+    parser.add_argument("--layers", type=int, nargs="+", default=[2, 1], help="latencies, as whole layers left")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, help="which (default: all)")
+    parser.add_argument("--epochs", type=int, default=2, help="of recovery (default 2)")
+    parser.add_argument("--out", default="pruning-methods.jsonl", help="file to append to")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.bench import FLOOR_NAME, TEACHER, bench_packages, corpus_of, subjects_of
+from tests.helpers import Finished
+from toolkit.data.corpus import Corpus, load_corpus
+from toolkit.latency.measure import Measurement, Subject
+from toolkit.package import MANIFEST_FILE
+from toolkit.utils.errors import InputError
+
+
+def test_a_package_brings_back_the_rows_that_nobody_learned_from(at_home: Finished) -> None:
+    expected = load_corpus(at_home.recipe.corpus)
+    found = corpus_of(at_home.package, None)
+    np.testing.assert_array_equal(found.fold, expected.fold)
+    assert found.fingerprint == expected.fingerprint
+    assert found.slices.keys() == {"rows 0:200"}
+
+
+def test_the_data_may_lie_elsewhere_now(at_home: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = shutil.copy(at_home.home / "comments.csv", tmp_path / "moved.csv")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"comments\.csv are not here; say where they are with --data FILE"):
+        corpus_of(at_home.package, None)
+    assert corpus_of(at_home.package, str(moved)).fingerprint == load_corpus_there(at_home)
+
+
+def load_corpus_there(finished: Finished) -> str:
+    return json.loads((finished.run / "corpus.json").read_text("utf-8"))["fingerprint"]
+
+
+def test_other_rows_are_refused_since_nobody_knows_which_were_learned(at_home: Finished, tmp_path: Path) -> None:
+    lines = (at_home.home / "comments.csv").read_text("utf-8").splitlines()
+    (tmp_path / "fewer.csv").write_text("\n".join(lines[:-1]) + "\n", "utf-8")
+    with pytest.raises(InputError, match="another fingerprint"):
+        corpus_of(at_home.package, str(tmp_path / "fewer.csv"))
+
+
+def test_the_teacher_of_the_run_and_its_floor_are_measured_first(at_home: Finished, tmp_path: Path) -> None:
+    corpus = corpus_of(at_home.package, None)
+    found = subjects_of([at_home.package], None, corpus, tmp_path)
+    assert [subject.name for subject in found] == [TEACHER, FLOOR_NAME, "tiny-onnx-int8"]
+    assert found[0].path.parent.name == "1-baseline"
+    assert all(subject.size_bytes > 1000 for subject in found)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_its_run_a_package_still_has_a_floor(
+    at_home: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = shutil.copytree(at_home.package, tmp_path / "alone")
+    manifest = json.loads((package / MANIFEST_FILE).read_text("utf-8"))
+    manifest["lineage"]["run"] = "runs/gone"
+    (package / MANIFEST_FILE).write_text(json.dumps(manifest), "utf-8")
+    found = subjects_of([package], None, corpus_of(package, None), tmp_path)
+    assert [subject.name for subject in found] == [FLOOR_NAME, "alone"]
+    assert "--teacher" in capsys.readouterr().err
+
+
+def test_another_run_of_the_same_name_is_not_taken_for_the_teacher(
+    at_home: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = corpus_of(at_home.package, None)
+    shutil.copytree(at_home.run, tmp_path / "runs" / "tiny")
+    recorded = json.loads((tmp_path / "runs" / "tiny" / "corpus.json").read_text("utf-8"))
+    (tmp_path / "runs" / "tiny" / "corpus.json").write_text(json.dumps(recorded | {"fingerprint": "0" * 64}), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scratch").mkdir()
+    found = subjects_of([at_home.package], None, corpus, tmp_path / "scratch")
+    assert [subject.name for subject in found] == [FLOOR_NAME, "tiny-onnx-int8"]
+    assert found[0].path == tmp_path / "scratch"
+
+
+def test_a_bench_leaves_json_csv_and_a_picture(
+    at_home: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def made_up(subjects: list[Subject], corpus: Corpus, threads: int, say: Any) -> list[Measurement]:
+        figures = {"accuracy": 0.5, "macro_f1": 0.5, "f1_hate": 0.5, "f1_non_hate": 0.5, "roc_auc": 0.5}
+        return [
+            Measurement(
+                each.name, each.kind, each.size_bytes, threads, 100, 2.0, 3.0, None, 9.0, 9.0, 90.0, 80.0, (), figures
+            )
+            for each in subjects
+        ]
+
+    monkeypatch.setattr("benchmarks.bench.bench", made_up)
+    file = bench_packages([at_home.package], None, None, 2, tmp_path / "bench", quiet=False)
+    assert file.name == "tiny-onnx-int8-2-threads.json"
+    assert sorted(path.suffix for path in file.parent.iterdir()) == [".csv", ".json", ".svg"]
+    assert TEACHER in file.with_suffix(".csv").read_text("utf-8")
+    json.loads(file.read_text("utf-8"), parse_constant=pytest.fail)
+    assert "tiny-onnx-int8" in capsys.readouterr().out
+
+
+def test_packages_of_different_corpora_are_not_put_in_one_table(at_home: Finished, tmp_path: Path) -> None:
+    other = shutil.copytree(at_home.package, tmp_path / "other")
+    manifest = json.loads((other / MANIFEST_FILE).read_text("utf-8"))
+    manifest["lineage"]["corpus_fingerprint"] = "0" * 64
+    (other / MANIFEST_FILE).write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(InputError, match="different corpora"):
+        bench_packages([at_home.package, other], None, None, 1, tmp_path / "bench", quiet=True)
+    assert not (tmp_path / "bench").exists()

@@ -1,0 +1,66 @@
+import json
+import unicodedata
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from toolkit.data.demo import DEMO_SENTENCES
+from toolkit.data.normalization import normalise, with_normaliser
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("", ""),
+        (" \t\n\u00a0\u3000 ", ""),
+        ("a\u00a0\u00a0b\r\nc", "a b c"),
+        ("\ufeffভালো", "ভালো"),
+        ("\u09df\u09dc\u09dd", "\u09af\u09bc\u09a1\u09bc\u09a2\u09bc"),
+        ("ভাল\u09c7\u09be", "ভাল\u09cb"),
+        ("ক\u09c7\u200b\u09be", "ক\u09cb"),
+        ("র\u200d\u09cdযাব", "র\u09cdযাব"),
+        ("so\u00adft", "soft"),
+        ("e\u0301", "\u00e9"),
+        ("\x00a\x1fb\x7f", "ab"),
+        ("A! 🙂 ১২", "A! 🙂 ১২"),
+    ],
+)
+def test_one_spelling_for_every_text(raw: str, clean: str) -> None:
+    assert normalise(raw) == clean
+
+
+@pytest.mark.parametrize("text", [*DEMO_SENTENCES, " \u200b ", "\u00a0\u09c7\u200c\u09be ", "\u0344\u200d\u0301"])
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    assert normalise(normalise(text)) == normalise(text)
+
+
+@pytest.mark.parametrize("text", DEMO_SENTENCES)
+def test_it_agrees_with_the_standard_library(text: str) -> None:
+    visible = "".join(char for char in text if char not in "\u200b\u200d")
+    assert normalise(text) == " ".join(unicodedata.normalize("NFC", visible).split())
+
+
+def tokenizer(own: normalizers.Normalizer | None = None) -> Tokenizer:
+    made = Tokenizer(models.WordLevel({"[UNK]": 0, "good": 1, "\u09af\u09bc": 2}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if own is not None:
+        made.normalizer = own
+    return made
+
+
+def test_the_shipped_tokenizer_normalises_by_itself(tmp_path: Path) -> None:
+    with_normaliser(tokenizer()).save(str(tmp_path / "tokenizer.json"))
+    shipped = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert shipped.encode("\ufeffgood\u00a0\u09df").ids == [1, 2]
+
+
+def test_a_tokenizers_own_normaliser_stays_behind_ours() -> None:
+    assert with_normaliser(tokenizer(normalizers.Lowercase())).encode("GO\u200bOD \u09df").ids == [1, 2]
+
+
+@pytest.mark.parametrize("own", [None, normalizers.NFKC(), normalizers.Sequence([normalizers.Lowercase()])])
+def test_a_resumed_run_does_not_add_the_normaliser_again(own: normalizers.Normalizer | None) -> None:
+    once = json.loads(with_normaliser(tokenizer(own)).to_str())
+    again = with_normaliser(Tokenizer.from_str(json.dumps(once)))
+    assert json.loads(again.to_str()) == once

@@ -1,0 +1,275 @@
+"""Which form ships, and what happens if none may; and a network that eight bits break."""
+
+import copy
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binom
+
+from exporters.registry import exporter
+from tests.conftest import Hbt
+from tests.helpers import TINY, evidence_of
+from toolkit.config.settings import CorpusSettings, ExportSettings
+from toolkit.data.corpus import Corpus, load_corpus
+from toolkit.evaluation.metrics import apply_threshold, macro_f1, softmax
+from toolkit.export.candidates import Trial, surely_slower
+from toolkit.export.search import QAT, _winner, choose, fewest_that_pass, lines, qat_in_words
+from toolkit.modeling.classifier import Classifier, save_classifier
+from toolkit.modeling.encoders import build_classifier
+from toolkit.stages.result import StageResult
+from toolkit.utils.errors import CannotExport, InputError, NothingPasses
+from toolkit.workflows.compress import compress_checkpoint, compress_run
+
+DATA = CorpusSettings(data="comments.csv", folds=2)
+GOOD = Trial("good", 0.8, 0.0, 1.0, 0.01, 0, 0.0, 100, 1.0, 2.0, (), "")
+
+
+@pytest.fixture(scope="module")
+def hard(learned: Classifier) -> Classifier:
+    """The learned classifier with two outlier channels, each taken away again behind what it spoils.
+
+    One stands in every row of the word embeddings, the token type takes it away; one in what query, key and value
+    see, their biases take it away. Each is about a hundred times as large as its neighbours.
+    """
+    network = copy.deepcopy(learned.network)
+    embeddings = network.encoder.embeddings  # type: ignore[union-attr]
+    layer = network.encoder.encoder.layer[0]  # type: ignore[union-attr]
+    with torch.no_grad():
+        embeddings.word_embeddings.weight[:, 3] += 300.0
+        embeddings.token_type_embeddings.weight[:, 3] -= 300.0
+        embeddings.LayerNorm.bias[3] += 300.0
+        for part in (layer.attention.self.query, layer.attention.self.key, layer.attention.self.value):
+            part.bias -= 300.0 * part.weight[:, 3]
+        layer.attention.output.dense.bias[3] -= 300.0
+    return replace(learned, network=network)
+
+
+def search(made: Classifier, corpus: Corpus, out: Path, force: bool = False, **settings: Any) -> Any:
+    given = ExportSettings(**({"max_drop": 0.0} | settings))
+    return choose(exporter(given.target), made, evidence_of(corpus, 0.45), given, out, force)
+
+
+def test_a_network_with_an_outlier_answers_as_before(learned: Classifier, hard: Classifier, toy: Corpus) -> None:
+    np.testing.assert_allclose(hard.predict_logits(toy.texts), learned.predict_logits(toy.texts), atol=0.1)
+
+
+TABLE = "encoder/embeddings/word_embeddings"
+
+
+def test_naive_int8_collapses_and_the_search_ships_what_does_not(hard: Classifier, toy: Corpus, tmp_path: Path) -> None:
+    choice = search(hard, toy, tmp_path)
+    gate = choice.facts["gate"]
+    naive = [trial for trial in gate["trials"] if not trial["in_float"]]
+    assert len(naive) == 6
+    assert gate["reference"]["macro_f1"] > 0.95
+    assert max(trial["macro_f1"] for trial in naive) < 0.7
+    shipped = gate["trials"][gate["ships"]]
+    assert (shipped["fails"], shipped["in_float"]) == ("", (TABLE,))
+    validation = toy.rows("validation")
+    loaded = exporter("onnx-int8").load(choice.folder)
+    said = apply_threshold(loaded.predict_proba(toy.take(validation)), 0.45)
+    assert macro_f1(toy.labels[validation], said, 2) == pytest.approx(shipped["macro_f1"])
+
+
+def test_a_weaker_form_needs_more_in_float(hard: Classifier, toy: Corpus, tmp_path: Path) -> None:
+    gate = search(hard, toy, tmp_path, quant_method="dynamic").facts["gate"]
+    shipped = gate["trials"][gate["ships"]]
+    assert shipped["fails"] == ""
+    assert TABLE in shipped["in_float"]
+    assert any("attention/self" in part for part in shipped["in_float"])
+    fewer = [len(trial["in_float"]) for trial in gate["trials"] if trial["fails"]]
+    assert len(shipped["in_float"]) > max(fewer)
+
+
+def test_the_figures_of_a_trial_are_those_of_its_logits(learned: Classifier, toy: Corpus, tmp_path: Path) -> None:
+    choice = search(learned, toy, tmp_path, search="off", max_drop=1.0)
+    (trial,) = choice.facts["gate"]["trials"]
+    rows = toy.rows("validation")
+    found = exporter("onnx-int8").load(choice.folder).predict_logits(toy.take(rows))
+    exact = learned.predict_logits(toy.take(rows))
+    ours, theirs = (apply_threshold(softmax(each), 0.45) for each in (found, exact))
+    assert trial["macro_f1"] == pytest.approx(macro_f1(toy.labels[rows], ours, 2))
+    assert trial["drop"] == pytest.approx(macro_f1(toy.labels[rows], theirs, 2) - trial["macro_f1"])
+    assert trial["agreement"] == pytest.approx((ours == theirs).mean())
+    assert trial["mean_logit_shift"] == pytest.approx(np.abs(found - exact).mean(), rel=1e-3)
+    assert trial["size_bytes"] == (choice.folder / "model.onnx").stat().st_size == choice.size_bytes
+
+
+def test_the_full_search_tries_every_form_and_ships_one(learned: Classifier, toy: Corpus, tmp_path: Path) -> None:
+    gate = search(learned, toy, tmp_path, search="full").facts["gate"]
+    names = [trial["form"] for trial in gate["trials"]]
+    assert len(names) == len(set(names)) > 40
+    assert sum(name.endswith(", fused") for name in names) == 6
+    assert any("S8S8" in name for name in names)
+    assert any("float embeddings" in name for name in names)
+    assert gate["trials"][gate["ships"]]["fails"] == ""
+    fast = search(learned, toy, tmp_path / "fast").facts["gate"]
+    assert [trial["form"] for trial in fast["trials"]] == names[:6]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_a_search_keeps_to_the_codes_that_are_asked_for(
+    learned: Classifier, toy: Corpus, tmp_path: Path, dtype: str
+) -> None:
+    trials = search(learned, toy, tmp_path, quant_dtype=dtype).facts["gate"]["trials"]
+    assert trials
+    assert all(("U8U8" in trial["form"]) == (dtype == "uint8") for trial in trials)
+
+
+@pytest.mark.parametrize(
+    ("trials", "expected"),
+    [
+        ([GOOD, replace(GOOD, p50_ms=0.5)], 1),  # the fastest
+        ([GOOD, replace(GOOD, p50_ms=0.95)], 0),  # about as fast, and not nearer
+        ([GOOD, replace(GOOD, p50_ms=1.05, mean_logit_shift=0.001)], 1),  # about as fast, and nearer
+        ([GOOD, replace(GOOD, p50_ms=0.5, fails="loses 0.61 points")], 0),
+        ([GOOD, replace(GOOD, p50_ms=0.5, batch_flips=3, share_flipped=0.03)], 0),  # batches flip its labels
+        ([replace(GOOD, share_flipped=0.03), replace(GOOD, p50_ms=0.5, share_flipped=0.02)], 1),  # as all do
+        ([replace(GOOD, fails="slower than fp32")], None),
+        ([GOOD, replace(GOOD, form=QAT + "good", macro_f1=0.81, p50_ms=1.3)], 1),
+        ([GOOD, replace(GOOD, form=QAT + "good", macro_f1=0.8, p50_ms=0.3)], 0),  # no better than static alone
+        ([GOOD, replace(GOOD, form=QAT + "good", macro_f1=0.81, fails="slower than fp32")], 0),
+        ([], None),
+    ],
+)
+def test_the_winner(trials: list[Trial], expected: int | None) -> None:
+    assert _winner(trials, force=False) == expected
+
+
+def test_by_force_the_least_bad_one_ships() -> None:
+    trials = [
+        replace(GOOD, drop=0.02, fails="loses 2.00 points"),
+        replace(GOOD, drop=0.01, fails="loses 1.00 points"),
+        replace(GOOD, drop=0.0, fails="slower than fp32"),
+    ]
+    assert _winner(trials, force=False) is None
+    assert _winner(trials, force=True) == 1
+
+
+def test_training_that_did_not_help_is_said() -> None:
+    tuned = replace(GOOD, form=QAT + "good", macro_f1=0.79)
+    assert "no better than static alone" in qat_in_words([GOOD, tuned])
+    assert "no better" not in qat_in_words([GOOD, replace(tuned, macro_f1=0.85)])
+
+
+@pytest.mark.parametrize("needed", range(1, 41))
+@pytest.mark.parametrize("most", [1, 2, 7, 40])
+def test_the_fewest_are_found_in_few_trials(needed: int, most: int) -> None:
+    tried: list[int] = []
+
+    def passes(count: int) -> bool:
+        tried.append(count)
+        return count >= needed
+
+    assert fewest_that_pass(passes, most) == min(needed, most)
+    assert len(tried) == len(set(tried)) <= 2 * np.log2(most) + 2
+
+
+@pytest.mark.parametrize("longer", [50, 62, 63, 64, 100])
+def test_slower_is_what_a_coin_would_hardly_show(longer: int) -> None:
+    reference = np.ones(100)
+    times = np.where(np.arange(100) < longer, 1.01, 0.5)
+    expected = binom.sf(longer - 1, 100, 0.5) < 0.01
+    assert surely_slower(reference, times) == expected
+    assert not surely_slower(reference, reference)
+
+
+def test_when_nothing_passes_nothing_ships_and_the_table_is_kept(
+    copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.export.candidates.surely_slower", lambda *_: True)
+    assert hbt("compress", "runs/tiny", "--max-drop", "0.5", "-o", "models/never") == 3
+    said = capsys.readouterr()
+    assert "slower than fp32" in said.err
+    assert said.err.strip().splitlines()[-1].startswith("hbt: onnx-int8: none of ")
+    assert "--force" in said.err
+    assert not Path("models/never").exists()
+    assert list(Path("models").glob(".hbt-*")) == []
+    table = Path("runs/tiny/outputs/forms_onnx-int8.csv").read_text("utf-8")
+    assert "slower than fp32" in table
+
+
+def test_by_force_the_card_says_it_first(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.export.candidates.surely_slower", lambda *_: True)
+    settings = ExportSettings(max_drop=0.5)
+    with pytest.raises(NothingPasses):
+        compress_run(Path("runs/tiny"), settings, Path("models/forced"), force=False)
+    outcome = compress_run(Path("runs/tiny"), settings, Path("models/forced"), force=True)
+    card = (Path("models/forced") / "README.md").read_text("utf-8")
+    first = card.split("# tiny (onnx-int8)\n\n")[1].splitlines()[0]
+    assert first.startswith("**Shipped by force. It fails its gate")
+    assert "slower than fp32" in first
+    assert "ships by force: slower than fp32" in card
+    assert outcome.package == Path("models/forced")
+
+
+def test_a_package_that_passes_says_nothing_of_force(finished: Any) -> None:
+    card = (finished.package / "README.md").read_text("utf-8")
+    assert "by force" not in card
+    assert "Shipped" not in card
+    gate = StageResult.load(finished.run / "4-export-onnx-int8").details["gate"]
+    for line in lines(gate)[:3]:
+        assert line["Form"] in card
+    assert "| ships |" in card
+
+
+def bare_checkpoint(folder: Path) -> None:
+    """An untaught classifier of the labels of comments.csv."""
+    corpus = load_corpus(DATA)
+    save_classifier(build_classifier(TINY, corpus.label_names, corpus.texts, seed=1).with_threshold(0.5), folder)
+
+
+def test_a_classifier_that_onnx_cannot_take_becomes_torch_int8(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare_checkpoint(workplace / "odd")
+
+    plain = torch.nn.functional.gelu
+    from transformers.activations import GELUActivation
+
+    def odd(self: Any, value: torch.Tensor) -> torch.Tensor:
+        return plain(value) + 0 * torch.linalg.qr(value)[0].sum()
+
+    monkeypatch.setattr(GELUActivation, "forward", odd)
+    outcome = compress_checkpoint("odd", DATA, ExportSettings(max_drop=0.5), None, force=False)
+    assert outcome.package == Path("models/odd-torch-int8")
+    assert (outcome.package / "model.safetensors").is_file()
+    assert not Path("models/odd-onnx-int8").exists()
+    said = capsys.readouterr().err
+    assert "onnx-int8: not possible for this classifier" in said
+    assert "torch-int8 takes its place" in said
+    with pytest.raises(InputError, match=r"--target onnx-fp16: this classifier has no ONNX form .*--target torch-int8"):
+        compress_checkpoint("odd", DATA, ExportSettings(target="onnx-fp16"), None, force=False)
+
+
+def test_without_onnx_runtime_torch_takes_its_place(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare_checkpoint(workplace / "plain")
+    monkeypatch.setattr("exporters.onnx_fp32.missing_modules", lambda *_: "onnxruntime missing: pip install it")
+    outcome = compress_checkpoint("plain", DATA, ExportSettings(max_drop=0.5), None, force=False)
+    assert outcome.package == Path("models/plain-torch-int8")
+    assert "onnxruntime missing: pip install it" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"--target onnx-fp32: onnxruntime missing: pip install it"):
+        compress_checkpoint("plain", DATA, ExportSettings(target="onnx-fp32"), None, force=False)
+
+
+def test_a_trial_goes_to_json_and_back() -> None:
+    assert Trial(**asdict(GOOD)) == GOOD
+
+
+def test_a_torch_network_that_cannot_be_traced_is_told(hard: Classifier, tmp_path: Path) -> None:
+    from exporters.onnx_fp32 import export_graph
+
+    class Broken(torch.nn.Module):
+        config = hard.network.config
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"logits": torch.linalg.qr(input_ids.float())[0]}
+
+    with pytest.raises(CannotExport):
+        export_graph(replace(hard, network=Broken()), tmp_path / "model.onnx")  # type: ignore[arg-type]

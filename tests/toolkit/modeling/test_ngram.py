@@ -1,0 +1,247 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sklearn.feature_extraction.text import CountVectorizer
+
+from tests.helpers import ODD_TEXTS
+from toolkit.modeling.classifier import Classifier, load_classifier, save_classifier
+from toolkit.modeling.ngram import (
+    LONGEST_TEXT,
+    PAD_ID,
+    SPACE,
+    SPACE_ID,
+    UNKNOWN_ID,
+    NgramConfig,
+    NgramNetwork,
+    character_tokenizer,
+    is_ngram,
+    rows_of,
+    table_rows,
+)
+from toolkit.modeling.tokenizer import encode
+from toolkit.utils.errors import InputError
+
+TEXTS = [
+    "ভালো না, খারাপও না",
+    "ফোনের ক্যামেরা ভালো কিন্তু ব্যাটারি একদম বাজে।",
+    "a",
+    "I am",
+    "sea sun sea sun",
+    "aaaaaaa",
+    "!?",
+    "বাস   দেরি\tকরে\nআসে",
+]
+
+
+def student(labels: int = 2, rows: int = 512, seed: int = 0) -> Classifier:
+    """Random weights over a table without a squared idf below 1."""
+    outputs = 1 if labels == 2 else labels
+    network = NgramNetwork(NgramConfig(rows, outputs))
+    dice = torch.Generator().manual_seed(seed)
+    network.table.data[1:, 0] = 1 + 80 * torch.rand(rows - 1, generator=dice)
+    network.table.data[1:, 1:] = 5 * torch.randn(rows - 1, outputs, generator=dice)
+    network.intercept.data = torch.randn(outputs, generator=dice)
+    names = tuple(f"label {i}" for i in range(labels))
+    return Classifier(network.eval(), character_tokenizer(TEXTS), PAD_ID, names)
+
+
+def windows_by_hand(ids: list[int]) -> list[list[int] | None]:
+    """Every window of 2 to 5 characters by its start, shorter ones first; None where it is no n-gram."""
+    found: list[list[int] | None] = []
+    for length in range(2, 6):
+        for start in range(len(ids)):
+            window = ids[start : start + length]
+            whole = len(window) == length and window[-1] != 0
+            found.append(window if whole and 2 not in window[1:-1] else None)
+    return found
+
+
+def rows_by_hand(ids: list[int], rows: int) -> list[int]:
+    found = []
+    for window in windows_by_hand(ids):
+        hashed = 0
+        for char in window or []:
+            hashed = (hashed * 1_000_003 + char) % (2**31 - 1)
+        found.append(hashed % (rows - 1) + 1 if window else 0)
+    return found
+
+
+def logits_by_hand(classifier: Classifier, text: str) -> np.ndarray:
+    network = classifier.network
+    assert isinstance(network, NgramNetwork)
+    table, intercept = network.table.double().numpy(), network.intercept.double().numpy()
+    met = [row for row in rows_by_hand(classifier.tokenizer.encode(text).ids, len(table)) if row]
+    squares, weights = table[met, 0].sum(), table[met, 1:].sum(axis=0)
+    scores = weights / max(squares, 1.0) ** 0.5 + intercept
+    return np.array([-scores[0] / 2, scores[0] / 2]) if len(scores) == 1 else scores
+
+
+@pytest.mark.parametrize("rows", [256, 1000, 2**18])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (3, 4), (5, 37)])
+def test_rows_are_those_of_a_loop_over_the_definition(rows: int, shape: tuple[int, int]) -> None:
+    dice = np.random.default_rng(0)
+    ids = dice.choice([0, 1, 2, 2, 2, 3, 4, 50, 999, 70_000, 1_114_111], shape)
+    found = table_rows(torch.from_numpy(ids), rows)
+    assert found.tolist() == [rows_by_hand(text, rows) for text in ids.tolist()]
+    assert found.max() < rows
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_ngrams_are_those_of_char_wb(text: str) -> None:
+    tokenizer = character_tokenizer(TEXTS)
+    analyse = CountVectorizer(analyzer="char_wb", ngram_range=(2, 5), lowercase=False).build_analyzer()
+    expected = sorted(analyse(tokenizer.normalizer.normalize_str(text).replace(SPACE, " ")))
+    ids = tokenizer.encode(text).ids
+    windows = [window for window in windows_by_hand(ids) if window]
+    found = sorted("".join(tokenizer.id_to_token(i) for i in window).replace(SPACE, " ") for window in windows)
+    assert found == expected
+    assert np.count_nonzero(table_rows(torch.tensor([ids]), 2**18)) == len(expected)
+
+
+@pytest.mark.parametrize("labels", [2, 3, 7])
+def test_logits_are_the_formula(labels: int) -> None:
+    made = student(labels)
+    texts = [*TEXTS, *ODD_TEXTS, ""]
+    expected = [logits_by_hand(made, text) for text in texts]
+    np.testing.assert_allclose(made.predict_logits(texts), expected, atol=1e-5)
+    assert np.ptp(expected, axis=0).min() > 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_neither_padding_nor_company_moves_a_logit(batch_size: int) -> None:
+    made = student(3)
+    alone = np.concatenate([made.predict_logits([text]) for text in ODD_TEXTS])
+    np.testing.assert_allclose(made.predict_logits(ODD_TEXTS, batch_size), alone, atol=1e-6)
+
+
+def test_a_text_without_a_known_ngram_gets_the_intercept() -> None:
+    made = student()
+    assert isinstance(made.network, NgramNetwork)
+    made.network.table.data[:] = 0
+    half = made.network.intercept.item() / 2
+    np.testing.assert_allclose(made.predict_logits(["", "sea"]), [[-half, half]] * 2, atol=1e-7)
+
+
+def test_unknown_characters_are_one() -> None:
+    tokenizer = character_tokenizer(["ab"])
+    assert encode(tokenizer, ["azb", "a🙂b"]) == [[2, 3, UNKNOWN_ID, 4, 2]] * 2
+    assert encode(tokenizer, [""]) == [[SPACE_ID, SPACE_ID]]
+
+
+def test_a_text_is_normalised_and_in_lower_case() -> None:
+    tokenizer = character_tokenizer(["abc য়"])
+    tidy = tokenizer.encode("ab \u09af\u09bc").ids
+    assert tokenizer.encode(" \ufeffA\u200bB\u00a0 \u09df ").ids == tidy
+    assert UNKNOWN_ID not in tidy
+
+
+def test_names_of_special_tokens_in_a_text_are_plain_characters() -> None:
+    tokenizer = character_tokenizer(["[pad] [unk]"])
+    found = encode(tokenizer, ["[PAD]", "[UNK]", "[pad]"])
+    assert found[0] == found[2]
+    assert len(found[1]) == 7
+    assert not {PAD_ID, UNKNOWN_ID} & set(found[0] + found[1])
+
+
+def test_a_long_text_is_cut_and_keeps_its_ends() -> None:
+    tokenizer = character_tokenizer(["ab"])
+    ids = tokenizer.encode("ab" * LONGEST_TEXT).ids
+    assert len(ids) == LONGEST_TEXT
+    assert ids[0] == ids[-1] == SPACE_ID
+    made = student()
+    assert made.max_length == LONGEST_TEXT
+    same = made.predict_logits(["a" * 1022, "a" * 1023, "a" * 9000])
+    assert len(np.unique(same, axis=0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"), [("ngram", 2**18), ("ngram:17", 2**17), ("ngram:8", 256), ("ngram:24", 2**24)]
+)
+def test_a_name_tells_the_rows_of_the_table(name: str, rows: int) -> None:
+    assert is_ngram(name)
+    assert rows_of(name) == rows
+
+
+@pytest.mark.parametrize("name", ["ngram:", "ngram:7", "ngram:25", "ngram:x", "ngram:-9", "ngram: 17", "ngram:17:2"])
+def test_a_broken_name_says_how_to_write_it(name: str) -> None:
+    assert is_ngram(name)
+    with pytest.raises(InputError, match=r"write ngram, or ngram:BITS .* BITS 8 to 24"):
+        rows_of(name)
+
+
+@pytest.mark.parametrize("name", [None, "", "ngrams", "n-gram", "layers:2", "NGRAM"])
+def test_other_names_are_not_this_student(name: str | None) -> None:
+    assert not is_ngram(name)
+
+
+@pytest.mark.parametrize("labels", [2, 7])
+@pytest.mark.parametrize("threshold", [None, 0.35])
+def test_a_saved_student_gives_the_same_logits_to_the_last_bit(
+    tmp_path: Path, labels: int, threshold: float | None
+) -> None:
+    made = student(labels).with_threshold(threshold)
+    save_classifier(made, tmp_path / "deep" / "checkpoint")
+    back = load_classifier(tmp_path / "deep" / "checkpoint")
+    assert back.predict_logits(ODD_TEXTS).tobytes() == made.predict_logits(ODD_TEXTS).tobytes()
+    assert (back.labels, back.threshold, back.max_length, back.pad_id) == (made.labels, threshold, 1024, PAD_ID)
+    assert back.parameters == made.parameters
+    stored = json.loads((tmp_path / "deep" / "checkpoint" / "config.json").read_text("utf-8"))
+    assert (stored["model_type"], stored["rows"], stored["hbt"]) == ("ngram", 512, {"threshold": threshold})
+
+
+def test_a_student_loads_without_transformers(tmp_path: Path) -> None:
+    save_classifier(student(), tmp_path)
+    script = (
+        "import sys; from pathlib import Path; from toolkit.classifier import load_classifier; "
+        "load_classifier(Path(sys.argv[1])).predict_proba(['a']); print('transformers' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def _config(**changed: object) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text("utf-8")) | changed
+        (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}), "utf-8")
+
+    return damage
+
+
+def _no_intercept(folder: Path) -> None:
+    save_file({"table": load_file(folder / "model.safetensors")["table"]}, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_config(rows=None), "rows and outputs"),
+        (_config(rows="many"), "rows and outputs"),
+        (_config(rows=0), "rows and outputs"),
+        (_config(outputs=2), "rows and outputs"),
+        (_config(outputs=[1]), "rows and outputs"),
+        (_config(id2label={"0": "a", "1": "b", "2": "c"}), "rows and outputs"),
+        (_config(rows=256), "weights do not load"),
+        (_no_intercept, "weights do not load"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "weights do not load"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "weights do not load"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer does not load"),
+        (lambda folder: (folder / "config.json").unlink(), "no model here"),
+    ],
+)
+def test_a_damaged_student_is_one_line_that_names_it(
+    tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    save_classifier(student(), tmp_path)
+    damage(tmp_path)
+    with pytest.raises(InputError, match=message) as caught:
+        load_classifier(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)

@@ -1,0 +1,262 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.helpers import TINY
+from toolkit.config.settings import DistillationSettings, TrainingSettings
+from toolkit.data.corpus import Corpus
+from toolkit.evaluation.metrics import apply_threshold, softmax
+from toolkit.evaluation.predictions import Predictions, evaluate
+from toolkit.modeling.classifier import Classifier, load_classifier
+from toolkit.stages.cross_validation import fold_predictions, train_baseline
+from toolkit.stages.distillation import distil
+from toolkit.stages.result import StageResult
+from toolkit.stages.run_folder import baseline_stage
+from toolkit.stages.teachers import ENSEMBLE, TEACHER, Teacher, find_teacher
+from toolkit.training.dataset import Examples
+from toolkit.training.feature_distillation import Imitation
+from toolkit.training.trainer import Fit
+from toolkit.utils.errors import InputError
+
+HOW = TrainingSettings(epochs=1, learning_rate=5e-3, batch_size=16)
+STUDENT = DistillationSettings(student="layers:1", kd_alpha=0.3, kd_temperature=2.5)
+
+
+@pytest.fixture(scope="module")
+def stage(toy: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "1-baseline"
+    train_baseline(toy, TINY, HOW, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def ensemble(toy: Corpus, stage: Path) -> Teacher:
+    """All folds of the stage, out of fold on training rows."""
+    (stage.parent / "corpus.json").write_text(json.dumps({"fingerprint": toy.fingerprint}))
+    return find_teacher(STUDENT, toy, stage, stage.parent / "cache")
+
+
+class Spy:
+    """Stands in for `fit`: keeps what it was given and trains nothing."""
+
+    def __init__(self) -> None:
+        self.train: Examples | None = None
+        self.validation: Examples | None = None
+        self.imitation: Imitation | None = None
+
+    def __call__(
+        self,
+        made: Classifier,
+        train: Examples,
+        validation: Examples,
+        how: TrainingSettings,
+        seed: int,
+        work: Path,
+        imitation: Imitation | None = None,
+        *_: Any,
+    ) -> Fit:
+        work.mkdir(parents=True)
+        self.train, self.validation, self.imitation = train, validation, imitation
+        return Fit(1, [{"epoch": 1, "val_macro_f1": 0.5}])
+
+
+def test_a_student_is_taught_by_folds_that_did_not_see_the_row(
+    toy: Corpus, stage: Path, ensemble: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spy = Spy()
+    monkeypatch.setattr("toolkit.stages.distillation.fit", spy)
+    distil(ensemble, toy, STUDENT, TINY, HOW, tmp_path / "2-distillation", tmp_path / "cache")
+    assert spy.train is not None
+    assert spy.validation is not None
+    rows = toy.rows("train")
+    assert list(spy.train.texts) == toy.take(rows)
+    expected = [fold_predictions(stage, toy.fold[row]).of(np.array([row]))[0] for row in rows]
+    np.testing.assert_array_equal(spy.train.teacher_logits, expected)
+    judged = toy.rows("validation")
+    assert list(spy.validation.texts) == toy.take(judged)
+    np.testing.assert_array_equal(spy.validation.teacher_logits, ensemble.predictions.of(judged))
+    assert spy.imitation == Imitation(0.3, 2.5)
+
+
+def test_no_student_learns_from_held_out_rows(
+    toy: Corpus, stage: Path, ensemble: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spy = Spy()
+    monkeypatch.setattr("toolkit.stages.distillation.fit", spy)
+    distil(ensemble, toy, STUDENT, TINY, HOW, tmp_path / "2-distillation", tmp_path / "cache")
+    assert spy.train is not None
+    assert not set(spy.train.texts) & {*toy.take(toy.rows("test")), *toy.take(toy.rows("validation"))}
+
+
+def test_a_student_stage_keeps_what_it_says(toy: Corpus, stage: Path, ensemble: Teacher, tmp_path: Path) -> None:
+    result = distil(ensemble, toy, STUDENT, TINY, HOW, tmp_path / "2-distillation", tmp_path / "cache")
+    folder = tmp_path / "2-distillation"
+    assert StageResult.load(folder) == result
+    made = load_classifier(folder)
+    rows = np.concatenate([toy.rows("validation"), toy.rows("test")])
+    predictions = Predictions.load(folder / result.predictions)
+    np.testing.assert_array_equal(predictions.of(rows), made.predict_logits(toy.take(rows)))
+    assert made.threshold == result.threshold == result.validation_metrics["best_threshold"]
+    versus = result.details["versus_teacher"]
+    assert versus["rows"] == len(toy.rows("test"))
+    test = toy.rows("test")
+    teacher = StageResult.load(stage)
+    mine = apply_threshold(softmax(predictions.of(test)), result.threshold)
+    theirs = apply_threshold(softmax(Predictions.load(stage / "predictions.csv").of(test)), teacher.threshold)
+    assert versus["agreement"] == pytest.approx((mine == theirs).mean())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2-distillation"]
+    assert not (folder / "training").exists()
+
+
+def test_what_the_teacher_said_of_every_row_is_kept_beside_its_student(
+    toy: Corpus, ensemble: Teacher, tmp_path: Path
+) -> None:
+    result = distil(ensemble, toy, STUDENT, TINY, HOW, tmp_path / "2-distillation", tmp_path / "cache")
+    said = Predictions.load(tmp_path / "2-distillation" / "teacher.csv")
+    rows = toy.rows("all")
+    assert said.of(rows).tobytes() == ensemble.predictions.of(rows).tobytes()
+    validation, test, slices = evaluate(toy, said, ensemble.threshold)
+    details = result.details
+    found = (details["teacher_validation_metrics"], details["teacher_metrics"], details["teacher_slices"])
+    assert found == (validation, test, slices)
+    teaching = load_classifier(ensemble.checkpoint)
+    assert details["teacher_parameters"] == teaching.parameters
+    assert details["teacher_size_bytes"] == (ensemble.checkpoint / "model.safetensors").stat().st_size
+    told = {name: details[name] for name in ("student", "kd_method", "teacher_name", "floor_share")}
+    assert told == {"student": "layers:1", "kd_method": "logit", "teacher_name": ENSEMBLE, "floor_share": 0.0}
+    assert (details["teacher_threshold"], details["teacher"]) == (ensemble.threshold, ensemble.source)
+    assert len(details["history"]) == HOW.epochs
+
+
+def asked(**given: Any) -> DistillationSettings:
+    return DistillationSettings(**({"student": "layers:1", "kd_alpha": 0.3, "kd_temperature": 2.5} | given))
+
+
+PARTS = {"train_total_loss", "train_soft_loss", "train_hard_loss"}
+
+
+@pytest.mark.parametrize(
+    ("method", "further"),
+    [
+        ("logit", set()),
+        ("hidden", {"train_hidden_loss"}),
+        ("attention", {"train_attention_loss"}),
+        ("multi_level", {"train_hidden_loss", "train_attention_loss"}),
+        ("relation", {"train_relation_loss"}),
+    ],
+)
+def test_each_method_tells_its_losses_epoch_by_epoch(
+    toy: Corpus, ensemble: Teacher, tmp_path: Path, method: Any, further: set[str]
+) -> None:
+    result = distil(ensemble, toy, asked(kd_method=method), TINY, HOW, tmp_path / "stage", tmp_path / "cache")
+    assert result.details["kd_method"] == method
+    for epoch in result.details["history"]:
+        losses = {name for name in epoch if name.startswith("train_") and name != "train_loss"}
+        assert losses == PARTS | further
+        assert all(np.isfinite(epoch[name]) for name in losses)
+        inside = sum(epoch[name] * weight for name, weight in WEIGHTS.items() if name in further)
+        expected = 0.3 * epoch["train_soft_loss"] + 0.7 * epoch["train_hard_loss"] + inside
+        assert epoch["train_total_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+WEIGHTS = {"train_hidden_loss": 0.3, "train_attention_loss": 0.2, "train_relation_loss": 1.0}
+
+
+def test_what_is_imitated_inside_is_what_the_settings_say(
+    toy: Corpus, ensemble: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spy = Spy()
+    monkeypatch.setattr("toolkit.stages.distillation.fit", spy)
+    how = asked(kd_method="multi_level", hidden_loss_weight=0.6, attention_loss_weight=0.1)
+    distil(ensemble, toy, how, TINY, HOW, tmp_path / "stage", tmp_path / "cache")
+    assert spy.imitation is not None
+    inside = spy.imitation.inside
+    assert inside is not None
+    assert inside.weights == {"hidden_loss": 0.6, "attention_loss": 0.1}
+    best = load_classifier(ensemble.checkpoint)
+    assert inside.teacher.predict_logits(["sea"]).tobytes() == best.predict_logits(["sea"]).tobytes()
+
+
+@pytest.mark.parametrize(
+    "given", [{"student": "layers:1"}, {"student": "ngram:10"}, {"student": "layers:1", "kd_method": "multi_level"}]
+)
+def test_the_same_recipe_and_seed_give_the_same_student_to_the_last_bit(
+    toy: Corpus, ensemble: Teacher, tmp_path: Path, given: dict[str, Any]
+) -> None:
+    for name in ("first", "second"):
+        distil(ensemble, toy, asked(augment=True, **given), TINY, HOW, tmp_path / name, tmp_path / name / "cache")
+    for file in ("model.safetensors", "predictions.csv", "tokenizer.json", "config.json"):
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes(), file
+
+
+@pytest.mark.parametrize("method", ["logit", "multi_level"])
+def test_a_broken_distillation_ends_as_an_unbroken_one(
+    toy: Corpus, ensemble: Teacher, tmp_path: Path, method: Any
+) -> None:
+    def breaks(epoch: int, metrics: dict[str, float]) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    heard: list[int] = []
+    training = TrainingSettings(epochs=3, learning_rate=5e-3, batch_size=16)
+    rest = (toy, asked(kd_method=method, augment=True), TINY, training)
+    with pytest.raises(KeyboardInterrupt):
+        distil(ensemble, *rest, tmp_path / "broken", tmp_path / "cache", breaks)
+    assert not (tmp_path / "broken").exists()
+    distil(ensemble, *rest, tmp_path / "broken", tmp_path / "cache", lambda epoch, _: heard.append(epoch))
+    assert heard[0] == 2  # the first is not trained again
+    distil(ensemble, *rest, tmp_path / "whole", tmp_path / "cache")
+    for file in ("model.safetensors", "predictions.csv"):
+        assert (tmp_path / "broken" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
+
+
+def test_an_ngram_student_learns_the_teachers_logits(toy: Corpus, ensemble: Teacher, tmp_path: Path) -> None:
+    result = distil(ensemble, toy, asked(student="ngram:10"), TINY, HOW, tmp_path / "stage", tmp_path / "cache")
+    made = load_classifier(tmp_path / "stage")
+    assert result.parameters == made.parameters == 2**10 * 2 + 1
+    rows = toy.rows("test")
+    predictions = Predictions.load(tmp_path / "stage" / "predictions.csv")
+    np.testing.assert_allclose(predictions.of(rows), made.predict_logits(toy.take(rows)), atol=1e-5)
+    assert made.threshold == result.threshold
+    assert result.details["table_rows_used"] < 2**10
+    assert result.metrics["macro_f1"] > 0.9
+
+
+def test_further_texts_reach_the_student_and_are_counted(
+    toy: Corpus, ensemble: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spy = Spy()
+    monkeypatch.setattr("toolkit.stages.distillation.fit", spy)
+    (tmp_path / "more.txt").write_text("a new text\n\na new one\nA NEW TEXT!\n")
+    how = asked(unlabelled=str(tmp_path / "more.txt"), augment=True)
+    result = distil(ensemble, toy, how, TINY, HOW, tmp_path / "stage", tmp_path / "cache")
+    assert spy.train is not None
+    rows = len(toy.rows("train"))
+    assert spy.train.texts[2 * rows :] == ["a new text", "a new one"]
+    counts = {name: result.details[name] for name in ("augmented_texts", "unlabelled_texts", "unlabelled_left_out")}
+    assert counts == {"augmented_texts": rows, "unlabelled_texts": 2, "unlabelled_left_out": 1}
+
+
+def test_the_best_fold_as_the_teacher_is_named_apart(
+    toy: Corpus, stage: Path, ensemble: Teacher, tmp_path: Path
+) -> None:
+    teacher = find_teacher(asked(teacher_folds="best"), toy, stage, tmp_path / "cache")
+    result = distil(teacher, toy, asked(student="ngram:8"), TINY, HOW, tmp_path / "stage", tmp_path / "cache")
+    assert result.details["teacher_name"] == TEACHER
+
+
+def test_a_student_that_cannot_be_made_leaves_no_stage(toy: Corpus, ensemble: Teacher, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the teacher has 1 layers"):
+        distil(ensemble, toy, asked(student="layers:2"), TINY, HOW, tmp_path / "stage", tmp_path / "cache")
+    assert not (tmp_path / "stage").exists()
+
+
+def test_a_baseline_is_found_in_a_run_and_in_itself(stage: Path, tmp_path: Path) -> None:
+    assert baseline_stage(stage) == baseline_stage(stage.parent) == stage
+    assert baseline_stage(tmp_path) is None
+    shutil.copytree(stage, tmp_path / "1-baseline.partial", ignore=lambda *_: ["result.json"])
+    assert baseline_stage(tmp_path) is None

@@ -1,0 +1,490 @@
+import dataclasses
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AlbertConfig,
+    AlbertModel,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    MPNetConfig,
+    MPNetModel,
+)
+
+from tests.helpers import TINY, examples, random_logits
+from toolkit.config.settings import TrainingSettings
+from toolkit.data.corpus import Corpus
+from toolkit.modeling.classifier import (
+    Classifier,
+    PooledClassifier,
+    SequenceClassifier,
+    load_classifier,
+    pad,
+    save_classifier,
+)
+from toolkit.modeling.encoders import build_classifier
+from toolkit.modeling.students import build_student
+from toolkit.training.dataset import Examples
+from toolkit.training.feature_distillation import (
+    RELATION_WEIGHT,
+    Apprentice,
+    Imitation,
+    Inside,
+    InsideMethod,
+    layer_pairs,
+    refuse_unfit,
+)
+from toolkit.training.losses import attention_loss, hidden_loss, relation_loss
+from toolkit.training.trainer import Fit, Mechanics, fit
+from toolkit.utils.errors import InputError
+
+METHODS: tuple[InsideMethod, ...] = get_args(InsideMethod)
+HOW = TrainingSettings(epochs=2, learning_rate=5e-3, batch_size=16)
+NARROW, WIDE = "shape:2x32", "shape:2x64"
+"""A head is 32 wide, so these have one and two."""
+
+
+@pytest.fixture(scope="module")
+def teacher(toy: Corpus) -> Classifier:
+    settings = dataclasses.replace(TINY, model="shape:3x64")
+    made = build_classifier(settings, toy.label_names, toy.take(toy.rows("train")), seed=7)
+    made.network.eval()
+    with torch.no_grad():
+        for name, tensor in made.network.named_parameters():
+            if "attention.self" in name:
+                tensor.mul_(12)  # untrained attention looks everywhere alike, and any student's would do
+    return made
+
+
+def student_of(teacher: Classifier, student: str = NARROW) -> Classifier:
+    return build_student(student, teacher, TINY, [], seed=0)
+
+
+def encoder_of(made: Classifier) -> Any:
+    return made.network.encoder
+
+
+def around(encoder: Any, like: Classifier) -> Classifier:
+    network = PooledClassifier(encoder, "mean", 2, 0.1)
+    return Classifier(network.eval(), like.tokenizer, like.pad_id, like.labels)
+
+
+def distilbert(like: Classifier, width: int = 32, heads: int = 2, layers: int = 2) -> Classifier:
+    torch.manual_seed(3)
+    shape = {"dim": width, "n_layers": layers, "n_heads": heads, "hidden_dim": 64, "max_position_embeddings": 32}
+    return around(DistilBertModel(DistilBertConfig(vocab_size=like.tokenizer.get_vocab_size(), **shape)), like)
+
+
+def bert_config(like: Classifier) -> BertConfig:
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    return BertConfig(vocab_size=like.tokenizer.get_vocab_size(), max_position_embeddings=32, **shape)
+
+
+def batch(made: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
+    texts = ["sea number 3 of the made-up texts", "sun", "number 9 of texts"]
+    return pad([encoding.ids for encoding in made.tokenizer.encode_batch(texts)], made.pad_id)
+
+
+def inside_of(teacher: Classifier, method: InsideMethod) -> Inside:
+    return Inside(teacher, method, hidden_weight=0.3, attention_weight=0.2)
+
+
+def losses_of(student: Classifier, teacher: Classifier, method: InsideMethod) -> dict[str, torch.Tensor]:
+    """Of an apprentice in training, with the student's dropout off, so that they can be computed otherwise."""
+    apprentice = Apprentice(student.network, inside_of(teacher, method), 0).train()
+    student.network.eval()
+    return {name: value.detach() for name, value in apprentice(*batch(teacher)).items()}
+
+
+def taught(toy: Corpus) -> Examples:
+    return dataclasses.replace(examples(toy, "train"), teacher_logits=random_logits(len(toy.rows("train"))))
+
+
+def imitate(
+    student: Classifier, inside: Inside | None, toy: Corpus, work: Path, learning: Examples | None = None, **others: Any
+) -> Fit:
+    imitation = Imitation(0.6, 2.0, inside)
+    how = others.pop("how", HOW)
+    return fit(student, learning or taught(toy), examples(toy, "validation"), how, 0, work, imitation, **others)
+
+
+def all_weights(network: torch.nn.Module) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in network.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "expected"),
+    [
+        (1, 12, [11]),
+        (2, 12, [5, 11]),
+        (4, 12, [2, 5, 8, 11]),
+        (6, 12, [1, 3, 5, 7, 9, 11]),
+        (5, 12, [1, 4, 6, 9, 11]),
+        (2, 3, [1, 2]),
+        (3, 3, [0, 1, 2]),
+        (3, 2, [0, 0, 1]),
+        (4, 1, [0, 0, 0, 0]),  # rounding alone would give -1
+    ],
+)
+def test_each_layer_follows_one_of_the_teachers(student: int, teacher: int, expected: list[int]) -> None:
+    assert layer_pairs(student, teacher) == list(enumerate(expected))
+
+
+@pytest.mark.parametrize("kind", ["shape", "distilbert"])
+def test_hidden_states_are_those_that_the_networks_report(teacher: Classifier, kind: str) -> None:
+    student = student_of(teacher, WIDE) if kind == "shape" else distilbert(teacher, width=64)
+    found = losses_of(student, teacher, "hidden")
+    ids, mask = batch(teacher)
+    mine, theirs = (
+        encoder_of(each)(ids, attention_mask=mask, output_hidden_states=True).hidden_states[1:]
+        for each in (student, teacher)
+    )
+    expected = [hidden_loss(mine[s], theirs[t], mask) for s, t in ((0, 1), (1, 2))]
+    assert float(found["hidden_loss"]) == pytest.approx(torch.stack(expected).mean().item(), rel=1e-5)
+    assert set(found) == {"logits", "hidden_loss"}
+
+
+@pytest.mark.parametrize("kind", ["narrow", "wide", "distilbert"])
+def test_attention_maps_are_those_that_the_networks_attend_with(teacher: Classifier, kind: str) -> None:
+    """The networks' own maps, which they only give away when they attend slowly."""
+    student = distilbert(teacher) if kind == "distilbert" else student_of(teacher, WIDE if kind == "wide" else NARROW)
+    found = losses_of(student, teacher, "attention")
+    ids, mask = batch(teacher)
+    maps = []
+    for each in (student, teacher):
+        encoder_of(each).set_attn_implementation("eager")
+        maps.append(encoder_of(each)(ids, attention_mask=mask, output_attentions=True).attentions)
+        encoder_of(each).set_attn_implementation("sdpa")
+    logs = [[each.clamp_min(1e-30).log() for each in layers] for layers in maps]
+    expected = [attention_loss(logs[0][s], logs[1][t], mask) for s, t in ((0, 1), (1, 2))]
+    assert float(found["attention_loss"]) == pytest.approx(torch.stack(expected).mean().item(), rel=1e-4)
+    assert set(found) == {"logits", "attention_loss"}
+
+
+@pytest.mark.parametrize(("kind", "heads"), [("narrow", 1), ("wide", 2), ("distilbert", 2)])
+def test_relations_are_those_of_the_last_layers(teacher: Classifier, kind: str, heads: int) -> None:
+    student = distilbert(teacher) if kind == "distilbert" else student_of(teacher, WIDE if kind == "wide" else NARROW)
+    found = losses_of(student, teacher, "relation")
+    ids, mask = batch(teacher)
+    vectors = []
+    for each in (student, teacher):
+        encoder = encoder_of(each)
+        before = encoder(ids, attention_mask=mask, output_hidden_states=True).hidden_states[-2]
+        layers = encoder.transformer.layer if hasattr(encoder, "transformer") else encoder.encoder.layer
+        own = layers[-1].attention
+        names = ("q_lin", "k_lin", "v_lin") if hasattr(own, "q_lin") else ("self.query", "self.key", "self.value")
+        vectors.append([own.get_submodule(name)(before) for name in names])
+    expected = relation_loss(vectors[0], vectors[1], heads, mask)
+    assert float(found["relation_loss"]) == pytest.approx(expected.item(), rel=1e-4)
+    assert set(found) == {"logits", "relation_loss"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_copy_of_the_teacher_has_nothing_to_learn(teacher: Classifier, method: InsideMethod) -> None:
+    found = losses_of(student_of(teacher, "layers:3"), teacher, method)
+    names = inside_of(teacher, method).weights
+    assert {name: float(found[name]) for name in names} == dict.fromkeys(names, 0.0)
+
+
+def test_multi_level_is_hidden_and_attention(teacher: Classifier) -> None:
+    found = losses_of(student_of(teacher), teacher, "multi_level")
+    hidden, attention = (losses_of(student_of(teacher), teacher, method) for method in ("hidden", "attention"))
+    assert set(found) == {"logits", "hidden_loss", "attention_loss"}
+    assert float(found["hidden_loss"]) == float(hidden["hidden_loss"])
+    assert float(found["attention_loss"]) == float(attention["attention_loss"])
+
+
+@pytest.mark.parametrize(
+    ("method", "weights"),
+    [
+        ("hidden", {"hidden_loss": 0.3}),
+        ("attention", {"attention_loss": 0.2}),
+        ("multi_level", {"hidden_loss": 0.3, "attention_loss": 0.2}),
+        ("relation", {"relation_loss": RELATION_WEIGHT}),
+    ],
+)
+def test_every_part_is_in_the_history_and_weighs_what_it_should(
+    teacher: Classifier, toy: Corpus, tmp_path: Path, method: InsideMethod, weights: dict[str, float]
+) -> None:
+    found = imitate(student_of(teacher), inside_of(teacher, method), toy, tmp_path)
+    assert len(found.history) == HOW.epochs
+    for epoch in found.history:
+        parts = {name[6:]: value for name, value in epoch.items() if name.startswith("train_")}
+        assert set(parts) == {"loss", "total_loss", "soft_loss", "hard_loss"} | set(weights)
+        expected = 0.6 * parts["soft_loss"] + 0.4 * parts["hard_loss"] + sum(w * parts[n] for n, w in weights.items())
+        assert parts["total_loss"] == parts["loss"] == pytest.approx(expected, rel=1e-4)
+        assert min(weight * parts[name] for name, weight in weights.items()) > 1e-3 * parts["total_loss"]
+
+
+def test_logits_alone_have_no_other_parts(teacher: Classifier, toy: Corpus, tmp_path: Path) -> None:
+    (epoch,) = imitate(student_of(teacher), None, toy, tmp_path, how=dataclasses.replace(HOW, epochs=1)).history
+    parts = {name for name in epoch if name.startswith("train_")}
+    assert parts == {"train_loss", "train_total_loss", "train_soft_loss", "train_hard_loss"}
+
+
+@pytest.mark.parametrize(("method", "part"), [("hidden", "hidden"), ("attention", "attention"), ("relation",) * 2])
+def test_a_student_becomes_like_its_teacher_inside(
+    teacher: Classifier, toy: Corpus, tmp_path: Path, method: InsideMethod, part: str
+) -> None:
+    student = student_of(teacher)
+    before = float(losses_of(student, teacher, method)[f"{part}_loss"])
+    inside = Inside(teacher, method, hidden_weight=10.0, attention_weight=10.0)
+    found = imitate(student, inside, toy, tmp_path, how=dataclasses.replace(HOW, epochs=4))
+    assert found.history[-1][f"train_{part}_loss"] < 0.8 * min(before, found.history[0][f"train_{part}_loss"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_teacher_stays_as_it_was_and_apart_from_its_student(
+    teacher: Classifier, toy: Corpus, tmp_path: Path, method: InsideMethod
+) -> None:
+    student = student_of(teacher)
+    names, parameters, before = list(student.network.state_dict()), student.parameters, all_weights(teacher.network)
+    imitate(student, inside_of(teacher, method), toy, tmp_path / "work", how=dataclasses.replace(HOW, epochs=1))
+    assert all_weights(teacher.network) == before
+    assert all(p.grad is None for p in teacher.network.parameters())
+    assert (list(student.network.state_dict()), student.parameters) == (names, parameters)
+    apprentice = Apprentice(student.network, inside_of(teacher, method), 0)
+    own = {name for name in apprentice.state_dict() if not name.startswith("projections.")}
+    assert own == {f"student.{name}" for name in names}
+    for module in (*student.network.modules(), *teacher.network.modules()):
+        assert not module._forward_hooks
+    save_classifier(student, tmp_path / "saved")
+    again = load_classifier(tmp_path / "saved")
+    assert again.predict_logits(["sea"]).tobytes() == student.predict_logits(["sea"]).tobytes()
+
+
+def test_a_teacher_teaches_without_its_dropout(teacher: Classifier) -> None:
+    student = student_of(teacher)
+    expected = losses_of(student, teacher, "attention")
+    teacher.network.train()
+    found = losses_of(student, teacher, "attention")
+    assert not teacher.network.training
+    assert float(found["attention_loss"]) == float(expected["attention_loss"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [NARROW, WIDE])
+def test_projections_are_there_only_where_hidden_states_differ_in_width(
+    teacher: Classifier, method: InsideMethod, shape: str
+) -> None:
+    student = student_of(teacher, shape)
+    apprentice = Apprentice(student.network, inside_of(teacher, method), 0)
+    needed = method in ("hidden", "multi_level") and shape == NARROW
+    assert [each.weight.shape for each in apprentice.projections.children()] == [(64, 32)] * (2 if needed else 0)
+    others = 2 * (64 * 32 + 64) if needed else 0
+    assert sum(p.numel() for p in apprentice.parameters()) == student.parameters + others
+
+
+def test_projections_are_trained_with_the_student(teacher: Classifier, toy: Corpus, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    student = student_of(teacher)
+    before = Apprentice(student.network, inside_of(teacher, "hidden"), 0).projections.state_dict()
+    imitate(student, inside_of(teacher, "hidden"), toy, tmp_path, how=dataclasses.replace(HOW, epochs=1))
+    (checkpoint,) = tmp_path.glob("checkpoint-*")
+    after = load_file(checkpoint / "model.safetensors")
+    for name, tensor in before.items():
+        assert not torch.equal(after[f"projections.{name}"], tensor)
+
+
+def test_projections_depend_on_the_seed_given_and_on_no_other(teacher: Classifier) -> None:
+    student, inside = student_of(teacher), inside_of(teacher, "hidden")
+    made = []
+    for seed in (1, 1, 2):
+        torch.rand(3)  # whatever was drawn before
+        state = torch.get_rng_state()
+        made.append(all_weights(Apprentice(student.network, inside, seed).projections))
+        assert torch.equal(torch.get_rng_state(), state)
+    assert made[0] == made[1]
+    assert made[0]["0.weight"] not in (made[0]["1.weight"], made[2]["0.weight"])
+
+
+def test_a_student_that_validates_asks_no_teacher(teacher: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    student = student_of(teacher)
+    apprentice = Apprentice(student.network, inside_of(teacher, "multi_level"), 0).eval()
+    calls: list[torch.Tensor] = []
+    handle = teacher.network.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0]))
+    expected = student.network(*batch(teacher))
+    found = apprentice(*batch(teacher))
+    assert list(found) == ["logits"]
+    assert torch.equal(found["logits"], expected["logits"])
+    assert not calls
+    apprentice.train()(*batch(teacher))
+    handle.remove()
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_seed_trains_the_same_weights(
+    teacher: Classifier, toy: Corpus, tmp_path: Path, method: InsideMethod
+) -> None:
+    how = dataclasses.replace(HOW, epochs=1)
+    made = [student_of(teacher), student_of(teacher)]
+    for i, each in enumerate(made):
+        torch.rand(i)  # training does not depend on what was drawn before it
+        imitate(each, inside_of(teacher, method), toy, tmp_path / str(i), how=how)
+    assert all_weights(made[0].network) == all_weights(made[1].network)
+    logits_alone = student_of(teacher)
+    imitate(logits_alone, None, toy, tmp_path / "logit", how=how)
+    assert all_weights(logits_alone.network) != all_weights(made[0].network)
+
+
+def test_without_weight_the_teachers_inside_changes_nothing(teacher: Classifier, toy: Corpus, tmp_path: Path) -> None:
+    """A teacher at one's side takes no random numbers: not the dropout's, not the order's."""
+    how = dataclasses.replace(HOW, epochs=1)
+    alone, beside = student_of(teacher, WIDE), student_of(teacher, WIDE)
+    imitate(alone, None, toy, tmp_path / "alone", how=how)
+    imitate(beside, Inside(teacher, "multi_level", 0.0, 0.0), toy, tmp_path / "beside", how=how)
+    assert all_weights(alone.network) == all_weights(beside.network)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", ["hidden", "relation"])
+def test_broken_off_imitation_goes_on_and_ends_as_if_it_had_not_been(
+    teacher: Classifier, toy: Corpus, tmp_path: Path, method: InsideMethod
+) -> None:
+    def killed(epoch: int, metrics: dict[str, float]) -> None:
+        if epoch == 2:
+            raise Killed
+
+    how, inside = dataclasses.replace(HOW, epochs=3), inside_of(teacher, method)
+    whole = student_of(teacher)
+    expected = imitate(whole, inside, toy, tmp_path / "whole", how=how)
+    with pytest.raises(Killed):
+        imitate(student_of(teacher), inside, toy, tmp_path / "broken", how=how, watch=killed)
+    resumed = student_of(teacher)
+    seen: list[int] = []
+    found = imitate(resumed, inside, toy, tmp_path / "broken", how=how, watch=lambda epoch, _: seen.append(epoch))
+    assert seen == [2, 3]
+    assert found == expected
+    assert all_weights(resumed.network) == all_weights(whole.network)
+
+
+def test_the_weights_of_the_best_epoch_are_kept(teacher: Classifier, toy: Corpus, tmp_path: Path) -> None:
+    """Learning makes the student worse on upside-down validation rows, so an early epoch is the best."""
+    student, judging = student_of(teacher), examples(toy, "validation")
+    judging = Examples(judging.texts, 1 - judging.labels)
+    imitation = Imitation(0.0, 2.0, inside_of(teacher, "hidden"))
+    how = dataclasses.replace(HOW, epochs=4)
+    exact = Mechanics(bf16=False)
+    found = fit(student, taught(toy), judging, how, 0, tmp_path, imitation, mechanics=exact)
+    assert found.best_epoch < len(found.history)
+    log_odds = student.predict_logits(judging.texts)
+    log_p = log_odds - np.logaddexp(log_odds[:, 0], log_odds[:, 1])[:, None]
+    loss = -log_p[np.arange(len(log_p)), judging.labels].mean()
+    assert loss == pytest.approx(found.history[found.best_epoch - 1]["val_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_trained_student_predicts_in_full_precision(
+    teacher: Classifier, toy: Corpus, tmp_path: Path, bf16: bool
+) -> None:
+    student = student_of(teacher)
+    how, mechanics = dataclasses.replace(HOW, epochs=1), Mechanics(bf16=bf16)
+    imitate(student, inside_of(teacher, "multi_level"), toy, tmp_path, how=how, mechanics=mechanics)
+    assert {tensor.dtype for tensor in student.network.state_dict().values()} == {torch.float32}
+    assert student.network(*batch(teacher))["logits"].dtype == torch.float32
+    assert not student.network.training
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_hugging_face_classifier_can_teach_and_learn(teacher: Classifier, method: InsideMethod) -> None:
+    torch.manual_seed(5)
+    model = BertForSequenceClassification(bert_config(teacher))
+    imported = Classifier(SequenceClassifier(model).eval(), teacher.tokenizer, teacher.pad_id, teacher.labels)
+    torch.manual_seed(5)
+    same = around(BertForSequenceClassification(bert_config(teacher)).bert, teacher)
+    for mine, theirs in ((imported, teacher), (teacher, imported)):
+        refuse_unfit(method, theirs, mine)
+    found, expected = (losses_of(student_of(teacher), each, method) for each in (imported, same))
+    assert {name: float(value) for name, value in found.items() if name != "logits"} == {
+        name: float(value) for name, value in expected.items() if name != "logits"
+    }
+
+
+@pytest.mark.parametrize("method", ["logit", *METHODS])
+def test_students_that_read_like_their_teacher_are_let_through(
+    teacher: Classifier, method: str, tmp_path: Path
+) -> None:
+    save_classifier(teacher, tmp_path)
+    shorter = load_classifier(tmp_path)
+    shorter.tokenizer.enable_truncation(8)
+    shorter.tokenizer.enable_padding(length=8)
+    for student in (student_of(teacher), student_of(teacher, "layers:1"), distilbert(teacher), shorter):
+        refuse_unfit(method, teacher, student)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_student_with_another_tokenizer_is_refused(teacher: Classifier, classifier: Classifier, method: str) -> None:
+    other = build_classifier(TINY, classifier.labels, ["other words", "with other pieces"], seed=0)
+    for student in (other, dataclasses.replace(student_of(teacher), pad_id=0)):
+        with pytest.raises(InputError, match=rf"^--kd-method {method}: .*tokenizers.*--kd-method logit"):
+            refuse_unfit(method, teacher, student)
+        refuse_unfit("logit", teacher, student)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_student_that_reads_more_than_its_teacher_is_refused(
+    teacher: Classifier, method: str, tmp_path: Path
+) -> None:
+    save_classifier(teacher, tmp_path)
+    longer = load_classifier(tmp_path)
+    longer.tokenizer.enable_truncation(64)
+    with pytest.raises(InputError, match=rf"^--kd-method {method}: the student reads 64 .* --max-length 32"):
+        refuse_unfit(method, teacher, longer)
+    refuse_unfit("logit", teacher, longer)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_a_network_without_layers_of_its_own_is_refused(teacher: Classifier, method: str, role: str) -> None:
+    shape = {"embedding_size": 16, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32}
+    albert = around(AlbertModel(AlbertConfig(vocab_size=teacher.tokenizer.get_vocab_size(), **shape)), teacher)
+    pair = (albert, teacher) if role == "teacher" else (teacher, albert)
+    with pytest.raises(InputError, match=rf"^--kd-method {method}: the {role} is a albert network.*--kd-method logit"):
+        refuse_unfit(method, *pair)
+    refuse_unfit("logit", *pair)
+
+
+class NoTransformer(torch.nn.Module):
+    """A network of whichever other kind a classifier may come to have."""
+
+    config = None
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_a_network_that_is_no_transformer_is_refused(teacher: Classifier, method: str, role: str) -> None:
+    other: Any = NoTransformer()
+    simple = dataclasses.replace(teacher, network=other)
+    pair = (simple, teacher) if role == "teacher" else (teacher, simple)
+    with pytest.raises(InputError, match=rf"^--kd-method {method}: the {role} is a NoTransformer .*--kd-method logit"):
+        refuse_unfit(method, *pair)
+    refuse_unfit("logit", *pair)
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_a_network_with_other_projections_is_refused_where_they_are_needed(teacher: Classifier, role: str) -> None:
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    mpnet = around(MPNetModel(MPNetConfig(vocab_size=teacher.tokenizer.get_vocab_size(), **shape)), teacher)
+    pair = (mpnet, teacher) if role == "teacher" else (teacher, mpnet)
+    for method in ("attention", "multi_level", "relation"):
+        with pytest.raises(InputError, match=rf"^--kd-method {method}: the {role} is a mpnet .*hidden or logit"):
+            refuse_unfit(method, *pair)
+    refuse_unfit("hidden", *pair)
+
+
+def test_a_network_that_is_let_through_for_its_layers_gives_them(teacher: Classifier) -> None:
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    mpnet = around(MPNetModel(MPNetConfig(vocab_size=teacher.tokenizer.get_vocab_size(), **shape)), teacher)
+    bert = around(BertModel(bert_config(teacher), add_pooling_layer=False), teacher)
+    assert float(losses_of(mpnet, bert, "hidden")["hidden_loss"]) > 0

@@ -1,0 +1,68 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import Finished, Hbt, tiny_recipe
+from toolkit.data.corpus import load_corpus
+from toolkit.stages.result import StageResult
+from toolkit.utils.errors import InputError
+from toolkit.workflows.compare import compare_stages, stage_behind
+
+RUN = Path("runs/tiny")
+STUDENT, ARTEFACT, PACKAGE = RUN / "2-distillation", RUN / "4-export-onnx-int8", Path("models/tiny-onnx-int8")
+
+
+def test_a_run_a_stage_and_a_package_are_found(at_home: Finished) -> None:
+    assert stage_behind(RUN) == STUDENT
+    assert stage_behind(RUN / "1-baseline") == RUN / "1-baseline"
+    assert stage_behind(PACKAGE) == ARTEFACT
+
+
+def test_what_was_said_is_compared_and_no_model_is_run(at_home: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.modeling.classifier.load_classifier", lambda *_: pytest.fail("a model was loaded"))
+    found = compare_stages(RUN / "0-floor", PACKAGE)
+    assert (found.a, found.b) == ("runs/tiny/0-floor", "models/tiny-onnx-int8")
+    floor, artefact = StageResult.load(RUN / "0-floor"), StageResult.load(ARTEFACT)
+    expected = artefact.metrics["macro_f1"] - floor.metrics["macro_f1"]
+    assert found.comparison.macro_f1_difference == pytest.approx(expected)
+    accuracy = artefact.metrics["accuracy"] - floor.metrics["accuracy"]
+    assert found.comparison.accuracy_difference == pytest.approx(accuracy)
+    rows = load_corpus(tiny_recipe().corpus).rows("test")
+    assert found.comparison.rows == len(rows)
+    assert compare_stages(PACKAGE, PACKAGE).comparison.verdict == "equivalent"
+
+
+def test_compare_prints_a_table_or_json(at_home: Finished, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hbt("compare", str(STUDENT), str(PACKAGE)) == 0
+    page = capsys.readouterr().out
+    assert "models/tiny-onnx-int8" in page
+    assert "at a margin of 1 point" in page
+    assert hbt("compare", str(RUN / "0-floor"), str(STUDENT), "--margin", "0.9", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["comparison"]["margin"] == 0.9
+    assert found["comparison"]["verdict"] == "equivalent"
+
+
+def test_rows_that_were_split_otherwise_are_refused(copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(RUN, "runs/other")
+    split = json.loads(Path("runs/other/corpus.json").read_text())
+    Path("runs/other/corpus.json").write_text(json.dumps(split | {"fingerprint": "another"}))
+    assert hbt("compare", "runs/tiny", "runs/other") == 2
+    assert "split otherwise" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["nothing", ".", "runs", "models/demo"])
+def test_what_is_no_stage_is_told(copied: Path, path: str) -> None:
+    with pytest.raises(InputError, match="no run, no stage of a run and no package"):
+        stage_behind(Path(path))
+
+
+def test_a_package_whose_run_made_another_since_is_told(copied: Path) -> None:
+    PACKAGE.rename("models/moved")
+    with pytest.raises(InputError, match="the run that made it is not here any more"):
+        stage_behind(Path("models/moved"))
+    shutil.rmtree("runs")
+    with pytest.raises(InputError, match="the run that made it is not here any more"):
+        stage_behind(Path("models/moved"))

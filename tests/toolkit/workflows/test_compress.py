@@ -1,0 +1,159 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.helpers import TINY, Finished, contents, tiny_recipe
+from toolkit import package
+from toolkit.config.settings import CorpusSettings, ExportSettings
+from toolkit.data.corpus import Corpus, load_corpus
+from toolkit.export.stage import TORCH_FORM
+from toolkit.modeling.classifier import Classifier, save_classifier
+from toolkit.modeling.encoders import build_classifier
+from toolkit.stages.result import StageResult
+from toolkit.stages.teachers import with_corpus_labels
+from toolkit.utils.errors import InputError
+from toolkit.workflows.compress import compress_checkpoint, compress_run
+
+DATA = CorpusSettings(data="comments.csv", folds=2)
+INT8, FP32 = ExportSettings(max_drop=0.5), ExportSettings(target="onnx-fp32")
+
+
+@pytest.fixture
+def checkpoint(workplace: Path) -> Path:
+    recipe = tiny_recipe(model="shape:1x32", student=None, pipeline="baseline")
+    corpus = load_corpus(recipe.corpus)
+    made = build_classifier(recipe.model, corpus.label_names, corpus.take(corpus.rows("train")), seed=1)
+    save_classifier(made.with_threshold(0.4), workplace / "checkpoint")
+    return Path("checkpoint")
+
+
+def test_a_checkpoint_is_packaged_with_its_own_threshold(checkpoint: Path, workplace: Path) -> None:
+    outcome = compress_checkpoint(str(checkpoint), DATA, INT8, None, force=False)
+    assert outcome.package == Path("models/checkpoint-onnx-int8")
+    assert package.verify(outcome.package).problems == []
+    assert package.load(outcome.package).threshold == 0.4
+    lineage = package.read_manifest(outcome.package)["lineage"]
+    assert lineage["model"] == "checkpoint"
+    assert lineage["corpus_fingerprint"] == load_corpus(DATA).fingerprint
+    assert [row.stage for row in outcome.rows] == ["floor", "checkpoint in torch", "onnx-int8"]
+    assert not (workplace / "runs").exists()
+    card = (outcome.package / "README.md").read_text("utf-8")
+    assert "whether the classifier once learned from them is not known" in card
+    assert "no choice has seen" not in card
+
+
+def test_a_checkpoint_is_packaged_with_the_vocabulary_of_its_rows(workplace: Path) -> None:
+    corpus = load_corpus(DATA)
+    made = build_classifier(TINY, corpus.label_names, [*corpus.texts, *["zebras gallop over grass"] * 9], seed=1)
+    save_classifier(made, workplace / "checkpoint")
+    checkpoint = Path("checkpoint")
+    whole = compress_checkpoint(str(checkpoint), DATA, FP32, Path("whole"), force=False).package
+    trimming = ExportSettings(target="onnx-fp32", trim_vocabulary=0)
+    outcome = compress_checkpoint(str(checkpoint), DATA, trimming, Path("cut"), force=False)
+    assert outcome.package is not None
+    assert whole is not None
+    assert package.verify(outcome.package).problems == []
+    first, second = (package.load(folder).predict_logits(corpus.texts) for folder in (whole, outcome.package))
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    assert outcome.rows[-1].parameters < outcome.rows[-2].parameters  # type: ignore[operator]
+    assert "- vocabulary cut from " in (outcome.package / "README.md").read_text("utf-8")
+    assert "vocabulary cut" not in (whole / "README.md").read_text("utf-8")
+
+
+def test_a_killed_export_does_not_stop_the_next(checkpoint: Path, workplace: Path) -> None:
+    half = workplace / "models" / "checkpoint-onnx-fp32.partial"
+    (half / "tmp1234").mkdir(parents=True)
+    (half / "tmp1234" / "fp32.onnx").write_bytes(b"half")
+    (half / "model.onnx").write_bytes(b"half")
+    outcome = compress_checkpoint(str(checkpoint), DATA, FP32, None, force=False)
+    assert outcome.package is not None
+    assert package.verify(outcome.package).problems == []
+
+
+def test_a_graph_that_differs_from_torch_is_never_packaged(
+    checkpoint: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporters.onnx_fp32.largest_logit_gap", lambda *_: 0.5)
+    with pytest.raises(InputError, match=r"no ONNX form .*differ from torch by 0\.5.*--target torch-int8"):
+        compress_checkpoint(str(checkpoint), DATA, FP32, None, force=False)
+    assert not (workplace / "models" / "checkpoint-onnx-fp32").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "no-such-folder"}, "--model PATH"),
+        ({"model": "comments.csv"}, "cannot be loaded"),
+        ({"export": ExportSettings(target="onnx-int9")}, "no such target"),
+        ({"settings": CorpusSettings(data="nothing.csv")}, "no such file"),
+        ({"settings": CorpusSettings(data="comments.csv", label_names=("calm", "angry"))}, "--label-names"),
+        ({"out": Path("comments.csv")}, "exists"),
+        ({"export": ExportSettings(target="onnx-fp32", trim_vocabulary=9)}, "--trim-vocabulary 9: the texts need"),
+    ],
+)
+def test_what_cannot_be_compressed_is_one_line_and_no_folder(
+    checkpoint: Path, workplace: Path, change: dict[str, Any], message: str
+) -> None:
+    given: dict[str, Any] = {"model": str(checkpoint), "settings": DATA, "export": FP32, "out": None}
+    before = contents(workplace)
+    with pytest.raises(InputError, match=message) as caught:
+        compress_checkpoint(**(given | change), force=False)
+    assert "\n" not in str(caught.value)
+    assert contents(workplace) == before
+
+
+def test_a_folder_that_is_no_run_is_told(workplace: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing: not a run"):
+        compress_run(Path("nothing"), INT8, None, force=False)
+
+
+def test_a_run_whose_data_changed_is_refused(at_home: Finished) -> None:
+    data = at_home.home / "comments.csv"
+    whole = data.read_bytes()
+    data.write_bytes(whole + b"another row,0,plain\n")
+    try:
+        with pytest.raises(InputError, match="not the file that runs/tiny was trained on"):
+            compress_run(Path("runs/tiny"), FP32, Path("models/other"), force=False)
+    finally:
+        data.write_bytes(whole)
+    assert not (at_home.home / "models" / "other").exists()
+
+
+def test_the_quantized_student_is_compared_with_its_own_full_form(finished: Finished) -> None:
+    result = StageResult.load(finished.run / "4-export-onnx-int8")
+    student = StageResult.load(finished.run / "2-distillation")
+    versus = {each["a"]: each["comparison"] for each in result.details["versus"]}
+    assert set(versus) == {TORCH_FORM, "floor", "fold ensemble"}
+    own = versus[TORCH_FORM]
+    assert own["rows"] == student.details["versus_teacher"]["rows"]
+    assert own["macro_f1_difference"] == pytest.approx(result.metrics["macro_f1"] - student.metrics["macro_f1"])
+    floor = StageResult.load(finished.run / "0-floor")
+    expected = result.metrics["macro_f1"] - floor.metrics["macro_f1"]
+    assert versus["floor"]["macro_f1_difference"] == pytest.approx(expected)
+    assert result.parameters == student.parameters
+    assert result.details["package_size_bytes"] == sum(file.stat().st_size for file in finished.package.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "fine"),
+    [
+        (("sea", "sun"), ("sea", "sun"), True),
+        (("LABEL_0", "LABEL_1"), ("sea", "sun"), True),
+        (("sun", "sea"), ("sea", "sun"), False),
+        (("LABEL_0", "LABEL_1", "LABEL_2"), ("sea", "sun"), False),
+        (("LABEL_1", "LABEL_0"), ("sea", "sun"), False),
+    ],
+)
+def test_labels_are_taken_from_the_data_only_where_the_model_has_no_names(
+    classifier: Classifier, toy: Corpus, mine: tuple[str, ...], theirs: tuple[str, ...], fine: bool
+) -> None:
+    from dataclasses import replace
+
+    given = replace(classifier, labels=mine)
+    if fine:
+        assert with_corpus_labels(given, toy, "m").labels == theirs
+    else:
+        with pytest.raises(InputError, match="--label-names"):
+            with_corpus_labels(given, toy, "m")

@@ -1,0 +1,435 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers import Finished, contents, tiny_recipe, write_comments
+from toolkit import package
+from toolkit.config.settings import Recipe
+from toolkit.data.corpus import load_corpus
+from toolkit.evaluation.predictions import Predictions
+from toolkit.modeling.classifier import load_classifier, save_classifier
+from toolkit.modeling.encoders import build_classifier
+from toolkit.stages.cross_validation import train_baseline
+from toolkit.stages.distillation import distil
+from toolkit.stages.result import StageResult
+from toolkit.stages.run_folder import run_folder
+from toolkit.utils.errors import InputError
+from toolkit.workflows.pipeline import run_pipeline
+
+
+def small(**changed: Any) -> Recipe:
+    """A baseline that takes a second."""
+    return tiny_recipe(
+        **{"pipeline": "baseline", "student": None, "model": "shape:1x32", "epochs": 1, "slice": (), "name": "small"}
+        | changed
+    )
+
+
+def never(*_: Any, **__: Any) -> Any:
+    raise AssertionError("nothing should be trained")
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.stages.cross_validation.fit", never)
+    monkeypatch.setattr("toolkit.stages.distillation.fit", never)
+    monkeypatch.setattr("toolkit.stages.distillation.fit_ngram", never)
+
+
+def test_a_finished_pipeline_leaves_whole_stages_and_nothing_half(finished: Finished) -> None:
+    names = {path.name for path in finished.run.iterdir() if path.is_dir()}
+    assert names == {"0-floor", "1-baseline", "2-distillation", "4-export-onnx-int8", "outputs"}
+    assert not list(finished.home.rglob("*.partial"))
+    assert not list(finished.run.rglob("checkpoint-*"))
+
+
+def test_a_finished_pipeline_is_not_trained_again(at_home: Finished, no_training: None) -> None:
+    stages = {name: held for name, held in contents(at_home.run).items() if not name.startswith("outputs/")}
+    shipped = contents(at_home.package)
+    again = run_pipeline(at_home.recipe)
+    assert again == at_home.outcome
+    assert {name: held for name, held in contents(at_home.run).items() if name in stages} == stages
+    assert contents(at_home.package) == shipped
+
+
+def test_test_rows_keep_their_predictions_for_later_comparisons(at_home: Finished) -> None:
+    corpus = load_corpus(at_home.recipe.corpus)
+    for stage in ("0-floor", "1-baseline", "2-distillation", "4-export-onnx-int8"):
+        result = StageResult.load(at_home.run / stage)
+        predictions = Predictions.load(at_home.run / stage / result.predictions)
+        assert predictions.of(corpus.rows("test")).shape == (len(corpus.rows("test")), 2)
+
+
+def test_the_whole_recipe_is_in_the_run(at_home: Finished) -> None:
+    from toolkit.config.toml_file import recipe_from
+
+    assert recipe_from(at_home.run / "recipe.toml", {}) == at_home.recipe
+
+
+def break_off_in_fold_2(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
+    def breaking(corpus: Any, model: Any, training: Any, out: Path, watch: Any) -> Any:
+        def broken(fold: int, epoch: int, metrics: dict[str, float]) -> None:
+            watch(fold, epoch, metrics)
+            if fold == 1:
+                raise error
+
+        return train_baseline(corpus, model, training, out, broken)
+
+    monkeypatch.setattr("toolkit.workflows.pipeline.train_baseline", breaking)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_run_broken_off_in_fold_2_is_finished_by_the_same_command(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(error):
+        break_off_in_fold_2(patch, error)
+        run_pipeline(small())
+    folder = workplace / "runs" / "small"
+    assert not (folder / "1-baseline").exists()
+    weights = folder / "1-baseline.partial" / "fold-1" / "model.safetensors"
+    before, written = weights.read_bytes(), weights.stat().st_mtime_ns
+    heard: list[int] = []
+    monkeypatch.setattr(
+        "toolkit.workflows.pipeline.track_epoch", lambda tracked, fold, epoch, metrics: heard.append(fold)
+    )
+    outcome = run_pipeline(small())
+    after = folder / "1-baseline" / "fold-1" / "model.safetensors"
+    assert (after.read_bytes(), after.stat().st_mtime_ns) == (before, written)
+    assert set(heard) == {1}
+    assert not list(folder.rglob("*.partial"))
+    assert outcome.rows[1].stage == "baseline, 2-fold ensemble"
+
+
+def test_a_broken_run_ends_as_an_unbroken_one(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        break_off_in_fold_2(patch, KeyboardInterrupt)
+        run_pipeline(small(epochs=2))
+    run_pipeline(small(epochs=2))
+    run_pipeline(small(epochs=2, name="unbroken"))
+    runs = workplace / "runs"
+    for name in ("fold-1/model.safetensors", "fold-2/model.safetensors", "predictions.csv"):
+        assert (runs / "small" / "1-baseline" / name).read_bytes() == (
+            runs / "unbroken" / "1-baseline" / name
+        ).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"learning_rate": 2e-3}, "learning_rate"),
+        ({"seed": 7}, "seed"),
+        ({"pooling": "max", "epochs": 3}, "pooling, epochs"),
+        ({"slice": ("kind",)}, "slice"),
+        ({"kd_method": "hidden"}, "kd_method"),
+        ({"augment": True, "trim_vocabulary": 0}, "augment, trim_vocabulary"),
+    ],
+)
+def test_another_recipe_in_the_same_folder_is_refused_by_what_differs(
+    at_home: Finished, no_training: None, change: dict[str, Any], named: str
+) -> None:
+    before = contents(at_home.home)
+    with pytest.raises(InputError, match=f"a run with another {named}; give another --name"):
+        run_pipeline(tiny_recipe(**change))
+    assert contents(at_home.home) == before
+
+
+def test_other_rows_under_the_same_name_are_refused(workplace: Path, no_training: None) -> None:
+    folder = workplace / "runs" / "small"
+    with pytest.raises(AssertionError, match="nothing should be trained"):
+        run_pipeline(small())
+    write_comments(workplace / "comments.csv", 250)
+    before = contents(folder)
+    with pytest.raises(InputError, match=r"began with other rows in comments\.csv; give --force"):
+        run_pipeline(small())
+    assert contents(folder) == before
+
+
+def test_force_starts_anew(workplace: Path) -> None:
+    run_pipeline(small())
+    (workplace / "runs" / "small" / "left-over.txt").write_text("x")
+    outcome = run_pipeline(small(seed=7), force=True)
+    assert not (workplace / "runs" / "small" / "left-over.txt").exists()
+    recorded = json.loads((workplace / "runs" / "small" / "corpus.json").read_text("utf-8"))
+    assert recorded["settings"]["seed"] == 7
+    assert outcome.rows[0].stage == "floor"
+
+
+def test_a_folder_that_is_no_run_is_not_touched(workplace: Path, no_training: None) -> None:
+    (workplace / "runs" / "small").mkdir(parents=True)
+    (workplace / "runs" / "small" / "thesis.txt").write_text("x")
+    with pytest.raises(InputError, match="is no run"):
+        run_pipeline(small())
+    assert [path.name for path in (workplace / "runs" / "small").iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    "manifest", [None, '{"schema": 1, "lineage": {"run": "runs/other"}}', '{"schema": 1, "lin', "{}"]
+)
+def test_a_package_in_the_way_is_told_before_anything_is_trained(
+    workplace: Path, no_training: None, manifest: str | None
+) -> None:
+    there = workplace / "models" / "small-onnx-int8"
+    there.mkdir(parents=True)
+    if manifest is not None:
+        (there / "manifest.json").write_text(manifest)
+    with pytest.raises(InputError, match=r"models/small-onnx-int8: exists; give another with -o, or --force"):
+        run_pipeline(small(pipeline="baseline_quant"))
+    assert not (workplace / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pipeline": "baseline_kd"}, "name the student, such as --student layers:4"),
+        ({"pipeline": "baseline_quant", "student": "layers:1"}, "take one with kd, such as baseline_kd_quant"),
+        ({"model": "shape:1x31"}, "shape:4x128"),
+        ({"model": "nobody/nothing"}, "--model PATH"),
+        ({"pipeline": "baseline_kd", "student": "layers:2"}, "the teacher has 1 layers"),
+        ({"pipeline": "baseline_kd", "student": "shape:x"}, "--student shape:x"),
+        ({"pipeline": "baseline_kd", "student": "layers:1", "teacher": ("no-such-folder",)}, "no-such-folder"),
+        (
+            {"pipeline": "baseline_kd", "student": "layers:1", "teacher": ("no-such-folder",)},
+            "give a folder with --teacher PATH",
+        ),
+        ({"pipeline": "baseline_kd", "student": "ngram:99"}, "--student ngram:99"),
+        ({"pipeline": "baseline_kd", "student": "ngram", "kd_method": "hidden"}, "--kd-method hidden: an ngram"),
+        ({"pipeline": "baseline_kd_quant", "student": "ngram", "trim_vocabulary": 0}, "--trim-vocabulary: an ngram"),
+        ({"pipeline": "baseline_kd", "student": "layers:1", "unlabelled": "no.txt"}, "--unlabelled no.txt: no such"),
+        ({"data": "nothing.csv"}, r"nothing\.csv: no such file"),
+        ({"stratify_by": "nothing"}, "--stratify-by"),
+        ({"slice": ("nothing",)}, "--slice nothing"),
+        ({"folds": 200}, "too few for 200 folds"),
+    ],
+)
+def test_what_cannot_work_is_told_before_anything_is_written(
+    workplace: Path, no_training: None, change: dict[str, Any], message: str
+) -> None:
+    before = contents(workplace)
+    with pytest.raises(InputError, match=message) as caught:
+        run_pipeline(small(**change))
+    assert "\n" not in str(caught.value)
+    assert contents(workplace) == before
+
+
+@pytest.fixture
+def quick_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("workflows.run_summary", "export.stage"):
+        monkeypatch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
+
+
+def test_a_run_as_the_teacher_skips_the_baseline(
+    at_home: Finished, monkeypatch: pytest.MonkeyPatch, quick_latency: None
+) -> None:
+    monkeypatch.setattr("toolkit.workflows.pipeline.train_baseline", never)
+    monkeypatch.setattr("toolkit.stages.teachers.cached_logits", never)  # its ensemble knows these rows
+    recipe = tiny_recipe(name="taught", pipeline="baseline_kd", teacher=("runs/tiny",), epochs=1, slice=())
+    outcome = run_pipeline(recipe)
+    folder = at_home.home / outcome.folder
+    assert not (folder / "1-baseline").exists()
+    student = StageResult.load(folder / "2-distillation")
+    assert student.details["teacher"] == "fold ensemble, out-of-fold on training rows"
+    assert [row.stage for row in outcome.rows] == ["floor", "teacher", "student layers:1"]
+    tiny = StageResult.load(at_home.run / "1-baseline")
+    assert outcome.rows[1].metrics == tiny.metrics
+    assert [(each.b, each.a) for each in outcome.comparisons] == [
+        ("teacher", "floor"),
+        ("student", "teacher"),
+        ("student", "floor"),
+    ]
+    assert outcome.comparisons[1].comparison.as_dict() == student.details["versus_teacher"]
+
+
+def test_a_run_on_other_rows_teaches_with_its_checkpoint_and_says_so(
+    at_home: Finished, monkeypatch: pytest.MonkeyPatch, quick_latency: None
+) -> None:
+    monkeypatch.setattr("toolkit.workflows.pipeline.train_baseline", never)
+    recipe = tiny_recipe(name="other", pipeline="baseline_kd", teacher=("runs/tiny",), epochs=1, slice=(), seed=7)
+    outcome = run_pipeline(recipe)
+    student = StageResult.load(at_home.home / outcome.folder / "2-distillation")
+    assert ("student", "teacher") in [(each.b, each.a) for each in outcome.comparisons]
+    assert student.details["teacher"] == "one checkpoint, which may have learned from any of these rows"
+
+
+def test_a_lone_checkpoint_teaches(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = load_corpus(small().corpus)
+    made = build_classifier(small().model, corpus.label_names, corpus.take(corpus.rows("train")), seed=1)
+    save_classifier(made, workplace / "teacher")
+    outcome = run_pipeline(small(pipeline="baseline_kd", student="shape:1x32", teacher=("teacher",)))
+    assert [row.stage for row in outcome.rows] == ["floor", "teacher", "student shape:1x32"]
+    assert not (workplace / outcome.folder / "1-baseline").exists()
+
+
+def test_the_own_ensemble_has_its_row_already_and_is_no_teacher_apart(at_home: Finished) -> None:
+    assert "teacher" not in [row.stage for row in at_home.outcome.rows]
+    pairs = [(each.b, each.a) for each in at_home.outcome.comparisons]
+    assert ("student", "fold ensemble") in pairs
+    assert not [pair for pair in pairs if "teacher" in pair]
+
+
+def test_the_own_ensemble_with_the_floor_blended_in_is_a_teacher_apart(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = run_pipeline(small(pipeline="baseline_kd", student="ngram:8", blend_floor=True))
+    stages = [row.stage for row in outcome.rows]
+    assert stages == ["floor", "baseline, 2-fold ensemble", "baseline, best fold", "teacher", "student ngram:8"]
+    pairs = {(each.b, each.a) for each in outcome.comparisons}
+    assert pairs >= {("fold ensemble", "floor"), ("teacher", "floor"), ("student", "teacher")}
+    student = StageResult.load(outcome.folder / "2-distillation")
+    said = Predictions.load(outcome.folder / "2-distillation" / "teacher.csv")
+    baseline = Predictions.load(outcome.folder / "1-baseline" / "predictions.csv")
+    share = student.details["floor_share"]
+    assert (said.logits == baseline.of(said.rows)).all() == (share == 0)
+    assert "% floor blended in" in student.details["teacher"]
+
+
+def test_an_ngram_student_goes_all_the_way_to_a_package(workplace: Path) -> None:
+    outcome = run_pipeline(small(pipeline="baseline_kd_quant", student="ngram:10", augment=True))
+    assert outcome.package is not None
+    assert [row.stage for row in outcome.rows][-2:] == ["student ngram:10", "onnx-int8"]
+    assert package.verify(outcome.package).problems == []
+    model = package.load(outcome.package)
+    made = load_classifier(outcome.folder / "2-distillation")
+    texts = ["একটি মন্তব্য", "ভালো না, খারাপও না", "a"]
+    assert abs(model.predict_proba(texts) - made.predict_proba(texts)).max() < 0.05
+    assert package.read_manifest(outcome.package)["lineage"]["student"] == "ngram:10"
+
+
+def broken_off_distillation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaking(*given: Any) -> Any:
+        def broken(epoch: int, metrics: dict[str, float]) -> None:
+            given[-1](epoch, metrics)
+            raise KeyboardInterrupt
+
+        return distil(*given[:-1], broken)
+
+    monkeypatch.setattr("toolkit.workflows.pipeline.distil", breaking)
+
+
+def test_a_run_broken_off_in_its_distillation_ends_as_an_unbroken_one(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = {"pipeline": "baseline_kd", "student": "layers:1", "kd_epochs": 3, "augment": True}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        broken_off_distillation(patch)
+        run_pipeline(small(**changed))
+    runs = workplace / "runs"
+    assert not (runs / "small" / "2-distillation").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("toolkit.stages.cross_validation.fit", never)
+        run_pipeline(small(**changed))
+    run_pipeline(small(**changed, name="unbroken"))
+    for name in ("model.safetensors", "predictions.csv", "teacher.csv"):
+        broken, whole = (runs / run / "2-distillation" / name for run in ("small", "unbroken"))
+        assert broken.read_bytes() == whole.read_bytes(), name
+
+
+def test_what_a_teacher_says_is_computed_for_one_run_and_taken_by_the_next(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = load_corpus(small().corpus)
+    made = build_classifier(small().model, corpus.label_names, corpus.take(corpus.rows("train")), seed=1)
+    save_classifier(made, workplace / "teacher")
+    (workplace / "more.txt").write_text("একটি নতুন মন্তব্য\nanother one\n", "utf-8")
+    given = {"pipeline": "baseline_kd", "teacher": ("teacher",), "unlabelled": "more.txt"}
+    run_pipeline(small(**given, student="ngram:8"))
+    assert "taken from" not in capsys.readouterr().err
+    first = contents(workplace / "runs" / "cache")
+    assert len(first) == 2  # rows of the corpus, and further texts
+    run_pipeline(small(**given, student="ngram:9", name="second"))
+    shown = capsys.readouterr().err
+    assert shown.count("logits taken from runs/cache/logits-") == 2
+    assert contents(workplace / "runs" / "cache") == first
+
+
+@pytest.fixture
+def foreign(workplace: Path) -> str:
+    """An encoder's folder with a tokenizer of its own."""
+    made = build_classifier(small().model, ("a", "b"), ["some other words of another language"] * 9, seed=1)
+    save_classifier(made, workplace / "foreign")
+    return "foreign"
+
+
+def test_a_student_with_a_tokenizer_of_its_own_learns_logits(workplace: Path, foreign: str) -> None:
+    outcome = run_pipeline(small(pipeline="baseline_kd", student=foreign))
+    made = load_classifier(outcome.folder / "2-distillation")
+    assert made.tokenizer.get_vocab() == load_classifier(workplace / foreign).tokenizer.get_vocab()
+    assert made.labels == ("non_hate", "hate")
+
+
+@pytest.mark.parametrize("method", ["hidden", "attention", "multi_level", "relation"])
+def test_a_student_with_a_tokenizer_of_its_own_cannot_look_inside(
+    workplace: Path, foreign: str, no_training: None, method: str
+) -> None:
+    before = contents(workplace)
+    with pytest.raises(InputError, match=rf"--kd-method {method}: .* different tokenizers"):
+        run_pipeline(small(pipeline="baseline_kd", student=foreign, kd_method=method))
+    assert contents(workplace) == before
+
+
+def test_a_teacher_of_other_labels_is_told_before_anything_is_written(workplace: Path, no_training: None) -> None:
+    made = build_classifier(small().model, ("calm", "angry"), ["a b c"] * 9, seed=1)
+    save_classifier(made, workplace / "teacher")
+    before = contents(workplace)
+    with pytest.raises(InputError, match=r"its labels are calm, angry .* non_hate, hate; .*--label-names"):
+        run_pipeline(small(pipeline="baseline_kd", student="layers:1", teacher=("teacher",)))
+    assert contents(workplace) == before
+
+
+def test_a_run_killed_after_its_package_was_in_place_goes_on(workplace: Path) -> None:
+    recipe = small(pipeline="baseline_quant")
+    package_folder = run_pipeline(recipe).package
+    assert package_folder is not None
+    stage = workplace / run_folder(recipe) / "4-export-onnx-int8"
+    shutil.rmtree(stage)
+    assert run_pipeline(recipe).package == package_folder
+    assert (stage / "result.json").is_file()
+
+
+def test_a_package_of_a_run_that_is_gone_is_not_written_over(workplace: Path) -> None:
+    recipe = small(pipeline="baseline_quant")
+    run_pipeline(recipe)
+    shutil.rmtree(workplace / run_folder(recipe))
+    with pytest.raises(InputError, match="exists"):
+        run_pipeline(recipe)
+
+
+def test_without_a_student_the_best_fold_is_packaged(workplace: Path) -> None:
+    outcome = run_pipeline(small(pipeline="baseline_quant", target="onnx-fp32"))
+    assert outcome.package == Path("models/small-onnx-fp32")
+    result = StageResult.load(outcome.folder / "1-baseline")
+    fold = load_classifier(outcome.folder / "1-baseline" / result.checkpoint)
+    model = package.load(outcome.package)
+    texts = ["একটি মন্তব্য", "ভালো"]
+    assert abs(model.predict_logits(texts) - fold.predict_logits(texts)).max() < 1e-4
+    assert model.threshold == fold.threshold
+    assert package.verify(outcome.package).problems == []
+
+
+def test_two_labels_are_not_needed(workplace: Path) -> None:
+    rows = [f'"{word} number {i}",{word}' for i in range(60) for word in ("sea", "sun", "sky")]
+    (workplace / "three.csv").write_text("text,label\n" + "\n".join(rows) + "\n", "utf-8")
+    outcome = run_pipeline(small(data="three.csv", pipeline="baseline_quant", target="onnx-fp32", name="three"))
+    assert outcome.labels == ("sea", "sky", "sun")
+    assert outcome.package is not None
+    model = package.load(outcome.package)
+    assert model.threshold is None
+    assert model.predict_proba(["sea"]).shape == (1, 3)
+    assert package.verify(outcome.package).problems == []
+
+
+@pytest.mark.parametrize(
+    ("change", "folder"),
+    [
+        ({"name": None}, "comments-shape-1x32"),
+        ({"name": None, "data": "demo"}, "demo-shape-1x32"),
+        ({"name": "মন্তব্য-1"}, "মন্তব্য-1"),
+    ],
+)
+def test_a_run_is_named_after_data_and_model(change: dict[str, Any], folder: str) -> None:
+    from toolkit.stages.run_folder import run_folder
+
+    assert run_folder(small(**change)) == Path("runs") / folder

@@ -1,0 +1,105 @@
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from toolkit.data.tables import Table, read_table, write_table
+from toolkit.utils.errors import InputError
+from toolkit.workflows.predict_file import BATCH, label_file
+
+TEXTS = ["one", "", "three two", None, "  ", 'six, "seven"\nand eight', "\u200b", "nine"]
+FILLED = [0, 2, 5, 7]
+
+
+class Echo:
+    """Labels a text with its own first word, so that a mixed-up row shows."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def predict(self, texts: Sequence[str]) -> list[tuple[str, float]]:
+        self.batches.append(len(texts))
+        return [(text.split()[0], 1 / (1 + len(text))) for text in texts]
+
+
+def table(texts: Sequence[Any]) -> Table:
+    return Table("made", {"id": list(range(len(texts))), "text": list(texts), "নাম": ["ক"] * len(texts)})
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("out_suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_every_row_comes_back_in_order_with_its_columns(tmp_path: Path, suffix: str, out_suffix: str) -> None:
+    write_table(table(TEXTS), tmp_path / f"in{suffix}")
+    assert label_file(Echo(), tmp_path / f"in{suffix}", tmp_path / f"out{out_suffix}", None) == len(TEXTS)  # type: ignore[arg-type]
+    found = read_table(tmp_path / f"out{out_suffix}").columns
+    assert list(found) == ["id", "text", "নাম", "predicted_label", "probability"]
+    assert [str(value) for value in found["id"]] == [str(i) for i in range(len(TEXTS))]
+    assert [value or "" for value in found["text"]] == [text or "" for text in TEXTS]
+    labels = [value or None for value in found["predicted_label"]]
+    assert labels == ["one", None, "three", None, None, "six,", None, "nine"]
+    chances = [None if value in (None, "") else float(value) for value in found["probability"]]
+    for row, text in enumerate(TEXTS):
+        expected = 1 / (1 + len(text or "")) if row in FILLED else None
+        assert chances[row] == (None if expected is None else pytest.approx(expected, abs=1e-6))
+
+
+def test_kinds_of_a_parquet_file_are_kept(tmp_path: Path) -> None:
+    columns = {"text": ["a", "b"], "n": [1, 2], "x": [0.5, None], "deep": [[1], [2, 3]]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "in.parquet")
+    label_file(Echo(), tmp_path / "in.parquet", tmp_path / "out.parquet", None)  # type: ignore[arg-type]
+    found = parquet.read_table(tmp_path / "out.parquet").to_pydict()
+    assert {name: found[name] for name in columns} == columns
+    assert found["predicted_label"] == ["a", "b"]
+
+
+def test_json_rows_keep_values_that_are_no_text(tmp_path: Path) -> None:
+    rows = [{"text": "a", "n": 1, "deep": {"k": [None, True]}}, {"text": "b"}]
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
+    label_file(Echo(), tmp_path / "in.jsonl", tmp_path / "out.jsonl", None)  # type: ignore[arg-type]
+    first, second = (json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines())
+    assert (first["n"], first["deep"], first["predicted_label"]) == (1, {"k": [None, True]}, "a")
+    assert (second["n"], second["predicted_label"]) == (None, "b")
+
+
+@pytest.mark.parametrize("rows", [1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH + 3])
+def test_files_longer_than_a_batch_keep_their_order(tmp_path: Path, rows: int) -> None:
+    write_table(table([f"w{i} x" for i in range(rows)]), tmp_path / "in.csv")
+    model = Echo()
+    label_file(model, tmp_path / "in.csv", tmp_path / "out.csv", None)  # type: ignore[arg-type]
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as lines:
+        assert [row["predicted_label"] for row in csv.DictReader(lines)] == [f"w{i}" for i in range(rows)]
+    assert max(model.batches) <= BATCH
+
+
+def test_the_text_column_can_be_named(tmp_path: Path) -> None:
+    write_table(Table("made", {"text": ["no"], "body": ["yes"]}), tmp_path / "in.csv")
+    label_file(Echo(), tmp_path / "in.csv", tmp_path / "out.csv", "body")  # type: ignore[arg-type]
+    assert read_table(tmp_path / "out.csv").columns["predicted_label"] == ["yes"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "out", "text_column", "message"),
+    [
+        ({"text": ["a"]}, "out.xlsx", None, r"--output .*out\.xlsx: unknown kind of file"),
+        ({"text": ["a"]}, "out", None, "unknown kind of file"),
+        ({"body": ["a"]}, "out.csv", None, "--text-column"),
+        ({"text": ["a"]}, "out.csv", "body", "no column 'body'"),
+        ({"text": ["a"], "predicted_label": ["x"]}, "out.csv", None, "'predicted_label' already"),
+        ({"text": ["a"], "probability": ["x"]}, "out.csv", None, "'probability' already"),
+        ({"text": []}, "out.csv", None, "no rows"),
+        ({"text": ["a"]}, "no/such/folder/out.csv", None, "cannot be written"),
+    ],
+)
+def test_what_cannot_be_labelled_is_one_line_and_no_file(
+    tmp_path: Path, columns: dict[str, list[Any]], out: str, text_column: str | None, message: str
+) -> None:
+    write_table(Table("made", columns), tmp_path / "in.csv")
+    with pytest.raises(InputError, match=message) as caught:
+        label_file(Echo(), tmp_path / "in.csv", tmp_path / out, text_column)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]

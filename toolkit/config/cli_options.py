@@ -1,0 +1,71 @@
+"""Command-line options made from the settings classes: name, kind, default and help text come from there."""
+
+import ast
+import dataclasses
+import inspect
+from collections.abc import Callable
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def options_of(*settings: type, leave_out: tuple[str, ...] = ()) -> Callable[[Command], Command]:
+    """A decorator that gives a command one option for each field of the settings classes."""
+
+    def decorate(command: Command) -> Command:
+        for each in reversed(settings):
+            kinds, texts = get_type_hints(each), field_help(each)
+            for field in reversed(dataclasses.fields(each)):
+                if field.name not in leave_out:
+                    command = _option(field, kinds[field.name], texts[field.name])(command)
+        return command
+
+    return decorate
+
+
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """The options that were typed, as settings: those not typed are None or empty."""
+    typed = {name: value for name, value in values.items() if value is not None and value != ()}
+    if "label_names" in typed:
+        typed["label_names"] = tuple(name.strip() for name in typed["label_names"].split(",") if name.strip())
+    return typed
+
+
+def _option(field: "dataclasses.Field[Any]", kind: Any, text: str) -> Callable[[Command], Command]:
+    if get_origin(kind) in (UnionType, Union):  # a Literal or None is the second
+        kind = next(k for k in get_args(kind) if k is not NoneType)
+    name = "--" + field.name.replace("_", "-")
+    shown = text.rstrip(".") + _default(field)
+    if kind is bool:
+        return click.option(f"{name}/--no-{name[2:]}", field.name, default=None, help=shown)
+    if field.name == "label_names":
+        return click.option(name, field.name, default=None, metavar="A,B", help=shown)
+    if get_origin(kind) is tuple:
+        return click.option(name, field.name, multiple=True, metavar="TEXT", help=shown)
+    if get_origin(kind) is Literal:
+        return click.option(name, field.name, type=click.Choice(get_args(kind)), default=None, help=shown)
+    if field.name == "trim_vocabulary":  # its number may be left out
+        return click.option(name, field.name, type=int, is_flag=False, flag_value=0, metavar="[N]", help=shown)
+    return click.option(name, field.name, type=kind, default=None, help=shown)
+
+
+def _default(field: "dataclasses.Field[Any]") -> str:
+    if field.default is None or field.default == () or isinstance(field.default, bool):
+        return "."
+    return f" [default: {field.default}]."
+
+
+@cache
+def field_help(settings: type) -> dict[str, str]:
+    """The string under each field of a settings class."""
+    body = ast.parse(inspect.getsource(settings)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    texts = {}
+    for line, below in zip(body.body, body.body[1:], strict=False):
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and isinstance(below, ast.Expr):
+            texts[line.target.id] = ast.literal_eval(below.value)
+    return texts

@@ -1,0 +1,73 @@
+"""A recipe as one TOML file, and settings from a file with those that were typed over them."""
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from toolkit.config.settings import Recipe, require
+from toolkit.utils.errors import InputError
+
+
+def recipe_from(file: Path | None, given: dict[str, Any]) -> Recipe:
+    """The recipe of a TOML file (or the defaults) with the `given` settings, by field name, over it.
+
+    Raises: InputError for an unreadable file, an unknown table or key, or a value of the wrong kind.
+    """
+    tables = {} if file is None else _read_toml(file)
+    sections: dict[str, Any] = {}
+    for table, settings in _sections().items():
+        fields = {f.name: f for f in dataclasses.fields(settings)}
+        from_file = tables.pop(table, {})
+        require(isinstance(from_file, dict), f"{file}: {table}", f"is a table; write [{table}] on a line of its own")
+        for key in from_file:
+            require(key in fields, f"{file}: [{table}] {key}", f"no such setting; there are {', '.join(fields)}")
+        values = from_file | {key: value for key, value in given.items() if key in fields}
+        kinds = get_type_hints(settings)
+        sections[table] = settings(
+            **{key: _typed(value, kinds[key], f"[{table}] {key}") for key, value in values.items()}
+        )
+    if tables:
+        raise InputError(f"{file}: no such table [{next(iter(tables))}]; there are {', '.join(_sections())}")
+    return Recipe(**sections)
+
+
+def write_recipe(recipe: Recipe, file: Path) -> None:
+    """Write `recipe` as TOML; what is None is left out, since TOML has no null."""
+    import tomli_w
+
+    tables = dataclasses.asdict(recipe)
+    file.write_text(
+        tomli_w.dumps({t: {k: v for k, v in keys.items() if v is not None} for t, keys in tables.items()}), "utf-8"
+    )
+
+
+def _sections() -> dict[str, Any]:
+    return get_type_hints(Recipe)
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"--recipe {file}: no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"--recipe {file}: not readable as TOML: {error}") from None
+
+
+def _typed(value: Any, kind: Any, where: str) -> Any:
+    """`value` as `kind`, with whole numbers accepted where a fraction is asked for."""
+    if get_origin(kind) in (UnionType, Union):  # a Literal or None is the second
+        kinds = [k for k in get_args(kind) if k is not NoneType]
+        return None if value is None else _typed(value, kinds[0], where)
+    if get_origin(kind) is Literal:
+        require(value in get_args(kind), where, f"{value!r} is not one of {', '.join(get_args(kind))}")
+        return value
+    if get_origin(kind) is tuple:
+        require(isinstance(value, list | tuple), where, f"{value!r} is not a list")
+        return tuple(_typed(v, str, where) for v in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    require(type(value) is kind, where, f"{value!r} is not a {kind.__name__}")
+    return value

@@ -1,0 +1,313 @@
+"""The corpus: labelled texts, grouped by duplicate and split once.
+
+Everything later asks the corpus which rows it may look at: training folds for fitting, validation rows
+for choices, test rows for the figures that are reported.
+"""
+
+import hashlib
+import json
+import math
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.config.settings import CorpusSettings
+from toolkit.data.normalization import normalise
+from toolkit.data.splits import LEFT_OUT, TEST, VALIDATION, draw_splits
+from toolkit.data.tables import Table, read_table
+from toolkit.utils.errors import InputError
+
+TEXT_COLUMNS = ("text", "comments", "comment", "sentence", "content", "tweet", "review", "document")
+LABEL_COLUMNS = ("label", "labels", "hatespeech", "class", "category", "target", "sentiment", "hate")
+NAMES_OF_01 = {"hatespeech": ("non_hate", "hate"), "hate": ("non_hate", "hate")}
+GIVEN_SPLITS = {"train": 0, "training": 0, "validation": VALIDATION, "valid": VALIDATION, "val": VALIDATION}
+GIVEN_SPLITS |= {"dev": VALIDATION, "test": TEST}
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Labelled texts in file order. Row i of every array is data row i of the file, counted from 0."""
+
+    name: str
+    texts: list[str]
+    """As in the file; tokenizers normalise."""
+    labels: np.ndarray
+    """int (rows,): index into `label_names`."""
+    label_names: tuple[str, ...]
+    keys: list[str]
+    """Duplicate key of each row."""
+    fold: np.ndarray
+    """int (rows,): training fold from 0, or TEST, VALIDATION, LEFT_OUT."""
+    slices: dict[str, np.ndarray]
+    """Name to bool (rows,): parts that are reported apart."""
+    settings: CorpusSettings
+
+    def rows(self, split: str) -> np.ndarray:
+        """Row numbers of "train", "validation", "test", or "all" three."""
+        if split == "train":
+            return np.flatnonzero(self.fold >= 0)
+        if split == "all":
+            return np.flatnonzero(self.fold != LEFT_OUT)
+        return np.flatnonzero(self.fold == {"validation": VALIDATION, "test": TEST}[split])
+
+    def split_of(self, rows: np.ndarray) -> list[str]:
+        """The split name of each of `rows`."""
+        names = {TEST: "test", VALIDATION: "validation", LEFT_OUT: "left_out"}
+        return [names.get(int(place), "train") for place in self.fold[rows]]
+
+    def take(self, rows: np.ndarray) -> list[str]:
+        """The texts of `rows`."""
+        return [self.texts[row] for row in rows]
+
+    @property
+    def folds(self) -> int:
+        return int(self.fold.max()) + 1
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over normalised texts, labels, label names and split: equal means the same experiment."""
+        digest = hashlib.sha256(json.dumps(self.label_names).encode())
+        for text, label, place in zip(self.texts, self.labels, self.fold, strict=True):
+            digest.update(f"{normalise(text)}\x00{label}\x00{place}\x00".encode())
+        return digest.hexdigest()
+
+
+def load_corpus(settings: CorpusSettings) -> Corpus:
+    """Read, check, group and split the labelled texts that `settings` name.
+
+    Raises: InputError for anything in the file or the settings that a run cannot start from.
+    """
+    return corpus_from_table(read_source(settings.data), settings)
+
+
+def read_source(data: str) -> Table:
+    """The table behind `--data`: a file, or the embedded corpus for `demo`."""
+    if data == "demo":
+        from toolkit.data.demo import demo_table
+
+        return demo_table()
+    return read_table(Path(data))
+
+
+def corpus_from_table(table: Table, settings: CorpusSettings) -> Corpus:
+    """As `load_corpus`, for a table that is read already."""
+    if len(table) == 0:
+        raise InputError(f"{table.source}: no rows; give a file with a header and labelled texts")
+    text_column, label_column = find_columns(table, settings)
+    texts = text_values(table, text_column)
+    _refuse_empty(table, text_column, texts)
+    labels, label_names = _labels(table, label_column, settings.label_names)
+    keys = [duplicate_key(text) for text in texts]
+    strata = _strata(table, settings, labels)
+    given = _given_split(table)
+    fold = draw_splits(keys, strata, settings.folds, settings.seed, settings.data_fraction, given)
+    corpus = Corpus(
+        name="demo" if settings.data == "demo" else Path(table.source).stem,
+        texts=texts,
+        labels=labels,
+        label_names=label_names,
+        keys=keys,
+        fold=fold,
+        slices=_slices(table, settings.slice),
+        settings=settings,
+    )
+    _refuse_thin_splits(table, corpus)
+    return corpus
+
+
+def find_columns(table: Table, settings: CorpusSettings) -> tuple[str, str]:
+    """Names of the text and the label column, given or found by name."""
+    return (
+        find_column(table, settings.text_column, "--text-column", TEXT_COLUMNS),
+        find_column(table, settings.label_column, "--label-column", LABEL_COLUMNS),
+    )
+
+
+def text_values(table: Table, column: str) -> list[str]:
+    """The texts of a column, "" where one is missing."""
+    values = table.columns[column]
+    for row, value in enumerate(values):
+        if value is not None and not isinstance(value, str) and not _is_nan(value):
+            raise InputError(
+                f"{table.source}: row {row} of column {column!r} holds a {type(value).__name__}, not a text; "
+                "name the right column with --text-column"
+            )
+    return [value if isinstance(value, str) else "" for value in values]
+
+
+def duplicate_key(text: str) -> str:
+    """What two texts share when they say the same: letters and digits of the normalised text, caseless."""
+    plain = normalise(text).casefold()
+    return " ".join("".join(char if _is_said(char) else " " for char in plain).split()) or plain
+
+
+def _is_said(char: str) -> bool:
+    """Letter, digit or the vowel sign of one, which `\\w` lacks; the look of an emoji (variation selector) is none."""
+    if char.isalnum():
+        return True
+    return unicodedata.category(char) in ("Mn", "Mc") and not "\ufe00" <= char <= "\ufe0f"
+
+
+def duplicate_groups(keys: list[str]) -> list[list[int]]:
+    """Rows of each key that more than one row has."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row, key in enumerate(keys):
+        groups[key].append(row)
+    return [rows for rows in groups.values() if len(rows) > 1]
+
+
+def describe_split(corpus: Corpus) -> dict[str, Any]:
+    """What `corpus.json` records: fingerprint, counts, duplicates and the rows of every split."""
+    groups = duplicate_groups(corpus.keys)
+    labels = corpus.labels
+    parts = {name: corpus.rows(name) for name in ("train", "validation", "test")}
+    return {
+        "name": corpus.name,
+        "fingerprint": corpus.fingerprint,
+        "settings": asdict(corpus.settings),
+        "label_names": list(corpus.label_names),
+        "rows": len(corpus.texts),
+        "duplicate_groups": len(groups),
+        "duplicate_rows": sum(map(len, groups)),
+        "conflicting_groups": sum(len(set(labels[rows].tolist())) > 1 for rows in groups),
+        "left_out_rows": int((corpus.fold == LEFT_OUT).sum()),
+        "counts": {name: _count(corpus, rows) for name, rows in parts.items()},
+        "folds": [np.flatnonzero(corpus.fold == k).tolist() for k in range(corpus.folds)],
+        "validation": parts["validation"].tolist(),
+        "test": parts["test"].tolist(),
+    }
+
+
+def _count(corpus: Corpus, rows: np.ndarray) -> dict[str, int]:
+    return {name: int((corpus.labels[rows] == i).sum()) for i, name in enumerate(corpus.label_names)}
+
+
+def find_column(table: Table, given: str | None, option: str, known: tuple[str, ...]) -> str:
+    there = ", ".join(table.columns)
+    if given is not None:
+        if given not in table.columns:
+            raise InputError(f"{table.source}: no column {given!r} ({option}); there are {there}")
+        return given
+    by_lower = {name.strip().lower(): name for name in reversed(table.columns)}
+    for name in known:
+        if name in by_lower:
+            return by_lower[name]
+    what = option.strip("-").replace("-", " ")
+    raise InputError(f"{table.source}: no {what} found by name; there are {there}: name it with {option}")
+
+
+def _refuse_empty(table: Table, column: str, texts: list[str]) -> None:
+    empty = [row for row, text in enumerate(texts) if not normalise(text)]
+    if empty:
+        raise InputError(
+            f"{table.source}: row {empty[0]} of column {column!r} has an empty text ({len(empty)} such rows, "
+            "counted from 0 after the header); remove them"
+        )
+
+
+def _labels(table: Table, column: str, names: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+    values = label_values(table, column)
+    missing = [row for row, value in enumerate(values) if value is None]
+    if missing:
+        raise InputError(
+            f"{table.source}: row {missing[0]} of column {column!r} has no label ({len(missing)} such rows, "
+            "counted from 0 after the header); label or remove them"
+        )
+    found = sorted({v for v in values if v is not None}, key=lambda v: (0, int(v), v) if _is_whole(v) else (1, 0, v))
+    if len(found) < 2:
+        raise InputError(f"{table.source}: column {column!r} holds one label only ({found[0]}); two or more are needed")
+    if len(found) > 1000 or len(found) > len(values) / 2:
+        raise InputError(
+            f"{table.source}: column {column!r} holds {len(found)} different labels in {len(values)} rows; "
+            "name the label column with --label-column"
+        )
+    if set(names) == set(found):
+        found = list(names)
+    elif names and (len(names) != len(found) or not all(map(_is_whole, found))):
+        raise InputError(f"--label-names: {len(names)} names given; column {column!r} holds {', '.join(found)}")
+    shown = names or (NAMES_OF_01.get(column.strip().lower()) if found == ["0", "1"] else None) or tuple(found)
+    index = {value: i for i, value in enumerate(found)}
+    return np.array([index[v] for v in values if v is not None], dtype=np.int64), tuple(shown)
+
+
+def label_values(table: Table, column: str) -> list[str | None]:
+    """The labels of a column as texts, None where one is missing; 1.0 is read as 1."""
+    return [_label_text(value) for value in table.columns[column]]
+
+
+def _label_text(value: Any) -> str | None:
+    if value is None or _is_nan(value):
+        return None
+    text = str(value).strip()
+    if text.lower() in ("", "nan", "na", "null", "none"):
+        return None
+    return text[:-2] if re.fullmatch(r"-?\d+\.0", text) else text
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _is_whole(value: str) -> bool:
+    return re.fullmatch(r"-?\d+", value) is not None
+
+
+def _strata(table: Table, settings: CorpusSettings, labels: np.ndarray) -> list[str]:
+    by_label = [str(label) if settings.stratification == "label" else "" for label in labels]
+    if settings.stratify_by is None:
+        return by_label
+    if settings.stratify_by not in table.columns:
+        there = ", ".join(table.columns)
+        raise InputError(f"{table.source}: no column {settings.stratify_by!r} (--stratify-by); there are {there}")
+    further = table.columns[settings.stratify_by]
+    return [f"{label}\x00{value}" for label, value in zip(by_label, further, strict=True)]
+
+
+def _given_split(table: Table) -> np.ndarray | None:
+    column = next((name for name in table.columns if name.strip().lower() == "split"), None)
+    if column is None:
+        return None
+    values = [str(value).strip().lower() for value in table.columns[column]]
+    for row, value in enumerate(values):
+        if value not in GIVEN_SPLITS:
+            raise InputError(
+                f"{table.source}: row {row} of column {column!r} says {value!r}; write train, validation or test"
+            )
+    return np.array([GIVEN_SPLITS[value] for value in values])
+
+
+def _slices(table: Table, wanted: tuple[str, ...]) -> dict[str, np.ndarray]:
+    slices = {}
+    for want in wanted:
+        spans = re.fullmatch(r"(\d*):(\d*)", want)
+        if spans:
+            mask = np.zeros(len(table), dtype=bool)
+            mask[int(spans[1] or 0) : int(spans[2] or len(table))] = True
+            slices[f"rows {want}"] = mask
+        elif want in table.columns:
+            values = [str(value) for value in table.columns[want]]
+            for value, _ in Counter(values).most_common(20):
+                slices[f"{want}={value}"] = np.array([v == value for v in values])
+        else:
+            raise InputError(f"--slice {want}: neither a column of {table.source} nor a row range such as 0:12000")
+    return slices
+
+
+def _refuse_thin_splits(table: Table, corpus: Corpus) -> None:
+    """Every split must hold every label, and every fold at least one row of each."""
+    folds = corpus.settings.folds
+    for i, name in enumerate(corpus.label_names):
+        train = corpus.fold[(corpus.labels == i) & (corpus.fold >= 0)]
+        if len(set(train.tolist())) < folds:
+            raise InputError(
+                f"{table.source}: label {name!r} has {len(train)} distinct training rows, too few for {folds} folds; "
+                "give fewer --folds, merge the label or add rows"
+            )
+        for split in ("validation", "test"):
+            if not (corpus.labels[corpus.rows(split)] == i).any():
+                raise InputError(f"{table.source}: no row of label {name!r} is left for the {split} split; add rows")

@@ -1,0 +1,161 @@
+"""Read a table of texts from CSV, TSV, JSON Lines or Parquet, and say in which row it is broken."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.utils.errors import InputError
+
+ROW_LIMIT = 10_000_000  # characters in one CSV field
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of equal length, in file order."""
+
+    source: str
+    columns: dict[str, list[Any]]
+    """Name to values: text for CSV and TSV, any JSON value for the others, None where a value is missing."""
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), []))
+
+
+def read_table(file: Path) -> Table:
+    """The table in `file`; the kind is told by the suffix.
+
+    Raises: InputError for a missing file, an unknown suffix, a wrong encoding, a broken row or no rows.
+    """
+    readers: dict[str, Callable[[Path], dict[str, list[Any]]]] = {
+        ".csv": lambda f: _read_delimited(f, ","),
+        ".tsv": lambda f: _read_delimited(f, "\t"),
+        ".jsonl": _read_json_lines,
+        ".ndjson": _read_json_lines,
+        ".parquet": _read_parquet,
+    }
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; give the path of a CSV, TSV, JSON Lines or Parquet file")
+    if file.suffix.lower() not in readers:
+        raise InputError(f"{file}: unknown kind of file; give one that ends in {', '.join(readers)}")
+    columns = readers[file.suffix.lower()](file)
+    table = Table(str(file), columns)
+    if len(table) == 0:
+        raise InputError(f"{file}: no rows; give a file with a header and labelled texts")
+    return table
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file. Raises InputError if it is not UTF-8."""
+    return _read_text(file).split("\n")
+
+
+def _read_text(file: Path) -> str:
+    raw = file.read_bytes()
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise InputError(f"{file}: line {line} is not UTF-8; save the file as UTF-8") from None
+
+
+def _read_delimited(file: Path, delimiter: str) -> dict[str, list[Any]]:
+    csv.field_size_limit(ROW_LIMIT)
+    reader = csv.reader(io.StringIO(_read_text(file), newline=""), delimiter=delimiter, strict=True)
+    header: list[str] = []
+    rows: list[list[str]] = []
+    try:
+        header = next(reader, [])
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise InputError(
+                    f"{file}: line {reader.line_num} has {len(row)} fields and the header {len(header)}; "
+                    "put quotes around a text that holds the separator"
+                )
+            rows.append(row)
+    except csv.Error as error:
+        raise InputError(f"{file}: line {reader.line_num} is broken ({error}); mend its quotes") from None
+    if len(set(header)) != len(header):
+        raise InputError(f"{file}: two columns have the same name; rename one")
+    return {name: [row[i] for row in rows] for i, name in enumerate(header)}
+
+
+def _read_json_lines(file: Path) -> dict[str, list[Any]]:
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(_read_text(file).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{file}: line {number} is not JSON ({error.msg}); mend or remove it") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{file}: line {number} is not a JSON object; write one object a line")
+        if any(_is_cut(value) for value in row.values()):
+            raise InputError(f"{file}: line {number} holds half a character (a lone surrogate); mend or remove it")
+        rows.append(row)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _is_cut(value: Any) -> bool:
+    """Whether a text was cut through an emoji, as JSON can write and UTF-8 cannot."""
+    return isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value)
+
+
+def _read_parquet(file: Path) -> dict[str, list[Any]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(file)
+        return {name: column.to_pylist() for name, column in zip(table.column_names, table.columns, strict=True)}
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise InputError(f"{file}: not a Parquet file ({str(error).splitlines()[0]})") from None
+
+
+def write_table(table: Table, file: Path) -> None:
+    """Write `table` to `file`, in the kind that its suffix names; the file appears whole or not at all."""
+    partial = file.with_name(file.name + ".partial")
+    try:
+        WRITERS[file.suffix.lower()](table, partial)
+        partial.replace(file)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written ({error.strerror})") from None
+
+
+def _write_delimited(table: Table, file: Path, delimiter: str) -> None:
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+        writer.writerow(table.columns)
+        writer.writerows(
+            ["" if value is None else value for value in row] for row in zip(*table.columns.values(), strict=True)
+        )
+
+
+def _write_json_lines(table: Table, file: Path) -> None:
+    with file.open("w", encoding="utf-8") as out:
+        for row in zip(*table.columns.values(), strict=True):
+            out.write(json.dumps(dict(zip(table.columns, row, strict=True)), ensure_ascii=False) + "\n")
+
+
+def _write_parquet(table: Table, file: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table(table.columns), file)
+
+
+WRITERS: dict[str, Callable[[Table, Path], None]] = {
+    ".csv": lambda table, file: _write_delimited(table, file, ","),
+    ".tsv": lambda table, file: _write_delimited(table, file, "\t"),
+    ".jsonl": _write_json_lines,
+    ".ndjson": _write_json_lines,
+    ".parquet": _write_parquet,
+}
+"""Suffix to writer; the same suffixes as can be read."""

@@ -1,0 +1,70 @@
+"""Paired comparison of two models on the same test rows, as a table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from toolkit.data.corpus import Corpus
+from toolkit.evaluation.metrics import apply_threshold, softmax
+from toolkit.evaluation.predictions import Predictions
+from toolkit.evaluation.significance import MARGIN, Comparison, compare
+from toolkit.utils.console import print_table
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model as far as a comparison knows it."""
+
+    name: str
+    predictions: Predictions
+    threshold: float | None
+
+
+@dataclass(frozen=True)
+class Versus:
+    """B against A on the test rows."""
+
+    b: str
+    a: str
+    comparison: Comparison
+
+    def cells(self) -> dict[str, str]:
+        """Column to value, for a table."""
+        found = self.comparison
+        low, high = found.interval
+        return {
+            "B": self.b,
+            "against A": self.a,
+            "Δ macro-F1 points": f"{100 * found.macro_f1_difference:+.2f}",
+            "95 % interval": f"{100 * low:+.2f} … {100 * high:+.2f}",
+            "McNemar p": f"{found.mcnemar_p:.2g}",
+            "only A right": str(found.only_a_right),
+            "only B right": str(found.only_b_right),
+            "Δ accuracy points": f"{100 * found.accuracy_difference:+.2f}",
+            "same label": f"{100 * found.agreement:.2f} %",
+            "verdict": found.verdict,
+            "rows to decide": "" if found.rows_to_decide is None else str(found.rows_to_decide),
+        }
+
+    def shown(self) -> dict[str, str]:
+        """The same for people, who read the verdict as a whole."""
+        cells = self.cells() | {"verdict": self.comparison.verdict_in_words}
+        del cells["rows to decide"]
+        return cells
+
+
+def versus(corpus: Corpus, b: Contender, a: Contender, margin: float = MARGIN) -> Versus:
+    """Compare two models on the test rows, each at its own threshold."""
+    test = corpus.rows("test")
+    a_said, b_said = (apply_threshold(softmax(c.predictions.of(test)), c.threshold) for c in (a, b))
+    return Versus(b.name, a.name, compare(corpus.labels[test], a_said, b_said, len(corpus.label_names), margin))
+
+
+def render(found: Sequence[Versus]) -> None:
+    """Print the comparisons as a table on stdout."""
+    if not found:
+        return
+    margin = 100 * found[0].comparison.margin
+    title = f"paired, on the same {found[0].comparison.rows:,} test rows; verdict at a margin of {margin:g} point"
+    left_out = ("only A right", "only B right", "Δ accuracy points")
+    lines = [{k: v for k, v in each.shown().items() if k not in left_out} for each in found]
+    print_table(lines, title, left=("B", "against A", "verdict"), dispensable=("McNemar p", "same label"))

@@ -1,0 +1,71 @@
+"""Logits of one model on rows of the corpus, and the metrics that follow from them."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from toolkit.data.corpus import Corpus
+from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration, softmax
+
+PREDICTIONS_FILE = "predictions.csv"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits of one model on rows of the corpus."""
+
+    rows: np.ndarray
+    """int (n,): row numbers of the corpus."""
+    logits: np.ndarray
+    """float32 (n, labels)."""
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Logits (rows, labels) of the given rows, in their order."""
+        position = np.full(max(self.rows.max(), rows.max()) + 1, -1)
+        position[self.rows] = np.arange(len(self.rows))
+        if (position[rows] < 0).any():
+            raise KeyError("a row that was not predicted")
+        return self.logits[position[rows]]
+
+    def save(self, file: Path, corpus: Corpus) -> None:
+        """Write row, split and one logit a label; nine digits bring float32 back exactly."""
+        with file.open("w", newline="", encoding="utf-8") as out:
+            writer = csv.writer(out, lineterminator="\n")
+            writer.writerow(["row", "split", *(f"logit_{name}" for name in corpus.label_names)])
+            for row, split, logits in zip(self.rows, corpus.split_of(self.rows), self.logits, strict=True):
+                writer.writerow([row, split, *(f"{value:.9g}" for value in logits)])
+
+    @staticmethod
+    def load(file: Path) -> "Predictions":
+        with file.open(newline="", encoding="utf-8") as lines:
+            table = list(csv.reader(lines))[1:]
+        rows = np.array([int(line[0]) for line in table])
+        return Predictions(rows, np.array([line[2:] for line in table], dtype=np.float32))
+
+
+def evaluate(
+    corpus: Corpus, predictions: Predictions, threshold: float | None = None
+) -> tuple[dict[str, float], dict[str, float], dict[str, dict[str, float]]]:
+    """Validation metrics, test metrics and test metrics of each slice.
+
+    The threshold is the given one, or the best on the validation rows; the test rows never choose.
+    """
+
+    def measure(rows: np.ndarray, threshold: float | None) -> dict[str, float]:
+        return calculate_metrics_with_threshold_exploration(
+            corpus.labels[rows], softmax(predictions.of(rows)), threshold, corpus.label_names
+        )
+
+    test = corpus.rows("test")
+    validation = measure(corpus.rows("validation"), threshold)
+    chosen = validation.get("best_threshold")
+    slices = {name: measure(test[mask[test]], chosen) for name, mask in corpus.slices.items() if mask[test].any()}
+    return validation, measure(test, chosen), slices
+
+
+def best_threshold(corpus: Corpus, predictions: Predictions, rows: np.ndarray) -> float | None:
+    """The threshold with the best macro-F1 on `rows`, which the classifier must not have learned from."""
+    probabilities = softmax(predictions.of(rows))
+    return calculate_metrics_with_threshold_exploration(corpus.labels[rows], probabilities).get("best_threshold")

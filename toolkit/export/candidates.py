@@ -1,0 +1,214 @@
+"""Measure the forms of a target on validation rows, beside the classifier in single precision."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporters.registry import Candidate, Evidence, Exporter, LoadedArtefact
+from toolkit import package
+from toolkit.evaluation.metrics import apply_threshold, macro_f1, softmax
+from toolkit.export.reference import Single
+from toolkit.latency.timing import fixed_order, times_in_turns
+from toolkit.modeling.classifier import Classifier
+from toolkit.utils.console import bar
+from toolkit.utils.files import MB
+
+TIMED = 100
+"""Validation texts that are timed, in turns."""
+
+
+SURELY = 0.01
+"""A form is slower if so many more texts took longer that a coin would show it less often than this (sign test)."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A form of a target on the validation rows."""
+
+    form: str
+    macro_f1: float
+    drop: float
+    """Macro-F1 of the classifier in single precision minus its own."""
+    agreement: float
+    """Share of rows that get the same label from both."""
+    mean_logit_shift: float
+    batch_flips: int
+    """Rows whose label changes when they are scored in mixed, padded batches."""
+    share_flipped: float
+    """The same as a share of all rows."""
+    size_bytes: int
+    p50_ms: float
+    times_faster: float
+    in_float: tuple[str, ...]
+    """Parts that were left in float."""
+    fails: str
+    """Why it may not ship; empty if it may."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gauge:
+    """What all forms of one search are measured with."""
+
+    how: Exporter
+    evidence: Evidence
+    max_drop: float
+    single: Single
+    scratch: Path
+
+    def macro_f1(self, logits: np.ndarray) -> float:
+        """Of logits (validation rows, labels) at the classifier's threshold."""
+        return macro_f1(self.evidence.labels, self.labels(logits), logits.shape[1])
+
+    def labels(self, logits: np.ndarray) -> np.ndarray:
+        """int (rows,)."""
+        return apply_threshold(softmax(logits), self.evidence.threshold)
+
+    def drop(self, logits: np.ndarray) -> float:
+        """Macro-F1 that is lost against single precision."""
+        return self.macro_f1(self.single.logits) - self.macro_f1(logits)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A form that was written and has answered the validation rows, not yet timed."""
+
+    candidate: Candidate
+    classifier: Classifier
+    in_float: frozenset[str]
+    folder: Path
+    model: LoadedArtefact
+    """On one thread."""
+    logits: np.ndarray
+    """float32 (validation rows, labels), each text scored alone."""
+    batch_flips: int
+    size_bytes: int
+    facts: dict[str, Any]
+    """What its exporter found."""
+
+
+def measure(gauge: Gauge, candidate: Candidate, classifier: Classifier, in_float: frozenset[str]) -> Measured:
+    """Write a form, load it and let it answer the validation rows."""
+    folder, model, size, facts = _loaded(gauge, candidate, classifier, in_float)
+    texts = list(gauge.evidence.validation)
+    logits = model.predict_logits(texts)
+    flips = batch_invariance(model, texts, logits)["label_flips"]
+    return Measured(candidate, classifier, in_float, folder, model, logits, flips, size, facts)
+
+
+def logits_of_some(
+    gauge: Gauge, candidate: Candidate, classifier: Classifier, in_float: frozenset[str], rows: int
+) -> np.ndarray:
+    """Logits (rows, labels) of the first validation texts; what is written for them is removed again."""
+    folder, model, _, _ = _loaded(gauge, candidate, classifier, in_float)
+    logits = model.predict_logits(gauge.evidence.validation[:rows])
+    shutil.rmtree(folder)
+    return logits
+
+
+def _loaded(
+    gauge: Gauge, candidate: Candidate, classifier: Classifier, in_float: frozenset[str]
+) -> tuple[Path, LoadedArtefact, int, dict[str, Any]]:
+    folder = Path(tempfile.mkdtemp(prefix="form-", dir=gauge.scratch))
+    size, facts = package.write_loadable(folder, classifier, gauge.evidence.threshold, gauge.how, candidate, in_float)
+    return folder, gauge.how.load(folder, threads=1), size, facts
+
+
+def judge(gauge: Gauge, found: Sequence[Measured]) -> tuple[list[Trial], float]:
+    """Time all in turns beside the classifier in single precision and say which may ship.
+
+    Returns: the trials, and the median milliseconds of the classifier in single precision.
+    """
+    texts = [gauge.evidence.validation[i] for i in fixed_order(gauge.evidence.validation)[:TIMED]]
+    with bar(f"{gauge.how.name}: timing {len(found)} forms", len(texts)) as advance:
+        times = times_in_turns([gauge.single.model, *(each.model for each in found)], texts, advance)
+    trials = [_trial(gauge, each, times[:, 0], times[:, 1 + i]) for i, each in enumerate(found)]
+    return trials, float(np.median(times[:, 0]))
+
+
+def _trial(gauge: Gauge, found: Measured, reference: np.ndarray, times: np.ndarray) -> Trial:
+    """reference, times: milliseconds (texts,) of the classifier in single precision and of the form."""
+    drop, p50 = gauge.drop(found.logits), float(np.median(times))
+    fails = [f"loses {100 * drop:.2f} points"] if drop > gauge.max_drop else []
+    if gauge.how.promise == "faster" and surely_slower(reference, times):
+        fails.append("slower than fp32")
+    if gauge.how.promise == "smaller" and found.size_bytes >= gauge.single.size_bytes:
+        fails.append("not smaller than fp32")
+    return Trial(
+        form=found.candidate.name,
+        macro_f1=gauge.macro_f1(found.logits),
+        drop=drop,
+        agreement=float((gauge.labels(found.logits) == gauge.labels(gauge.single.logits)).mean()),
+        mean_logit_shift=float(np.abs(found.logits - gauge.single.logits).mean()),
+        batch_flips=found.batch_flips,
+        share_flipped=found.batch_flips / len(found.logits),
+        size_bytes=found.size_bytes,
+        p50_ms=p50,
+        times_faster=float(np.median(reference)) / p50,
+        in_float=tuple(sorted(found.in_float)),
+        fails=", ".join(fails),
+    )
+
+
+def surely_slower(reference: np.ndarray, times: np.ndarray) -> bool:
+    """Whether more texts took longer than a coin would make it (one-sided sign test at SURELY).
+
+    reference, times: milliseconds (texts,) of the same texts in the same turns.
+    """
+    from scipy.stats import binomtest
+
+    decided, longer = int((times != reference).sum()), int((times > reference).sum())
+    return decided > 0 and bool(binomtest(longer, decided, alternative="greater").pvalue < SURELY)
+
+
+def cells(trial: dict[str, Any], ships: bool) -> dict[str, str]:
+    """Column to value of a trial, for tables."""
+    verdict = trial["fails"] or "passes"
+    if ships:
+        verdict = f"ships by force: {trial['fails']}" if trial["fails"] else "ships"
+    parts = len(trial["in_float"])
+    kept = f", {parts} part{'s' * (parts != 1)} in float" if parts else ""
+    return {
+        "Form": trial["form"] + kept,
+        "Macro-F1": f"{trial['macro_f1']:.4f}",
+        "Δ points": f"{-100 * trial['drop']:+.2f}",
+        "Same label": f"{100 * trial['agreement']:.2f} %",
+        "Logit shift": f"{trial['mean_logit_shift']:.4f}",
+        "Flips in batches": str(trial["batch_flips"]),
+        "p50 ms": f"{trial['p50_ms']:.3f}",
+        "Times faster": f"{trial['times_faster']:.2f}",
+        "MB": f"{trial['size_bytes'] / MB:.2f}",
+        "Verdict": verdict,
+    }
+
+
+BATCH = 64
+
+
+MANY = 0.001
+"""Share of rows; more than this, and the form is no longer called one that batches do not move."""
+
+
+def batch_invariance(model: LoadedArtefact, texts: list[str], alone: np.ndarray) -> dict[str, Any]:
+    """How far scores move, and how many labels flip, when texts are scored in batches and not alone.
+
+    The batches are mixed at random, so that most texts are padded to a length far from their own.
+    alone: logits (texts, labels) of the texts one by one.
+    """
+    order = fixed_order(texts)
+    among = np.empty_like(alone)
+    for start in range(0, len(order), BATCH):
+        chosen = order[start : start + BATCH]
+        among[chosen] = model.predict_logits([texts[i] for i in chosen], batch_size=len(chosen))
+    one, other = softmax(alone), softmax(among)
+    flips = apply_threshold(one, model.threshold) != apply_threshold(other, model.threshold)
+    return {
+        "rows": len(texts),
+        "batch": BATCH,
+        "largest_score_difference": float(np.abs(one - other).max()),
+        "label_flips": int(flips.sum()),
+    }

@@ -1,0 +1,211 @@
+"""The export stage: a classifier in, a checked and measured package out."""
+
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporters.registry import Evidence, Exporter, LoadedArtefact, exporter
+from toolkit import package
+from toolkit.config.settings import ExportSettings
+from toolkit.data.corpus import Corpus
+from toolkit.data.demo import DEMO_SENTENCES
+from toolkit.evaluation.comparison import Contender, versus
+from toolkit.evaluation.predictions import Predictions, evaluate
+from toolkit.export.candidates import batch_invariance
+from toolkit.export.model_card import write_card
+from toolkit.export.search import Choice, choose
+from toolkit.latency.measure import median_latency_ms
+from toolkit.modeling.classifier import Classifier
+from toolkit.modeling.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer
+from toolkit.modeling.vocabulary_trimming import Trimming
+from toolkit.stages.result import StageResult
+from toolkit.stages.results_table import Row
+from toolkit.utils.console import say, working
+from toolkit.utils.errors import CannotExport, InputError, refuse_existing
+from toolkit.utils.files import folder_size, whole_folder
+from toolkit.utils.machine import describe_machine
+
+TORCH_FORM = "itself in torch, fp32"
+
+
+CALIBRATION_TEXTS = 128
+"""Training texts that tell the ranges of activations; they are drawn, as rows may be in an order."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is exported, and what is known of it."""
+
+    classifier: Classifier
+    name: str
+    corpus: Corpus
+    predictions: Predictions
+    """Of the classifier in torch, on validation and test rows."""
+    lineage: dict[str, Any]
+    """Where it comes from, for the manifest and the card."""
+    rows: list[Row]
+    """What is shown beside it: floor, teacher, its own fp32 form; in this order."""
+    beside: list[Contender]
+    """What the artefact is compared with on the same rows, beside its own form in torch."""
+    pruned: str | None = None
+    """How it was pruned."""
+    trimming: Trimming | None = None
+    """What was cut from the classifier's vocabulary, which changes none of its predictions on the corpus."""
+
+
+def compress(
+    source: Source, export: ExportSettings, out: Path, force: bool = False, tuned: Classifier | None = None
+) -> tuple[StageResult, Predictions]:
+    """Choose a form of the target, check, evaluate and package `source` as the folder `out`.
+
+    force: ship the least bad form if none passes its gate.
+    tuned: the classifier after quantization-aware training.
+    Returns: the result, and the artefact's predictions on validation and test rows.
+    Raises: CannotExport if the target cannot be made here or of this classifier; NothingPasses.
+    """
+    started = time.monotonic()
+    how = exporter(export.target)
+    reason = how.available()
+    if reason is not None:
+        raise CannotExport(reason)
+    threshold = _threshold(source)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".hbt-forms-", dir=out.parent) as scratch:
+        evidence = _evidence(source.corpus, threshold)
+        choice = choose(how, source.classifier, evidence, export, Path(scratch), force, tuned)
+        shutil.rmtree(out.with_name(out.name + ".partial"), ignore_errors=True)  # of an export that was broken off
+        with whole_folder(out) as partial:
+            shutil.copytree(choice.folder, partial, dirs_exist_ok=True)
+            model = how.load(partial)
+            with working(f"{export.target}: evaluating on {len(source.predictions.rows)} rows"):
+                result, predictions = _evaluate(source, how, choice, model, threshold)
+            result = _finish_package(source, how, model, result, partial)
+    details = result.details | {"package": out.as_posix(), "package_size_bytes": folder_size(out)}
+    return replace(result, seconds=time.monotonic() - started, details=details), predictions
+
+
+def _evidence(corpus: Corpus, threshold: float | None) -> Evidence:
+    """What a form may be chosen by: some training texts, and all validation rows."""
+    train, validation = corpus.rows("train"), corpus.rows("validation")
+    some = np.random.default_rng(corpus.settings.seed).permutation(len(train))[:CALIBRATION_TEXTS]
+    return Evidence(corpus.take(train[np.sort(some)]), corpus.take(validation), corpus.labels[validation], threshold)
+
+
+def rows_of(result: StageResult) -> list[Row]:
+    """The rows of an exported artefact in a table."""
+    name = result.details["name"]
+    own = Row(name, result.metrics, result.size_bytes, result.parameters, result.details["p50_ms"])
+    return [own, *(Row(name, metrics, slice=part) for part, metrics in result.slices.items())]
+
+
+def _evaluate(
+    source: Source, how: Exporter, choice: Choice, model: LoadedArtefact, threshold: float | None
+) -> tuple[StageResult, Predictions]:
+    corpus, rows = source.corpus, source.predictions.rows
+    texts = corpus.take(rows)
+    predictions = Predictions(rows, model.predict_logits(texts))
+    validation, test, slices = evaluate(corpus, predictions, threshold)
+    name = how.name if source.pruned is None else f"{how.name}, pruned {source.pruned}"
+    result = StageResult(
+        stage="export" if how.promise == "same" else "quantization",
+        checkpoint=how.file,
+        metrics=test,
+        validation_metrics=validation,
+        threshold=threshold,
+        parameters=source.classifier.parameters,
+        size_bytes=choice.size_bytes,
+        seconds=0.0,
+        slices=slices,
+        details=choice.facts
+        | ({} if source.trimming is None else {"trimming": asdict(source.trimming)})
+        | {
+            "target": how.name,
+            "name": name,
+            "invariance": batch_invariance(model, texts, predictions.logits),
+            "versus": [
+                asdict(versus(corpus, Contender(how.name, predictions, threshold), other))
+                for other in (Contender(TORCH_FORM, source.predictions, threshold), *source.beside)
+            ],
+        },
+    )
+    return result, predictions
+
+
+def _threshold(source: Source) -> float | None:
+    """The classifier's own; chosen on validation rows where an imported model has none."""
+    if source.classifier.threshold is not None:
+        return source.classifier.threshold
+    return evaluate(source.corpus, source.predictions)[0].get("best_threshold")
+
+
+def _finish_package(
+    source: Source, how: Exporter, model: LoadedArtefact, result: StageResult, folder: Path
+) -> StageResult:
+    """Measure latency, then write card and manifest."""
+    machine = describe_machine()
+    golden = package.golden_scores(model, list(DEMO_SENTENCES))
+    # The worker loads packages, and a package has a manifest: this one is written again over the card.
+    package.write_manifest(folder, how, machine.isa, source.lineage, golden)
+    with working(f"{how.name}: measuring latency"):
+        latency = median_latency_ms("package", folder, source.corpus.take(source.corpus.rows("test")))
+    result = replace(result, details=result.details | {"p50_ms": latency})
+    rows = [*source.rows, *rows_of(result)]
+    write_card(folder, source.name, source.corpus, rows, result, source.lineage, machine, how.distributions[0])
+    package.write_manifest(folder, how, machine.isa, source.lineage, golden)
+    return result
+
+
+def lineage_of(corpus: Corpus, **more: Any) -> dict[str, Any]:
+    """What a manifest says of the origin: enough to rebuild the same test rows from the same file."""
+    settings = asdict(corpus.settings)
+    return {"corpus": corpus.name, "corpus_fingerprint": corpus.fingerprint, "corpus_settings": settings} | more
+
+
+WITH_FALLBACK, FALLBACK = "onnx-int8", "torch-int8"
+"""For a classifier that ONNX cannot take, the second stands in for the first."""
+
+
+def compress_or_stand_in(
+    source: Source, export: ExportSettings, out: Path, force: bool, tuned: Classifier | None
+) -> tuple[StageResult, Predictions]:
+    """`compress`, with torch-int8 in the place of onnx-int8 for a classifier that ONNX cannot take.
+
+    Raises: InputError for another target of such a classifier.
+    """
+    try:
+        return compress(source, export, out, force, tuned)
+    except CannotExport as error:
+        if export.target != WITH_FALLBACK:
+            mend = f"--target {FALLBACK} does without"
+            raise InputError(f"--target {export.target}: this classifier has no ONNX form ({error}); {mend}") from error
+        say(f"{export.target}: not possible for this classifier ({error}); {FALLBACK} takes its place")
+    out = fallback_folder(out)
+    refuse_existing(out, force)
+    instead = replace(export, target=FALLBACK, quant_method=None, quant_dtype=None)
+    return compress(source, instead, out, force)
+
+
+def fallback_folder(out: Path) -> Path:
+    """Where a package goes whose target was replaced: under the name of what it is."""
+    return out.with_name(out.name.replace(WITH_FALLBACK, FALLBACK))
+
+
+def refuse_for_ngram(export: ExportSettings) -> None:
+    """Raises InputError if the target has no form of an ngram student, before one is trained."""
+    untaught = Classifier(NgramNetwork(NgramConfig(2, 1)), character_tokenizer([""]), PAD_ID, ("0", "1"), 0.5)
+    if export.quant_method == "qat":
+        raise InputError("--quant-method qat: an ngram student has no layers to train under rounding; leave it out")
+    nothing = Evidence([], [], np.zeros(0, dtype=np.int64), 0.5)
+    exporter(export.target).candidates(untaught, nothing, export, Path())
+
+
+def refuse_unready(export: ExportSettings) -> None:
+    """Raises InputError if the target is not known or cannot be made here, and no other takes its place."""
+    reason = exporter(export.target).available()
+    if reason is not None and export.target != WITH_FALLBACK:
+        raise InputError(f"--target {export.target}: {reason}")

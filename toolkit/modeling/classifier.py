@@ -1,0 +1,305 @@
+"""A text classifier in torch: a network, its tokenizer and its labels; a folder in, a folder out.
+
+Two kinds of folder load: a checkpoint of this project (`config.json` with an "hbt" table: encoder, pooling and
+head, or the sparse student of `toolkit.ngram`), and any Hugging Face sequence-classification model. Weights are
+safetensors, and no code of a model is run.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import nn
+
+from toolkit.data.normalization import with_normaliser
+from toolkit.evaluation.metrics import softmax
+from toolkit.modeling.architecture import Sizes, sizes
+from toolkit.modeling.ngram import MODEL_TYPE as NGRAM
+from toolkit.modeling.ngram import NgramConfig, NgramNetwork
+from toolkit.modeling.surgery import is_cut, shrink
+from toolkit.modeling.tokenizer import encode, read_tokenizer, save_tokenizer
+from toolkit.utils.console import say
+from toolkit.utils.errors import InputError, reason_of
+
+WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE = "model.safetensors", "config.json", "tokenizer.json"
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
+"""What the architectures call their dropout in `config.json`."""
+POSITION_OFFSET = 2
+"""RoBERTa-like encoders lose this many positions to padding."""
+
+
+class PooledClassifier(nn.Module):
+    """Encoder, pooling over tokens, dropout, linear head."""
+
+    def __init__(self, encoder: Any, pooling: str, labels: int, dropout: float) -> None:
+        super().__init__()
+        if getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None  # an untrained or unused matrix that would ship for nothing
+        self.config: Any = encoder.config
+        self.encoder = encoder
+        self.pooling = pooling
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(self.config.hidden_size, labels)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        pooled = pool(hidden, attention_mask, self.pooling)  # (batch, width)
+        return {"logits": self.head(self.dropout(pooled))}  # (batch, labels)
+
+
+class SequenceClassifier(nn.Module):
+    """Any Hugging Face sequence-classification model behind the same call."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.config: Any = model.config
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": self.model(input_ids=input_ids, attention_mask=attention_mask).logits}
+
+
+def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """One vector a text (batch, width) from token vectors (batch, tokens, width); padding does not count."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    mask = attention_mask.unsqueeze(-1).to(hidden.dtype)  # (batch, tokens, 1)
+    if pooling == "mean":
+        return (hidden * mask).sum(1) / mask.sum(1)
+    return (hidden - (1 - mask) * 1e4).max(1).values
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A predictor in torch."""
+
+    network: "PooledClassifier | SequenceClassifier | NgramNetwork"
+    tokenizer: Tokenizer
+    """With the project's normaliser and truncation, without padding."""
+    pad_id: int
+    labels: tuple[str, ...]
+    threshold: float | None = None
+
+    @property
+    def max_length(self) -> int:
+        return int(self.tokenizer.truncation["max_length"])
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.network.parameters())
+
+    @property
+    def trainable_parameters(self) -> int:
+        return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+
+    def with_threshold(self, threshold: float | None) -> "Classifier":
+        return replace(self, threshold=threshold)
+
+    def predict_proba(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
+        """See `toolkit.predictor.Predictor`."""
+        return softmax(self.predict_logits(texts, batch_size)).astype(np.float32)
+
+    def predict_logits(
+        self, texts: Sequence[str], batch_size: int = 32, advance: Callable[[int], None] | None = None
+    ) -> np.ndarray:
+        """float32 (texts, labels), in the order of `texts`; computed in batches of like length."""
+        encoded = encode(self.tokenizer, texts)
+        device = next(self.network.parameters()).device
+        self.network.eval()
+        logits = np.empty((len(texts), len(self.labels)), dtype=np.float32)
+        with torch.inference_mode():
+            for chosen in like_lengths(encoded, batch_size):
+                ids, mask = pad([encoded[i] for i in chosen], self.pad_id)
+                out = self.network(ids.to(device), mask.to(device))["logits"]
+                logits[chosen] = out.float().cpu().numpy()
+                if advance is not None:
+                    advance(len(chosen))
+        return logits
+
+
+def like_lengths(encoded: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """Index batches of texts that are about equally long; the longest come first, so that memory runs out early."""
+    order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def pad(encoded: Sequence[Sequence[int]], pad_id: int, to: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention mask, both int64 (batch, tokens), padded to the longest text or to `to`."""
+    longest = max(to, *map(len, encoded)) if len(encoded) > 1 or to else len(encoded[0])
+    ids = torch.full((len(encoded), longest), pad_id, dtype=torch.int64)
+    mask = torch.zeros((len(encoded), longest), dtype=torch.int64)
+    for i, tokens in enumerate(encoded):
+        ids[i, : len(tokens)] = torch.tensor(tokens)
+        mask[i, : len(tokens)] = 1
+    return ids, mask
+
+
+def save_classifier(classifier: Classifier, folder: Path) -> None:
+    """Write weights, configuration and tokenizer to `folder`, which may exist."""
+    network = classifier.network
+    if isinstance(network, SequenceClassifier):
+        raise TypeError("an imported model is not saved: it keeps its own folder")
+    own: dict[str, Any] = {"threshold": classifier.threshold}
+    if isinstance(network, PooledClassifier):
+        own |= {"pooling": network.pooling, "dropout": network.dropout.p}
+        if is_cut(network):
+            own |= {"layers": [asdict(size) for size in sizes(network)]}
+    folder.mkdir(parents=True, exist_ok=True)
+    config = network.config.to_diff_dict() | {
+        "architectures": [type(network).__name__],
+        "id2label": dict(enumerate(classifier.labels)),
+        "label2id": {name: i for i, name in enumerate(classifier.labels)},
+        "hbt": own,
+    }
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    weights = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in network.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE)
+    save_tokenizer(classifier.tokenizer, classifier.pad_id, folder / TOKENIZER_FILE)
+
+
+def load_classifier(folder: Path, dropout: float | None = None, option: str = "--model") -> Classifier:
+    """The classifier in `folder`, ready to predict.
+
+    dropout: set everywhere in the encoder of a checkpoint; None keeps what its configuration says.
+    option: what names it on the command line, for messages.
+    Raises: InputError if it is neither a checkpoint nor a Hugging Face sequence-classification folder,
+    or if its weights are missing, broken or of another shape.
+    """
+    config = read_config(folder)
+    if "hbt" not in config:
+        return load_sequence_classifier(str(folder), option=option)
+    network = _ngram_network(config, folder) if config.get("model_type") == NGRAM else _pooled(config, folder, dropout)
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except (FileNotFoundError, SafetensorError, RuntimeError) as error:
+        raise InputError(f"{folder / WEIGHTS_FILE}: weights do not load ({reason_of(error)})") from None
+    tokenizer, pad_id = read_tokenizer(folder / TOKENIZER_FILE)
+    return Classifier(network.eval(), tokenizer, pad_id, _label_names(config["id2label"]), config["hbt"]["threshold"])
+
+
+def _pooled(config: dict[str, Any], folder: Path, dropout: float | None) -> PooledClassifier:
+    """The network that `config` of `folder` describes, with random weights. dropout: see `load_classifier`."""
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        encoder = AutoModel.from_config(_with_dropout(AutoConfig.from_pretrained(folder), dropout))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{folder / CONFIG_FILE}: not a known kind of encoder ({reason_of(error)})") from None
+    own = config["hbt"]
+    network = PooledClassifier(encoder, own["pooling"], len(config["id2label"]), own["dropout"])
+    if "layers" in own:
+        try:
+            shrink(network, [Sizes(int(size["heads"]), int(size["neurons"])) for size in own["layers"]])
+        except (InputError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                f"{folder / CONFIG_FILE}: the sizes of its layers are broken ({reason_of(error)})"
+            ) from None
+    return network
+
+
+def _ngram_network(config: dict[str, Any], folder: Path) -> NgramNetwork:
+    """The network that `config` of `folder` describes, without weights."""
+    try:
+        rows, outputs = int(config["rows"]), int(config["outputs"])
+    except (KeyError, TypeError, ValueError):
+        rows, outputs = 0, 0
+    labels = len(config["id2label"])
+    if rows < 2 or outputs != (1 if labels == 2 else labels):
+        raise InputError(f"{folder / CONFIG_FILE}: rows and outputs are not those of an {NGRAM} model of its labels")
+    return NgramNetwork(NgramConfig(rows, outputs))
+
+
+def load_sequence_classifier(model: str, max_length: int = 128, option: str = "--model") -> Classifier:
+    """A Hugging Face sequence-classification model from a folder or the hub, with its own head and labels.
+
+    option: what names it on the command line, for messages.
+
+    Raises: InputError if it cannot be had or has no classification head.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    loaded, tokenizer, pad_id = from_hugging_face(AutoModelForSequenceClassification, model, max_length, None, option)
+    return Classifier(SequenceClassifier(loaded).eval(), tokenizer, pad_id, _label_names(loaded.config.id2label))
+
+
+def from_hugging_face(
+    auto_class: Any, model: str, max_length: int, dropout: float | None = None, option: str = "--model"
+) -> tuple[Any, Tokenizer, int]:
+    """Model, tokenizer and padding id of a hub id or folder: float32, safetensors only, no remote code.
+
+    dropout: set everywhere in the model; None keeps what its configuration says.
+    Raises: InputError, in one line, when the hub cannot be reached or the model is not usable.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    quiet_transformers()
+    if not Path(model).is_dir():
+        say(f"{model}: no such folder, so asking the Hugging Face hub")
+    try:
+        config = _with_dropout(AutoConfig.from_pretrained(model, trust_remote_code=False), dropout)
+        loaded, report = auto_class.from_pretrained(
+            model,
+            config=config,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+        fast = AutoTokenizer.from_pretrained(model, use_fast=True, trust_remote_code=False)
+    except Exception as error:  # for a damaged file the libraries raise anything, a bare Exception too
+        mend = f"give {'another' if Path(model).exists() else 'a folder'} with {option} PATH"
+        raise InputError(f"{model}: cannot be loaded ({reason_of(error)}); {mend}") from error
+    missing = [
+        name for name in sorted(report["missing_keys"]) if "pooler" not in name or "Classification" in str(auto_class)
+    ]
+    if missing:
+        raise InputError(
+            f"{model}: its weights lack {missing[0]} and {len(missing) - 1} more; give another {option} PATH"
+        )
+    if not fast.is_fast or fast.pad_token is None:
+        raise InputError(f"{model}: no fast tokenizer with a padding token; convert it to tokenizer.json first")
+    positions = getattr(config, "max_position_embeddings", 512)
+    offset = POSITION_OFFSET if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+    tokenizer = with_normaliser(fast.backend_tokenizer)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length=min(max_length, positions - offset))
+    return loaded, tokenizer, fast.pad_token_id
+
+
+def _with_dropout(config: Any, dropout: float | None) -> Any:
+    for name in DROPOUTS:
+        if dropout is not None and hasattr(config, name):
+            setattr(config, name, dropout)
+    return config
+
+
+def quiet_transformers() -> None:
+    """Warnings about heads that are not there yet help nobody here, nor does each retry of a download."""
+    import logging
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a model folder. Raises InputError if there is none."""
+    try:
+        return json.loads((folder / CONFIG_FILE).read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{folder}: no model here (no {CONFIG_FILE})") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{folder / CONFIG_FILE}: not JSON ({error.msg})") from None
+
+
+def _label_names(id2label: dict[Any, str]) -> tuple[str, ...]:
+    return tuple(name for _, name in sorted(id2label.items(), key=lambda item: int(item[0])))

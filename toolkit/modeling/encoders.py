@@ -1,0 +1,89 @@
+"""Where a classifier's encoder comes from: a hub id, a folder, or a shape with a tokenizer of its own."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from toolkit.config.settings import ModelSettings
+from toolkit.modeling.classifier import Classifier, PooledClassifier, from_hugging_face, load_classifier, read_config
+from toolkit.modeling.tokenizer import PAD, train_tokenizer
+from toolkit.utils.errors import InputError
+
+HEAD_WIDTH = 32
+"""Width of an attention head in an encoder made from a shape, as in MiniLM (Wang et al. 2020)."""
+
+
+def build_classifier(settings: ModelSettings, labels: tuple[str, ...], texts: Sequence[str], seed: int) -> Classifier:
+    """A classifier with an untrained head, the same for the same seed.
+
+    texts: what the tokenizer of a `shape:` is trained on; give training rows only.
+    Raises: InputError if the encoder cannot be had.
+    """
+    torch.manual_seed(seed)
+    shape = parse_shape(settings.model, "--model")
+    if shape is not None:
+        tokenizer = train_tokenizer(texts, settings.max_length)
+        made = classifier_from_shape(shape, tokenizer, tokenizer.token_to_id(PAD), settings, labels)
+    else:
+        encoder, tokenizer, pad_id = _pretrained(settings)
+        network = PooledClassifier(encoder, settings.pooling, len(labels), settings.dropout)
+        made = Classifier(network, tokenizer, pad_id, labels)
+    if settings.freeze_base:
+        made.network.encoder.requires_grad_(False)
+    return made
+
+
+def _pretrained(settings: ModelSettings) -> tuple[Any, Tokenizer, int]:
+    """Encoder, tokenizer and padding id of a checkpoint of this project, a Hugging Face folder or a hub id."""
+    folder = Path(settings.model)
+    if folder.is_dir() and "hbt" in read_config(folder):
+        classifier = load_classifier(folder, settings.dropout)
+        classifier.tokenizer.enable_truncation(min(settings.max_length, classifier.max_length))
+        return classifier.network.encoder, classifier.tokenizer, classifier.pad_id
+    from transformers import AutoModel
+
+    return from_hugging_face(AutoModel, settings.model, settings.max_length, settings.dropout)
+
+
+def parse_shape(text: str, option: str) -> tuple[int, int, int] | None:
+    """(layers, width, heads) of `shape:LxH[xA]`, None if `text` is no shape. Raises InputError for a broken one."""
+    if not text.startswith("shape:"):
+        return None
+    numbers = re.fullmatch(r"shape:(\d+)x(\d+)(?:x(\d+))?", text)
+    if numbers:
+        layers, width = int(numbers[1]), int(numbers[2])
+        heads = int(numbers[3] or width // HEAD_WIDTH)
+        if layers >= 1 and heads >= 1 and width % heads == 0 and (numbers[3] or width % HEAD_WIDTH == 0):
+            return layers, width, heads
+    raise InputError(
+        f"{option} {text}: write shape:LxH, layers times width, the width a multiple of {HEAD_WIDTH}: shape:4x128; "
+        "or shape:LxHxA with A heads that divide the width: shape:4x120x6"
+    )
+
+
+def classifier_from_shape(
+    shape: tuple[int, int, int], tokenizer: Tokenizer, pad_id: int, settings: ModelSettings, labels: tuple[str, ...]
+) -> Classifier:
+    """A BERT encoder of the given (layers, width, heads) with random weights behind `tokenizer`."""
+    from transformers import BertConfig, BertModel
+
+    layers, width, heads = shape
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        max_position_embeddings=tokenizer.truncation["max_length"],
+        type_vocab_size=1,
+        pad_token_id=pad_id,
+        hidden_dropout_prob=settings.dropout,
+        attention_probs_dropout_prob=settings.dropout,
+    )
+    encoder = BertModel(config, add_pooling_layer=False)
+    network = PooledClassifier(encoder, settings.pooling, len(labels), settings.dropout)
+    return Classifier(network, tokenizer, pad_id, labels)

@@ -1,0 +1,55 @@
+"""Tokenizers: one that is trained on the corpus, and how every tokenizer is used and stored."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from toolkit.data.normalization import with_normaliser
+from toolkit.utils.errors import InputError
+
+VOCABULARY = 8_000
+"""Most pieces of a tokenizer that is trained on the corpus."""
+PAD = "[PAD]"
+SPECIAL = ("[CLS]", PAD, "[SEP]", "[UNK]", "[MASK]")
+
+
+def train_tokenizer(texts: Sequence[str], max_length: int) -> Tokenizer:
+    """A byte-pair tokenizer (Sennrich et al. 2016) of `texts`, at most VOCABULARY pieces."""
+    tokenizer = with_normaliser(Tokenizer(models.BPE(unk_token="[UNK]", fuse_unk=True)))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation(behavior="isolated")]
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, min_frequency=2, special_tokens=list(SPECIAL), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    )
+    tokenizer.enable_truncation(max_length=max_length)
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, cut at the tokenizer's length, not padded."""
+    return [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+
+
+def save_tokenizer(tokenizer: Tokenizer, pad_id: int, file: Path) -> None:
+    """Write `tokenizer` with its padding, so that the file alone says all that a runtime needs."""
+    stored = Tokenizer.from_str(tokenizer.to_str())
+    stored.enable_padding(pad_id=pad_id, pad_token=stored.id_to_token(pad_id))
+    stored.save(str(file))
+
+
+def read_tokenizer(file: Path) -> tuple[Tokenizer, int]:
+    """The tokenizer of `save_tokenizer`, not padding, and its padding id. Raises InputError if it does not load."""
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+        pad_id = int(tokenizer.padding["pad_id"])
+    except Exception as error:  # tokenizers raises nothing more exact
+        raise InputError(f"{file}: the tokenizer does not load ({error})") from None
+    tokenizer.no_padding()
+    return tokenizer, pad_id

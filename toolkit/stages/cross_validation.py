@@ -1,0 +1,175 @@
+"""The baseline stage: one classifier a fold, and their ensemble, which is the teacher of what follows.
+
+Every training row gets logits from the one classifier that did not learn from it; validation and test
+rows, which none of them saw, get the mean of all.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from toolkit.config.settings import ModelSettings, TrainingSettings
+from toolkit.data.corpus import Corpus
+from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration, cross_entropy, softmax
+from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, best_threshold, evaluate
+from toolkit.modeling.classifier import WEIGHTS_FILE, save_classifier
+from toolkit.modeling.encoders import build_classifier
+from toolkit.stages.result import StageResult, predict_rows
+from toolkit.training.dataset import Examples
+from toolkit.training.trainer import fit, steps_of
+from toolkit.utils import console
+from toolkit.utils.files import whole_folder
+
+FOLD_FILE = "fold.json"
+
+
+WatchFold = Callable[[int, int, dict[str, float]], None]
+"""Called with the fold, the epoch and what the epoch measured."""
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What one fold measured, on the rows it did not learn from (val) and on those it did (train)."""
+
+    fold: int
+    best_epoch: int
+    threshold: float | None
+    val: dict[str, float]
+    train: dict[str, float]
+    total_parameters: int
+    trainable_parameters: int
+    seconds: float
+    history: list[dict[str, float]]
+
+    @staticmethod
+    def load(folder: Path) -> "FoldResult":
+        return FoldResult(**json.loads((folder / FOLD_FILE).read_text("utf-8")))
+
+
+def train_baseline(
+    corpus: Corpus,
+    model: ModelSettings,
+    training: TrainingSettings,
+    out: Path,
+    watch: WatchFold | None = None,
+) -> StageResult:
+    """Fine-tune one classifier a fold and put their predictions together.
+
+    Folds that are finished in a stage that was broken off are kept, and a broken fold goes on from its last epoch.
+    Raises: InputError if the encoder cannot be had.
+    """
+    with whole_folder(out) as partial:
+        for fold in range(corpus.folds):
+            if not (partial / f"fold-{fold + 1}").exists():
+                _train_fold(corpus, fold, model, training, partial / f"fold-{fold + 1}", watch)
+        folds = [FoldResult.load(partial / f"fold-{fold + 1}") for fold in range(corpus.folds)]
+        predictions = combine_folds(corpus, [fold_predictions(partial, k) for k in range(corpus.folds)])
+        predictions.save(partial / PREDICTIONS_FILE, corpus)
+        # Out-of-fold rows are as unseen as validation rows, and there are many more: less noise in the choice.
+        held_out = np.concatenate([corpus.rows("train"), corpus.rows("validation")])
+        threshold = best_threshold(corpus, predictions, held_out)
+        validation, test, slices = evaluate(corpus, predictions, threshold)
+        best = max(folds, key=lambda fold: fold.val["macro_f1"])
+        single = evaluate(corpus, fold_predictions(partial, best.fold), best.threshold)
+        result = StageResult(
+            stage="baseline",
+            checkpoint=f"fold-{best.fold + 1}",
+            metrics=test,
+            validation_metrics=validation,
+            threshold=threshold,
+            parameters=sum(fold.total_parameters for fold in folds),
+            size_bytes=sum((partial / f"fold-{k + 1}" / WEIGHTS_FILE).stat().st_size for k in range(corpus.folds)),
+            seconds=sum(fold.seconds for fold in folds),
+            slices=slices,
+            details={
+                "best_fold": best.fold,
+                "best_fold_threshold": best.threshold,
+                "best_fold_metrics": single[1],
+                "best_fold_slices": single[2],
+                "best_fold_size_bytes": (partial / f"fold-{best.fold + 1}" / WEIGHTS_FILE).stat().st_size,
+                "best_fold_parameters": best.total_parameters,
+                "out_of_fold_metrics": _out_of_fold(corpus, predictions),
+            },
+        )
+        result.save(partial)
+    return result
+
+
+def fold_predictions(stage: Path, fold: int) -> Predictions:
+    """What the classifier of one fold says of every row."""
+    return Predictions.load(stage / f"fold-{fold + 1}" / PREDICTIONS_FILE)
+
+
+def combine_folds(corpus: Corpus, folds: list[Predictions]) -> Predictions:
+    """Out-of-fold logits for training rows, the mean of all folds for validation and test rows."""
+    rows = corpus.rows("all")
+    stacked = np.stack([predictions.of(rows) for predictions in folds])  # (folds, rows, labels)
+    logits = stacked.mean(axis=0)
+    for fold in range(len(folds)):
+        unseen = corpus.fold[rows] == fold
+        logits[unseen] = stacked[fold, unseen]
+    return Predictions(rows, logits.astype(np.float32))
+
+
+def _train_fold(
+    corpus: Corpus,
+    fold: int,
+    model: ModelSettings,
+    training: TrainingSettings,
+    out: Path,
+    watch: WatchFold | None,
+) -> None:
+    started = time.monotonic()
+    validation = np.flatnonzero(corpus.fold == fold)
+    train = np.flatnonzero((corpus.fold >= 0) & (corpus.fold != fold))
+    seed = corpus.settings.seed
+    # The tokenizer of a shape: is the same in every fold, so that folds differ in weights alone.
+    classifier = build_classifier(model, corpus.label_names, corpus.take(corpus.rows("train")), seed)
+    with whole_folder(out) as partial:
+        with console.bar(f"fold {fold + 1} of {corpus.folds}", steps_of(len(train), training)) as advance:
+            found = fit(
+                classifier,
+                Examples(corpus.take(train), corpus.labels[train]),
+                Examples(corpus.take(validation), corpus.labels[validation]),
+                training,
+                seed,
+                partial / "training",
+                watch=lambda epoch, metrics: watch(fold, epoch, metrics) if watch else None,
+                advance=advance,
+            )
+        rows = corpus.rows("all")
+        predictions = predict_rows(classifier, corpus, rows, f"fold {fold + 1} of {corpus.folds}: predicting")
+        predictions.save(partial / PREDICTIONS_FILE, corpus)
+        val = _metrics_and_loss(corpus, predictions, validation, None)
+        threshold = val.get("best_threshold")
+        save_classifier(classifier.with_threshold(threshold), partial)
+        result = FoldResult(
+            fold=fold,
+            best_epoch=found.best_epoch,
+            threshold=threshold,
+            val=val,
+            train=_metrics_and_loss(corpus, predictions, train, threshold),
+            total_parameters=classifier.parameters,
+            trainable_parameters=classifier.trainable_parameters,
+            seconds=time.monotonic() - started,
+            history=found.history,
+        )
+        (partial / FOLD_FILE).write_text(json.dumps(asdict(result), indent=2) + "\n", "utf-8")
+        shutil.rmtree(partial / "training")
+
+
+def _metrics_and_loss(
+    corpus: Corpus, predictions: Predictions, rows: np.ndarray, threshold: float | None
+) -> dict[str, float]:
+    labels, probabilities = corpus.labels[rows], softmax(predictions.of(rows).astype(np.float64))
+    metrics = calculate_metrics_with_threshold_exploration(labels, probabilities, threshold, corpus.label_names)
+    return metrics | {"loss": cross_entropy(labels, probabilities)}
+
+
+def _out_of_fold(corpus: Corpus, predictions: Predictions) -> dict[str, float]:
+    return _metrics_and_loss(corpus, predictions, corpus.rows("train"), None)

@@ -1,0 +1,83 @@
+"""What a stage leaves behind: a folder that appears whole or not at all, a result and its predictions."""
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.data.corpus import Corpus
+from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, evaluate
+from toolkit.modeling.classifier import WEIGHTS_FILE, Classifier, save_classifier
+from toolkit.utils import console
+from toolkit.utils.files import without_nan
+
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage made and what it measured; goes to JSON and back."""
+
+    stage: str
+    checkpoint: str
+    """Folder of the checkpoint, or file of the artefact, relative to the stage's folder."""
+    metrics: dict[str, float]
+    """On the test rows, at `threshold`."""
+    validation_metrics: dict[str, float]
+    """On the validation rows, from which `threshold` was chosen."""
+    threshold: float | None
+    """None for more than two labels."""
+    parameters: int
+    size_bytes: int
+    seconds: float
+    predictions: str = PREDICTIONS_FILE
+    """File of the predictions, relative to the stage's folder."""
+    slices: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Metrics of parts of the test rows."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What only this kind of stage has to say."""
+
+    def save(self, folder: Path) -> None:
+        text = json.dumps(without_nan(asdict(self)), indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / RESULT_FILE).write_text(text + "\n", "utf-8")
+
+    @staticmethod
+    def load(folder: Path) -> "StageResult":
+        return StageResult(**json.loads((folder / RESULT_FILE).read_text("utf-8")))
+
+
+def predict_rows(classifier: Classifier, corpus: Corpus, rows: np.ndarray, what: str) -> Predictions:
+    """Logits of `classifier` on rows of the corpus, with a progress bar."""
+    with console.bar(what, len(rows)) as advance:
+        return Predictions(rows, classifier.predict_logits(corpus.take(rows), advance=advance))
+
+
+def keep_trained(
+    stage: str, what: str, classifier: Classifier, corpus: Corpus, folder: Path, started: float
+) -> tuple[StageResult, Predictions]:
+    """Predict validation and test rows, choose the threshold on validation rows, and write both and the weights.
+
+    what: what the classifier is called while it predicts. started: seconds of the monotonic clock.
+    Returns: the result, without details and not yet saved, and the predictions.
+    """
+    rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
+    predictions = predict_rows(classifier, corpus, rows, f"{what}: predicting")
+    predictions.save(folder / PREDICTIONS_FILE, corpus)
+    validation_metrics, test_metrics, slices = evaluate(corpus, predictions)
+    threshold = validation_metrics.get("best_threshold")
+    save_classifier(classifier.with_threshold(threshold), folder)
+    result = StageResult(
+        stage=stage,
+        checkpoint=".",
+        metrics=test_metrics,
+        validation_metrics=validation_metrics,
+        threshold=threshold,
+        parameters=classifier.parameters,
+        size_bytes=(folder / WEIGHTS_FILE).stat().st_size,
+        seconds=time.monotonic() - started,
+        slices=slices,
+    )
+    return result, predictions

@@ -1,0 +1,134 @@
+"""The tables of a run: what each stage reached, fold by fold and stage by stage, as rows and as CSV."""
+
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from toolkit.config.settings import Recipe
+from toolkit.stages.cross_validation import FoldResult
+from toolkit.utils.console import print_table
+from toolkit.utils.files import MB, file_part, write_lines
+
+UNSLICED = ("Size MB", "Parameters", "Latency p50 ms")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a run's table: a model on the test rows, or on a slice of them."""
+
+    stage: str
+    metrics: dict[str, float]
+    size_bytes: int | None = None
+    parameters: int | None = None
+    p50_ms: float | None = None
+    """Text in, label out, one text, one thread; None where it was not measured."""
+    slice: str | None = None
+    """The part of the test rows that is meant; None for all."""
+
+
+def label_title(label: str) -> str:
+    """`non_hate` as `Non-Hate`."""
+    return "-".join(part for part in re.split(r"[_\s]+", label) if part).title()
+
+
+def cells(row: Row, labels: Sequence[str]) -> dict[str, Any]:
+    """Column to value of a row; an empty string where there is no figure."""
+
+    def figure(value: float | None, digits: int) -> Any:
+        return "" if value is None or value != value else round(value, digits)
+
+    metrics = row.metrics
+    line: dict[str, Any] = {"Stage": row.stage}
+    line |= {name: figure(metrics[key], 6) for name, key in (("Accuracy", "accuracy"), ("Macro F1", "macro_f1"))}
+    line |= {f"F1 ({label_title(label)})": figure(metrics[f"f1_{label}"], 6) for label in positive_first(labels)}
+    return line | {
+        "ROC-AUC": figure(metrics["roc_auc"], 6),
+        "Size MB": figure(None if row.size_bytes is None else row.size_bytes / MB, 3),
+        "Parameters": "" if row.parameters is None else row.parameters,
+        "Latency p50 ms": figure(row.p50_ms, 3),
+    }
+
+
+def shown(heading: str, value: Any) -> str:
+    """A cell for people."""
+    if value == "":
+        return "–"
+    if heading == "Parameters":
+        return f"{value:,}"
+    if heading in ("Size MB", "Latency p50 ms"):
+        return f"{value:.2f}"
+    return value if isinstance(value, str) else f"{value:.4f}"
+
+
+def write_pipeline_summary(rows: Sequence[Row], labels: Sequence[str], file: Path) -> None:
+    """`pipeline_summary_{pipeline}.csv`: one line a stage."""
+    write_lines([cells(row, labels) | {"Slice": row.slice or ""} for row in rows], file)
+
+
+def render(rows: Sequence[Row], labels: Sequence[str], title: str) -> None:
+    """Print the rows as a table on stdout; parts of the test rows follow in a table of their own."""
+    # A column a label would not fit a terminal; the CSV has them.
+    hidden = [f"F1 ({label_title(label)})" for label in labels] if len(labels) > 2 else []
+    whole = [cells(row, labels) for row in rows if row.slice is None]
+    parts = [{"Slice": row.slice} | cells(row, labels) for row in rows if row.slice is not None]
+    parts.sort(key=lambda line: line["Slice"])
+    for lines, left_out, heading in ((whole, hidden, title), (parts, [*hidden, *UNSLICED], "by slice")):
+        shown_lines = [{k: shown(k, v) for k, v in line.items() if k not in left_out} for line in lines]
+        if shown_lines:
+            dispensable = [h for h in shown_lines[0] if h.startswith("F1 (") or h == "Parameters"]
+            print_table(shown_lines, heading, left=("Stage", "Slice"), dispensable=dispensable)
+
+
+def write_fold_summaries(recipe: Recipe, labels: Sequence[str], folds: Sequence[FoldResult], out: Path) -> list[Path]:
+    """`fold_summary_….csv`, one line a fold, then their mean and standard deviation, and `best_metrics_….csv`."""
+    lines = [_fold_cells(recipe, labels, fold) for fold in folds]
+    best = lines[max(range(len(folds)), key=lambda k: folds[k].val["macro_f1"])]
+    numbers = [name for name in lines[0] if name not in ("Model", "Batch Size", "Learning Rate", "Epochs", "Fold")]
+    numbers = [name for name in numbers if lines[0][name] != ""]
+    fixed = {name: lines[0][name] for name in ("Model", "Batch Size", "Learning Rate", "Epochs")}
+    mean = fixed | {"Fold": "Mean"} | {n: statistics.mean(line[n] for line in lines) for n in numbers}
+    deviation = fixed | {"Fold": "Std"} | {n: statistics.stdev(line[n] for line in lines) for n in numbers}
+    tail = (
+        f"{file_part(recipe.model.model)}_batch{recipe.training.batch_size}_lr{recipe.training.learning_rate:g}"
+        f"_{datetime.now():%Y%m%d-%H%M%S}.csv"
+    )
+    files = [out / f"fold_summary_{tail}", out / f"best_metrics_{tail}"]
+    write_lines([*lines, mean, deviation], files[0])
+    write_lines([best], files[1])
+    return files
+
+
+def positive_first(labels: Sequence[str]) -> list[str]:
+    """The labels in the order of the columns: of two, the positive one first."""
+    return list(reversed(labels)) if len(labels) == 2 else list(labels)
+
+
+def _fold_cells(recipe: Recipe, labels: Sequence[str], fold: FoldResult) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "Model": recipe.model.model,
+        "Batch Size": recipe.training.batch_size,
+        "Learning Rate": recipe.training.learning_rate,
+        "Epochs": recipe.training.epochs,
+        "Fold": fold.fold + 1,
+        "Best Epoch": fold.best_epoch,
+    }
+    line |= _metric_cells("Val", fold.val, labels)
+    line["Best Threshold"] = "" if fold.threshold is None else fold.threshold
+    line |= _metric_cells("Train", fold.train, labels)
+    return line | {"total_parameters": fold.total_parameters, "trainable_parameters": fold.trainable_parameters}
+
+
+def _metric_cells(split: str, metrics: dict[str, float], labels: Sequence[str]) -> dict[str, Any]:
+    line = {f"{split} Accuracy": metrics["accuracy"]}
+    for label in positive_first(labels):
+        for name in ("precision", "recall", "f1"):
+            line[f"{split} {name.title()} ({label_title(label)})"] = metrics[f"{name}_{label}"]
+    return line | {
+        f"{split} Macro F1": metrics["macro_f1"],
+        f"{split} ROC-AUC": metrics["roc_auc"],
+        f"{split} Loss": metrics["loss"],
+    }

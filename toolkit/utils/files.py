@@ -1,0 +1,58 @@
+"""Files and folders: written whole or not at all, named safely, measured in bytes."""
+
+import csv
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A sibling to work in, which becomes `folder` when the block ends well and stays for a resume otherwise."""
+    partial = folder.with_name(folder.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    yield partial
+    if folder.exists():
+        replaced = folder.with_name(folder.name + ".replaced")
+        shutil.rmtree(replaced, ignore_errors=True)
+        folder.rename(replaced)
+        partial.rename(folder)
+        shutil.rmtree(replaced)
+    else:
+        partial.rename(folder)
+
+
+def without_nan(value: Any) -> Any:
+    """`value` with None for every figure that is not a number, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below `folder`."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+MB = 1e6
+
+
+def file_part(text: str) -> str:
+    """The last part of a path or hub id, fit for a file name."""
+    return re.sub(r"[^\w.\-]+", "-", text.rstrip("/").rsplit("/", 1)[-1]).strip("-.") or "model"
+
+
+def write_lines(lines: Sequence[dict[str, Any]], file: Path) -> None:
+    """Write lines of equal columns as CSV."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)

@@ -1,0 +1,44 @@
+"""Label the texts of a file with a package: every row comes back, in order, with all its columns."""
+
+from pathlib import Path
+
+from exporters.registry import LoadedArtefact
+from toolkit.data.corpus import TEXT_COLUMNS, find_column, text_values
+from toolkit.data.normalization import normalise
+from toolkit.data.tables import WRITERS, Table, read_table, write_table
+from toolkit.utils import console
+from toolkit.utils.errors import InputError
+
+LABEL, PROBABILITY = "predicted_label", "probability"
+BATCH = 256
+
+
+def label_file(model: LoadedArtefact, source: Path, out: Path, text_column: str | None) -> int:
+    """Write `source` with the columns predicted_label and probability to `out`; returns the number of rows.
+
+    A row with an empty text keeps both columns empty.
+    Raises: InputError for a file that cannot be read or written, before anything is written.
+    """
+    if out.suffix.lower() not in WRITERS:
+        raise InputError(f"--output {out}: unknown kind of file; give one that ends in {', '.join(WRITERS)}")
+    table = read_table(source)
+    taken = [name for name in (LABEL, PROBABILITY) if name in table.columns]
+    if taken:
+        raise InputError(f"{source}: has a column {taken[0]!r} already; rename it")
+    texts = text_values(table, find_column(table, text_column, "--text-column", TEXT_COLUMNS))
+    labels, probabilities = _label(model, texts)
+    write_table(Table(str(out), table.columns | {LABEL: labels, PROBABILITY: probabilities}), out)
+    return len(texts)
+
+
+def _label(model: LoadedArtefact, texts: list[str]) -> tuple[list[str | None], list[float | None]]:
+    filled = [row for row, text in enumerate(texts) if normalise(text)]
+    labels: list[str | None] = [None] * len(texts)
+    probabilities: list[float | None] = [None] * len(texts)
+    with console.bar("labelling", len(filled)) as advance:
+        for start in range(0, len(filled), BATCH):
+            rows = filled[start : start + BATCH]
+            for row, (label, probability) in zip(rows, model.predict([texts[i] for i in rows]), strict=True):
+                labels[row], probabilities[row] = label, round(probability, 6)
+            advance(len(rows))
+    return labels, probabilities

@@ -1,0 +1,116 @@
+"""Which figure of a stage goes to MLflow under which name."""
+
+import statistics
+from pathlib import Path
+
+from toolkit.config.settings import DESCRIPTIONS, Recipe
+from toolkit.data.corpus import Corpus, describe_split
+from toolkit.stages.cross_validation import FoldResult
+from toolkit.stages.result import StageResult
+from toolkit.stages.run_folder import CORPUS_FILE, RECIPE_FILE
+from toolkit.utils.files import MB
+from toolkit.workflows.tracking import Tracked
+
+EPOCH_METRICS = ("val_accuracy", "val_macro_f1", "val_roc_auc", "val_loss", "train_loss")
+"""What the parent run is told of each epoch of each fold; the fold's own run has everything."""
+
+
+def track_settings(tracked: Tracked, recipe: Recipe, corpus: Corpus, folder: Path) -> None:
+    """Every setting, the corpus as dataset input, and both as files."""
+    flat = recipe.flat()
+    tracked.parameters(
+        {
+            "pipeline_description": DESCRIPTIONS[recipe.run.pipeline],
+            "enable_kd": recipe.distillation.student is not None,
+            "enable_pruning": recipe.prunes,
+            "enable_quantization": recipe.run.pipeline.endswith("quant"),
+            "model_path": recipe.model.model,
+            "student_path": recipe.distillation.student or "",
+            "corpus_fingerprint": corpus.fingerprint,
+            "recipe_sha256": recipe.sha256(),
+            "run_folder": folder.as_posix(),
+        }
+        | {name: "" if value is None else value for name, value in flat.items()}
+        | {
+            "quant_method": recipe.export.quant_method or f"search {recipe.export.search}",
+            "quant_dtype": recipe.export.quant_dtype or recipe.export.target.split("-")[-1],
+        }
+    )
+    tracked.corpus(corpus, describe_split(corpus)["counts"])
+    tracked.artifact(folder / RECIPE_FILE)
+    tracked.artifact(folder / CORPUS_FILE)
+
+
+def track_epoch(tracked: Tracked, fold: int, epoch: int, metrics: dict[str, float]) -> None:
+    """One epoch of a fold: under plain names in the fold's own run, under long ones in the parent."""
+    tracked.child(f"fold-{fold + 1}").metrics(metrics, epoch)
+    named = {f"fold_{fold + 1}_epoch_{epoch}_{name}": metrics[name] for name in EPOCH_METRICS if name in metrics}
+    tracked.metrics(named)
+
+
+def track_baseline(tracked: Tracked, folds: list[FoldResult], result: StageResult) -> None:
+    """Each fold at its best epoch, their mean and spread, and the ensemble on the test rows."""
+    for fold in folds:
+        child = tracked.child(f"fold-{fold.fold + 1}")
+        child.metrics({f"best_val_{name}": value for name, value in fold.val.items()})
+        child.metrics({f"best_train_{name}": value for name, value in fold.train.items()})
+        child.finish()
+    for name in (name for name in folds[0].val if "_th_" not in name):
+        values = [fold.val[name] for fold in folds]
+        tracked.metrics({f"mean_val_{name}": statistics.mean(values), f"std_val_{name}": statistics.stdev(values)})
+    tracked.metrics({f"baseline_{name}": value for name, value in result.metrics.items()})
+    details = result.details
+    tracked.metrics({"best_fold": details["best_fold"] + 1, "total_parameters": folds[0].total_parameters})
+    track_teacher(tracked, details["best_fold_parameters"], details["best_fold_size_bytes"])
+
+
+def track_teacher(tracked: Tracked, parameters: int, size_bytes: int) -> None:
+    """The one network that the student is compared with."""
+    tracked.metrics({"teacher_total_params": parameters, "teacher_size_mb": size_bytes / MB})
+
+
+def track_distillation(tracked: Tracked, result: StageResult, labels: tuple[str, ...]) -> None:
+    """The student beside its teacher."""
+    details = result.details
+    track_teacher(tracked, details["teacher_parameters"], details["teacher_size_bytes"])
+    tracked.metrics(_named("kd", result, labels) | {"kd_agreement": details["versus_teacher"]["agreement"]})
+    tracked.metrics(
+        {
+            "student_total_params": result.parameters,
+            "student_size_mb": result.size_bytes / MB,
+            "compression_ratio": details["teacher_size_bytes"] / result.size_bytes,
+        }
+    )
+
+
+def track_pruning(tracked: Tracked, result: StageResult, labels: tuple[str, ...]) -> None:
+    """The pruned network on the test rows, and what is left of it."""
+    tracked.metrics(_named("pruning", result, labels))
+    tracked.metrics(
+        {
+            "pruning_sparsity": result.details["sparsity"],
+            "pruning_parameters": result.parameters,
+            "pruning_size_mb": result.size_bytes / MB,
+        }
+    )
+
+
+def track_export(tracked: Tracked, result: StageResult, labels: tuple[str, ...], package: Path) -> None:
+    """The artefact on the test rows, and the package as an artifact of the run."""
+    child = tracked.child(f"export {result.details['target']}")
+    child.metrics(result.metrics)
+    child.finish()
+    if result.stage == "quantization":
+        tracked.metrics(_named("quantization", result, labels) | {"quantization_size_mb": result.size_bytes / MB})
+    gate = result.details["gate"]
+    shipped = gate["trials"][gate["ships"]]
+    names = ("drop", "agreement", "mean_logit_shift", "share_flipped", "times_faster")
+    tracked.metrics({f"gate_{name}": shipped[name] for name in names})
+    tracked.metrics({"package_size_mb": result.details["package_size_bytes"] / MB})
+    tracked.artifact(package, "package")
+    tracked.artifact(package / "README.md", "model_card")
+
+
+def _named(prefix: str, result: StageResult, labels: tuple[str, ...]) -> dict[str, float]:
+    names = ["accuracy", "macro_f1", *(f"f1_{label}" for label in labels), "roc_auc", "best_threshold"]
+    return {f"{prefix}_{name}": result.metrics[name] for name in names if name in result.metrics}
