@@ -1,1 +1,1 @@
-"""Measuring predictors: accuracy beside the floor, latency, memory, size."""
+"""Measuring predictors: accuracy beside the linear baseline, latency, memory, size."""

@@ -1,4 +1,4 @@
-"""`hbt bench`: a package beside the floor and the teacher it came from, on its own test rows."""
+"""`hbt bench`: a package beside the linear baseline and the teacher it came from, on its own test rows."""
 
 import dataclasses
 import tempfile
@@ -17,10 +17,10 @@ from toolkit.evaluation.metrics import calculate_metrics_with_threshold_explorat
 from toolkit.evaluation.predictor import Predictor
 from toolkit.latency.measure import Measurement, Subject, measure
 from toolkit.latency.worker import load_predictor
-from toolkit.modeling import linear as floor_model
+from toolkit.modeling import linear as linear
 from toolkit.modeling.classifier import WEIGHTS_FILE
-from toolkit.stages.result import RESULT_FILE
-from toolkit.stages.run_folder import FLOOR, RECIPE_FILE, recorded_fingerprint, teacher_checkpoint
+from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
+from toolkit.stages.run_folder import LINEAR_BASELINE, Run, is_run
 from toolkit.utils.console import console, say
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import folder_size
@@ -29,14 +29,12 @@ from toolkit.utils.machine import allowed_cpus, describe_machine
 TEACHER = "teacher (torch fp32)"
 
 
-FLOOR_NAME = "floor"
-
-
 def bench_packages(
     folders: list[Path], data: str | None, teacher: Path | None, threads: int, out: Path, quiet: bool
 ) -> Path:
-    """Measure packages of one corpus beside floor and teacher, print the table unless `quiet`, and write
-    NAME.json, NAME.csv and NAME.svg into `out`; returns the JSON file.
+    """Measure packages of one corpus beside the linear baseline and the teacher; return the JSON file.
+
+    Prints the table unless `quiet`, and writes NAME.json, NAME.csv and NAME.svg into `out`.
 
     Raises: InputError if a folder is no package, the packages have different corpora, or the data are gone.
     """
@@ -45,7 +43,7 @@ def bench_packages(
         raise InputError("the packages come from different corpora; measure those of one corpus at a time")
     corpus = corpus_of(folders[0], data)
     machine = describe_machine()
-    with tempfile.TemporaryDirectory(prefix="hbt-floor-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="hbt-linear-") as scratch:
         subjects = subjects_of(folders, teacher, corpus, Path(scratch))
         measurements = bench(subjects, corpus, threads, say)
     reference = subjects[0].name
@@ -83,25 +81,37 @@ def corpus_of(folder: Path, data: str | None) -> Corpus:
 
 
 def subjects_of(folders: list[Path], teacher: Path | None, corpus: Corpus, scratch: Path) -> list[Subject]:
-    """Teacher (if there is one), floor, then the packages. scratch: where a floor may be fitted anew."""
-    lineage = package.read_manifest(folders[0])["lineage"]
-    run = Path(lineage["run"]) if "run" in lineage else None
-    if run is not None and recorded_fingerprint(run) != corpus.fingerprint:
-        run = None  # another run of that name: its models may have learned from these test rows
+    """Return teacher (if there is one), linear baseline, then the packages.
+
+    scratch: where a linear baseline is fitted if the run of the first package is not here.
+    """
+    run = _run_of(folders[0], corpus)
     subjects = []
-    checkpoint = teacher or (teacher_checkpoint(run) if run and (run / RECIPE_FILE).is_file() else None)
+    checkpoint = teacher or (run.teacher_checkpoint if run is not None else None)
     if checkpoint is None:
         say("no teacher to compare with: its run is not here; name a checkpoint with --teacher FOLDER")
     else:
         size = (checkpoint / WEIGHTS_FILE).stat().st_size if (checkpoint / WEIGHTS_FILE).is_file() else 0
         subjects.append(Subject(TEACHER, "checkpoint", checkpoint, size))
-    fitted = run / FLOOR if run and (run / FLOOR / RESULT_FILE).is_file() else scratch
-    if fitted == scratch:
-        say("fitting the floor")
-        floor_model.save(floor_model.fit_floor(corpus), scratch)
-    floor_bytes = sum(file.stat().st_size for file in fitted.glob("floor.*"))
-    subjects.append(Subject(FLOOR_NAME, "floor", fitted, floor_bytes))
+    fitted = scratch if run is None else run.folder / LINEAR_BASELINE
+    if run is None:
+        say("fitting the linear baseline")
+        linear.save(linear.fit_linear(corpus), scratch)
+    linear_bytes = sum(file.stat().st_size for file in fitted.glob("floor.*"))
+    subjects.append(Subject(LINEAR_BASELINE_NAME, "linear", fitted, linear_bytes))
     return subjects + [Subject(folder.name, "package", folder, folder_size(folder)) for folder in folders]
+
+
+def _run_of(folder: Path, corpus: Corpus) -> Run | None:
+    """The run that a package came from, if it is here and has the rows of `corpus`.
+
+    The models of another run of that name may have learned from these test rows.
+    """
+    origin = Path(package.read_manifest(folder)["lineage"].get("run", ""))
+    if not origin.name or not is_run(origin):
+        return None
+    run = Run.open(origin)
+    return run if run.fingerprint == corpus.fingerprint and LINEAR_BASELINE in run.results else None
 
 
 def bench(

@@ -45,7 +45,7 @@ def verbs() -> None:
     \b
     hbt train --data comments.csv --student layers:4     fine-tune on folds, then distil
     hbt compress runs/NAME --target onnx-int8            make a package of it
-    hbt bench models/NAME                                measure it beside the floor and its teacher
+    hbt bench models/NAME                                measure it beside the linear baseline and its teacher
     """
 
 
@@ -159,13 +159,13 @@ def compress(source: str, output: Path | None, force: bool, **options: Any) -> N
     """
     from dataclasses import fields
 
-    from toolkit.stages.run_folder import RECIPE_FILE
+    from toolkit.stages.run_folder import is_run
     from toolkit.workflows.compress import compress_checkpoint, compress_run
 
     typed = given(options)
     recipe = recipe_from(None, typed)
     pruning = recipe.pruning if {field.name for field in fields(PruningSettings)} & set(typed) else None
-    if (Path(source) / RECIPE_FILE).is_file():
+    if is_run(Path(source)):
         own = {field.name for settings in (ExportSettings, PruningSettings) for field in fields(settings)}
         surplus = [name for name in typed if name not in own]
         if surplus:
@@ -296,7 +296,7 @@ def verify(package: Path, as_json: bool) -> None:
 def bench(
     packages: tuple[Path, ...], data: str | None, teacher: Path | None, threads: int, output: Path, as_json: bool
 ) -> None:
-    """Measure PACKAGES beside the floor and the fp32 teacher: latency, throughput, memory, size, macro-F1.
+    """Measure PACKAGES beside the linear baseline and the fp32 teacher: latency, throughput, memory, size, macro-F1.
 
     On the test rows of the corpus they were made from; all packages must come from the same one.
     """

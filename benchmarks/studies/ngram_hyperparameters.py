@@ -17,14 +17,13 @@ import torch
 
 from benchmarks.studies import results_log as ledger
 from exporters.ngram_graph import in_eight_bits
-from toolkit.config.settings import DistillationSettings
+from toolkit.config.settings import DistillationSettings, Recipe
 from toolkit.config.toml_file import recipe_from
 from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.ngram import PAD_ID, NgramNetwork, character_tokenizer
-from toolkit.stages.distillation_data import lessons
-from toolkit.stages.run_folder import BASELINE, CACHE, RECIPE_FILE
-from toolkit.stages.teachers import find_teacher
+from toolkit.stages.distillation_data import prepare_distillation
+from toolkit.stages.run_folder import RECIPE_FILE
 from toolkit.training.ngram_regression import (
     BATCH,
     LABEL_LOGIT,
@@ -84,24 +83,24 @@ def fitted(choice: Choice, corpus: Corpus, run: Path, unlabelled: str) -> dict[s
         unlabelled=unlabelled if choice.further else None,
         blend_floor=choice.blend_floor,
     )
-    taught = lessons(find_teacher(how, corpus, run / BASELINE, CACHE), corpus, how, CACHE)
-    assert taught.train.teacher_logits is not None
+    data = prepare_distillation(Recipe(distillation=how), corpus, None)
+    assert data.train.teacher_logits is not None
     started = time.monotonic()
-    tokenizer = character_tokenizer(taught.train.texts)
-    features = tfidf(tokenizer, taught.train.texts, 2**choice.bits)
-    wanted = wanted_outputs(taught.train.teacher_logits, taught.train.labels, choice.kd_alpha, choice.label_logit)
+    tokenizer = character_tokenizer(data.train.texts)
+    features = tfidf(tokenizer, data.train.texts, 2**choice.bits)
+    wanted = wanted_outputs(data.train.teacher_logits, data.train.labels, choice.kd_alpha, choice.label_logit)
     scales = ratio_scales(features.matrix, wanted, choice.ratio_power)
     tried = []
     for ridge in RIDGES:
         network = network_of(features, *regress(features.matrix, wanted, scales, ridge))
         student = Classifier(network, tokenizer, PAD_ID, corpus.label_names)
-        found = judged(student, taught.validation)
+        found = judged(student, data.validation)
         tried.append((found["val_loss"], ridge, found, student))
     _, ridge, found, student = min(tried, key=lambda each: each[0])
     kept = {name: found[f"val_{name}"] for name in ("loss", "roc_auc", "macro_f1")}
     seconds = time.monotonic() - started
     used = float((features.squared_idf > 0).sum())
-    return kept | {"ridge": ridge, "rows_used": used, "seconds": seconds} | _moved(student, taught.validation.texts)
+    return kept | {"ridge": ridge, "rows_used": used, "seconds": seconds} | _moved(student, data.validation.texts)
 
 
 def _moved(student: Classifier, texts: Any) -> dict[str, float]:

@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.studies import results_log as ledger
-from toolkit.config.settings import Recipe
-from toolkit.config.toml_file import recipe_from
-from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration, softmax
 from toolkit.modeling.architecture import Sizes, sizes, summary_of
 from toolkit.modeling.classifier import Classifier, load_classifier
@@ -26,11 +23,8 @@ from toolkit.pruning.importance import magnitude_importance
 from toolkit.pruning.plan import Lesson, Trial, cut_copy, most_promising, plans_within, scores_of
 from toolkit.pruning.recovery import Recovery
 from toolkit.pruning.selection import Costs, choose
-from toolkit.stages.distillation_data import calibration_examples, lessons
-from toolkit.stages.result import StageResult
-from toolkit.stages.run_folder import BASELINE, CACHE, RECIPE_FILE, last_trained
-from toolkit.stages.teachers import find_teacher
-from toolkit.training.feature_distillation import Imitation
+from toolkit.stages.distillation_data import prepare_distillation
+from toolkit.stages.run_folder import CACHE, Run
 from toolkit.utils.console import print_table, say
 
 METHODS = ("layers", "magnitude", "structured")
@@ -38,17 +32,15 @@ METHODS = ("layers", "magnitude", "structured")
 
 def main() -> None:
     given = _arguments()
-    run, file = Path(given.run), Path(given.out)
-    recipe = recipe_from(run / RECIPE_FILE, {})
-    corpus = load_corpus(recipe.corpus)
-    stage = last_trained(run)
-    student = load_classifier(stage / StageResult.load(stage).checkpoint)
-    texts = corpus.take(corpus.rows("validation"))
-    costs = measured_costs(student, recipe.export.target, texts, CACHE).ms
-    lesson, recover, trial = _teaching(run, recipe, corpus)
+    run, file = Run.open(Path(given.run)), Path(given.out)
+    student = load_classifier(run.checkpoint(run.last_trained))
+    texts = run.corpus.take(run.corpus.rows("validation"))
+    target = run.recipe.export.target
+    costs = measured_costs(student, target, texts, CACHE).ms
+    lesson, recover, trial = _training(run)
     for layers in given.layers:
         for method in given.methods:
-            one = {"run": run.name, "layers": layers, "method": method, "epochs": given.epochs}
+            one = {"run": run.folder.name, "layers": layers, "method": method, "epochs": given.epochs}
             if not ledger.is_there(file, one):
                 kept = cut_to_the_same(student, lesson, trial, costs, layers, method)
                 pruned = cut_copy(student, kept)
@@ -57,7 +49,7 @@ def main() -> None:
                     found = recover(Path(work), pruned, given.epochs)
                 loss = lesson.loss_of(cut_copy(student, kept))
                 ledger.append(file, one | {"left": [asdict(size) for size in left], "loss_after_cut": loss} | found)
-    _time(student, recipe.export.target, texts, file, run.name)
+    _time(student, target, texts, file, run.folder.name)
     report(ledger.lines(file))
 
 
@@ -82,24 +74,18 @@ def cut_to_the_same(
     return plan.kept
 
 
-def _teaching(run: Path, recipe: Recipe, corpus: Corpus) -> tuple[Lesson, Any, Trial]:
+def _training(run: Run) -> tuple[Lesson, Any, Trial]:
     """What plans are made on, how a cut student recovers (figures on validation rows), and how it is tried."""
-    how = recipe.distillation
-    teacher = find_teacher(how, corpus, None if how.teacher else run / BASELINE, CACHE)
-    taught = lessons(teacher, corpus, how, CACHE)
-    imitation = Imitation(how.kd_alpha, how.kd_temperature)
-    rows = len(corpus.rows("train"))
-    calibration = calibration_examples(taught, rows, recipe.pruning.calib_samples, corpus.settings.seed)
+    data = prepare_distillation(run.recipe, run.corpus, run.baseline_folder)
 
     def recover(work: Path, pruned: Classifier, epochs: int) -> dict[str, Any]:
-        told = Recovery(taught, imitation, recipe, work)(pruned, epochs, "recovery")
-        probabilities = softmax(pruned.predict_logits(taught.validation.texts))
-        found = calculate_metrics_with_threshold_exploration(taught.validation.labels, probabilities)
-        best = told["history"][told["best_epoch"] - 1]
+        details = Recovery(data, work)(pruned, epochs, "recovery")
+        probabilities = softmax(pruned.predict_logits(data.validation.texts))
+        found = calculate_metrics_with_threshold_exploration(data.validation.labels, probabilities)
+        best = details["history"][details["best_epoch"] - 1]
         return {"macro_f1": found["macro_f1"], "roc_auc": found["roc_auc"], "loss": best["val_loss"]}
 
-    trial = Recovery(taught, imitation, recipe, Path()).trial
-    return Lesson(calibration, recipe.student_training(), imitation), recover, trial
+    return Lesson(data.calibration(), data.training, data.imitation), recover, Recovery(data, Path()).trial
 
 
 def _time(student: Classifier, target: str, texts: list[str], file: Path, run: str) -> None:

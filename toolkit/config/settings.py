@@ -41,6 +41,17 @@ Schedule = Literal["linear", "cubic", "exponential"]
 Method = Literal["logit", "hidden", "attention", "multi_level", "relation"]
 
 
+PIPELINES: dict[str, tuple[str, ...]] = {
+    "baseline": ("linear_baseline", "baseline"),
+    "baseline_kd": ("linear_baseline", "baseline", "distillation"),
+    "baseline_quant": ("linear_baseline", "baseline", "export"),
+    "baseline_kd_quant": ("linear_baseline", "baseline", "distillation", "export"),
+    "baseline_prune": ("linear_baseline", "baseline", "pruning"),
+    "baseline_prune_quant": ("linear_baseline", "baseline", "pruning", "export"),
+    "baseline_kd_prune": ("linear_baseline", "baseline", "distillation", "pruning"),
+    "baseline_kd_prune_quant": ("linear_baseline", "baseline", "distillation", "pruning", "export"),
+}
+"""The stages of each pipeline, in order."""
 DESCRIPTIONS: dict[str, str] = {
     "baseline": "k-fold fine-tuning",
     "baseline_kd": "k-fold fine-tuning, then distillation into a student",
@@ -162,7 +173,7 @@ class DistillationSettings:
     teacher_folds: Literal["ensemble", "best"] = "ensemble"
     """Whether all folds of a baseline teach, each the rows it did not learn from, or the best fold alone."""
     blend_floor: bool = False
-    """Blend the floor's logits into the teacher's, in the share that fits the labels best out of fold."""
+    """Blend the linear baseline's logits into the teacher's, in the share that fits the labels best out of fold."""
     unlabelled: str | None = None
     """File with further texts that only the teacher labels: one a line, or a table with a text column."""
     augment: bool = False
@@ -341,9 +352,25 @@ class Recipe:
         )
 
     @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of the pipeline, in order; a teacher that is given takes the place of the baseline."""
+        given = bool(self.distillation.teacher)
+        return tuple(stage for stage in PIPELINES[self.run.pipeline] if not (given and stage == "baseline"))
+
+    @property
+    def distils(self) -> bool:
+        """Whether the pipeline has a distillation stage."""
+        return "distillation" in self.stages
+
+    @property
     def prunes(self) -> bool:
         """Whether the pipeline has a pruning stage."""
-        return "prune" in self.run.pipeline
+        return "pruning" in self.stages
+
+    @property
+    def exports(self) -> bool:
+        """Whether the pipeline ends in a package."""
+        return "export" in self.stages
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its own name; names are unique over the tables."""

@@ -97,7 +97,7 @@ def _accuracy(corpus: Corpus, rows: Sequence[Row], machine: Machine, known: bool
     if parts:
         table += "\n\n" + _markdown([{k: v for k, v in line.items() if k not in UNSLICED} for line in parts])
     return (
-        f"## What it reaches\n\nOn {len(corpus.rows('test')):,} test rows {seen}. The floor is a "
+        f"## What it reaches\n\nOn {len(corpus.rows('test')):,} test rows {seen}. The linear baseline is a "
         "linear classifier on character n-grams, trained on the same rows. Latency: one text in, its label out, "
         f"tokenizer included, one thread, on {machine.cpu} ({machine.isa}).\n\n{table}"
     )

@@ -32,7 +32,7 @@ class Subject:
     """A model to measure."""
 
     name: str
-    kind: Literal["package", "checkpoint", "floor"]
+    kind: Literal["package", "checkpoint", "linear"]
     path: Path
     size_bytes: int
     """On disk, all that is needed to run it."""
@@ -108,7 +108,7 @@ def _worker(model: Subject, spec: dict[str, Any]) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-Kind = Literal["package", "checkpoint", "floor"]
+Kind = Literal["package", "checkpoint", "linear"]
 
 
 SAMPLES, BUDGET_S = 200, 10.0

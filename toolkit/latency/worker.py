@@ -3,7 +3,7 @@
 Prints one line of JSON. Imports nothing that the model does not need, so that its start and its memory are
 those of the model. SPEC.json holds:
 
-    kind         "package", "checkpoint" or "floor"
+    kind         "package", "checkpoint" or "linear"
     path         its folder
     texts        list of texts, or the name of a file with one text a line
     threads      threads of the model; the libraries' own settings come through the environment (`benchmarks.run`)
@@ -66,10 +66,10 @@ def load_predictor(kind: str, path: Path, threads: int) -> Predictor:
 
         torch.set_num_threads(threads)
         return load_classifier(path)
-    if kind == "floor":
-        from toolkit.modeling.linear import load_floor
+    if kind == "linear":
+        from toolkit.modeling.linear import load_linear
 
-        return load_floor(path)
+        return load_linear(path)
     raise ValueError(f"no such kind of model: {kind!r}")
 
 

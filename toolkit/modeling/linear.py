@@ -1,4 +1,4 @@
-"""The floor: a linear classifier over character n-grams, shown beside every other result.
+"""The linear baseline: a linear classifier over character n-grams, shown beside every other result.
 
 It trains in seconds, so whatever takes hours to train must beat it, or be seen to lose.
 Saved as JSON and safetensors: loading it never unpickles.
@@ -27,7 +27,7 @@ TEXT_FILE, WEIGHTS_FILE = "floor.json", "floor.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
-class Floor:
+class LinearModel:
     """TF-IDF and logistic regression as a predictor."""
 
     labels: tuple[str, ...]
@@ -44,40 +44,40 @@ class Floor:
         return self.classifier.predict_proba(counts).astype(np.float32)  # (texts, labels)
 
 
-def fit_floor(corpus: Corpus, rows: np.ndarray | None = None) -> Floor:
+def fit_linear(corpus: Corpus, rows: np.ndarray | None = None) -> LinearModel:
     """Fit on the training rows (or on `rows`) and, for two labels, pick the threshold on the validation rows."""
     rows, chosen_on = corpus.rows("train") if rows is None else rows, corpus.rows("validation")
     vectoriser, classifier = _vectoriser(min_df=2), _classifier()
     classifier.fit(vectoriser.fit_transform(_prepared(corpus.take(rows))), corpus.labels[rows])
-    floor = Floor(corpus.label_names, None, vectoriser, classifier)
+    model = LinearModel(corpus.label_names, None, vectoriser, classifier)
     metrics = calculate_metrics_with_threshold_exploration(
-        corpus.labels[chosen_on], floor.predict_proba(corpus.take(chosen_on))
+        corpus.labels[chosen_on], model.predict_proba(corpus.take(chosen_on))
     )
-    return Floor(corpus.label_names, metrics.get("best_threshold"), vectoriser, classifier)
+    return LinearModel(corpus.label_names, metrics.get("best_threshold"), vectoriser, classifier)
 
 
-def save(floor: Floor, folder: Path) -> None:
-    """Write `floor` into `folder` so that `load_floor` gives the same probabilities to the last bit."""
+def save(model: LinearModel, folder: Path) -> None:
+    """Write `model` into `folder` so that `load_linear` gives the same probabilities to the last bit."""
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    columns = floor.vectoriser.vocabulary_
+    columns = model.vectoriser.vocabulary_
     texts = {
-        "labels": list(floor.labels),
-        "threshold": floor.threshold,
+        "labels": list(model.labels),
+        "threshold": model.threshold,
         "vocabulary": sorted(columns, key=columns.__getitem__),
     }
     (folder / TEXT_FILE).write_text(json.dumps(texts, ensure_ascii=False), "utf-8")
     weights = {
-        "idf": floor.vectoriser.idf_,  # (n-grams,)
-        "coef": floor.classifier.coef_,  # (1 or labels, n-grams)
-        "intercept": floor.classifier.intercept_,
+        "idf": model.vectoriser.idf_,  # (n-grams,)
+        "coef": model.classifier.coef_,  # (1 or labels, n-grams)
+        "intercept": model.classifier.intercept_,
     }
     save_file({name: np.ascontiguousarray(values) for name, values in weights.items()}, folder / WEIGHTS_FILE)
 
 
-def load_floor(folder: Path) -> Floor:
-    """The floor that `save` wrote.
+def load_linear(folder: Path) -> LinearModel:
+    """The linear baseline that `save` wrote.
 
     Raises: InputError if `folder` holds none, or if its two files do not belong together.
     """
@@ -92,17 +92,17 @@ def load_floor(folder: Path) -> Floor:
         shapes = {"idf": (len(ngrams),), "coef": (rows, len(ngrams)), "intercept": (rows,)}
         fits = all(weights[name].shape == shape for name, shape in shapes.items())
     except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: no such file; {folder} is not a saved floor") from None
+        raise InputError(f"{error.filename}: no such file; {folder} is not a saved linear baseline") from None
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise InputError(f"{folder}: not readable as a saved floor: {error}") from None
+        raise InputError(f"{folder}: not readable as a saved linear baseline: {error}") from None
     if not fits:
-        raise InputError(f"{folder}: {TEXT_FILE} and {WEIGHTS_FILE} do not belong together; save the floor again")
+        raise InputError(f"{folder}: {TEXT_FILE} and {WEIGHTS_FILE} do not belong together; save it again")
     vectoriser = _vectoriser(vocabulary={ngram: column for column, ngram in enumerate(ngrams)})
     vectoriser.idf_ = weights["idf"]
     classifier = _classifier()
     classifier.classes_ = np.arange(len(labels))
     classifier.coef_, classifier.intercept_ = weights["coef"], weights["intercept"]
-    return Floor(labels, texts["threshold"], vectoriser, classifier)
+    return LinearModel(labels, texts["threshold"], vectoriser, classifier)
 
 
 def _prepared(texts: Sequence[str]) -> list[str]:

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.config.settings import Recipe
 from toolkit.modeling.classifier import Classifier
-from toolkit.stages.distillation_data import Lessons
-from toolkit.training.feature_distillation import Imitation
+from toolkit.stages.distillation_data import DistillationData
 from toolkit.training.trainer import WatchEpoch, fit, steps_of
 from toolkit.utils import console
 
@@ -23,9 +21,7 @@ TRIAL_TEXTS = 4096
 class Recovery:
     """Training of a pruned classifier, over the epochs of all rounds."""
 
-    taught: Lessons
-    imitation: Imitation
-    recipe: Recipe
+    data: DistillationData
     work: Path
     """Folder of plans and of checkpoints of the optimiser."""
     watch: WatchEpoch | None = None
@@ -44,22 +40,22 @@ class Recovery:
         name: of the work, which goes on under it if it was broken off.
         Returns: the best epoch and the history.
         """
-        how = replace(self.recipe.student_training(), epochs=epochs)
+        how = replace(self.data.training, epochs=epochs)
         before = self.epochs_before
 
         def watch(epoch: int, metrics: dict[str, float]) -> None:
             if self.watch is not None:
                 self.watch(before + epoch, metrics)
 
-        with console.bar("pruned: recovering", steps_of(len(self.taught.train.texts), how)) as advance:
+        with console.bar("pruned: recovering", steps_of(len(self.data.train.texts), how)) as advance:
             found = fit(
                 classifier,
-                self.taught.train,
-                self.taught.validation,
+                self.data.train,
+                self.data.validation,
                 how,
-                self.recipe.corpus.seed,
+                self.data.corpus.settings.seed,
                 self.work / name,
-                self.imitation,
+                self.data.imitation,
                 watch,
                 advance,
                 after_step=after_step,
@@ -70,12 +66,12 @@ class Recovery:
 
     def trial(self, classifier: Classifier) -> float:
         """See `toolkit.pruning.plan.Trial`: an epoch of TRIAL_TEXTS lessons."""
-        train, seed = self.taught.train, self.recipe.corpus.seed
+        train, seed = self.data.train, self.data.corpus.settings.seed
         some = train.take(np.sort(np.random.default_rng(seed).permutation(len(train.texts))[:TRIAL_TEXTS]))
-        how = replace(self.recipe.student_training(), epochs=1)
+        how = replace(self.data.training, epochs=1)
         with (
             tempfile.TemporaryDirectory(prefix="hbt-trial-") as work,
             console.bar("pruning: trying a plan", steps_of(len(some.texts), how)) as advance,
         ):
-            arguments = (some, self.taught.validation, how, seed, Path(work), self.imitation, None, advance)
+            arguments = (some, self.data.validation, how, seed, Path(work), self.data.imitation, None, advance)
             return fit(classifier, *arguments).history[0]["val_loss"]

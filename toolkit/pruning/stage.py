@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.config.settings import Recipe
-from toolkit.data.corpus import Corpus
 from toolkit.evaluation.comparison import Contender, versus
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions
 from toolkit.modeling.architecture import Sizes, summary_of
@@ -19,42 +18,34 @@ from toolkit.pruning.plan import Lesson
 from toolkit.pruning.recovery import Recovery
 from toolkit.pruning.structured import budget_of, prune_structured
 from toolkit.pruning.unstructured import counted, prune_unstructured
-from toolkit.stages.distillation_data import calibration_examples, lessons
+from toolkit.stages.distillation_data import DistillationData
 from toolkit.stages.result import StageResult, keep_trained
-from toolkit.stages.teachers import Teacher
-from toolkit.training.feature_distillation import Imitation
 from toolkit.training.trainer import WatchEpoch, steps_of
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import MB, whole_folder
 
 
 def prune_stage(
-    checkpoint: Path,
-    name: str,
-    teacher: Teacher,
-    corpus: Corpus,
-    recipe: Recipe,
-    out: Path,
-    cache: Path,
-    watch: WatchEpoch | None = None,
+    checkpoint: Path, name: str, data: DistillationData, out: Path, watch: WatchEpoch | None = None
 ) -> StageResult:
-    """Prune the classifier in the folder `checkpoint` as `recipe` says, and write it as the stage `out`.
+    """Prune the classifier in the folder `checkpoint` as the recipe of `data` says, and write it as the stage `out`.
 
-    name: what the checkpoint is called in comparisons. cache: folder of logits and costs that were computed before.
+    name: what the checkpoint is called in comparisons.
     Raises: InputError if its parts are not known here or the budget is out of reach.
     """
     started = time.monotonic()
+    corpus, recipe = data.corpus, data.recipe
     source = load_classifier(checkpoint)
     with whole_folder(out) as partial:
         work = partial / "training"
         try:
-            pruned, told = prune(source, teacher, corpus, recipe, work, cache, watch)
+            pruned, details = prune(source, data, work, watch)
         except InputError:
-            shutil.rmtree(partial)  # refused, so nothing is to be gone on with
+            shutil.rmtree(partial)  # refused: there is nothing to resume
             raise
         result, predictions = keep_trained("pruning", "pruned", pruned, corpus, partial, started)
         if recipe.pruning.prune_method != "structured":
-            told |= counted(partial / WEIGHTS_FILE, checkpoint / WEIGHTS_FILE, pruned.network, recipe.pruning)
+            details |= counted(partial / WEIGHTS_FILE, checkpoint / WEIGHTS_FILE, pruned.network, recipe.pruning)
         shutil.rmtree(work, ignore_errors=True)
         own = Contender("pruned", predictions, result.threshold)
         before = Contender(name, Predictions.load(checkpoint / PREDICTIONS_FILE), source.threshold)
@@ -64,41 +55,34 @@ def prune_stage(
                 "settings": pruning_settings(recipe),
                 "source": checkpoint.as_posix(),
                 "source_name": name,
-                "teacher": teacher.source,
+                "teacher": data.teacher.source,
                 "versus_source": versus(corpus, own, before).comparison.as_dict(),
             }
-            | told,
+            | details,
         )
         result.save(partial)
     return result
 
 
 def prune(
-    source: Classifier,
-    teacher: Teacher,
-    corpus: Corpus,
-    recipe: Recipe,
-    work: Path,
-    cache: Path,
-    watch: WatchEpoch | None = None,
+    source: Classifier, data: DistillationData, work: Path, watch: WatchEpoch | None = None
 ) -> tuple[Classifier, dict[str, Any]]:
-    """A pruned copy of `source`, and what was cut, measured and won back.
+    """Return a pruned copy of `source`, and what was cut, measured and recovered.
 
-    work: folder for checkpoints of the optimiser; a pruning that was broken off goes on from there.
+    work: folder for checkpoints of the optimizer; an interrupted pruning resumes from there.
     """
-    how, pruning = recipe.distillation, recipe.pruning
+    corpus, recipe, pruning = data.corpus, data.recipe, data.recipe.pruning
     _forget_other(work, recipe)
-    taught = lessons(teacher, corpus, how, cache)
-    imitation = Imitation(how.kd_alpha, how.kd_temperature)
-    recover = Recovery(taught, imitation, recipe, work, watch)
-    calibration = calibration_examples(taught, len(corpus.rows("train")), pruning.calib_samples, corpus.settings.seed)
+    recover = Recovery(data, work, watch)
+    calibration = data.calibration()
     if pruning.prune_method == "structured":
-        lesson = Lesson(calibration, recipe.student_training(), imitation)
-        ships, _ = trimmed(source, recipe.export, corpus, how.unlabelled)  # without which megabytes are others
-        budget = budget_of(ships, pruning, recipe.export.target, corpus.take(corpus.rows("validation")), cache)
+        lesson = Lesson(calibration, data.training, data.imitation)
+        # Megabytes are counted with the vocabulary that ships.
+        ships, _ = trimmed(source, recipe.export, corpus, recipe.distillation.unlabelled)
+        budget = budget_of(ships, pruning, recipe.export.target, corpus.take(corpus.rows("validation")), data.cache)
         return prune_structured(source, lesson, pruning, budget, recover)
     copied = replace(source, network=copy.deepcopy(source.network))
-    steps = steps_of(len(taught.train.texts), replace(recipe.student_training(), epochs=1))
+    steps = steps_of(len(data.train.texts), replace(data.training, epochs=1))
     return copied, prune_unstructured(copied, calibration, pruning, steps, recover)
 
 

@@ -6,16 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from toolkit.config.settings import DistillationSettings, ModelSettings, TrainingSettings
-from toolkit.data.corpus import Corpus
+from toolkit.config.settings import DistillationSettings
 from toolkit.evaluation.comparison import Contender, versus
 from toolkit.evaluation.predictions import evaluate
 from toolkit.modeling.classifier import WEIGHTS_FILE, Classifier
 from toolkit.modeling.ngram import is_ngram
 from toolkit.modeling.students import build_student
-from toolkit.stages.distillation_data import Lessons, lessons
+from toolkit.stages.distillation_data import DistillationData
 from toolkit.stages.result import StageResult, keep_trained
-from toolkit.stages.teachers import TEACHER_FILE, Teacher, load_teacher
+from toolkit.stages.teachers import TEACHER_FILE, load_teacher
 from toolkit.training.feature_distillation import Imitation, Inside, refuse_unfit
 from toolkit.training.ngram_regression import fit_ngram
 from toolkit.training.trainer import WatchEpoch, fit, steps_of
@@ -23,32 +22,22 @@ from toolkit.utils import console
 from toolkit.utils.files import whole_folder
 
 
-def distil(
-    teacher: Teacher,
-    corpus: Corpus,
-    how: DistillationSettings,
-    model: ModelSettings,
-    training: TrainingSettings,
-    out: Path,
-    cache: Path,
-    watch: WatchEpoch | None = None,
-) -> StageResult:
-    """Train the student that `how` names to imitate `teacher` on the training rows of `corpus`.
+def distil(data: DistillationData, out: Path, watch: WatchEpoch | None = None) -> StageResult:
+    """Train the student that the recipe of `data` names, and write it as the stage `out`.
 
-    cache: folder of the logits that were computed before.
-    Raises: InputError if the student cannot be made or cannot imitate what `how` says.
+    Raises: InputError if the student cannot be made or cannot learn by the method that the recipe names.
     """
     started = time.monotonic()
-    teaching = load_teacher(teacher.checkpoint.as_posix(), corpus)
-    taught = lessons(teacher, corpus, how, cache)
+    teacher, corpus, how = data.teacher, data.corpus, data.recipe.distillation
+    network = load_teacher(teacher.checkpoint.as_posix(), corpus)
     with whole_folder(out) as partial:
         if is_ngram(how.student):
-            student, learned = _fit_ngram(taught, corpus, how, watch)
+            student, learned = _fit_ngram(data, watch)
         else:
-            student, learned = _fit_network(teaching, taught, corpus, how, model, training, partial, watch)
+            student, learned = _fit_network(data, network, partial, watch)
         result, predictions = keep_trained("distillation", "student", student, corpus, partial, started)
         teacher.predictions.save(partial / TEACHER_FILE, corpus)
-        taught_by = evaluate(corpus, teacher.predictions, teacher.threshold)
+        validation_metrics, test_metrics, slices = evaluate(corpus, teacher.predictions, teacher.threshold)
         result = replace(
             result,
             details={
@@ -57,11 +46,11 @@ def distil(
                 "teacher": teacher.source,
                 "teacher_name": teacher.name,
                 "teacher_checkpoint": teacher.checkpoint.as_posix(),
-                "teacher_validation_metrics": taught_by[0],
-                "teacher_metrics": taught_by[1],
-                "teacher_slices": taught_by[2],
-                "teacher_parameters": teaching.parameters,
-                "teacher_size_bytes": _size_of(teacher.checkpoint, teaching),
+                "teacher_validation_metrics": validation_metrics,
+                "teacher_metrics": test_metrics,
+                "teacher_slices": slices,
+                "teacher_parameters": network.parameters,
+                "teacher_size_bytes": _size_of(teacher.checkpoint, network),
                 "floor_share": teacher.floor_share,
                 "teacher_threshold": teacher.threshold,
                 "versus_teacher": versus(
@@ -70,7 +59,7 @@ def distil(
                     Contender(teacher.name, teacher.predictions, teacher.threshold),
                 ).comparison.as_dict(),
             }
-            | taught.further
+            | data.counts
             | learned,
         )
         result.save(partial)
@@ -78,29 +67,16 @@ def distil(
 
 
 def _fit_network(
-    teaching: Classifier,
-    taught: Lessons,
-    corpus: Corpus,
-    how: DistillationSettings,
-    model: ModelSettings,
-    training: TrainingSettings,
-    partial: Path,
-    watch: WatchEpoch | None,
+    data: DistillationData, teaching: Classifier, partial: Path, watch: WatchEpoch | None
 ) -> tuple[Classifier, dict[str, Any]]:
+    how, corpus, training = data.recipe.distillation, data.corpus, data.training
     assert how.student is not None
-    student = build_student(how.student, teaching, model, corpus.take(corpus.rows("train")), corpus.settings.seed)
+    texts, seed = corpus.take(corpus.rows("train")), corpus.settings.seed
+    student = build_student(how.student, teaching, data.recipe.model, texts, seed)
     imitation = imitation_of(how, teaching, student)
-    with console.bar("student", steps_of(len(taught.train.texts), training)) as advance:
+    with console.bar("student", steps_of(len(data.train.texts), training)) as advance:
         found = fit(
-            student,
-            taught.train,
-            taught.validation,
-            training,
-            corpus.settings.seed,
-            partial / "training",
-            imitation,
-            watch,
-            advance,
+            student, data.train, data.validation, training, seed, partial / "training", imitation, watch, advance
         )
     shutil.rmtree(partial / "training")
     return student, {"best_epoch": found.best_epoch, "history": found.history}
@@ -118,12 +94,11 @@ def imitation_of(how: DistillationSettings, teaching: Classifier, student: Class
     return Imitation(how.kd_alpha, how.kd_temperature, inside)
 
 
-def _fit_ngram(
-    taught: Lessons, corpus: Corpus, how: DistillationSettings, watch: WatchEpoch | None
-) -> tuple[Classifier, dict[str, Any]]:
+def _fit_ngram(data: DistillationData, watch: WatchEpoch | None) -> tuple[Classifier, dict[str, Any]]:
+    how = data.recipe.distillation
     assert how.student is not None
     with console.working("student: fitting n-grams"):
-        return fit_ngram(how.student, taught.train, taught.validation, corpus.label_names, how.kd_alpha, watch)
+        return fit_ngram(how.student, data.train, data.validation, data.corpus.label_names, how.kd_alpha, watch)
 
 
 def _size_of(checkpoint: Path, classifier: Classifier) -> int:

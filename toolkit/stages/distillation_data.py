@@ -6,41 +6,76 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.config.settings import DistillationSettings
+from toolkit.config.settings import DistillationSettings, Recipe, TrainingSettings
 from toolkit.data.augmentation import variants
 from toolkit.data.corpus import Corpus, duplicate_key
 from toolkit.data.normalization import normalise
 from toolkit.data.unlabeled import read_unlabelled, unknown_texts
+from toolkit.stages.run_folder import CACHE
 from toolkit.stages.teacher_logits import NO_FOLD
-from toolkit.stages.teachers import Teacher, said_of
+from toolkit.stages.teachers import Teacher, find_teacher, logits_of_texts
 from toolkit.training.dataset import Examples
+from toolkit.training.feature_distillation import Imitation
 from toolkit.training.losses import UNLABELLED
 
 
-@dataclass(frozen=True)
-class Lessons:
-    """What the student learns from, and what its best epoch is chosen on."""
+@dataclass(frozen=True, eq=False)
+class DistillationData:
+    """What a student, or a network that recovers its accuracy, is trained with."""
 
+    teacher: Teacher
+    corpus: Corpus
+    recipe: Recipe
     train: Examples
-    """Training rows first, then the further texts."""
+    """Training rows first, then the further texts, which have teacher logits and no label."""
     validation: Examples
-    further: dict[str, int | str]
-    """How many texts of each further kind, how many were left out, and the hash of their file."""
+    counts: dict[str, int | str]
+    """Number of further texts of each kind, how many were left out, and the hash of their file."""
+    cache: Path
+    """Folder of teacher logits and measured costs."""
+
+    @property
+    def training(self) -> TrainingSettings:
+        """The training settings of the student."""
+        return self.recipe.student_training()
+
+    @property
+    def imitation(self) -> Imitation:
+        """Logit distillation at the weight and temperature of the recipe."""
+        return Imitation(self.recipe.distillation.kd_alpha, self.recipe.distillation.kd_temperature)
+
+    def calibration(self) -> Examples:
+        """Return some of the training rows, the same for the same seed."""
+        labeled = len(self.corpus.rows("train"))
+        order = np.random.default_rng(self.corpus.settings.seed).permutation(labeled)
+        return self.train.take(np.sort(order[: self.recipe.pruning.calib_samples]))
 
 
-def lessons(teacher: Teacher, corpus: Corpus, how: DistillationSettings, cache: Path) -> Lessons:
-    """Texts, labels and the logits of `teacher` for its student.
+def prepare_distillation(
+    recipe: Recipe, corpus: Corpus, baseline: Path | None, cache: Path = CACHE
+) -> DistillationData:
+    """Find the teacher of a recipe and compute its logits for every text that a student learns from.
 
-    Raises: InputError if the file of unlabelled texts cannot be read.
+    baseline: the finished stage that teaches where the recipe names no teacher.
+    cache: folder of the logits that were computed before.
+    Raises: InputError if a teacher does not load or the file of unlabeled texts cannot be read.
+    """
+    return distillation_data(find_teacher(recipe.distillation, corpus, baseline, cache), corpus, recipe, cache)
+
+
+def distillation_data(teacher: Teacher, corpus: Corpus, recipe: Recipe, cache: Path = CACHE) -> DistillationData:
+    """Return texts, labels and the logits of `teacher` for its student.
+
+    Raises: InputError if the file of unlabeled texts cannot be read.
     """
     train, validation = (_of_rows(teacher, corpus, corpus.rows(split)) for split in ("train", "validation"))
-    texts, folds, told = further_texts(corpus, how)
-    if not texts:
-        return Lessons(train, validation, {})
-    assert train.teacher_logits is not None
-    logits = np.concatenate([train.teacher_logits, said_of(teacher, corpus, texts, folds, cache)])
-    labels = np.concatenate([train.labels, np.full(len(texts), UNLABELLED)])
-    return Lessons(Examples([*train.texts, *texts], labels, logits), validation, told)
+    texts, folds, counts = further_texts(corpus, recipe.distillation)
+    if texts:
+        assert train.teacher_logits is not None
+        logits = np.concatenate([train.teacher_logits, logits_of_texts(teacher, corpus, texts, folds, cache)])
+        labels = np.concatenate([train.labels, np.full(len(texts), UNLABELLED)])
+        train = Examples([*train.texts, *texts], labels, logits)
+    return DistillationData(teacher, corpus, recipe, train, validation, counts, cache)
 
 
 def _of_rows(teacher: Teacher, corpus: Corpus, rows: np.ndarray) -> Examples:
@@ -77,8 +112,3 @@ def _variants(corpus: Corpus) -> tuple[list[str], np.ndarray]:
     held_out = {corpus.keys[row] for split in ("validation", "test") for row in corpus.rows(split)}
     kept = [i for i, text in enumerate(made) if duplicate_key(text) not in held_out]
     return [made[i] for i in kept], corpus.fold[rows[kept]]
-
-
-def calibration_examples(taught: Lessons, labelled: int, count: int, seed: int) -> Examples:
-    """`count` of the training rows, which are the first `labelled` lessons, the same for the same seed."""
-    return taught.train.take(np.sort(np.random.default_rng(seed).permutation(labelled)[:count]))

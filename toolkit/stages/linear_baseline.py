@@ -1,4 +1,4 @@
-"""The floor stage: the linear classifier that every result is shown beside."""
+"""The linear baseline stage: the linear classifier that every result is shown beside."""
 
 import time
 from collections.abc import Sequence
@@ -9,28 +9,31 @@ import numpy as np
 
 from toolkit.data.corpus import Corpus
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, evaluate
-from toolkit.modeling import linear as floor_model
+from toolkit.modeling import linear as linear
 from toolkit.stages.result import StageResult
 from toolkit.utils.files import whole_folder
 
+NAME = "linear baseline"
+"""What tables call it."""
 
-def train_floor(corpus: Corpus, out: Path) -> StageResult:
-    """Fit the floor on the training rows; its threshold comes from the validation rows."""
+
+def train_linear_baseline(corpus: Corpus, out: Path) -> StageResult:
+    """Fit the linear baseline on the training rows; its threshold comes from the validation rows."""
     started = time.monotonic()
     with whole_folder(out) as partial:
-        floor = floor_model.fit_floor(corpus)
-        floor_model.save(floor, partial)
+        model = linear.fit_linear(corpus)
+        linear.save(model, partial)
         rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
-        predictions = Predictions(rows, _logits(floor, corpus.take(rows)))
+        predictions = Predictions(rows, _logits(model, corpus.take(rows)))
         predictions.save(partial / PREDICTIONS_FILE, corpus)
-        validation, test, slices = evaluate(corpus, predictions, floor.threshold)
+        validation, test, slices = evaluate(corpus, predictions, model.threshold)
         result = StageResult(
-            stage="floor",
+            stage="linear_baseline",
             checkpoint=".",
             metrics=test,
             validation_metrics=validation,
-            threshold=floor.threshold,
-            parameters=int(floor.classifier.coef_.size + floor.classifier.intercept_.size),
+            threshold=model.threshold,
+            parameters=int(model.classifier.coef_.size + model.classifier.intercept_.size),
             size_bytes=sum(file.stat().st_size for file in partial.glob("floor.*")),
             seconds=time.monotonic() - started,
             slices=slices,
@@ -40,14 +43,17 @@ def train_floor(corpus: Corpus, out: Path) -> StageResult:
 
 
 @dataclass(frozen=True, eq=False)
-class FloorFolds:
-    """The floor fitted without each fold, in order, and on all training rows."""
+class LinearFolds:
+    """The linear baseline fitted without each fold, in order, and on all training rows."""
 
-    folds: tuple[floor_model.Floor, ...]
-    whole: floor_model.Floor
+    folds: tuple[linear.LinearModel, ...]
+    whole: linear.LinearModel
 
     def logits(self, texts: Sequence[str], folds: np.ndarray) -> np.ndarray:
-        """float32 (texts, labels): of the floor that did not see the text's fold (int (texts,)), or of the whole."""
+        """Return float32 (texts, labels), by the model that did not learn from a text's fold; -1: by that of all folds.
+
+        folds: int (texts,).
+        """
         logits = np.empty((len(texts), len(self.whole.labels)), dtype=np.float32)
         for place in np.unique(folds):
             chosen = np.flatnonzero(folds == place)
@@ -57,12 +63,12 @@ class FloorFolds:
         return logits
 
 
-def floor_folds(corpus: Corpus) -> FloorFolds:
-    """Fit the floor once for each fold and once on all training rows."""
+def linear_folds(corpus: Corpus) -> LinearFolds:
+    """Fit the linear baseline once for each fold and once on all training rows."""
     without = [np.flatnonzero((corpus.fold >= 0) & (corpus.fold != fold)) for fold in range(corpus.folds)]
-    return FloorFolds(tuple(floor_model.fit_floor(corpus, rows) for rows in without), floor_model.fit_floor(corpus))
+    return LinearFolds(tuple(linear.fit_linear(corpus, rows) for rows in without), linear.fit_linear(corpus))
 
 
-def _logits(floor: floor_model.Floor, texts: Sequence[str]) -> np.ndarray:
+def _logits(model: linear.LinearModel, texts: Sequence[str]) -> np.ndarray:
     """Probabilities as logits, as every stage keeps them: softmax(log p) is p."""
-    return np.log(np.maximum(floor.predict_proba(texts).astype(np.float64), 1e-12)).astype(np.float32)
+    return np.log(np.maximum(model.predict_proba(texts).astype(np.float64), 1e-12)).astype(np.float32)

@@ -5,14 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from toolkit.config.settings import Recipe
-from toolkit.data.corpus import Corpus
 from toolkit.modeling.classifier import Classifier, like_lengths, pad
 from toolkit.modeling.tokenizer import encode
-from toolkit.stages.distillation_data import calibration_examples, lessons
-from toolkit.stages.teachers import Teacher
-from toolkit.training.fake_quantization import _parts, fake_quantized
-from toolkit.training.feature_distillation import Imitation
+from toolkit.stages.distillation_data import DistillationData
+from toolkit.training.fake_quantization import fake_quantized
 from toolkit.training.trainer import WatchEpoch, fit, steps_of
 from toolkit.utils import console
 
@@ -22,43 +18,34 @@ SLOWER = 0.25
 
 
 def quantization_aware(
-    classifier: Classifier,
-    teacher: Teacher,
-    corpus: Corpus,
-    recipe: Recipe,
-    work: Path,
-    cache: Path,
-    watch: WatchEpoch | None = None,
+    classifier: Classifier, data: DistillationData, work: Path, watch: WatchEpoch | None = None
 ) -> tuple[Classifier, dict[str, Any]]:
-    """A copy of `classifier`, in floating point, that learned from `teacher` again while fake-quantized, and how.
+    """Return a copy of `classifier`, in floating point, that learned from its teacher while fake-quantized, and how.
 
-    It trains as long as a pruned network recovers, SLOWER; the best epoch is the best one fake-quantized.
-    work: folder for checkpoints of the optimiser; training under the same recipe goes on from there.
+    It trains for as many epochs as a pruned network recovers, at SLOWER times the student's learning rate. The best
+    epoch is the best one under fake quantization.
+    work: folder for checkpoints of the optimizer; training under the same recipe resumes from there.
     Raises: InputError as `fake_quantized`.
     """
-    _parts(classifier.network)  # or it would be refused after the teacher has labelled for minutes
-    taught = lessons(teacher, corpus, recipe.distillation, cache)
-    count, seed = recipe.pruning.calib_samples, corpus.settings.seed
-    encoded = encode(classifier.tokenizer, calibration_examples(taught, len(corpus.rows("train")), count, seed).texts)
-    batches = [
-        pad([encoded[i] for i in chosen], classifier.pad_id) for chosen in like_lengths(encoded, CALIBRATION_BATCH)
-    ]
-    as_student = recipe.student_training()
-    rate = SLOWER * as_student.learning_rate
-    how = replace(as_student, epochs=recipe.pruning.fine_tune_epochs, learning_rate=rate)
+    recipe, seed = data.recipe, data.corpus.settings.seed
+    encoded = encode(classifier.tokenizer, data.calibration().texts)
+    groups = like_lengths(encoded, CALIBRATION_BATCH)
+    batches = [pad([encoded[i] for i in chosen], classifier.pad_id) for chosen in groups]
+    rate = SLOWER * data.training.learning_rate
+    training = replace(data.training, epochs=recipe.pruning.fine_tune_epochs, learning_rate=rate)
     made = replace(classifier, network=copy.deepcopy(classifier.network))
     with (
         fake_quantized(made.network, batches),
-        console.bar("int8: fine-tuning", steps_of(len(taught.train.texts), how)) as advance,
+        console.bar("int8: fine-tuning", steps_of(len(data.train.texts), training)) as advance,
     ):
         found = fit(
             made,
-            taught.train,
-            taught.validation,
-            how,
+            data.train,
+            data.validation,
+            training,
             seed,
-            work / recipe.sha256()[:16],  # never on from what was broken off under other settings
-            Imitation(recipe.distillation.kd_alpha, recipe.distillation.kd_temperature),
+            work / recipe.sha256()[:16],  # other settings never resume from here
+            data.imitation,
             watch,
             advance,
         )

@@ -16,9 +16,9 @@ NO_FOLD = -1
 """The fold of a text that comes from no training row."""
 
 
-def blend(logits: np.ndarray, floor: np.ndarray, share: float) -> np.ndarray:
-    """`share` of the floor's logits, the rest the network's; both (rows, labels)."""
-    return (1 - share) * logits + share * floor
+def blend(logits: np.ndarray, linear: np.ndarray, share: float) -> np.ndarray:
+    """`share` of the linear baseline's logits, the rest the network's; both (rows, labels)."""
+    return (1 - share) * logits + share * linear
 
 
 def cached_logits(

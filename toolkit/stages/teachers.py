@@ -1,8 +1,8 @@
-"""Who teaches, and what it says of any text: every text goes through a network once and its logits are kept.
+"""The teacher of a student, and its logits on any text.
 
-A teacher is the mean of its members (fold ensembles, best folds, checkpoints), with the floor's logits blended
-in if asked. A training row, and every text made from one, is labelled by classifiers that did not learn from
-that row, where there are such.
+A teacher is the mean of its members (fold ensembles, best folds, checkpoints), with the linear baseline's logits
+blended in if asked. A training row, and every text made from one, gets the logits of classifiers that did not learn
+from that row, where there are such. Every text goes through a network once; its logits are cached.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from toolkit.evaluation.metrics import cross_entropy, softmax
 from toolkit.evaluation.predictions import Predictions, best_threshold
 from toolkit.modeling.classifier import Classifier, load_classifier, load_sequence_classifier
 from toolkit.stages.cross_validation import combine_folds, fold_predictions
-from toolkit.stages.linear_baseline import FloorFolds, floor_folds
+from toolkit.stages.linear_baseline import LinearFolds, linear_folds
 from toolkit.stages.result import StageResult
-from toolkit.stages.run_folder import baseline_stage, checkpoint_behind, recorded_fingerprint
+from toolkit.stages.run_folder import BASELINE, CACHE, checkpoint_of, locate
 from toolkit.stages.teacher_logits import NO_FOLD, blend, cached_logits
 from toolkit.utils import console
 from toolkit.utils.errors import InputError
@@ -33,7 +33,7 @@ TEACHER_FILE = "teacher.csv"
 
 
 SHARES = tuple(round(0.1 * i, 1) for i in range(10))
-"""What share of the floor is tried in a blend."""
+"""What share of the linear baseline is tried in a blend."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,19 +69,22 @@ class Teacher:
     name: str
     """`comparisons.ENSEMBLE` for the folds of the run's own baseline, as they are; else `comparisons.TEACHER`."""
     members: tuple[Member, ...]
-    floors: FloorFolds | None = None
-    """The floor that is blended in."""
+    linear: LinearFolds | None = None
+    """The linear baseline that is blended in."""
     floor_share: float = 0.0
 
 
-def find_teacher(how: DistillationSettings, corpus: Corpus, baseline: Path | None, cache: Path) -> Teacher:
-    """The teacher that `how` names; without --teacher the finished stage `baseline`.
+def find_teacher(how: DistillationSettings, corpus: Corpus, baseline: Path | None, cache: Path = CACHE) -> Teacher:
+    """Return the teacher that `how` names; without --teacher the finished stage `baseline`.
 
     cache: folder of the logits that were computed before.
     Raises: InputError if a model does not load or its labels are not those of the corpus.
     """
-    own = [] if baseline is None else [baseline.as_posix()]
-    members = tuple(_member(given, how.teacher_folds, corpus, cache) for given in how.teacher or own)
+    if how.teacher:
+        members = tuple(_member(given, how.teacher_folds, corpus, cache) for given in how.teacher)
+    else:
+        assert baseline is not None, "a run without --teacher has a baseline"
+        members = (_folds(baseline, how.teacher_folds, corpus),)
     predictions = _mean([member.predictions for member in members])
     threshold = members[0].threshold if len(members) == 1 else None
     teacher = Teacher(
@@ -121,37 +124,43 @@ def with_corpus_labels(classifier: Classifier, corpus: Corpus, model: str) -> Cl
     return replace(classifier, labels=mine)
 
 
-def said_of(teacher: Teacher, corpus: Corpus, texts: Sequence[str], folds: np.ndarray, cache: Path) -> np.ndarray:
+def logits_of_texts(
+    teacher: Teacher, corpus: Corpus, texts: Sequence[str], folds: np.ndarray, cache: Path
+) -> np.ndarray:
     """What `teacher` says of texts beyond the corpus: float32 (texts, labels).
 
     folds: int (texts,), the training fold that a text was made from, NO_FOLD for none. A fold ensemble labels it
     with the classifier of that fold, which never saw it, and texts of no fold with the mean of all.
     """
-    logits = np.mean([_member_says(m, corpus, texts, folds, cache) for m in teacher.members], axis=0)
-    if teacher.floors is not None:
-        with console.working("floor: labelling"):
-            floor = teacher.floors.logits(texts, folds)
-        logits = blend(logits, floor, teacher.floor_share)
+    logits = np.mean([_member_logits(m, corpus, texts, folds, cache) for m in teacher.members], axis=0)
+    if teacher.linear is not None:
+        with console.working("linear baseline: labeling"):
+            linear = teacher.linear.logits(texts, folds)
+        logits = blend(logits, linear, teacher.floor_share)
     return logits.astype(np.float32)
 
 
 def _member(given: str, folds: str, corpus: Corpus, cache: Path) -> Member:
-    folder = Path(given)
-    stage = baseline_stage(folder)
-    split = recorded_fingerprint(folder if stage is None else stage.parent)
-    if split not in (None, corpus.fingerprint):
-        console.say(f"--teacher {given}: trained on another split, so it may have learned from test rows of this one")
-    if stage is None or split != corpus.fingerprint:
-        return _lone(checkpoint_behind(folder), corpus, cache)
+    """The member that a run, a baseline stage or a checkpoint is; `given`: as typed with --teacher."""
+    place = locate(Path(given))
+    if place is not None and place.run.fingerprint != corpus.fingerprint:
+        console.say(f"--teacher {given}: trained on another split; it may have learned from test rows of this one")
+    elif place is not None and place.stage in (None, BASELINE) and BASELINE in place.run.results:
+        return _folds(place.run.folder / BASELINE, folds, corpus)
+    return _lone(checkpoint_of(Path(given)), corpus, cache)
+
+
+def _folds(stage: Path, folds: str, corpus: Corpus) -> Member:
+    """The member that a finished baseline is: all of its folds, or the best one alone."""
     result = StageResult.load(stage)
     best = stage / result.checkpoint
     if folds == "best":
-        said = fold_predictions(stage, result.details["best_fold"])
+        predictions = fold_predictions(stage, result.details["best_fold"])
         source = "best fold, which learned from most training rows"
-        return Member((best,), best, said, result.details["best_fold_threshold"], source)
-    said = combine_folds(corpus, [fold_predictions(stage, k) for k in range(corpus.folds)])
+        return Member((best,), best, predictions, result.details["best_fold_threshold"], source)
+    predictions = combine_folds(corpus, [fold_predictions(stage, k) for k in range(corpus.folds)])
     checkpoints = tuple(stage / f"fold-{k + 1}" for k in range(corpus.folds))
-    return Member(checkpoints, best, said, result.threshold, "fold ensemble, out-of-fold on training rows")
+    return Member(checkpoints, best, predictions, result.threshold, "fold ensemble, out-of-fold on training rows")
 
 
 def _lone(checkpoint: Path, corpus: Corpus, cache: Path) -> Member:
@@ -175,27 +184,30 @@ def _held_out(corpus: Corpus, members: Sequence[Member]) -> np.ndarray:
 
 
 def _blended(corpus: Corpus, teacher: Teacher) -> Teacher:
-    """`teacher` with the floor blended in: the share with the least cross-entropy on rows that neither learned from."""
-    with console.working("floor: fitting each fold"):
-        floors = floor_folds(corpus)
+    """`teacher` with the linear baseline blended in.
+
+    The share is that with the least cross-entropy on rows that neither learned from.
+    """
+    with console.working("linear baseline: fitting each fold"):
+        folds = linear_folds(corpus)
         rows = teacher.predictions.rows
-        floor = Predictions(rows, floors.logits(corpus.take(rows), np.maximum(corpus.fold[rows], NO_FOLD)))
+        linear = Predictions(rows, folds.logits(corpus.take(rows), np.maximum(corpus.fold[rows], NO_FOLD)))
     chosen_on = _held_out(corpus, teacher.members)
-    labels, network, linear = corpus.labels[chosen_on], teacher.predictions.of(chosen_on), floor.of(chosen_on)
-    share = min(SHARES, key=lambda s: cross_entropy(labels, softmax(blend(network, linear, s).astype(np.float64))))
-    predictions = Predictions(rows, blend(teacher.predictions.logits, floor.logits, share).astype(np.float32))
+    labels, ours, theirs = corpus.labels[chosen_on], teacher.predictions.of(chosen_on), linear.of(chosen_on)
+    share = min(SHARES, key=lambda s: cross_entropy(labels, softmax(blend(ours, theirs, s).astype(np.float64))))
+    predictions = Predictions(rows, blend(teacher.predictions.logits, linear.logits, share).astype(np.float32))
     return replace(
         teacher,
         predictions=predictions,
         threshold=best_threshold(corpus, predictions, chosen_on),
-        source=f"{teacher.source}, {100 * share:.0f} % floor blended in",
+        source=f"{teacher.source}, {100 * share:.0f} % linear baseline blended in",
         name=TEACHER,
-        floors=floors,
+        linear=folds,
         floor_share=share,
     )
 
 
-def _member_says(member: Member, corpus: Corpus, texts: Sequence[str], folds: np.ndarray, cache: Path) -> np.ndarray:
+def _member_logits(member: Member, corpus: Corpus, texts: Sequence[str], folds: np.ndarray, cache: Path) -> np.ndarray:
     logits = np.zeros((len(texts), len(corpus.label_names)), dtype=np.float32)
     everything = np.arange(len(texts))
     for fold, checkpoint in enumerate(member.checkpoints):

@@ -40,7 +40,7 @@ def fake_quantized(network: nn.Module, calibration_batches: Batches) -> Iterator
     Afterwards nothing of this is left but what the weights have learned.
     Raises: InputError for a network whose layers are not known.
     """
-    linears, embeddings = _parts(network)
+    linears, embeddings = quantized_modules(network)
     with ExitStack() as undo:
         for bits, fed in _calibrated(network, linears, calibration_batches):
             for linear in fed:
@@ -52,8 +52,11 @@ def fake_quantized(network: nn.Module, calibration_batches: Batches) -> Iterator
         yield
 
 
-def _parts(network: nn.Module) -> tuple[list[nn.Linear], list[nn.Embedding]]:
-    """The linear maps and the embeddings that are quantized."""
+def quantized_modules(network: nn.Module) -> tuple[list[nn.Linear], list[nn.Embedding]]:
+    """Return the linear maps and the embeddings that are quantized.
+
+    Raises: InputError for a network without a transformer, or whose layers are not known.
+    """
     encoder = encoder_of(network)
     if encoder is None:
         raise InputError("--quant-method qat: a model without a transformer has no layers to train; leave it out")

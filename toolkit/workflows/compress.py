@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +17,34 @@ from toolkit.export.stage import Source, compress_or_stand_in, lineage_of, refus
 from toolkit.modeling.architecture import anatomy
 from toolkit.modeling.classifier import Classifier, load_classifier, load_sequence_classifier
 from toolkit.modeling.vocabulary_trimming import trimmed
-from toolkit.pruning.stage import prune, prune_stage, pruning_in_words, pruning_settings
-from toolkit.stages.linear_baseline import train_floor
+from toolkit.pruning.stage import prune, pruning_in_words, pruning_settings
+from toolkit.stages.distillation_data import prepare_distillation
+from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
+from toolkit.stages.linear_baseline import train_linear_baseline
 from toolkit.stages.quantization_aware import quantization_aware
-from toolkit.stages.result import RESULT_FILE, StageResult, predict_rows
+from toolkit.stages.result import StageResult, predict_rows
 from toolkit.stages.results_table import Row
 from toolkit.stages.run_folder import (
     BASELINE,
-    CACHE,
     DISTILLATION,
     EXPORT,
-    FLOOR,
+    LINEAR_BASELINE,
     MODELS,
-    export_stage_folder,
-    last_stage,
-    last_trained,
+    Run,
+    export_stage,
+    package_folder,
     pruning_stage,
-    read_run_recipe,
-    recorded_fingerprint,
     tag_of,
 )
-from toolkit.stages.teachers import ENSEMBLE, TEACHER, find_teacher, with_corpus_labels
-from toolkit.utils.console import say
+from toolkit.stages.teachers import ENSEMBLE, TEACHER, with_corpus_labels
+from toolkit.training.fake_quantization import quantized_modules
 from toolkit.utils.errors import InputError, NothingPasses, refuse_existing
 from toolkit.utils.files import file_part, whole_folder, write_lines
 from toolkit.workflows import tracking
-from toolkit.workflows.run_comparisons import contender, teacher_of
+from toolkit.workflows.run_comparisons import contender, contender_of, teacher_of
 from toolkit.workflows.run_summary import Outcome, trained_rows, write_summary
-from toolkit.workflows.tracked_metrics import track_export, track_pruning
+from toolkit.workflows.steps import STEPS, distillation_of, run_step, watch_epoch
+from toolkit.workflows.tracked_metrics import track_export
 
 
 def compress_run(
@@ -54,59 +55,35 @@ def compress_run(
     pruning: prune what was trained first, in a stage of its own; None takes the last checkpoint as it is.
     Raises: InputError if `folder` is no run, its data are gone or changed, or `out` is in the way.
     """
-    recipe = replace(read_run_recipe(folder), export=export)
-    stage = last_stage(folder)
-    if pruning is not None:
-        recipe = replace(recipe, pruning=pruning)
-        stage = pruning_stage(folder, pruning)
-    out = out or MODELS / "-".join(filter(None, [folder.name, export.target, tag_of(stage)]))
+    run = Run.open(folder)
+    stage = run.last_stage if pruning is None else pruning_stage(pruning)
+    run = run.using(export, pruning)
+    out = out or package_folder(folder.name, export.target, stage)
     refuse_existing(out, force)
     refuse_unready(export)
-    corpus = load_corpus(recipe.corpus)
-    if corpus.fingerprint != recorded_fingerprint(folder):
-        raise InputError(f"{recipe.corpus.data}: not the file that {folder} was trained on; bring that one back")
+    run.require_rows()
     if pruning is not None:
-        _refuse_unlike(stage, recipe, force)  # the last check, for it may remove what is there
-    run = recipe.run
-    with tracking.tracked_run(folder, run.author, run.pipeline, run.experiment) as tracked:
-        if pruning is not None and not (stage / RESULT_FILE).is_file():
-            prune_run(folder, recipe, corpus, stage, tracked)
-        made = export_stage(folder, recipe, corpus, stage, out, tracked, force)
-        return write_summary(recipe, corpus, folder, made, tracked)
+        _refuse_unlike(run, stage, force)  # the last check, for it may remove what is there
+    with tracking.tracked_run(folder, run.recipe.run) as tracked:
+        if pruning is not None:
+            run_step(STEPS["pruning"], run, tracked)
+        made = export_run(run, stage, out, tracked, force)
+        return write_summary(run, made, tracked)
 
 
-def _refuse_unlike(stage: Path, recipe: Recipe, force: bool) -> None:
-    """Raises InputError if the stage was pruned by other settings; `force` removes it."""
-    if not (stage / RESULT_FILE).is_file():
+def _refuse_unlike(run: Run, stage: str, force: bool) -> None:
+    """Raise InputError if the stage was pruned by other settings; `force` removes it."""
+    if stage not in run.results:
         return
-    before, now = StageResult.load(stage).details["settings"], pruning_settings(recipe)
+    before, now = run.results[stage].details["settings"], pruning_settings(run.recipe)
     differ = [name for name, value in now.items() if before.get(name) != value]
     if not differ:
-        say(f"{stage}: finished before")
-    elif force:
-        shutil.rmtree(stage)
-    else:
-        raise InputError(f"{stage}: pruned with another {', '.join(differ)}; give the same, or --force to prune anew")
-
-
-def prune_run(folder: Path, recipe: Recipe, corpus: Corpus, out: Path, tracked: tracking.Tracked) -> StageResult:
-    """Prune what a run trained, as its student or best fold, into the stage `out`."""
-    trained = last_trained(folder)
-    name = "student" if recipe.distillation.student is not None else "best fold"
-    child = tracked.child(f"pruning {tag_of(out)}")
-
-    def watch(epoch: int, metrics: dict[str, float]) -> None:
-        say(f"pruned, epoch {epoch}: validation macro-F1 {metrics['val_macro_f1']:.4f}")
-        child.metrics(metrics, epoch)
-
-    baseline = None if recipe.distillation.teacher else folder / BASELINE
-    teacher = find_teacher(recipe.distillation, corpus, baseline, CACHE)
-    checkpoint = trained / StageResult.load(trained).checkpoint
-    result = prune_stage(checkpoint, name, teacher, corpus, recipe, out, CACHE, watch)
-    child.finish()
-    say(pruning_in_words(result.details, result.details["settings"]))
-    track_pruning(tracked, result, corpus.label_names)
-    return result
+        return
+    folder = run.folder / stage
+    if not force:
+        raise InputError(f"{folder}: pruned with another {', '.join(differ)}; give the same, or --force to prune anew")
+    shutil.rmtree(folder)
+    del run.results[stage]
 
 
 def compress_checkpoint(
@@ -131,12 +108,15 @@ def compress_checkpoint(
     name, lineage = file_part(model), lineage_of(corpus, model=model)
     rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
     predictions = predict_rows(classifier, corpus, rows, f"{model}: evaluating in torch")
-    with tempfile.TemporaryDirectory(prefix="hbt-floor-") as scratch:
-        floor_result = train_floor(corpus, Path(scratch) / FLOOR)
-        floor = contender(Path(scratch) / FLOOR, "floor")
+    with tempfile.TemporaryDirectory(prefix="hbt-linear-") as scratch:
+        linear_result = train_linear_baseline(corpus, Path(scratch) / LINEAR_BASELINE)
+        linear = contender_of(Path(scratch) / LINEAR_BASELINE, linear_result, LINEAR_BASELINE_NAME)
     _, metrics, _ = evaluate(corpus, predictions, classifier.threshold)
-    shown = [Row("floor", floor_result.metrics), Row(f"{name} in torch", metrics, None, classifier.parameters)]
-    beside = [floor]
+    shown = [
+        Row(LINEAR_BASELINE_NAME, linear_result.metrics),
+        Row(f"{name} in torch", metrics, None, classifier.parameters),
+    ]
+    beside = [linear]
     if pruning is not None:
         beside.append(Contender(f"{name} in torch", predictions, classifier.threshold))
         own = _own_recipe(model, settings, export, pruning)
@@ -153,8 +133,8 @@ def compress_checkpoint(
         tuned = None
         if export.quant_method == "qat":
             own = _own_recipe(model, settings, export, pruning)
-            teacher = find_teacher(own.distillation, corpus, None, CACHE)
-            tuned, _ = quantization_aware(classifier, teacher, corpus, own, Path(work), CACHE)
+            quantized_modules(classifier.network)
+            tuned, _ = quantization_aware(classifier, prepare_distillation(own, corpus, None), Path(work))
         result, _ = compress_or_stand_in(source, export, out, force, tuned)
     made = Path(result.details["package"])
     return Outcome(made, [*shown, *rows_of(result)], [], corpus.label_names, made)
@@ -171,62 +151,60 @@ def _own_recipe(
 def _pruned(classifier: Classifier, corpus: Corpus, recipe: Recipe) -> tuple[Classifier, dict[str, Any]]:
     """`classifier` pruned, and what was cut."""
     anatomy(classifier.network)
-    teacher = find_teacher(recipe.distillation, corpus, None, CACHE)
+    data = prepare_distillation(recipe, corpus, None)
     with tempfile.TemporaryDirectory(prefix="hbt-pruning-") as scratch:
-        return prune(classifier, teacher, corpus, recipe, Path(scratch), CACHE)
+        return prune(classifier, data, Path(scratch))
 
 
-def export_stage(
-    folder: Path, recipe: Recipe, corpus: Corpus, stage: Path, out: Path, tracked: tracking.Tracked, force: bool
-) -> Path:
-    """Package the checkpoint of a run's `stage` and keep the artefact's result and predictions in the run.
+def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force: bool) -> Path:
+    """Package the checkpoint of a run's `stage` and keep the artifact's result and predictions in the run.
 
-    force: ship the least bad form if none passes its gate.
-    Returns: the package, which is not `out` if torch-int8 had to stand in for onnx-int8.
+    force: ship the least bad candidate if none passes its gate.
+    Returns: the package, which is not `out` if torch-int8 took the place of onnx-int8.
     """
-    export = recipe.export
-    result = StageResult.load(stage)
-    checkpoint = stage / result.checkpoint
-    classifier, trimming = trimmed(load_classifier(checkpoint), export, corpus, recipe.distillation.unlabelled)
-    # A baseline's own predictions are those of the ensemble; what is exported is its best fold.
-    predictions = _evaluated(Predictions.load(checkpoint / PREDICTIONS_FILE), corpus)
-    trained = trained_rows(folder, corpus, [stage] if tag_of(stage) else [])
+    export, corpus, result = run.recipe.export, run.corpus, run.results[stage]
+    checkpoint = run.checkpoint(stage)
+    unlabeled = run.recipe.distillation.unlabelled
+    classifier, trimming = trimmed(load_classifier(checkpoint), export, corpus, unlabeled)
     source = Source(
         classifier,
-        folder.name,
+        run.folder.name,
         corpus,
-        predictions,
-        _lineage(folder, recipe, corpus, stage, result),
-        trained,
-        _beside(folder, stage, result),
+        # A baseline's own predictions are those of the ensemble; what is exported is its best fold.
+        _evaluated(Predictions.load(checkpoint / PREDICTIONS_FILE), corpus),
+        _lineage(run, stage, result),
+        trained_rows(run, [stage] if tag_of(stage) else []),
+        _beside(run, stage, result),
         tag_of(stage) or None,
         trimming,
     )
-    work = folder / "-".join(filter(None, [EXPORT, "qat", tag_of(stage)]))
-    tuned = _tuned(folder, recipe, corpus, classifier, work, tracked) if export.quant_method == "qat" else None
+    work = run.folder / "-".join(filter(None, [EXPORT, "qat", tag_of(stage)]))
+    tuned = _tuned(run, classifier, work, tracked) if export.quant_method == "qat" else None
     try:
-        exported, found = compress_or_stand_in(source, export, out, force, tuned)
+        exported, predictions = compress_or_stand_in(source, export, out, force, tuned)
     except NothingPasses as refused:
-        _keep_trials(folder, stage, refused.target, refused.facts, tracked)
+        _keep_trials(run, export_stage(refused.target, stage), refused.facts, tracked)
         raise
     shutil.rmtree(work, ignore_errors=True)
-    exported = replace(exported, details=exported.details | {"stage": stage.name})
-    target, made = exported.details["target"], Path(exported.details["package"])
-    with whole_folder(export_stage_folder(folder, target, stage)) as partial:
-        found.save(partial / PREDICTIONS_FILE, corpus)
+    exported = replace(exported, details=exported.details | {"stage": stage})
+    own, made = export_stage(exported.details["target"], stage), Path(exported.details["package"])
+    with whole_folder(run.folder / own) as partial:
+        predictions.save(partial / PREDICTIONS_FILE, corpus)
         exported.save(partial)
-    _keep_trials(folder, stage, target, exported.details["gate"], tracked)
+    run.results[own] = exported
+    _keep_trials(run, own, exported.details["gate"], tracked)
     track_export(tracked, exported, corpus.label_names, made)
     return made
 
 
-def _lineage(folder: Path, recipe: Recipe, corpus: Corpus, stage: Path, result: StageResult) -> dict[str, Any]:
+def _lineage(run: Run, stage: str, result: StageResult) -> dict[str, Any]:
     """Where a package of a run comes from."""
+    recipe = run.recipe
     lineage = lineage_of(
-        corpus,
-        run=folder.as_posix(),
+        run.corpus,
+        run=run.folder.as_posix(),
         recipe_sha256=recipe.sha256(),
-        mlflow_run_id=tracking.run_of(folder) or "",
+        mlflow_run_id=tracking.run_of(run.folder) or "",
         model=recipe.model.model,
         pipeline=recipe.run.pipeline,
     )
@@ -237,39 +215,30 @@ def _lineage(folder: Path, recipe: Recipe, corpus: Corpus, stage: Path, result: 
     return lineage
 
 
-def _beside(folder: Path, stage: Path, result: StageResult) -> list[Contender]:
-    """What an artefact of a run is compared with."""
-    beside = [contender(folder / FLOOR, "floor")]
+def _beside(run: Run, stage: str, result: StageResult) -> list[Contender]:
+    """What an artifact of a run is compared with."""
+    beside = [contender(run, LINEAR_BASELINE, LINEAR_BASELINE_NAME)]
     if tag_of(stage):
-        beside.append(contender(last_trained(folder), result.details["source_name"]))
-    if (folder / BASELINE / RESULT_FILE).is_file():
-        beside.append(contender(folder / BASELINE, ENSEMBLE))
-    if (folder / DISTILLATION / RESULT_FILE).is_file() and teacher_of(folder).name == TEACHER:
-        beside.append(teacher_of(folder))
+        beside.append(contender(run, run.last_trained, result.details["source_name"]))
+    if BASELINE in run.results:
+        beside.append(contender(run, BASELINE, ENSEMBLE))
+    if DISTILLATION in run.results and teacher_of(run).name == TEACHER:
+        beside.append(teacher_of(run))
     return beside
 
 
-def _tuned(
-    folder: Path, recipe: Recipe, corpus: Corpus, classifier: Classifier, work: Path, tracked: tracking.Tracked
-) -> Classifier:
+def _tuned(run: Run, classifier: Classifier, work: Path, tracked: tracking.Tracked) -> Classifier:
     """`classifier` after quantization-aware training with the teacher of its run."""
-    child = tracked.child("quantization-aware training")
-
-    def watch(epoch: int, metrics: dict[str, float]) -> None:
-        say(f"fake int8, epoch {epoch}: validation macro-F1 {metrics['val_macro_f1']:.4f}")
-        child.metrics(metrics, epoch)
-
-    baseline = None if recipe.distillation.teacher else folder / BASELINE
-    teacher = find_teacher(recipe.distillation, corpus, baseline, CACHE)
-    tuned, _ = quantization_aware(classifier, teacher, corpus, recipe, work, CACHE, watch)
-    child.finish()
+    quantized_modules(classifier.network)  # refused before the teacher labels texts for minutes
+    name = "quantization-aware training"
+    tuned, _ = quantization_aware(classifier, distillation_of(run), work, partial(watch_epoch, tracked, name))
+    tracked.child(name).finish()
     return tuned
 
 
-def _keep_trials(folder: Path, stage: Path, target: str, facts: dict[str, Any], tracked: tracking.Tracked) -> None:
-    """The table of the forms that were tried, in the run and its page, whether one of them ships or none."""
-    name = export_stage_folder(folder, target, stage).name.removeprefix(f"{EXPORT}-")
-    file = folder / "outputs" / f"forms_{name}.csv"
+def _keep_trials(run: Run, stage: str, facts: dict[str, Any], tracked: tracking.Tracked) -> None:
+    """The table of the candidates that were evaluated, in the run and its page, whether one of them ships or none."""
+    file = run.folder / "outputs" / f"forms_{stage.removeprefix(f'{EXPORT}-')}.csv"
     write_lines([trial | {"in_float": " ".join(trial["in_float"])} for trial in facts["trials"]], file)
     tracked.artifact(file, "outputs")
 

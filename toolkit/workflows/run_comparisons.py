@@ -1,54 +1,57 @@
-"""Paired comparisons of the stages of a run, from the predictions they left; no model is run for them."""
+"""Paired comparisons of the stages of a run, from their stored predictions; no model is run."""
 
 from pathlib import Path
 
-from toolkit.data.corpus import Corpus
 from toolkit.evaluation.comparison import Contender, Versus, versus
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions
-from toolkit.stages.result import RESULT_FILE, StageResult
-from toolkit.stages.run_folder import BASELINE, DISTILLATION, EXPORT, FLOOR, pruning_stages, tag_of
+from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
+from toolkit.stages.result import StageResult
+from toolkit.stages.run_folder import BASELINE, DISTILLATION, EXPORT, LINEAR_BASELINE, PRUNING, Run, tag_of
 from toolkit.stages.teachers import ENSEMBLE, TEACHER, TEACHER_FILE
 
 
-def run_comparisons(folder: Path, corpus: Corpus) -> list[Versus]:
-    """What each stage of a run won or lost against the floor and against what it came from."""
-    floor = contender(folder / FLOOR, "floor")
+def run_comparisons(run: Run) -> list[Versus]:
+    """Compare each stage of a run with the linear baseline and with the stage it was made from."""
+    corpus, linear = run.corpus, contender(run, LINEAR_BASELINE, LINEAR_BASELINE_NAME)
     found = []
-    if (folder / BASELINE / RESULT_FILE).is_file():
-        found.append(versus(corpus, contender(folder / BASELINE, ENSEMBLE), floor))
-    if (folder / DISTILLATION / RESULT_FILE).is_file():
-        source = contender(folder / DISTILLATION, "student")
-        teacher = teacher_of(folder)
+    if BASELINE in run.results:
+        found.append(versus(corpus, contender(run, BASELINE, ENSEMBLE), linear))
+    if DISTILLATION in run.results:
+        source = contender(run, DISTILLATION, "student")
+        teacher = teacher_of(run)
         if teacher.name == TEACHER:
-            found.append(versus(corpus, teacher, floor))
-        found += [versus(corpus, source, teacher), versus(corpus, source, floor)]
+            found.append(versus(corpus, teacher, linear))
+        found += [versus(corpus, source, teacher), versus(corpus, source, linear)]
     else:
-        source = best_fold(folder)
-    pruned = {stage.name: contender(stage, f"pruned {tag_of(stage)}") for stage in pruning_stages(folder)}
+        source = best_fold(run)
+    pruned = {stage: contender(run, stage, f"pruned {tag_of(stage)}") for stage in run.stages(PRUNING)}
     for each in pruned.values():
-        found += [versus(corpus, each, source), versus(corpus, each, floor)]
-    for stage in sorted(folder.glob(f"{EXPORT}-*/{RESULT_FILE}")):
-        details = StageResult.load(stage.parent).details
-        artefact = contender(stage.parent, details["name"])
-        found += [versus(corpus, artefact, pruned.get(details["stage"], source)), versus(corpus, artefact, floor)]
+        found += [versus(corpus, each, source), versus(corpus, each, linear)]
+    for stage in run.stages(EXPORT):
+        details = run.results[stage].details
+        artifact = contender(run, stage, details["name"])
+        found += [versus(corpus, artifact, pruned.get(details["stage"], source)), versus(corpus, artifact, linear)]
     return found
 
 
-def contender(stage: Path, name: str) -> Contender:
-    """The model of a finished stage."""
-    result = StageResult.load(stage)
-    return Contender(name, Predictions.load(stage / result.predictions), result.threshold)
+def contender(run: Run, stage: str, name: str) -> Contender:
+    """Return the model of a finished stage."""
+    return contender_of(run.folder / stage, run.results[stage], name)
 
 
-def teacher_of(folder: Path) -> Contender:
-    """The teacher of a run's student: ENSEMBLE for the folds of the run itself as they are, else TEACHER."""
-    details = StageResult.load(folder / DISTILLATION).details
-    said = Predictions.load(folder / DISTILLATION / TEACHER_FILE)
-    return Contender(details["teacher_name"], said, details["teacher_threshold"])
+def contender_of(folder: Path, result: StageResult, name: str) -> Contender:
+    """Return the model of a stage in a folder of its own."""
+    return Contender(name, Predictions.load(folder / result.predictions), result.threshold)
 
 
-def best_fold(folder: Path) -> Contender:
-    """The one network of a baseline that is exported."""
-    result = StageResult.load(folder / BASELINE)
-    predictions = Predictions.load(folder / BASELINE / result.checkpoint / PREDICTIONS_FILE)
-    return Contender("best fold", predictions, result.details["best_fold_threshold"])
+def teacher_of(run: Run) -> Contender:
+    """Return the teacher of a run's student: ENSEMBLE for the unchanged folds of the run itself, else TEACHER."""
+    details = run.results[DISTILLATION].details
+    predictions = Predictions.load(run.folder / DISTILLATION / TEACHER_FILE)
+    return Contender(details["teacher_name"], predictions, details["teacher_threshold"])
+
+
+def best_fold(run: Run) -> Contender:
+    """Return the one network of a baseline that is exported."""
+    predictions = Predictions.load(run.checkpoint(BASELINE) / PREDICTIONS_FILE)
+    return Contender("best fold", predictions, run.results[BASELINE].details["best_fold_threshold"])

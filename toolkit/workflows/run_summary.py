@@ -6,14 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.config.settings import Recipe
-from toolkit.data.corpus import Corpus
 from toolkit.evaluation.comparison import Versus
 from toolkit.export.stage import rows_of
 from toolkit.latency.measure import Kind, median_latency_ms
-from toolkit.stages.result import RESULT_FILE, StageResult
+from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
 from toolkit.stages.results_table import Row, write_pipeline_summary
-from toolkit.stages.run_folder import BASELINE, DISTILLATION, EXPORT, FLOOR, pruning_stages, tag_of
+from toolkit.stages.run_folder import BASELINE, DISTILLATION, EXPORT, LINEAR_BASELINE, PRUNING, Run, tag_of
 from toolkit.stages.teachers import TEACHER
 from toolkit.utils.console import working
 from toolkit.utils.files import without_nan, write_lines
@@ -32,20 +30,15 @@ class Outcome:
     package: Path | None
 
 
-def stage_rows(folder: Path, corpus: Corpus) -> list[Row]:
-    """The rows of a run's table: what was trained, then artefacts; then the same for each slice."""
-    exported = [
-        row
-        for stage in sorted(folder.glob(f"{EXPORT}-*/{RESULT_FILE}"))
-        for row in rows_of(StageResult.load(stage.parent))
-    ]
-    rows = [*trained_rows(folder, corpus, pruning_stages(folder)), *exported]
+def stage_rows(run: Run) -> list[Row]:
+    """Return the rows of a run's table: what was trained, then artifacts; then the same for each slice."""
+    exported = [row for stage in run.stages(EXPORT) for row in rows_of(run.results[stage])]
+    rows = [*trained_rows(run, run.stages(PRUNING)), *exported]
     return sorted(rows, key=lambda row: row.slice is not None)
 
 
-def trained_rows(folder: Path, corpus: Corpus, pruned: Sequence[Path]) -> list[Row]:
-    """Rows of floor, fold ensemble, one fold, student and the stages `pruned`; then the same for each slice."""
-    texts = corpus.take(corpus.rows("test"))
+def trained_rows(run: Run, pruned: Sequence[str]) -> list[Row]:
+    """Return rows of linear baseline, fold ensemble, one fold, student and the stages `pruned`; then of each slice."""
     rows: list[Row] = []
     parts: list[Row] = []
 
@@ -53,37 +46,37 @@ def trained_rows(folder: Path, corpus: Corpus, pruned: Sequence[Path]) -> list[R
         rows.append(Row(name, metrics, *figures))
         parts.extend(Row(name, values, slice=part) for part, values in slices.items())
 
-    floor = StageResult.load(folder / FLOOR)
-    latency = _latency(folder, "floor", folder / FLOOR, texts)
-    add("floor", floor.metrics, floor.slices, floor.size_bytes, floor.parameters, latency)
-    if (folder / BASELINE / RESULT_FILE).is_file():
-        result = StageResult.load(folder / BASELINE)
-        name = f"baseline, {corpus.folds}-fold ensemble"
+    linear = run.results[LINEAR_BASELINE]
+    latency = _latency(run, "linear", LINEAR_BASELINE)
+    add(LINEAR_BASELINE_NAME, linear.metrics, linear.slices, linear.size_bytes, linear.parameters, latency)
+    if BASELINE in run.results:
+        result = run.results[BASELINE]
+        name = f"baseline, {run.corpus.folds}-fold ensemble"
         add(name, result.metrics, result.slices, result.size_bytes, result.parameters)
         best = result.details
-        latency = _latency(folder, "checkpoint", folder / BASELINE / result.checkpoint, texts)
+        latency = _latency(run, "checkpoint", f"{BASELINE}/{result.checkpoint}")
         figures = (best["best_fold_size_bytes"], best["best_fold_parameters"], latency)
         add("baseline, best fold", best["best_fold_metrics"], best["best_fold_slices"], *figures)
-    if (folder / DISTILLATION / RESULT_FILE).is_file():
-        result = StageResult.load(folder / DISTILLATION)
+    if DISTILLATION in run.results:
+        result = run.results[DISTILLATION]
         if result.details["teacher_name"] == TEACHER:
             add(TEACHER, result.details["teacher_metrics"], result.details["teacher_slices"])
-        latency = _latency(folder, "checkpoint", folder / DISTILLATION, texts)
+        latency = _latency(run, "checkpoint", DISTILLATION)
         name = f"student {result.details['student']}"
         add(name, result.metrics, result.slices, result.size_bytes, result.parameters, latency)
     for stage in pruned:
-        result = StageResult.load(stage)
-        latency = _latency(folder, "checkpoint", stage, texts)
+        result = run.results[stage]
+        latency = _latency(run, "checkpoint", stage)
         add(f"pruned {tag_of(stage)}", result.metrics, result.slices, result.size_bytes, result.parameters, latency)
     return [*rows, *parts]
 
 
-def write_summary(recipe: Recipe, corpus: Corpus, folder: Path, package: Path | None, tracked: Tracked) -> Outcome:
-    """pipeline_summary_….csv and comparisons.csv for people, summary.json for machines; returns what they hold."""
-    outcome = Outcome(folder, stage_rows(folder, corpus), run_comparisons(folder, corpus), corpus.label_names, package)
-    summary = folder / "outputs" / f"pipeline_summary_{recipe.run.pipeline}.csv"
-    write_pipeline_summary(outcome.rows, corpus.label_names, summary)
-    comparisons = folder / "outputs" / "comparisons.csv"
+def write_summary(run: Run, package: Path | None, tracked: Tracked) -> Outcome:
+    """Write pipeline_summary_….csv, comparisons.csv and summary.json, and return what they hold."""
+    outcome = Outcome(run.folder, stage_rows(run), run_comparisons(run), run.corpus.label_names, package)
+    summary = run.folder / "outputs" / f"pipeline_summary_{run.recipe.run.pipeline}.csv"
+    write_pipeline_summary(outcome.rows, run.corpus.label_names, summary)
+    comparisons = run.folder / "outputs" / "comparisons.csv"
     write_lines([each.cells() for each in outcome.comparisons], comparisons)
     for file in (summary, comparisons):
         tracked.artifact(file, "outputs")
@@ -91,17 +84,18 @@ def write_summary(recipe: Recipe, corpus: Corpus, folder: Path, package: Path | 
         "rows": [asdict(row) for row in outcome.rows],
         "comparisons": [asdict(each) for each in outcome.comparisons],
     }
-    (folder / "summary.json").write_text(json.dumps(without_nan(text), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    text_of_all = json.dumps(without_nan(text), indent=2, ensure_ascii=False)
+    (run.folder / "summary.json").write_text(text_of_all + "\n", "utf-8")
     return outcome
 
 
-def _latency(folder: Path, kind: Kind, path: Path, texts: list[str]) -> float | None:
-    """Measured once a run and kept, so that a resumed run shows the same figure."""
-    file = folder / "outputs" / "latency.json"
+def _latency(run: Run, kind: Kind, name: str) -> float | None:
+    """Measured once a run and kept, so that a resumed run shows the same figure. name: path below the run's folder."""
+    file = run.folder / "outputs" / "latency.json"
     known = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    name = path.relative_to(folder).as_posix()
     if name not in known:
-        with working(f"{path}: measuring latency"):
-            known[name] = median_latency_ms(kind, path, texts)
+        texts = run.corpus.take(run.corpus.rows("test"))
+        with working(f"{run.folder / name}: measuring latency"):
+            known[name] = median_latency_ms(kind, run.folder / name, texts)
         file.write_text(json.dumps(known, indent=2) + "\n", "utf-8")
     return known[name]

@@ -14,12 +14,11 @@ from toolkit.config.settings import RUNGS, PruningSettings, Recipe
 from toolkit.config.toml_file import recipe_from
 from toolkit.modeling.ngram import is_ngram
 from toolkit.package import read_manifest
-from toolkit.stages.result import StageResult
-from toolkit.stages.run_folder import DISTILLATION, FLOOR, RECIPE_FILE, RUNS, export_stage_folder, run_folder
+from toolkit.stages.run_folder import DISTILLATION, LINEAR_BASELINE, RUNS, Run, export_stage, locate
 from toolkit.utils.console import print_table, say
 from toolkit.utils.errors import InputError, NothingPasses
 from toolkit.utils.files import MB, file_part, without_nan
-from toolkit.workflows.pipeline import run_pipeline, workable_corpus
+from toolkit.workflows.pipeline import run_pipeline, workable_run
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Ladder:
 
     rungs: list[Rung]
     beside: dict[str, float]
-    """Macro-F1 of teacher and floor on the validation rows."""
+    """Macro-F1 of teacher and linear baseline on the validation rows."""
 
 
 def recipe_of_teacher(data: str, given: dict[str, Any]) -> Recipe:
@@ -54,9 +53,8 @@ def recipe_of_teacher(data: str, given: dict[str, Any]) -> Recipe:
     teachers = given.get("teacher", ())
     if not teachers:
         raise InputError("--teacher: name a run, a checkpoint folder or a Hugging Face classifier to learn from")
-    places = (Path(teachers[0]), Path(teachers[0]).parent)  # a run, or its baseline stage
-    file = next((place / RECIPE_FILE for place in places if (place / RECIPE_FILE).is_file()), None)
-    known = {} if file is None else recipe_from(file, {}).flat()
+    place = locate(Path(teachers[0]))
+    known = {} if place is None else place.run.recipe.flat()
     left_out = {"student", "name", "pipeline", *(each.name for each in fields(PruningSettings))}
     typed = {name: value for name, value in known.items() if name not in left_out}
     student = {"student": RUNGS[0], "data": data, "pipeline": "baseline_kd_quant"}
@@ -74,7 +72,7 @@ def climb(
     name = recipe.run.name or f"{file_part(Path(recipe.corpus.data).stem)}-students"
     runs = {student: _recipe_of(student, recipe, name) for student in students}
     for own in runs.values():
-        workable_corpus(own, force)  # or the last rung may be refused after hours of training the first
+        workable_run(own, force)  # or the last student may be refused after hours of training the first
     rungs: list[Rung] = []
     last_refusal: NothingPasses | None = None
     for student, own in runs.items():
@@ -86,12 +84,13 @@ def climb(
             last_refusal = refused
             continue
         assert outcome.package is not None
-        rungs.append(_rung(student, outcome.folder, outcome.package, budget_ms, budget_mb))
+        run = Run.open(outcome.folder)
+        rungs.append(_rung(student, run, outcome.package, budget_ms, budget_mb))
     if not rungs:
         assert last_refusal is not None
         raise last_refusal
     rungs.sort(key=lambda rung: (not rung.within_budget, -rung.macro_f1))
-    found = Ladder(rungs, _beside(run_folder(runs[students[0]])))
+    found = Ladder(rungs, _beside(run))
     text = json.dumps(without_nan(asdict(found)), indent=2, ensure_ascii=False)
     (RUNS / f"{name}.json").write_text(text + "\n", "utf-8")
     return found
@@ -126,8 +125,8 @@ def _recipe_of(student: str, recipe: Recipe, name: str) -> Recipe:
     return replace(recipe, distillation=how, export=export, run=run)
 
 
-def _rung(student: str, run: Path, package: Path, budget_ms: float | None, budget_mb: float | None) -> Rung:
-    exported = StageResult.load(export_stage_folder(run, read_manifest(package)["target"], run / DISTILLATION))
+def _rung(student: str, run: Run, package: Path, budget_ms: float | None, budget_mb: float | None) -> Rung:
+    exported = run.results[export_stage(read_manifest(package)["target"], DISTILLATION)]
     p50_ms, package_mb = exported.details["p50_ms"], exported.details["package_size_bytes"] / MB
     fast = budget_ms is None or (p50_ms is not None and p50_ms <= budget_ms)
     small = budget_mb is None or package_mb <= budget_mb
@@ -135,6 +134,6 @@ def _rung(student: str, run: Path, package: Path, budget_ms: float | None, budge
     return Rung(student, macro_f1, p50_ms, package_mb, exported.parameters, fast and small, package.as_posix())
 
 
-def _beside(run: Path) -> dict[str, float]:
-    taught = StageResult.load(run / DISTILLATION).details["teacher_validation_metrics"]["macro_f1"]
-    return {"teacher": taught, "floor": StageResult.load(run / FLOOR).validation_metrics["macro_f1"]}
+def _beside(run: Run) -> dict[str, float]:
+    teacher = run.results[DISTILLATION].details["teacher_validation_metrics"]["macro_f1"]
+    return {"teacher": teacher, "linear baseline": run.results[LINEAR_BASELINE].validation_metrics["macro_f1"]}

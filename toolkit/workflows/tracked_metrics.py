@@ -3,11 +3,11 @@
 import statistics
 from pathlib import Path
 
-from toolkit.config.settings import DESCRIPTIONS, Recipe
-from toolkit.data.corpus import Corpus, describe_split
+from toolkit.config.settings import DESCRIPTIONS
+from toolkit.data.corpus import describe_split
 from toolkit.stages.cross_validation import FoldResult
 from toolkit.stages.result import StageResult
-from toolkit.stages.run_folder import CORPUS_FILE, RECIPE_FILE
+from toolkit.stages.run_folder import CORPUS_FILE, RECIPE_FILE, Run
 from toolkit.utils.files import MB
 from toolkit.workflows.tracking import Tracked
 
@@ -15,37 +15,38 @@ EPOCH_METRICS = ("val_accuracy", "val_macro_f1", "val_roc_auc", "val_loss", "tra
 """What the parent run is told of each epoch of each fold; the fold's own run has everything."""
 
 
-def track_settings(tracked: Tracked, recipe: Recipe, corpus: Corpus, folder: Path) -> None:
-    """Every setting, the corpus as dataset input, and both as files."""
-    flat = recipe.flat()
+def track_settings(tracked: Tracked, run: Run) -> None:
+    """Log every setting, the corpus as dataset input, and both as files."""
+    recipe, corpus = run.recipe, run.corpus
     tracked.parameters(
         {
             "pipeline_description": DESCRIPTIONS[recipe.run.pipeline],
             "enable_kd": recipe.distillation.student is not None,
             "enable_pruning": recipe.prunes,
-            "enable_quantization": recipe.run.pipeline.endswith("quant"),
+            "enable_quantization": recipe.exports,
             "model_path": recipe.model.model,
             "student_path": recipe.distillation.student or "",
             "corpus_fingerprint": corpus.fingerprint,
             "recipe_sha256": recipe.sha256(),
-            "run_folder": folder.as_posix(),
+            "run_folder": run.folder.as_posix(),
         }
-        | {name: "" if value is None else value for name, value in flat.items()}
+        | {name: "" if value is None else value for name, value in recipe.flat().items()}
         | {
             "quant_method": recipe.export.quant_method or f"search {recipe.export.search}",
             "quant_dtype": recipe.export.quant_dtype or recipe.export.target.split("-")[-1],
         }
     )
     tracked.corpus(corpus, describe_split(corpus)["counts"])
-    tracked.artifact(folder / RECIPE_FILE)
-    tracked.artifact(folder / CORPUS_FILE)
+    tracked.artifact(run.folder / RECIPE_FILE)
+    tracked.artifact(run.folder / CORPUS_FILE)
 
 
-def track_epoch(tracked: Tracked, fold: int, epoch: int, metrics: dict[str, float]) -> None:
-    """One epoch of a fold: under plain names in the fold's own run, under long ones in the parent."""
-    tracked.child(f"fold-{fold + 1}").metrics(metrics, epoch)
-    named = {f"fold_{fold + 1}_epoch_{epoch}_{name}": metrics[name] for name in EPOCH_METRICS if name in metrics}
-    tracked.metrics(named)
+def track_epoch(tracked: Tracked, child: str, epoch: int, metrics: dict[str, float]) -> None:
+    """Log one epoch: under plain names in the child run; of a fold, under long names in the parent too."""
+    tracked.child(child).metrics(metrics, epoch)
+    if child.startswith("fold-"):
+        prefix = f"{child.replace('-', '_')}_epoch_{epoch}"
+        tracked.metrics({f"{prefix}_{name}": metrics[name] for name in EPOCH_METRICS if name in metrics})
 
 
 def track_baseline(tracked: Tracked, folds: list[FoldResult], result: StageResult) -> None:
@@ -54,7 +55,6 @@ def track_baseline(tracked: Tracked, folds: list[FoldResult], result: StageResul
         child = tracked.child(f"fold-{fold.fold + 1}")
         child.metrics({f"best_val_{name}": value for name, value in fold.val.items()})
         child.metrics({f"best_train_{name}": value for name, value in fold.train.items()})
-        child.finish()
     for name in (name for name in folds[0].val if "_th_" not in name):
         values = [fold.val[name] for fold in folds]
         tracked.metrics({f"mean_val_{name}": statistics.mean(values), f"std_val_{name}": statistics.stdev(values)})

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.config.settings import DESCRIPTIONS
+from toolkit.config.settings import DESCRIPTIONS, RunSettings
 from toolkit.data.corpus import Corpus
 from toolkit.utils.console import say
 from toolkit.utils.errors import InputError
@@ -88,12 +88,12 @@ class Tracked:
 
 
 @contextmanager
-def tracked_run(folder: Path, author: str, pipeline: str, experiment: str) -> Iterator[Tracked]:
+def tracked_run(folder: Path, settings: RunSettings) -> Iterator[Tracked]:
     """The MLflow run of a run folder; a resumed folder goes on with the run it had.
 
     Raises: InputError if the store cannot be used.
     """
-    tracked = _open(folder, author, pipeline, experiment)
+    tracked = _open(folder, settings)
     try:
         yield tracked
     except KeyboardInterrupt:
@@ -125,7 +125,7 @@ def serve(port: int) -> None:
     sys.exit(subprocess.run(command, env=environment).returncode)
 
 
-def _open(folder: Path, author: str, pipeline: str, experiment: str) -> Tracked:
+def _open(folder: Path, settings: RunSettings) -> Tracked:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -138,10 +138,10 @@ def _open(folder: Path, author: str, pipeline: str, experiment: str) -> Tracked:
                 return Tracked(known, run.info.experiment_id)
             except MlflowException:
                 pass  # the store is another one now, or was emptied: track anew
-        there = client.get_experiment_by_name(experiment)
-        experiment_id = there.experiment_id if there else client.create_experiment(experiment)
-        tags = {"mlflow.note.content": DESCRIPTIONS[pipeline], "mlflow.user": author}
-        run = client.create_run(experiment_id, tags=tags, run_name=f"{author}_{pipeline}")
+        there = client.get_experiment_by_name(settings.experiment)
+        experiment_id = there.experiment_id if there else client.create_experiment(settings.experiment)
+        tags = {"mlflow.note.content": DESCRIPTIONS[settings.pipeline], "mlflow.user": settings.author}
+        run = client.create_run(experiment_id, tags=tags, run_name=f"{settings.author}_{settings.pipeline}")
     except Exception as error:  # a store raises what its database or its network raises
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"MLFLOW_TRACKING_URI {store()}: cannot be used ({reason}); unset it or mend it") from error

@@ -18,7 +18,7 @@ from toolkit.evaluation.metrics import calculate_metrics_with_threshold_explorat
 from toolkit.latency.measure import Subject, measure
 from toolkit.latency.timing import ColdStart
 from toolkit.latency.worker import peak_rss_mib
-from toolkit.modeling.linear import Floor, fit_floor, save
+from toolkit.modeling.linear import LinearModel, fit_linear, save
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import folder_size
 
@@ -44,12 +44,12 @@ def corpus() -> Corpus:
 
 
 @pytest.fixture(scope="module")
-def floor(corpus: Corpus) -> Floor:
-    return fit_floor(corpus)
+def floor(corpus: Corpus) -> LinearModel:
+    return fit_linear(corpus)
 
 
 @pytest.fixture(scope="module")
-def subject(floor: Floor, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def subject(floor: LinearModel, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     folder = tmp_path_factory.mktemp("floor")
     save(floor, folder)
     return Subject("floor", "floor", folder, folder_size(folder))
@@ -105,7 +105,7 @@ def test_peak_memory_is_the_workers_own_and_not_its_parents(subject: Subject) ->
 
 
 def test_bench_measures_speed_size_and_accuracy_on_the_test_rows(
-    subject: Subject, floor: Floor, corpus: Corpus
+    subject: Subject, floor: LinearModel, corpus: Corpus
 ) -> None:
     said: list[str] = []
     (found,) = bench([subject], corpus, progress=said.append)
@@ -124,7 +124,7 @@ def test_a_failing_worker_shows_the_end_of_its_errors(tmp_path: Path) -> None:
         measure([Subject("nothing here", "floor", tmp_path, 0)], ["a"], cold=ColdStart(starts=1))
 
 
-def test_a_model_with_other_labels_is_refused(floor: Floor, corpus: Corpus) -> None:
+def test_a_model_with_other_labels_is_refused(floor: LinearModel, corpus: Corpus) -> None:
     other = dataclasses.replace(floor, labels=("no", "yes"))
     with pytest.raises(InputError, match="labels are no, yes"):
         accuracy(other, corpus, corpus.rows("test"))

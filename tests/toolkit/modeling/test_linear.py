@@ -11,7 +11,7 @@ from toolkit.data.corpus import Corpus, corpus_from_table
 from toolkit.data.normalization import normalise
 from toolkit.data.tables import Table
 from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration
-from toolkit.modeling.linear import INVERSE_REGULARISATION, TEXT_FILE, WEIGHTS_FILE, fit_floor, load_floor, save
+from toolkit.modeling.linear import INVERSE_REGULARISATION, TEXT_FILE, WEIGHTS_FILE, fit_linear, load_linear, save
 from toolkit.utils.errors import InputError
 
 WORDS = {"sun": ("bright", "warm", "yellow"), "sea": ("wave", "salt", "blue"), "wood": ("leaf", "moss", "green")}
@@ -37,7 +37,7 @@ def test_floor_is_the_plain_sklearn_pipeline_on_the_training_rows(labels: tuple[
     )
     train = corpus.rows("train")
     plain.fit([normalise(text).lower() for text in corpus.take(train)], corpus.labels[train])
-    found = fit_floor(corpus).predict_proba(corpus.texts)
+    found = fit_linear(corpus).predict_proba(corpus.texts)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, plain.predict_proba(corpus.texts).astype(np.float32))
 
@@ -45,23 +45,23 @@ def test_floor_is_the_plain_sklearn_pipeline_on_the_training_rows(labels: tuple[
 @pytest.mark.parametrize("labels", [("sea", "sun"), ("sea", "sun", "wood")])
 def test_saved_floor_answers_to_the_last_bit_as_before(labels: tuple[str, ...], tmp_path) -> None:
     corpus = corpus_of(labels)
-    floor = fit_floor(corpus)
+    floor = fit_linear(corpus)
     save(floor, tmp_path / "floor")
-    loaded = load_floor(tmp_path / "floor")
+    loaded = load_linear(tmp_path / "floor")
     texts = [*corpus.texts, "", "নতুন কথা", "SUN\u00a0Wave\u200c"]
     np.testing.assert_array_equal(floor.predict_proba(texts), loaded.predict_proba(texts))
     assert (loaded.labels, loaded.threshold) == (floor.labels, floor.threshold)
 
 
 def test_floor_treats_texts_alike_that_the_normaliser_makes_one() -> None:
-    floor = fit_floor(corpus_of(("sea", "sun")))
+    floor = fit_linear(corpus_of(("sea", "sun")))
     found = floor.predict_proba(["sun warm hill", "  SUN\u00a0\u00a0warm\u200b hill "])
     np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_threshold_comes_from_the_validation_rows() -> None:
     corpus = corpus_of(("sea", "sun"))
-    floor = fit_floor(corpus)
+    floor = fit_linear(corpus)
     rows = corpus.rows("validation")
     metrics = calculate_metrics_with_threshold_exploration(
         corpus.labels[rows], floor.predict_proba(corpus.take(rows))[:, 1]
@@ -70,31 +70,31 @@ def test_threshold_comes_from_the_validation_rows() -> None:
 
 
 def test_more_than_two_labels_have_no_threshold_and_sum_to_one() -> None:
-    floor = fit_floor(corpus_of(("sea", "sun", "wood")))
+    floor = fit_linear(corpus_of(("sea", "sun", "wood")))
     assert floor.threshold is None
     np.testing.assert_allclose(floor.predict_proba(["leaf", "wave", "?"]).sum(axis=1), 1, atol=1e-6)
 
 
 def test_no_texts_give_no_rows() -> None:
-    assert fit_floor(corpus_of(("sea", "sun"))).predict_proba([]).shape == (0, 2)
+    assert fit_linear(corpus_of(("sea", "sun"))).predict_proba([]).shape == (0, 2)
 
 
 def test_a_folder_without_a_floor_is_one_clear_line(tmp_path) -> None:
     with pytest.raises(InputError, match="not a saved floor"):
-        load_floor(tmp_path)
+        load_linear(tmp_path)
 
 
 def test_files_of_two_floors_do_not_load_as_one(tmp_path) -> None:
     for name, rows in (("a", 48), ("b", 96)):
-        save(fit_floor(corpus_of(("sea", "sun"), rows)), tmp_path / name)
+        save(fit_linear(corpus_of(("sea", "sun"), rows)), tmp_path / name)
     (tmp_path / "a" / WEIGHTS_FILE).write_bytes((tmp_path / "b" / WEIGHTS_FILE).read_bytes())
     with pytest.raises(InputError, match="do not belong together"):
-        load_floor(tmp_path / "a")
+        load_linear(tmp_path / "a")
 
 
 @pytest.mark.parametrize(("file", "content"), [(TEXT_FILE, b"{"), (TEXT_FILE, b"{}"), (WEIGHTS_FILE, b"\x00" * 20)])
 def test_a_damaged_floor_is_one_clear_line(file: str, content: bytes, tmp_path) -> None:
-    save(fit_floor(corpus_of(("sea", "sun"))), tmp_path)
+    save(fit_linear(corpus_of(("sea", "sun"))), tmp_path)
     (tmp_path / file).write_bytes(content)
     with pytest.raises(InputError, match="not readable as a saved floor"):
-        load_floor(tmp_path)
+        load_linear(tmp_path)

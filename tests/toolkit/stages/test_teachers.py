@@ -25,7 +25,7 @@ from toolkit.modeling.linear import ANALYSER, INVERSE_REGULARISATION, NGRAMS
 from toolkit.modeling.tokenizer import train_tokenizer
 from toolkit.stages import teachers
 from toolkit.stages.cross_validation import combine_folds, fold_predictions, train_baseline
-from toolkit.stages.linear_baseline import floor_folds
+from toolkit.stages.linear_baseline import linear_folds
 from toolkit.stages.result import StageResult
 from toolkit.stages.teacher_logits import NO_FOLD, cached_logits, said_of
 from toolkit.stages.teachers import ENSEMBLE, TEACHER, Teacher, find_teacher
@@ -286,7 +286,7 @@ def expected_floor(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
 
 def test_the_floor_of_a_fold_never_saw_its_rows(noisy: Corpus) -> None:
     rows = noisy.rows("all")
-    made = floor_folds(noisy).logits(noisy.take(rows), np.maximum(noisy.fold[rows], NO_FOLD))
+    made = linear_folds(noisy).logits(noisy.take(rows), np.maximum(noisy.fold[rows], NO_FOLD))
     np.testing.assert_allclose(made, expected_floor(noisy, rows), atol=1e-4)
 
 

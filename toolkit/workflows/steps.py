@@ -1,0 +1,124 @@
+"""The stages of a pipeline as steps of a run: what each reads, where it writes and what of it is tracked.
+
+Resuming, progress messages and MLflow children are written here once, around all stages.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from toolkit.config.settings import Recipe
+from toolkit.pruning.stage import prune_stage, pruning_in_words
+from toolkit.stages.cross_validation import FoldResult, train_baseline
+from toolkit.stages.distillation import distil
+from toolkit.stages.distillation_data import DistillationData, prepare_distillation
+from toolkit.stages.linear_baseline import train_linear_baseline
+from toolkit.stages.result import StageResult
+from toolkit.stages.results_table import write_fold_summaries
+from toolkit.stages.run_folder import BASELINE, DISTILLATION, LINEAR_BASELINE, Run, pruning_stage, tag_of
+from toolkit.utils.console import say
+from toolkit.workflows.tracked_metrics import track_baseline, track_distillation, track_epoch, track_pruning
+from toolkit.workflows.tracking import Tracked
+
+Watch = Callable[[str, int, dict[str, float]], None]
+"""Called with the name of the MLflow child, the epoch and what the epoch measured."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a pipeline, apart from the export, which also writes a package."""
+
+    stage: Callable[[Recipe], str]
+    """Name of the stage's folder."""
+    children: Callable[[Run], list[str]]
+    """Names of the MLflow runs below that of the pipeline."""
+    make: Callable[[Run, Path, Watch], StageResult]
+    """Make the stage in a folder."""
+    track: Callable[[Tracked, Run, StageResult], None]
+    """Log what the finished stage measured."""
+
+
+def run_step(step: Step, run: Run, tracked: Tracked) -> StageResult:
+    """Make a stage of a run, unless it is finished; its result is also kept in `run`."""
+    stage = step.stage(run.recipe)
+    folder = run.folder / stage
+    if stage in run.results:
+        say(f"{folder}: finished before")
+        return run.results[stage]
+    say(f"{folder}")
+    for name in step.children(run):
+        tracked.child(name)
+    result = step.make(run, folder, partial(watch_epoch, tracked))
+    run.results[stage] = result
+    step.track(tracked, run, result)
+    for name in step.children(run):
+        tracked.child(name).finish()
+    say(f"{folder}: macro-F1 {result.metrics['macro_f1']:.4f} on the test rows, {result.seconds:.0f} s")
+    return result
+
+
+def watch_epoch(tracked: Tracked, child: str, epoch: int, metrics: dict[str, float]) -> None:
+    """Print and log one epoch of training."""
+    say(f"{child}, epoch {epoch}: validation macro-F1 {metrics['val_macro_f1']:.4f}")
+    track_epoch(tracked, child, epoch, metrics)
+
+
+def distillation_of(run: Run) -> DistillationData:
+    """Return what students and recovering networks of a run are trained with."""
+    return prepare_distillation(run.recipe, run.corpus, run.baseline_folder)
+
+
+def _linear_baseline(run: Run, out: Path, watch: Watch) -> StageResult:
+    return train_linear_baseline(run.corpus, out)
+
+
+def _baseline(run: Run, out: Path, watch: Watch) -> StageResult:
+    def watch_fold(fold: int, epoch: int, metrics: dict[str, float]) -> None:
+        watch(f"fold-{fold + 1}", epoch, metrics)
+
+    return train_baseline(run.corpus, run.recipe.model, run.recipe.training, out, watch_fold)
+
+
+def _distillation(run: Run, out: Path, watch: Watch) -> StageResult:
+    return distil(distillation_of(run), out, partial(watch, "distillation"))
+
+
+def _pruning(run: Run, out: Path, watch: Watch) -> StageResult:
+    name = "student" if run.recipe.distillation.student is not None else "best fold"
+    checkpoint = run.checkpoint(run.last_trained)
+    result = prune_stage(checkpoint, name, distillation_of(run), out, partial(watch, f"pruning {tag_of(out.name)}"))
+    say(pruning_in_words(result.details, result.details["settings"]))
+    return result
+
+
+def _track_folds(tracked: Tracked, run: Run, result: StageResult) -> None:
+    folds = [FoldResult.load(run.folder / BASELINE / f"fold-{k + 1}") for k in range(run.corpus.folds)]
+    track_baseline(tracked, folds, result)
+    for file in write_fold_summaries(run.recipe, run.corpus.label_names, folds, run.folder / "outputs"):
+        tracked.artifact(file, "outputs")
+
+
+STEPS = {
+    "linear_baseline": Step(
+        lambda recipe: LINEAR_BASELINE, lambda run: [], _linear_baseline, lambda tracked, run, result: None
+    ),
+    "baseline": Step(
+        lambda recipe: BASELINE,
+        lambda run: [f"fold-{fold + 1}" for fold in range(run.corpus.folds)],
+        _baseline,
+        _track_folds,
+    ),
+    "distillation": Step(
+        lambda recipe: DISTILLATION,
+        lambda run: ["distillation"],
+        _distillation,
+        lambda tracked, run, result: track_distillation(tracked, result, run.corpus.label_names),
+    ),
+    "pruning": Step(
+        lambda recipe: pruning_stage(recipe.pruning),
+        lambda run: [f"pruning {run.recipe.pruning.tag}"],
+        _pruning,
+        lambda tracked, run, result: track_pruning(tracked, result, run.corpus.label_names),
+    ),
+}
