@@ -43,7 +43,7 @@ def measured(
 
 TEACHER = measured("teacher", 10.0, 0.85, mib=100, kind="checkpoint")
 STUDENT = measured("student & <int8>", 0.5, 0.84, mib=5)
-FLOOR = measured("floor", 0.4, 0.83, mib=1.5, kind="floor")
+FLOOR = measured("linear baseline", 0.4, 0.83, mib=1.5, kind="linear")
 ALL = [TEACHER, STUDENT, FLOOR]
 
 
@@ -60,7 +60,9 @@ def test_what_was_not_measured_has_no_ratio() -> None:
 
 
 def test_unknown_reference_names_those_that_are_there() -> None:
-    with pytest.raises(InputError, match=r"'nobody' was not measured; there are teacher, student & <int8>, floor"):
+    with pytest.raises(
+        InputError, match=r"'nobody' was not measured; there are teacher, student & <int8>, linear baseline"
+    ):
         table(ALL, "nobody")
 
 

@@ -19,7 +19,7 @@ from exporters.onnx_fp32 import LOADER
 from exporters.registry import Candidate, Evidence, LoadedArtefact, exporter
 from exporters.torch_int8 import EXPORTER, in_eight_bits
 from tests.helpers import ODD_TEXTS
-from tests.toolkit.pruning.test_anatomy import KINDS, LENGTH, network_of
+from tests.toolkit.modeling.test_architecture import KINDS, LENGTH, network_of
 from toolkit.config.settings import ExportSettings, ModelSettings
 from toolkit.data.corpus import Corpus
 from toolkit.modeling.architecture import sizes

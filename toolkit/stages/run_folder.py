@@ -15,7 +15,7 @@ from toolkit.data.corpus import Corpus, describe_split, load_corpus
 from toolkit.package import MANIFEST_FILE, read_manifest
 from toolkit.stages.result import RESULT_FILE, StageResult
 from toolkit.utils.errors import InputError
-from toolkit.utils.files import file_part, whole_folder
+from toolkit.utils.files import file_part, is_partial, whole_folder
 
 RUNS, MODELS = Path("runs"), Path("models")
 CACHE = RUNS / "cache"
@@ -42,8 +42,9 @@ class Run:
         """Return the run in `folder`. Raises InputError if there is none."""
         if not is_run(folder):
             raise InputError(f"{folder}: not a run (no {RECIPE_FILE}); make one with hbt train")
-        results = {file.parent.name: StageResult.load(file.parent) for file in folder.glob(f"*/{RESULT_FILE}")}
-        return Run(folder, recipe_from(folder / RECIPE_FILE, {}), _fingerprint(folder), dict(sorted(results.items())))
+        finished = (file.parent for file in sorted(folder.glob(f"*/{RESULT_FILE}")) if not is_partial(file.parent))
+        results = {stage.name: StageResult.load(stage) for stage in finished}
+        return Run(folder, recipe_from(folder / RECIPE_FILE, {}), _fingerprint(folder), results)
 
     @staticmethod
     def of_recipe(recipe: Recipe, force: bool = False) -> "Run":
@@ -75,8 +76,8 @@ class Run:
         corpus = load_corpus(self.recipe.corpus)
         if self.fingerprint not in (None, corpus.fingerprint):
             raise InputError(
-                f"{self.recipe.corpus.data}: not the rows that {self.folder} began with; bring that file back, or "
-                "begin anew with --force or another --name"
+                f"{self.recipe.corpus.data}: not the rows that {self.folder} was trained on; bring that file back, or "
+                "train on the new rows under another --name"
             )
         return corpus
 

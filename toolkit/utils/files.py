@@ -1,6 +1,7 @@
 """Files and folders: written whole or not at all, named safely, measured in bytes."""
 
 import csv
+import math
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -8,17 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+MB = 1e6
+_PARTIAL, _REPLACED = ".partial", ".replaced"
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A sibling to work in, which becomes `folder` when the block ends well and stays for a resume otherwise."""
-    partial = folder.with_name(folder.name + ".partial")
+    """Give a sibling folder to work in, which becomes `folder` when the block ends without an error.
+
+    After an error the sibling stays, so that the same work can resume in it.
+    """
+    partial = folder.with_name(folder.name + _PARTIAL)
     partial.mkdir(parents=True, exist_ok=True)
     yield partial
     if folder.exists():
-        replaced = folder.with_name(folder.name + ".replaced")
+        replaced = folder.with_name(folder.name + _REPLACED)
         shutil.rmtree(replaced, ignore_errors=True)
         folder.rename(replaced)
         partial.rename(folder)
@@ -27,25 +32,27 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         partial.rename(folder)
 
 
+def is_partial(folder: Path) -> bool:
+    """Return whether `folder` is unfinished work of `whole_folder`, or what it replaced."""
+    return folder.name.endswith((_PARTIAL, _REPLACED))
+
+
 def without_nan(value: Any) -> Any:
-    """`value` with None for every figure that is not a number, which JSON does not know."""
+    """Return `value` with None for every figure that is not finite, which JSON cannot hold."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files below `folder`."""
+    """Return the bytes of all files below `folder`."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-MB = 1e6
-
-
 def file_part(text: str) -> str:
-    """The last part of a path or hub id, fit for a file name."""
+    """Return the last part of a path or hub id, fit for a file name."""
     return re.sub(r"[^\w.\-]+", "-", text.rstrip("/").rsplit("/", 1)[-1]).strip("-.") or "model"
 
 

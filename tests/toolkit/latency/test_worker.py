@@ -52,7 +52,7 @@ def floor(corpus: Corpus) -> LinearModel:
 def subject(floor: LinearModel, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     folder = tmp_path_factory.mktemp("floor")
     save(floor, folder)
-    return Subject("floor", "floor", folder, folder_size(folder))
+    return Subject("floor", "linear", folder, folder_size(folder))
 
 
 def run_worker(spec: dict[str, object], folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -62,7 +62,7 @@ def run_worker(spec: dict[str, object], folder: Path, *more: str) -> subprocess.
 
 
 def test_worker_prints_every_figure_as_one_line_of_json(subject: Subject, corpus: Corpus, tmp_path: Path) -> None:
-    spec = {"kind": "floor", "path": str(subject.path), "texts": corpus.texts, "threads": 1}
+    spec = {"kind": "linear", "path": str(subject.path), "texts": corpus.texts, "threads": 1}
     done = run_worker(spec, tmp_path, str(time.monotonic_ns()))
     found = json.loads(done.stdout)
     assert found.keys() == KEYS
@@ -72,7 +72,7 @@ def test_worker_prints_every_figure_as_one_line_of_json(subject: Subject, corpus
 
 
 def test_worker_for_a_floor_imports_no_torch(subject: Subject, tmp_path: Path) -> None:
-    spec = {"kind": "floor", "path": str(subject.path), "texts": ["a"], "latency": False}
+    spec = {"kind": "linear", "path": str(subject.path), "texts": ["a"], "latency": False}
     found = json.loads(run_worker(spec, tmp_path).stdout)
     assert set(found["imported"]) <= {"sklearn", "scipy", "pandas"}
     assert found["cold_start_ms"] is None
@@ -87,7 +87,7 @@ def test_worker_itself_imports_nothing_heavy() -> None:
 
 def test_worker_reads_texts_from_a_file(subject: Subject, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("one\ntwo\nthree\n", "utf-8")
-    spec = {"kind": "floor", "path": str(subject.path), "texts": str(tmp_path / "texts.txt")}
+    spec = {"kind": "linear", "path": str(subject.path), "texts": str(tmp_path / "texts.txt")}
     assert json.loads(run_worker(spec, tmp_path).stdout)["samples"] == 3
 
 
@@ -120,8 +120,10 @@ def test_bench_measures_speed_size_and_accuracy_on_the_test_rows(
 
 
 def test_a_failing_worker_shows_the_end_of_its_errors(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"nothing here: the measuring worker failed[\s\S]*not a saved floor"):
-        measure([Subject("nothing here", "floor", tmp_path, 0)], ["a"], cold=ColdStart(starts=1))
+    with pytest.raises(
+        RuntimeError, match=r"nothing here: the measuring worker failed[\s\S]*not a saved linear baseline"
+    ):
+        measure([Subject("nothing here", "linear", tmp_path, 0)], ["a"], cold=ColdStart(starts=1))
 
 
 def test_a_model_with_other_labels_is_refused(floor: LinearModel, corpus: Corpus) -> None:

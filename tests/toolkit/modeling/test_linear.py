@@ -80,7 +80,7 @@ def test_no_texts_give_no_rows() -> None:
 
 
 def test_a_folder_without_a_floor_is_one_clear_line(tmp_path) -> None:
-    with pytest.raises(InputError, match="not a saved floor"):
+    with pytest.raises(InputError, match="not a saved linear baseline"):
         load_linear(tmp_path)
 
 
@@ -96,5 +96,5 @@ def test_files_of_two_floors_do_not_load_as_one(tmp_path) -> None:
 def test_a_damaged_floor_is_one_clear_line(file: str, content: bytes, tmp_path) -> None:
     save(fit_linear(corpus_of(("sea", "sun"))), tmp_path)
     (tmp_path / file).write_bytes(content)
-    with pytest.raises(InputError, match="not readable as a saved floor"):
+    with pytest.raises(InputError, match="not readable as a saved linear baseline"):
         load_linear(tmp_path)

@@ -9,7 +9,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tests.toolkit.pruning.test_anatomy import (
+from tokenizers import Tokenizer
+from transformers import AutoModelForSequenceClassification
+
+from exporters.registry import Evidence, exporter
+from tests.helpers import ODD_TEXTS, TINY, written
+from tests.toolkit.modeling.test_architecture import (
     DEPTH,
     HEAD_WEIGHTS,
     HEAD_WIDTH,
@@ -23,11 +28,6 @@ from tests.toolkit.pruning.test_anatomy import (
     WIDTH,
     network_of,
 )
-from tokenizers import Tokenizer
-from transformers import AutoModelForSequenceClassification
-
-from exporters.registry import Evidence, exporter
-from tests.helpers import ODD_TEXTS, TINY, written
 from toolkit.config.settings import ModelSettings
 from toolkit.data.corpus import Corpus
 from toolkit.modeling.architecture import Sizes, encoder_weights, sizes

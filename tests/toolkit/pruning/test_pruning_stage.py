@@ -1,7 +1,6 @@
 """Pruning as a stage of a run: what it leaves, what it refuses, and that a killed one goes on."""
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from mlflow.tracking import MlflowClient
 from safetensors.numpy import load_file
 
 from exporters.registry import exporter
-from tests.helpers import contents, tiny_recipe
+from tests.helpers import contents, random_logits, tiny_recipe
 from toolkit import package
 from toolkit.config.settings import CorpusSettings, ExportSettings, PruningSettings
 from toolkit.data.corpus import Corpus, load_corpus
@@ -24,9 +23,11 @@ from toolkit.pruning.cost_model import Shape
 from toolkit.pruning.masks import prunable
 from toolkit.pruning.selection import Costs
 from toolkit.pruning.stage import pruning_in_words
-from toolkit.stages.distillation_data import Lessons, calibration_examples
+from toolkit.stages.distillation_data import DistillationData, distillation_data
 from toolkit.stages.result import StageResult, predict_rows
+from toolkit.stages.teachers import Teacher
 from toolkit.training.dataset import Examples
+from toolkit.training.losses import UNLABELLED
 from toolkit.utils.errors import InputError
 from toolkit.workflows import tracking
 from toolkit.workflows.compress import compress_checkpoint, compress_run
@@ -107,7 +108,7 @@ def test_the_same_settings_are_not_pruned_again_and_others_are_refused(
     with pytest.raises(InputError, match=r"pruned with another calib_samples; give the same, or --force"):
         compress_run(RUN, FP32, Path("two"), force=False, pruning=other)
     with monkeypatch.context() as patch:
-        patch.setattr("toolkit.workflows.compress.prune_stage", lambda *_: pytest.fail("pruned again"))
+        patch.setattr("toolkit.workflows.steps.prune_stage", lambda *_: pytest.fail("pruned again"))
         compress_run(RUN, FP32, Path("two"), force=False, pruning=HALF)
     assert "finished before" in capsys.readouterr().err
     assert contents(RUN / "3-pruning-structured-0.4") == before
@@ -266,7 +267,7 @@ def test_a_bare_checkpoint_is_pruned_with_itself_as_the_teacher(copied: Path) ->
     outcome = compress_checkpoint(str(STUDENT), data, FP32, None, force=False, pruning=HALF)
     assert outcome.package == Path("models/2-distillation-onnx-fp32-structured-0.4")
     assert [row.stage for row in outcome.rows if row.slice is None] == [
-        "floor",
+        "linear baseline",
         "2-distillation in torch",
         "pruned structured-0.4",
         "onnx-fp32, pruned structured-0.4",
@@ -339,14 +340,23 @@ def test_settings_that_make_no_sense_are_told(change: dict[str, Any], message: s
     assert message in str(caught.value).replace(":", "")
 
 
-def test_calibration_takes_labelled_training_rows_alone() -> None:
-    texts = [f"text {i}" for i in range(30)]
-    logits = np.arange(60, dtype=np.float32).reshape(30, 2)
-    taught = Lessons(Examples(texts, np.arange(30), logits), Examples([], np.zeros(0)), {})
-    found = calibration_examples(taught, 20, 8, seed=1)
-    assert len(found.texts) == len(set(found.texts)) == 8
-    assert found.labels.max() < 20
-    assert found.texts == [texts[i] for i in found.labels]
-    np.testing.assert_array_equal(found.teacher_logits, logits[found.labels])
-    assert json.dumps(found.texts) == json.dumps(calibration_examples(taught, 20, 8, seed=1).texts)
-    assert len(calibration_examples(taught, 20, 512, seed=1).texts) == 20
+def test_calibration_takes_labeled_training_rows_alone(toy: Corpus, tmp_path: Path) -> None:
+    rows, train = toy.rows("all"), toy.rows("train")
+    teacher = Teacher(tmp_path, Predictions(rows, random_logits(len(rows))), 0.5, "made up", "teacher", ())
+
+    def data(count: int) -> DistillationData:
+        given = tiny_recipe(calib_samples=count)
+        found = distillation_data(teacher, toy, given, tmp_path)
+        further = Examples(["one more"], np.array([UNLABELLED]), np.zeros((1, 2)))
+        train = Examples(
+            [*found.train.texts, *further.texts],
+            np.concatenate([found.train.labels, further.labels]),
+            np.concatenate([found.train.teacher_logits, further.teacher_logits]),
+        )
+        return dataclasses.replace(found, train=train)
+
+    found = data(8).calibration()
+    assert len(set(found.texts)) == 8
+    assert set(found.texts) <= set(toy.take(train))
+    assert list(found.texts) == list(data(8).calibration().texts)
+    assert len(data(512).calibration().texts) == len(train)

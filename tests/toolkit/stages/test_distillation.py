@@ -1,5 +1,4 @@
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +6,15 @@ import numpy as np
 import pytest
 
 from tests.helpers import TINY
-from toolkit.config.settings import DistillationSettings, TrainingSettings
+from toolkit.config.settings import DistillationSettings, ModelSettings, Recipe, TrainingSettings
 from toolkit.data.corpus import Corpus
 from toolkit.evaluation.metrics import apply_threshold, softmax
 from toolkit.evaluation.predictions import Predictions, evaluate
 from toolkit.modeling.classifier import Classifier, load_classifier
 from toolkit.stages.cross_validation import fold_predictions, train_baseline
 from toolkit.stages.distillation import distil
+from toolkit.stages.distillation_data import distillation_data
 from toolkit.stages.result import StageResult
-from toolkit.stages.run_folder import baseline_stage
 from toolkit.stages.teachers import ENSEMBLE, TEACHER, Teacher, find_teacher
 from toolkit.training.dataset import Examples
 from toolkit.training.feature_distillation import Imitation
@@ -38,6 +37,20 @@ def ensemble(toy: Corpus, stage: Path) -> Teacher:
     """All folds of the stage, out of fold on training rows."""
     (stage.parent / "corpus.json").write_text(json.dumps({"fingerprint": toy.fingerprint}))
     return find_teacher(STUDENT, toy, stage, stage.parent / "cache")
+
+
+def distilled(
+    teacher: Teacher,
+    corpus: Corpus,
+    how: DistillationSettings,
+    model: ModelSettings,
+    training: TrainingSettings,
+    out: Path,
+    cache: Path,
+    watch: Any = None,
+) -> StageResult:
+    recipe = Recipe(model=model, training=training, distillation=how)
+    return distil(distillation_data(teacher, corpus, recipe, cache), out, watch)
 
 
 class Spy:
@@ -69,7 +82,7 @@ def test_a_student_is_taught_by_folds_that_did_not_see_the_row(
 ) -> None:
     spy = Spy()
     monkeypatch.setattr("toolkit.stages.distillation.fit", spy)
-    distil(ensemble, toy, STUDENT, TINY, HOW, tmp_path / "2-distillation", tmp_path / "cache")
+    distilled(ensemble, toy, STUDENT, TINY, HOW, tmp_path / "2-distillation", tmp_path / "cache")
     assert spy.train is not None
     assert spy.validation is not None
     rows = toy.rows("train")
@@ -87,13 +100,13 @@ def test_no_student_learns_from_held_out_rows(
 ) -> None:
     spy = Spy()
     monkeypatch.setattr("toolkit.stages.distillation.fit", spy)
-    distil(ensemble, toy, STUDENT, TINY, HOW, tmp_path / "2-distillation", tmp_path / "cache")
+    distilled(ensemble, toy, STUDENT, TINY, HOW, tmp_path / "2-distillation", tmp_path / "cache")
     assert spy.train is not None
     assert not set(spy.train.texts) & {*toy.take(toy.rows("test")), *toy.take(toy.rows("validation"))}
 
 
 def test_a_student_stage_keeps_what_it_says(toy: Corpus, stage: Path, ensemble: Teacher, tmp_path: Path) -> None:
-    result = distil(ensemble, toy, STUDENT, TINY, HOW, tmp_path / "2-distillation", tmp_path / "cache")
+    result = distilled(ensemble, toy, STUDENT, TINY, HOW, tmp_path / "2-distillation", tmp_path / "cache")
     folder = tmp_path / "2-distillation"
     assert StageResult.load(folder) == result
     made = load_classifier(folder)
@@ -115,7 +128,7 @@ def test_a_student_stage_keeps_what_it_says(toy: Corpus, stage: Path, ensemble: 
 def test_what_the_teacher_said_of_every_row_is_kept_beside_its_student(
     toy: Corpus, ensemble: Teacher, tmp_path: Path
 ) -> None:
-    result = distil(ensemble, toy, STUDENT, TINY, HOW, tmp_path / "2-distillation", tmp_path / "cache")
+    result = distilled(ensemble, toy, STUDENT, TINY, HOW, tmp_path / "2-distillation", tmp_path / "cache")
     said = Predictions.load(tmp_path / "2-distillation" / "teacher.csv")
     rows = toy.rows("all")
     assert said.of(rows).tobytes() == ensemble.predictions.of(rows).tobytes()
@@ -152,7 +165,7 @@ PARTS = {"train_total_loss", "train_soft_loss", "train_hard_loss"}
 def test_each_method_tells_its_losses_epoch_by_epoch(
     toy: Corpus, ensemble: Teacher, tmp_path: Path, method: Any, further: set[str]
 ) -> None:
-    result = distil(ensemble, toy, asked(kd_method=method), TINY, HOW, tmp_path / "stage", tmp_path / "cache")
+    result = distilled(ensemble, toy, asked(kd_method=method), TINY, HOW, tmp_path / "stage", tmp_path / "cache")
     assert result.details["kd_method"] == method
     for epoch in result.details["history"]:
         losses = {name for name in epoch if name.startswith("train_") and name != "train_loss"}
@@ -172,7 +185,7 @@ def test_what_is_imitated_inside_is_what_the_settings_say(
     spy = Spy()
     monkeypatch.setattr("toolkit.stages.distillation.fit", spy)
     how = asked(kd_method="multi_level", hidden_loss_weight=0.6, attention_loss_weight=0.1)
-    distil(ensemble, toy, how, TINY, HOW, tmp_path / "stage", tmp_path / "cache")
+    distilled(ensemble, toy, how, TINY, HOW, tmp_path / "stage", tmp_path / "cache")
     assert spy.imitation is not None
     inside = spy.imitation.inside
     assert inside is not None
@@ -188,7 +201,7 @@ def test_the_same_recipe_and_seed_give_the_same_student_to_the_last_bit(
     toy: Corpus, ensemble: Teacher, tmp_path: Path, given: dict[str, Any]
 ) -> None:
     for name in ("first", "second"):
-        distil(ensemble, toy, asked(augment=True, **given), TINY, HOW, tmp_path / name, tmp_path / name / "cache")
+        distilled(ensemble, toy, asked(augment=True, **given), TINY, HOW, tmp_path / name, tmp_path / name / "cache")
     for file in ("model.safetensors", "predictions.csv", "tokenizer.json", "config.json"):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes(), file
 
@@ -205,17 +218,17 @@ def test_a_broken_distillation_ends_as_an_unbroken_one(
     training = TrainingSettings(epochs=3, learning_rate=5e-3, batch_size=16)
     rest = (toy, asked(kd_method=method, augment=True), TINY, training)
     with pytest.raises(KeyboardInterrupt):
-        distil(ensemble, *rest, tmp_path / "broken", tmp_path / "cache", breaks)
+        distilled(ensemble, *rest, tmp_path / "broken", tmp_path / "cache", breaks)
     assert not (tmp_path / "broken").exists()
-    distil(ensemble, *rest, tmp_path / "broken", tmp_path / "cache", lambda epoch, _: heard.append(epoch))
+    distilled(ensemble, *rest, tmp_path / "broken", tmp_path / "cache", lambda epoch, _: heard.append(epoch))
     assert heard[0] == 2  # the first is not trained again
-    distil(ensemble, *rest, tmp_path / "whole", tmp_path / "cache")
+    distilled(ensemble, *rest, tmp_path / "whole", tmp_path / "cache")
     for file in ("model.safetensors", "predictions.csv"):
         assert (tmp_path / "broken" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
 
 
 def test_an_ngram_student_learns_the_teachers_logits(toy: Corpus, ensemble: Teacher, tmp_path: Path) -> None:
-    result = distil(ensemble, toy, asked(student="ngram:10"), TINY, HOW, tmp_path / "stage", tmp_path / "cache")
+    result = distilled(ensemble, toy, asked(student="ngram:10"), TINY, HOW, tmp_path / "stage", tmp_path / "cache")
     made = load_classifier(tmp_path / "stage")
     assert result.parameters == made.parameters == 2**10 * 2 + 1
     rows = toy.rows("test")
@@ -233,7 +246,7 @@ def test_further_texts_reach_the_student_and_are_counted(
     monkeypatch.setattr("toolkit.stages.distillation.fit", spy)
     (tmp_path / "more.txt").write_text("a new text\n\na new one\nA NEW TEXT!\n")
     how = asked(unlabelled=str(tmp_path / "more.txt"), augment=True)
-    result = distil(ensemble, toy, how, TINY, HOW, tmp_path / "stage", tmp_path / "cache")
+    result = distilled(ensemble, toy, how, TINY, HOW, tmp_path / "stage", tmp_path / "cache")
     assert spy.train is not None
     rows = len(toy.rows("train"))
     assert spy.train.texts[2 * rows :] == ["a new text", "a new one"]
@@ -245,18 +258,11 @@ def test_the_best_fold_as_the_teacher_is_named_apart(
     toy: Corpus, stage: Path, ensemble: Teacher, tmp_path: Path
 ) -> None:
     teacher = find_teacher(asked(teacher_folds="best"), toy, stage, tmp_path / "cache")
-    result = distil(teacher, toy, asked(student="ngram:8"), TINY, HOW, tmp_path / "stage", tmp_path / "cache")
+    result = distilled(teacher, toy, asked(student="ngram:8"), TINY, HOW, tmp_path / "stage", tmp_path / "cache")
     assert result.details["teacher_name"] == TEACHER
 
 
 def test_a_student_that_cannot_be_made_leaves_no_stage(toy: Corpus, ensemble: Teacher, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the teacher has 1 layers"):
-        distil(ensemble, toy, asked(student="layers:2"), TINY, HOW, tmp_path / "stage", tmp_path / "cache")
+        distilled(ensemble, toy, asked(student="layers:2"), TINY, HOW, tmp_path / "stage", tmp_path / "cache")
     assert not (tmp_path / "stage").exists()
-
-
-def test_a_baseline_is_found_in_a_run_and_in_itself(stage: Path, tmp_path: Path) -> None:
-    assert baseline_stage(stage) == baseline_stage(stage.parent) == stage
-    assert baseline_stage(tmp_path) is None
-    shutil.copytree(stage, tmp_path / "1-baseline.partial", ignore=lambda *_: ["result.json"])
-    assert baseline_stage(tmp_path) is None

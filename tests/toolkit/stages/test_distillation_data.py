@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from tests.helpers import random_logits
-from toolkit.config.settings import DistillationSettings
+from toolkit.config.settings import DistillationSettings, Recipe
 from toolkit.data.augmentation import variants
 from toolkit.data.corpus import Corpus
 from toolkit.data.normalization import normalise
 from toolkit.data.tables import Table, write_table
 from toolkit.data.unlabeled import read_unlabelled, unknown_texts
 from toolkit.evaluation.predictions import Predictions
-from toolkit.stages.distillation_data import further_texts, lessons
+from toolkit.stages.distillation_data import distillation_data, further_texts
 from toolkit.stages.teacher_logits import NO_FOLD
 from toolkit.stages.teachers import Teacher
 from toolkit.training.losses import UNLABELLED
@@ -43,7 +43,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], np.ndarray]]
         calls.append((list(texts), folds))
         return np.stack([np.arange(len(texts)), -np.arange(len(texts))], axis=1).astype(np.float32)
 
-    monkeypatch.setattr("toolkit.stages.distillation_data.said_of", say)
+    monkeypatch.setattr("toolkit.stages.distillation_data.logits_of_texts", say)
     return calls
 
 
@@ -55,18 +55,19 @@ def text_file(folder: Path, *lines: str) -> str:
 def test_without_further_texts_the_training_rows_are_all(
     toy: Corpus, teacher: Teacher, tmp_path: Path, asked: list[Any]
 ) -> None:
-    found = lessons(teacher, toy, how(), tmp_path)
+    found = distillation_data(teacher, toy, Recipe(distillation=how()), tmp_path)
     rows = toy.rows("train")
     assert list(found.train.texts) == toy.take(rows)
     np.testing.assert_array_equal(found.train.labels, toy.labels[rows])
     np.testing.assert_array_equal(found.train.teacher_logits, teacher.predictions.of(rows))
-    assert (found.further, asked) == ({}, [])
+    assert (found.counts, asked) == ({}, [])
 
 
 def test_further_texts_follow_without_a_label_and_with_what_the_teacher_says(
     toy: Corpus, teacher: Teacher, tmp_path: Path, asked: list[tuple[list[str], np.ndarray]]
 ) -> None:
-    found = lessons(teacher, toy, how(unlabelled=text_file(tmp_path, *NEW), augment=True), tmp_path)
+    given = how(unlabelled=text_file(tmp_path, *NEW), augment=True)
+    found = distillation_data(teacher, toy, Recipe(distillation=given), tmp_path)
     rows = toy.rows("train")
     made = variants([normalise(text) for text in toy.take(rows)], toy.fold[rows], toy.settings.seed)
     assert list(found.train.texts) == [*toy.take(rows), *made, *NEW]
@@ -78,8 +79,8 @@ def test_further_texts_follow_without_a_label_and_with_what_the_teacher_says(
     assert set(labels[len(rows) :]) == {UNLABELLED}
     np.testing.assert_array_equal(logits[: len(rows)], teacher.predictions.of(rows))
     np.testing.assert_array_equal(logits[len(rows) :, 0], np.arange(len(rows) + 3))
-    assert found.further["augmented_texts"] == len(rows)
-    assert (found.further["unlabelled_texts"], found.further["unlabelled_left_out"]) == (3, 0)
+    assert found.counts["augmented_texts"] == len(rows)
+    assert (found.counts["unlabelled_texts"], found.counts["unlabelled_left_out"]) == (3, 0)
 
 
 def test_texts_that_say_the_same_as_a_row_or_as_each_other_are_left_out(toy: Corpus, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_the_pipeline_summary_has_every_stage_and_its_figures(finished: Finished
     assert {"Size MB", "Parameters", "Latency p50 ms"} <= set(table.columns)
     whole = table[table["Slice"].isna()].set_index("Stage")
     assert list(whole.index) == [
-        "floor", "baseline, 2-fold ensemble", "baseline, best fold", "student layers:1", "onnx-int8",
+        "linear baseline", "baseline, 2-fold ensemble", "baseline, best fold", "student layers:1", "onnx-int8",
     ]  # fmt: skip
     student = StageResult.load(finished.run / "2-distillation")
     row = whole.loc["student layers:1"]

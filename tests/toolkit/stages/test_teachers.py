@@ -13,7 +13,8 @@ from transformers import BertConfig, BertForSequenceClassification
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from tests.helpers import TINY, random_logits
-from toolkit.config.settings import CorpusSettings, DistillationSettings, TrainingSettings
+from toolkit.config.settings import CorpusSettings, DistillationSettings, Recipe, TrainingSettings
+from toolkit.config.toml_file import write_recipe
 from toolkit.data.corpus import Corpus, corpus_from_table
 from toolkit.data.normalization import normalise
 from toolkit.data.tables import Table
@@ -27,8 +28,8 @@ from toolkit.stages import teachers
 from toolkit.stages.cross_validation import combine_folds, fold_predictions, train_baseline
 from toolkit.stages.linear_baseline import linear_folds
 from toolkit.stages.result import StageResult
-from toolkit.stages.teacher_logits import NO_FOLD, cached_logits, said_of
-from toolkit.stages.teachers import ENSEMBLE, TEACHER, Teacher, find_teacher
+from toolkit.stages.teacher_logits import NO_FOLD, cached_logits
+from toolkit.stages.teachers import ENSEMBLE, TEACHER, Teacher, find_teacher, logits_of_texts
 from toolkit.utils.errors import InputError
 
 HOW = TrainingSettings(epochs=3, learning_rate=5e-3, batch_size=16)
@@ -54,6 +55,7 @@ def noisy() -> Corpus:
 def run(noisy: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's folder as far as a teacher is asked for it."""
     folder = tmp_path_factory.mktemp("run")
+    write_recipe(Recipe(), folder / "recipe.toml")
     (folder / "corpus.json").write_text(json.dumps({"fingerprint": noisy.fingerprint}))
     train_baseline(noisy, TINY, HOW, folder / "1-baseline")
     return folder
@@ -226,7 +228,7 @@ def test_a_variant_is_labelled_by_the_fold_that_did_not_see_its_row(noisy: Corpu
     teacher = find_teacher(how(), noisy, stage, tmp_path)
     texts = [f"{word} {i}" for i, word in enumerate(["sea", "sun", "number", "texts", "moon", "made-up"])]
     folds = np.array([0, 2, NO_FOLD, 1, NO_FOLD, 0])
-    said = said_of(teacher, noisy, texts, folds, tmp_path)
+    said = logits_of_texts(teacher, noisy, texts, folds, tmp_path)
     by_fold = np.stack([load_classifier(stage / f"fold-{k + 1}").predict_logits(texts) for k in range(3)])
     assert np.abs(by_fold[0] - by_fold[1]).max(axis=1).min() > 0.1, "folds that agree prove nothing"
     expected = [by_fold.mean(axis=0)[i] if fold == NO_FOLD else by_fold[fold, i] for i, fold in enumerate(folds)]
@@ -237,14 +239,14 @@ def test_a_variant_is_labelled_by_the_fold_that_did_not_see_its_row(noisy: Corpu
 def test_one_checkpoint_labels_every_text_itself(noisy: Corpus, checkpoint: Path, tmp_path: Path) -> None:
     teacher = find_teacher(how(teacher=(str(checkpoint),)), noisy, None, tmp_path / "cache")
     texts, folds = ["sea 1", "sun 2", "sea sun"], np.array([0, NO_FOLD, 2])
-    said = said_of(teacher, noisy, texts, folds, tmp_path / "cache")
+    said = logits_of_texts(teacher, noisy, texts, folds, tmp_path / "cache")
     np.testing.assert_allclose(said, load_classifier(checkpoint).predict_logits(texts), atol=0.05)
 
 
 def test_members_say_the_mean_of_further_texts_too(noisy: Corpus, run: Path, checkpoint: Path, tmp_path: Path) -> None:
     texts, folds = ["sea 1", "sun 2", "sea sun"], np.array([0, NO_FOLD, 2])
     both, first, second = (
-        said_of(find_teacher(how(teacher=given), noisy, None, tmp_path), noisy, texts, folds, tmp_path)
+        logits_of_texts(find_teacher(how(teacher=given), noisy, None, tmp_path), noisy, texts, folds, tmp_path)
         for given in ((str(run), str(checkpoint)), (str(run),), (str(checkpoint),))
     )
     np.testing.assert_allclose(both, (first + second) / 2, atol=1e-5)
@@ -252,7 +254,7 @@ def test_members_say_the_mean_of_further_texts_too(noisy: Corpus, run: Path, che
 
 def test_no_further_texts_are_no_trouble(noisy: Corpus, stage: Path, tmp_path: Path) -> None:
     teacher = find_teacher(how(), noisy, stage, tmp_path)
-    assert said_of(teacher, noisy, [], np.zeros(0, dtype=int), tmp_path).shape == (0, 2)
+    assert logits_of_texts(teacher, noisy, [], np.zeros(0, dtype=int), tmp_path).shape == (0, 2)
 
 
 # The floor, fitted fold by fold and blended in.
@@ -320,7 +322,7 @@ def test_the_share_of_the_floor_fits_the_labels_best_on_rows_that_nobody_learned
     np.testing.assert_allclose(teacher.predictions.of(everything), expected, atol=1e-4)
     assert teacher.threshold == threshold_on(noisy, teacher.predictions, rows)
     assert teacher.name == TEACHER
-    assert f"{100 * teacher.floor_share:.0f} % floor blended in" in teacher.source
+    assert f"{100 * teacher.floor_share:.0f} % linear baseline blended in" in teacher.source
 
 
 def test_test_rows_choose_no_share_and_no_threshold(noisy: Corpus, stage: Path, tmp_path: Path) -> None:
@@ -338,14 +340,14 @@ def test_test_rows_choose_no_share_and_no_threshold(noisy: Corpus, stage: Path, 
 def test_the_floor_is_blended_into_what_is_said_of_further_texts(noisy: Corpus, stage: Path, tmp_path: Path) -> None:
     teacher = blended(noisy, stage, tmp_path)
     texts, folds = ["sea 1 of the texts", "sun 2", "sea sun number"], np.array([0, NO_FOLD, 2])
-    plain = said_of(find_teacher(how(), noisy, stage, tmp_path), noisy, texts, folds, tmp_path)
+    plain = logits_of_texts(find_teacher(how(), noisy, stage, tmp_path), noisy, texts, folds, tmp_path)
     floor = [
         floor_logits(noisy, np.flatnonzero((noisy.fold >= 0) & (noisy.fold != fold)), [text])[0]
         for text, fold in zip(texts, folds, strict=True)
     ]
     share = teacher.floor_share
     expected = (1 - share) * plain + share * np.array(floor)
-    np.testing.assert_allclose(said_of(teacher, noisy, texts, folds, tmp_path), expected, atol=1e-4)
+    np.testing.assert_allclose(logits_of_texts(teacher, noisy, texts, folds, tmp_path), expected, atol=1e-4)
 
 
 # The cache of logits.

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.toolkit.pruning.test_anatomy import KINDS, NEURONS, UNKNOWN, network_of
 from torch import nn
 
 from tests.helpers import examples, tiny_recipe
+from tests.toolkit.modeling.test_architecture import KINDS, NEURONS, UNKNOWN, network_of
 from toolkit.config.settings import Recipe
 from toolkit.data.corpus import Corpus
 from toolkit.evaluation.predictions import Predictions
@@ -19,10 +19,10 @@ from toolkit.modeling.classifier import Classifier, SequenceClassifier, pad
 from toolkit.modeling.ngram import NgramConfig, NgramNetwork
 from toolkit.modeling.tokenizer import encode
 from toolkit.pruning.importance import mean_loss
-from toolkit.stages.distillation_data import lessons
-from toolkit.stages.quantization_aware import quantization_aware
+from toolkit.stages.distillation_data import DistillationData, distillation_data
+from toolkit.stages.quantization_aware import SLOWER, quantization_aware
 from toolkit.stages.teachers import Teacher
-from toolkit.training.fake_quantization import SLOWER, Batches, fake_quantized
+from toolkit.training.fake_quantization import Batches, fake_quantized
 from toolkit.utils.errors import InputError
 
 WORDS = 80
@@ -243,11 +243,12 @@ def recipe_for_toy(**changed: Any) -> Recipe:
     return tiny_recipe(**(settings | changed))
 
 
-def teacher_of(corpus: Corpus, where: Path) -> Teacher:
-    """It knows every label."""
+def data_for_toy(corpus: Corpus, where: Path, **changed: Any) -> DistillationData:
+    """Its teacher knows every label."""
     rows = corpus.rows("all")
     logits = 4 * (np.eye(2, dtype=np.float32)[corpus.labels[rows]] - 0.5)
-    return Teacher(where, Predictions(rows, logits), 0.5, "made up", "teacher", ())
+    teacher = Teacher(where, Predictions(rows, logits), 0.5, "made up", "teacher", ())
+    return distillation_data(teacher, corpus, recipe_for_toy(**changed), where)
 
 
 def test_what_rounding_takes_is_learned_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,12 +272,10 @@ def test_training_makes_the_quantized_loss_better_and_leaves_what_was_given(
     learned: Classifier, toy: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("toolkit.training.fake_quantization.STEPS", 2)
-    recipe, teacher = recipe_for_toy(), teacher_of(toy, tmp_path)
+    data = data_for_toy(toy, tmp_path)
     given = weights(learned.network)
     watched: list[int] = []
-    made, told = quantization_aware(
-        learned, teacher, toy, recipe, tmp_path / "work", tmp_path, lambda epoch, _: watched.append(epoch)
-    )
+    made, told = quantization_aware(learned, data, tmp_path / "work", lambda epoch, _: watched.append(epoch))
     assert weights(learned.network) == given
     assert hooks(learned.network) == hooks(made.network) == 0
     assert [name for name, _ in weights(made.network)] == [name for name, _ in given]
@@ -285,7 +284,7 @@ def test_training_makes_the_quantized_loss_better_and_leaves_what_was_given(
     assert watched == [epoch["epoch"] for epoch in told["history"]] == [1, 2]
     assert told["learning_rate"] == pytest.approx(4e-3 * SLOWER)
     assert (made.labels, made.threshold, made.network.training) == (learned.labels, learned.threshold, False)
-    judged, how = lessons(teacher, toy, recipe.distillation, tmp_path).validation, recipe.student_training()
+    judged, how = data.validation, data.training
     losses = []
     for classifier in (learned, made):
         with fake_quantized(classifier.network, batches_of(classifier, list(examples(toy, "train").texts))):
@@ -300,32 +299,29 @@ class Killed(Exception):
 def test_a_killed_training_goes_on_and_one_under_other_settings_does_not(
     learned: Classifier, toy: Corpus, tmp_path: Path
 ) -> None:
-    recipe, teacher = recipe_for_toy(), teacher_of(toy, tmp_path)
+    data = data_for_toy(toy, tmp_path)
 
     def kill(epoch: int, _: Any) -> None:
         if epoch == 2:
             raise Killed
 
-    whole, expected = quantization_aware(learned, teacher, toy, recipe, tmp_path / "whole", tmp_path)
+    whole, expected = quantization_aware(learned, data, tmp_path / "whole")
     with pytest.raises(Killed):
-        quantization_aware(learned, teacher, toy, recipe, tmp_path / "broken", tmp_path, kill)
+        quantization_aware(learned, data, tmp_path / "broken", kill)
     seen: list[int] = []
-    resumed, found = quantization_aware(
-        learned, teacher, toy, recipe, tmp_path / "broken", tmp_path, lambda epoch, _: seen.append(epoch)
-    )
+    resumed, found = quantization_aware(learned, data, tmp_path / "broken", lambda epoch, _: seen.append(epoch))
     assert seen == [2]
     assert found == expected
     assert weights(resumed.network) == weights(whole.network)
-    other = recipe_for_toy(fine_tune_epochs=3)
-    quantization_aware(learned, teacher, toy, other, tmp_path / "broken", tmp_path, lambda epoch, _: seen.append(epoch))
+    other = data_for_toy(toy, tmp_path, fine_tune_epochs=3)
+    quantization_aware(learned, other, tmp_path / "broken", lambda epoch, _: seen.append(epoch))
     assert seen == [2, 1, 2, 3]
 
 
 def test_an_ngram_student_is_refused_before_anything_is_computed(
-    learned: Classifier, toy: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    learned: Classifier, toy: Corpus, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("toolkit.stages.quantization_aware.lessons", lambda *_: pytest.fail("asked the teacher"))
     ngram = dataclasses.replace(learned, network=NgramNetwork(NgramConfig(8, 1)))
     with pytest.raises(InputError, match=r"^--quant-method qat: .*leave it out$"):
-        quantization_aware(ngram, teacher_of(toy, tmp_path), toy, recipe_for_toy(), tmp_path / "work", tmp_path)
+        quantization_aware(ngram, data_for_toy(toy, tmp_path), tmp_path / "work")
     assert not (tmp_path / "work").exists()

@@ -8,16 +8,10 @@ from tests.helpers import Finished, Hbt, tiny_recipe
 from toolkit.data.corpus import load_corpus
 from toolkit.stages.result import StageResult
 from toolkit.utils.errors import InputError
-from toolkit.workflows.compare import compare_stages, stage_behind
+from toolkit.workflows.compare import compare_stages
 
 RUN = Path("runs/tiny")
 STUDENT, ARTEFACT, PACKAGE = RUN / "2-distillation", RUN / "4-export-onnx-int8", Path("models/tiny-onnx-int8")
-
-
-def test_a_run_a_stage_and_a_package_are_found(at_home: Finished) -> None:
-    assert stage_behind(RUN) == STUDENT
-    assert stage_behind(RUN / "1-baseline") == RUN / "1-baseline"
-    assert stage_behind(PACKAGE) == ARTEFACT
 
 
 def test_what_was_said_is_compared_and_no_model_is_run(at_home: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,13 +50,13 @@ def test_rows_that_were_split_otherwise_are_refused(copied: Path, hbt: Hbt, caps
 @pytest.mark.parametrize("path", ["nothing", ".", "runs", "models/demo"])
 def test_what_is_no_stage_is_told(copied: Path, path: str) -> None:
     with pytest.raises(InputError, match="no run, no stage of a run and no package"):
-        stage_behind(Path(path))
+        compare_stages(Path(path), PACKAGE)
 
 
 def test_a_package_whose_run_made_another_since_is_told(copied: Path) -> None:
     PACKAGE.rename("models/moved")
     with pytest.raises(InputError, match="the run that made it is not here any more"):
-        stage_behind(Path("models/moved"))
+        compare_stages(Path("models/moved"), STUDENT)
     shutil.rmtree("runs")
     with pytest.raises(InputError, match="the run that made it is not here any more"):
-        stage_behind(Path("models/moved"))
+        compare_stages(Path("models/moved"), STUDENT)

@@ -37,7 +37,7 @@ def test_a_checkpoint_is_packaged_with_its_own_threshold(checkpoint: Path, workp
     lineage = package.read_manifest(outcome.package)["lineage"]
     assert lineage["model"] == "checkpoint"
     assert lineage["corpus_fingerprint"] == load_corpus(DATA).fingerprint
-    assert [row.stage for row in outcome.rows] == ["floor", "checkpoint in torch", "onnx-int8"]
+    assert [row.stage for row in outcome.rows] == ["linear baseline", "checkpoint in torch", "onnx-int8"]
     assert not (workplace / "runs").exists()
     card = (outcome.package / "README.md").read_text("utf-8")
     assert "whether the classifier once learned from them is not known" in card
@@ -114,7 +114,7 @@ def test_a_run_whose_data_changed_is_refused(at_home: Finished) -> None:
     whole = data.read_bytes()
     data.write_bytes(whole + b"another row,0,plain\n")
     try:
-        with pytest.raises(InputError, match="not the file that runs/tiny was trained on"):
+        with pytest.raises(InputError, match="not the rows that runs/tiny was trained on"):
             compress_run(Path("runs/tiny"), FP32, Path("models/other"), force=False)
     finally:
         data.write_bytes(whole)
@@ -125,13 +125,13 @@ def test_the_quantized_student_is_compared_with_its_own_full_form(finished: Fini
     result = StageResult.load(finished.run / "4-export-onnx-int8")
     student = StageResult.load(finished.run / "2-distillation")
     versus = {each["a"]: each["comparison"] for each in result.details["versus"]}
-    assert set(versus) == {TORCH_FORM, "floor", "fold ensemble"}
+    assert set(versus) == {TORCH_FORM, "linear baseline", "fold ensemble"}
     own = versus[TORCH_FORM]
     assert own["rows"] == student.details["versus_teacher"]["rows"]
     assert own["macro_f1_difference"] == pytest.approx(result.metrics["macro_f1"] - student.metrics["macro_f1"])
     floor = StageResult.load(finished.run / "0-floor")
     expected = result.metrics["macro_f1"] - floor.metrics["macro_f1"]
-    assert versus["floor"]["macro_f1_difference"] == pytest.approx(expected)
+    assert versus["linear baseline"]["macro_f1_difference"] == pytest.approx(expected)
     assert result.parameters == student.parameters
     assert result.details["package_size_bytes"] == sum(file.stat().st_size for file in finished.package.iterdir())
 

@@ -78,7 +78,7 @@ def break_off_in_fold_2(monkeypatch: pytest.MonkeyPatch, error: type[BaseExcepti
 
         return train_baseline(corpus, model, training, out, broken)
 
-    monkeypatch.setattr("toolkit.workflows.pipeline.train_baseline", breaking)
+    monkeypatch.setattr("toolkit.workflows.steps.train_baseline", breaking)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -92,14 +92,14 @@ def test_a_run_broken_off_in_fold_2_is_finished_by_the_same_command(
     assert not (folder / "1-baseline").exists()
     weights = folder / "1-baseline.partial" / "fold-1" / "model.safetensors"
     before, written = weights.read_bytes(), weights.stat().st_mtime_ns
-    heard: list[int] = []
+    heard: list[str] = []
     monkeypatch.setattr(
-        "toolkit.workflows.pipeline.track_epoch", lambda tracked, fold, epoch, metrics: heard.append(fold)
+        "toolkit.workflows.steps.track_epoch", lambda tracked, child, epoch, metrics: heard.append(child)
     )
     outcome = run_pipeline(small())
     after = folder / "1-baseline" / "fold-1" / "model.safetensors"
     assert (after.read_bytes(), after.stat().st_mtime_ns) == (before, written)
-    assert set(heard) == {1}
+    assert set(heard) == {"fold-2"}
     assert not list(folder.rglob("*.partial"))
     assert outcome.rows[1].stage == "baseline, 2-fold ensemble"
 
@@ -143,7 +143,9 @@ def test_other_rows_under_the_same_name_are_refused(workplace: Path, no_training
         run_pipeline(small())
     write_comments(workplace / "comments.csv", 250)
     before = contents(folder)
-    with pytest.raises(InputError, match=r"began with other rows in comments\.csv; give --force"):
+    with pytest.raises(
+        InputError, match=r"comments\.csv: not the rows that runs/small was trained on; .* another --name"
+    ):
         run_pipeline(small())
     assert contents(folder) == before
 
@@ -155,13 +157,13 @@ def test_force_starts_anew(workplace: Path) -> None:
     assert not (workplace / "runs" / "small" / "left-over.txt").exists()
     recorded = json.loads((workplace / "runs" / "small" / "corpus.json").read_text("utf-8"))
     assert recorded["settings"]["seed"] == 7
-    assert outcome.rows[0].stage == "floor"
+    assert outcome.rows[0].stage == "linear baseline"
 
 
 def test_a_folder_that_is_no_run_is_not_touched(workplace: Path, no_training: None) -> None:
     (workplace / "runs" / "small").mkdir(parents=True)
     (workplace / "runs" / "small" / "thesis.txt").write_text("x")
-    with pytest.raises(InputError, match="is no run"):
+    with pytest.raises(InputError, match="is not a run"):
         run_pipeline(small())
     assert [path.name for path in (workplace / "runs" / "small").iterdir()] == ["thesis.txt"]
 
@@ -224,7 +226,7 @@ def quick_latency(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_as_the_teacher_skips_the_baseline(
     at_home: Finished, monkeypatch: pytest.MonkeyPatch, quick_latency: None
 ) -> None:
-    monkeypatch.setattr("toolkit.workflows.pipeline.train_baseline", never)
+    monkeypatch.setattr("toolkit.workflows.steps.train_baseline", never)
     monkeypatch.setattr("toolkit.stages.teachers.cached_logits", never)  # its ensemble knows these rows
     recipe = tiny_recipe(name="taught", pipeline="baseline_kd", teacher=("runs/tiny",), epochs=1, slice=())
     outcome = run_pipeline(recipe)
@@ -232,13 +234,13 @@ def test_a_run_as_the_teacher_skips_the_baseline(
     assert not (folder / "1-baseline").exists()
     student = StageResult.load(folder / "2-distillation")
     assert student.details["teacher"] == "fold ensemble, out-of-fold on training rows"
-    assert [row.stage for row in outcome.rows] == ["floor", "teacher", "student layers:1"]
+    assert [row.stage for row in outcome.rows] == ["linear baseline", "teacher", "student layers:1"]
     tiny = StageResult.load(at_home.run / "1-baseline")
     assert outcome.rows[1].metrics == tiny.metrics
     assert [(each.b, each.a) for each in outcome.comparisons] == [
-        ("teacher", "floor"),
+        ("teacher", "linear baseline"),
         ("student", "teacher"),
-        ("student", "floor"),
+        ("student", "linear baseline"),
     ]
     assert outcome.comparisons[1].comparison.as_dict() == student.details["versus_teacher"]
 
@@ -246,7 +248,7 @@ def test_a_run_as_the_teacher_skips_the_baseline(
 def test_a_run_on_other_rows_teaches_with_its_checkpoint_and_says_so(
     at_home: Finished, monkeypatch: pytest.MonkeyPatch, quick_latency: None
 ) -> None:
-    monkeypatch.setattr("toolkit.workflows.pipeline.train_baseline", never)
+    monkeypatch.setattr("toolkit.workflows.steps.train_baseline", never)
     recipe = tiny_recipe(name="other", pipeline="baseline_kd", teacher=("runs/tiny",), epochs=1, slice=(), seed=7)
     outcome = run_pipeline(recipe)
     student = StageResult.load(at_home.home / outcome.folder / "2-distillation")
@@ -259,7 +261,7 @@ def test_a_lone_checkpoint_teaches(workplace: Path, monkeypatch: pytest.MonkeyPa
     made = build_classifier(small().model, corpus.label_names, corpus.take(corpus.rows("train")), seed=1)
     save_classifier(made, workplace / "teacher")
     outcome = run_pipeline(small(pipeline="baseline_kd", student="shape:1x32", teacher=("teacher",)))
-    assert [row.stage for row in outcome.rows] == ["floor", "teacher", "student shape:1x32"]
+    assert [row.stage for row in outcome.rows] == ["linear baseline", "teacher", "student shape:1x32"]
     assert not (workplace / outcome.folder / "1-baseline").exists()
 
 
@@ -275,15 +277,21 @@ def test_the_own_ensemble_with_the_floor_blended_in_is_a_teacher_apart(
 ) -> None:
     outcome = run_pipeline(small(pipeline="baseline_kd", student="ngram:8", blend_floor=True))
     stages = [row.stage for row in outcome.rows]
-    assert stages == ["floor", "baseline, 2-fold ensemble", "baseline, best fold", "teacher", "student ngram:8"]
+    assert stages == [
+        "linear baseline",
+        "baseline, 2-fold ensemble",
+        "baseline, best fold",
+        "teacher",
+        "student ngram:8",
+    ]
     pairs = {(each.b, each.a) for each in outcome.comparisons}
-    assert pairs >= {("fold ensemble", "floor"), ("teacher", "floor"), ("student", "teacher")}
+    assert pairs >= {("fold ensemble", "linear baseline"), ("teacher", "linear baseline"), ("student", "teacher")}
     student = StageResult.load(outcome.folder / "2-distillation")
     said = Predictions.load(outcome.folder / "2-distillation" / "teacher.csv")
     baseline = Predictions.load(outcome.folder / "1-baseline" / "predictions.csv")
     share = student.details["floor_share"]
     assert (said.logits == baseline.of(said.rows)).all() == (share == 0)
-    assert "% floor blended in" in student.details["teacher"]
+    assert "% linear baseline blended in" in student.details["teacher"]
 
 
 def test_an_ngram_student_goes_all_the_way_to_a_package(workplace: Path) -> None:
@@ -306,7 +314,7 @@ def broken_off_distillation(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return distil(*given[:-1], broken)
 
-    monkeypatch.setattr("toolkit.workflows.pipeline.distil", breaking)
+    monkeypatch.setattr("toolkit.workflows.steps.distil", breaking)
 
 
 def test_a_run_broken_off_in_its_distillation_ends_as_an_unbroken_one(

@@ -49,7 +49,7 @@ def test_a_run_compares_its_stages_with_floor_and_teacher(at_home: Finished) -> 
     ensemble = next(found[pair] for pair in pairs if "ensemble" in pair[1])
     assert ensemble.agreement == pytest.approx((student == teacher).mean())
     floor = labels_of(at_home.run / "0-floor", corpus)
-    beside = next(found[pair] for pair in pairs if "floor" in pair[1])
+    beside = next(found[pair] for pair in pairs if "linear baseline" in pair[1])
     truth = corpus.labels[corpus.rows("test")]
     assert beside.only_b_right == int(((student == truth) & (floor != truth)).sum())
 

@@ -42,7 +42,9 @@ class Climbed:
 @pytest.fixture(scope="module")
 def climbed(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Climbed]:
     """Climbed once; its folder is the current one, and no latency is measured there."""
-    home = shutil.copytree(finished.home, tmp_path_factory.mktemp("ladder") / "home")
+    home = shutil.copytree(
+        finished.home, tmp_path_factory.mktemp("ladder") / "home", ignore=shutil.ignore_patterns("cache")
+    )
     (home / "more.txt").write_text("একটি নতুন মন্তব্য\nanother one\n", "utf-8")
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -119,7 +121,7 @@ def test_teacher_and_floor_stand_beside_on_validation_rows(climbed: Climbed) -> 
     tiny = Path("runs/tiny")
     assert climbed.found.beside == {
         "teacher": pytest.approx(StageResult.load(tiny / "1-baseline").validation_metrics["macro_f1"]),
-        "floor": pytest.approx(StageResult.load(tiny / "0-floor").validation_metrics["macro_f1"]),
+        "linear baseline": pytest.approx(StageResult.load(tiny / "0-floor").validation_metrics["macro_f1"]),
     }
 
 
@@ -184,9 +186,21 @@ def test_the_table_shows_every_rung_with_teacher_and_floor(capsys: pytest.Captur
         Rung("ngram", 0.81234, 0.2, 1.5, 300_000, True, "models/a"),
         Rung("b", 0.9, None, 9.0, 5, False, "models/b"),
     ]
-    render(Ladder(rungs, {"teacher": 0.95, "floor": 0.8}))
+    render(Ladder(rungs, {"teacher": 0.95, "linear baseline": 0.8}))
     page = capsys.readouterr().out
-    for shown in ("ngram", "0.8123", "0.200", "1.50", "yes", "no", "models/b", "–", "teacher", "0.9500", "floor"):
+    for shown in (
+        "ngram",
+        "0.8123",
+        "0.200",
+        "1.50",
+        "yes",
+        "no",
+        "models/b",
+        "–",
+        "teacher",
+        "0.9500",
+        "linear baseline",
+    ):
         assert shown in page
     assert "validation rows" in " ".join(page.split())
 
@@ -208,7 +222,7 @@ def test_a_student_that_fails_its_gate_is_left_out_and_a_ladder_of_none_is_refus
         raise NothingPasses("onnx-int8", {"trials": [{}, {}]})
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ladder, "workable_corpus", lambda *_: None)
+    monkeypatch.setattr(ladder, "workable_run", lambda *_: None)
     monkeypatch.setattr(ladder, "run_pipeline", refuse)
     with pytest.raises(NothingPasses, match="none of 2 forms passes"):
         climb(tiny_recipe(), ["layers:1", "shape:1x32"], None, None)

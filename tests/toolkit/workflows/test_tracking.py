@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from tests.helpers import Finished
+from toolkit.config.settings import RunSettings
 from toolkit.stages.result import StageResult
 from toolkit.utils.errors import InputError
 from toolkit.workflows import tracking
@@ -35,6 +36,7 @@ METRICS = [
     "compression_ratio", "quantization_accuracy", "quantization_macro_f1", "quantization_f1_hate",
     "quantization_f1_non_hate", "quantization_roc_auc", "quantization_best_threshold", "quantization_size_mb",
 ]  # fmt: skip
+RUN = RunSettings(author="tester", experiment="experiment")
 EPOCH_METRICS = ["accuracy", "macro_f1", "roc_auc", "loss"]
 
 
@@ -168,21 +170,21 @@ def test_the_package_names_its_mlflow_run(parent: Run, at_home: Finished) -> Non
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, "KILLED"), (RuntimeError, "FAILED")])
 def test_a_run_that_is_broken_off_says_so(workplace: Path, error: type[BaseException], status: str) -> None:
-    with pytest.raises(error), tracking.tracked_run(workplace, "tester", "baseline", "experiment") as tracked:
+    with pytest.raises(error), tracking.tracked_run(workplace, RUN) as tracked:
         raise error
     client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
     assert client.get_run(tracked.run_id).info.status == status
-    with tracking.tracked_run(workplace, "tester", "baseline", "experiment") as again:
+    with tracking.tracked_run(workplace, RUN) as again:
         assert client.get_run(again.run_id).info.status == "RUNNING"
     assert again.run_id == tracked.run_id
     assert client.get_run(tracked.run_id).info.status == "FINISHED"
 
 
 def test_another_store_is_tracked_anew(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with tracking.tracked_run(workplace, "tester", "baseline", "experiment") as first:
+    with tracking.tracked_run(workplace, RUN) as first:
         pass
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workplace}/new.db")
-    with tracking.tracked_run(workplace, "tester", "baseline", "experiment") as second:
+    with tracking.tracked_run(workplace, RUN) as second:
         assert second.run_id != first.run_id
     assert tracking.run_of(workplace) == second.run_id
 
@@ -191,7 +193,7 @@ def test_the_environment_decides_where_runs_are_tracked(workplace: Path, monkeyp
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert tracking.store() == "sqlite:///mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workplace}/elsewhere.db")
-    with tracking.tracked_run(workplace, "tester", "baseline", "experiment"):
+    with tracking.tracked_run(workplace, RUN):
         pass
     assert (workplace / "elsewhere.db").exists()
     assert not (workplace / "mlflow.db").exists()
@@ -202,14 +204,14 @@ def test_a_store_that_cannot_be_used_is_one_line(workplace: Path, monkeypatch: p
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.format(workplace))
     with (
         pytest.raises(InputError, match="MLFLOW_TRACKING_URI") as caught,
-        tracking.tracked_run(workplace, "tester", "baseline", "experiment"),
+        tracking.tracked_run(workplace, RUN),
     ):
         pass
     assert "\n" not in str(caught.value)
 
 
 def test_odd_values_are_left_out_and_odd_names_are_mended(workplace: Path) -> None:
-    with tracking.tracked_run(workplace, "tester", "baseline", "experiment") as tracked:
+    with tracking.tracked_run(workplace, RUN) as tracked:
         tracked.metrics({"f1_ঘৃণা": 0.5, "nan": float("nan"), "inf": float("inf"), "a?b": 1})
         tracked.parameters({"epochs": 3})
         tracked.parameters({"epochs": 3, "more": "x"})
@@ -220,7 +222,7 @@ def test_odd_values_are_left_out_and_odd_names_are_mended(workplace: Path) -> No
 
 
 def test_figures_of_two_labels_in_bangla_stay_apart(workplace: Path) -> None:
-    with tracking.tracked_run(workplace, "tester", "baseline", "experiment") as tracked:
+    with tracking.tracked_run(workplace, RUN) as tracked:
         tracked.metrics({"f1_কখগ": 0.5, "f1_চছজ": 0.25})
     data = MlflowClient(f"sqlite:///{workplace}/mlflow.db").get_run(tracked.run_id).data
     assert sorted(data.metrics.values()) == [0.25, 0.5]
@@ -229,8 +231,9 @@ def test_figures_of_two_labels_in_bangla_stay_apart(workplace: Path) -> None:
 def test_mlflow_sends_nothing_home(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"
-        "from toolkit import tracking\n"
-        "with tracking.tracked_run(Path('.'), 'tester', 'baseline', 'experiment'): pass\n"
+        "from toolkit.config.settings import RunSettings\n"
+        "from toolkit.workflows import tracking\n"
+        "with tracking.tracked_run(Path('.'), RunSettings()): pass\n"
         "from mlflow.telemetry.client import get_telemetry_client\n"
         "from mlflow.telemetry.utils import is_telemetry_disabled\n"
         "print(is_telemetry_disabled(), get_telemetry_client())"
