@@ -13,7 +13,7 @@ WIDTH, HEIGHT = 760, 460
 LEFT, RIGHT, TOP, BOTTOM = 74, 24, 58, 62
 SMALLEST, LARGEST = 5.0, 26.0  # radius of a dot
 FONT, LETTER, LINE = 12, 6.6, 15  # font size, and the room that a letter and a line take
-COLOURS = {"package": "#0072b2", "checkpoint": "#d55e00", "floor": "#737373"}  # told apart with any eyes
+COLORS = {"package": "#0072b2", "checkpoint": "#d55e00", "floor": "#737373"}  # told apart with any eyes
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Dot:
     x: float
     y: float
     radius: float
-    colour: str
+    color: str
     lines: tuple[str, str]
 
 
@@ -77,7 +77,7 @@ def picture(measurements: Sequence[Measurement], file: Path) -> None:
 def _dot(m: Measurement, x: float, y: float, biggest: int) -> Dot:
     radius = max(SMALLEST, LARGEST * math.sqrt(m.size_bytes / biggest)) if biggest else SMALLEST
     figures = f"{m.p50_ms:.2g} ms · {_size(m.size_bytes)} · {m.metrics['macro_f1']:.3f}"
-    return Dot(x, y, radius, COLOURS.get(m.kind, "#009e73"), (m.name, figures))
+    return Dot(x, y, radius, COLORS.get(m.kind, "#009e73"), (m.name, figures))
 
 
 def _size(size_bytes: int) -> str:
@@ -135,7 +135,7 @@ def _legend(kinds: set[str]) -> list[str]:
     parts = []
     x = float(LEFT)
     for kind in sorted(kinds):
-        parts.append(f'<circle cx="{x + 5:.1f}" cy="40" r="5" fill="{COLOURS.get(kind, "#009e73")}" opacity="0.8"/>')
+        parts.append(f'<circle cx="{x + 5:.1f}" cy="40" r="5" fill="{COLORS.get(kind, "#009e73")}" opacity="0.8"/>')
         parts.append(f'<text x="{x + 15:.1f}" y="44" fill="#333333">{escape(kind)}</text>')
         x += 15 + LETTER * len(kind) + 20
     return parts
@@ -143,8 +143,8 @@ def _legend(kinds: set[str]) -> list[str]:
 
 def _circle(dot: Dot) -> str:
     return (
-        f'<circle cx="{dot.x:.1f}" cy="{dot.y:.1f}" r="{dot.radius:.1f}" fill="{dot.colour}" fill-opacity="0.55" '
-        f'stroke="{dot.colour}"/>'
+        f'<circle cx="{dot.x:.1f}" cy="{dot.y:.1f}" r="{dot.radius:.1f}" fill="{dot.color}" fill-opacity="0.55" '
+        f'stroke="{dot.color}"/>'
     )
 
 

@@ -29,7 +29,7 @@ Network = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 
 class Model:
-    """A text classifier: text in, label out. Normalising and cutting are those of the tokenizer."""
+    """A text classifier: text in, label out. Normalizing and cutting are those of the tokenizer."""
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         config = json.loads((folder / "config.json").read_text("utf-8"))
@@ -280,7 +280,7 @@ def _torch_logits(network: Any, pooling: str | None, ids: Any, mask: Any) -> Any
 
 def _characters(tokenizer: Tokenizer) -> Callable[[str], np.ndarray]:
     """The same ids as those of `tokenizer`, whose tokens are characters, several times as fast: int64 (tokens,)."""
-    normalise = tokenizer.normalizer.normalize_str
+    normalize = tokenizer.normalizer.normalize_str
     edge = tokenizer.encode("").tokens[0]  # what stands for a space, and at both ends of a text
     content = tokenizer.truncation["max_length"] - 2
     ids = {ord(token): i for token, i in tokenizer.get_vocab().items() if len(token) == 1}
@@ -288,7 +288,7 @@ def _characters(tokenizer: Tokenizer) -> Callable[[str], np.ndarray]:
     id_of[list(ids)] = list(ids.values())
 
     def encode(text: str) -> np.ndarray:
-        codes = np.frombuffer(f"{edge}{normalise(text)[:content]}{edge}".encode("utf-32-le"), dtype="<u4")
+        codes = np.frombuffer(f"{edge}{normalize(text)[:content]}{edge}".encode("utf-32-le"), dtype="<u4")
         return id_of.take(codes, mode="clip")  # a code point beyond the last known one is cut to an unknown one
 
     return encode

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from exporters.registry import Candidate, Evidence, LoadedArtefact
+from exporters.registry import Candidate, Evidence, LoadedArtifact
 from toolkit.utils.errors import CannotExport, reason_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class OnnxTarget:
     def available(self) -> str | None:
         return missing_modules("optimum", "onnx", "onnxruntime")
 
-    def load(self, folder: Path, threads: int | None = None) -> LoadedArtefact:
+    def load(self, folder: Path, threads: int | None = None) -> LoadedArtifact:
         return load_package(folder, threads)
 
 
@@ -65,7 +65,7 @@ def missing_modules(*modules: str, install: str = "'optimum[onnxruntime]'") -> s
     return f"{', '.join(missing)} missing: pip install {install}" if missing else None
 
 
-def load_package(folder: Path, threads: int | None = None) -> LoadedArtefact:
+def load_package(folder: Path, threads: int | None = None) -> LoadedArtifact:
     """The predictor of a package folder, by the very code that ships as how_to_load.py."""
     from exporters.how_to_load import load
 

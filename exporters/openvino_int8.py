@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from exporters.onnx_fp32 import LOADER, load_package, missing_modules
-from exporters.onnx_fp32 import MODEL_FILE as SINGLE_FILE
-from exporters.registry import Candidate, Evidence, LoadedArtefact
+from exporters.onnx_fp32 import LOADER, MODEL_FILE as SINGLE_FILE, load_package, missing_modules
+from exporters.registry import Candidate, Evidence, LoadedArtifact
 from toolkit.evaluation.metrics import apply_threshold, macro_f1, softmax
 from toolkit.utils.errors import InputError
 
@@ -62,7 +61,7 @@ class OpenvinoInt8:
         found = [Candidate("static, smoothed", plain), Candidate("static, smoothed, accuracy control", controlled)]
         return found[:1] if settings.search == "off" else found
 
-    def load(self, folder: Path, threads: int | None = None) -> LoadedArtefact:
+    def load(self, folder: Path, threads: int | None = None) -> LoadedArtifact:
         return load_package(folder, threads)
 
 

@@ -50,12 +50,12 @@ class Candidate:
     name: str
     """For people, in a few words: `static, smoothed`."""
     write: Callable[[Path, frozenset[str]], dict[str, Any]]
-    """Writes the artefact into a folder, the named parts of it in float; returns what is to know of it."""
+    """Writes the artifact into a folder, the named parts of it in float; returns what is to know of it."""
     parts: tuple[str, ...] = ()
     """What can be left in float when a form loses too much."""
 
 
-class LoadedArtefact(Predictor, Protocol):
+class LoadedArtifact(Predictor, Protocol):
     """A predictor that also gives logits."""
 
     def predict_proba(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
@@ -96,7 +96,7 @@ class Exporter(Protocol):
 
     @property
     def file(self) -> str:
-        """Name of the artefact."""
+        """Name of the artifact."""
         ...
 
     @property
@@ -118,12 +118,12 @@ class Exporter(Protocol):
     ) -> list[Candidate]:
         """The forms to try, the one to take without a search first.
 
-        single: folder with the artefact of `reference`; of no use where that is None.
+        single: folder with the artifact of `reference`; of no use where that is None.
         Raises: InputError if this classifier has no such form.
         """
         ...
 
-    def load(self, folder: Path, threads: int | None = None) -> LoadedArtefact:
+    def load(self, folder: Path, threads: int | None = None) -> LoadedArtifact:
         """The predictor of a package folder."""
         ...
 

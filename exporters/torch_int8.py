@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from exporters.onnx_fp32 import LOADER, load_package, missing_modules
-from exporters.registry import Candidate, Evidence, LoadedArtefact
+from exporters.registry import Candidate, Evidence, LoadedArtifact
 from toolkit.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class TorchInt8:
             Candidate("dynamic, one scale a matrix", partial(write, network, False), parts),
         ]
 
-    def load(self, folder: Path, threads: int | None = None) -> LoadedArtefact:
+    def load(self, folder: Path, threads: int | None = None) -> LoadedArtifact:
         return load_package(folder, threads)
 
 

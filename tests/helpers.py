@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from exporters.registry import NOTHING, Evidence, exporter
-from toolkit.config.settings import ExportSettings, ModelSettings, Recipe
+from toolkit.config.recipe import Recipe
+from toolkit.config.settings import ExportSettings, ModelSettings
 from toolkit.config.toml_file import recipe_from
 from toolkit.data.corpus import Corpus
 from toolkit.data.demo import DEMO_LABEL_NAMES, demo_table
-from toolkit.export.reference import single_precision
+from toolkit.export.reference import make_reference
 from toolkit.modeling.classifier import Classifier
 from toolkit.package import write_loadable
 from toolkit.training.dataset import Examples
-from toolkit.workflows.run_summary import Outcome
+from toolkit.workflows.run_summary import RunSummary
 
 TINY = ModelSettings(model="shape:1x32", pooling="mean", max_length=32)
 Hbt = Callable[..., int]
@@ -42,7 +43,7 @@ class Finished:
 
     home: Path
     recipe: Recipe
-    outcome: Outcome
+    outcome: RunSummary
 
     @property
     def run(self) -> Path:
@@ -100,7 +101,7 @@ def written(
 ) -> dict[str, Any]:
     """Write one form of a target as a loadable folder; what the exporter found."""
     how = exporter(target)
-    single = single_precision(how, classifier, evidence, folder.with_name(folder.name + "-single"))
+    single = make_reference(how, classifier, evidence, folder.with_name(folder.name + "-single"))
     forms = how.candidates(classifier, evidence, ExportSettings(target=target, **settings), single.folder)
     _, facts = write_loadable(folder, classifier, evidence.threshold, how, forms[form], NOTHING)
     return single.facts | facts

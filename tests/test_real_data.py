@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from exporters.onnx_fp32 import export_graph, largest_logit_gap
 from toolkit.config.settings import CorpusSettings, ModelSettings
 from toolkit.data.corpus import Corpus, load_corpus
-from toolkit.data.normalization import normalise
+from toolkit.data.normalization import normalize
 from toolkit.modeling.classifier import Classifier, load_classifier, save_classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.modeling.students import build_student
@@ -48,7 +48,7 @@ def test_the_encoder_is_the_one_of_the_design(encoder: Classifier) -> None:
     assert encoder.max_length == 128
 
 
-def test_our_normaliser_goes_into_the_tokenizer_file_and_comes_out_of_it(
+def test_our_normalizer_goes_into_the_tokenizer_file_and_comes_out_of_it(
     encoder: Classifier, corpus: Corpus, tmp_path: Path
 ) -> None:
     save_tokenizer(encoder.tokenizer, encoder.pad_id, tmp_path / "tokenizer.json")
@@ -58,16 +58,16 @@ def test_our_normaliser_goes_into_the_tokenizer_file_and_comes_out_of_it(
     assert (pad_id, back.token_to_id(back.id_to_token(pad_id))) == (encoder.pad_id, encoder.pad_id)
 
 
-def test_a_normalised_text_has_the_tokens_of_the_text_itself(encoder: Classifier, corpus: Corpus) -> None:
-    tidy = [normalise(text) for text in corpus.texts]
+def test_a_normalized_text_has_the_tokens_of_the_text_itself(encoder: Classifier, corpus: Corpus) -> None:
+    tidy = [normalize(text) for text in corpus.texts]
     same = encode(encoder.tokenizer, tidy) == encode(encoder.tokenizer, corpus.texts)
     assert same
     changed = sum(a != b for a, b in zip(tidy, corpus.texts, strict=True))
     assert changed > 0.3 * len(tidy)
 
 
-def test_without_our_normaliser_the_spelling_of_a_letter_would_matter(encoder: Classifier, corpus: Corpus) -> None:
-    """Else the tests above would pass with the normaliser left out."""
+def test_without_our_normalizer_the_spelling_of_a_letter_would_matter(encoder: Classifier, corpus: Corpus) -> None:
+    """Else the tests above would pass with the normalizer left out."""
     bare = Tokenizer.from_file(str(ENCODER / "tokenizer.json"))
     bare.no_padding()
     bare.enable_truncation(128)

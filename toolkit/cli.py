@@ -10,15 +10,13 @@ import click
 
 from toolkit import __version__
 from toolkit.config.cli_options import given, options_of
+from toolkit.config.recipe import SEARCHED_STUDENTS
 from toolkit.config.settings import (
-    DESCRIPTIONS,
-    RUNGS,
     CorpusSettings,
     DistillationSettings,
     ExportSettings,
     ModelSettings,
     PruningSettings,
-    Recipe,
     RunSettings,
     TrainingSettings,
 )
@@ -40,7 +38,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="hbt")
 def verbs() -> None:
-    """Labelled texts in, a small classifier for any CPU out, with proof of what was lost on the way.
+    """Labeled texts in, a small classifier for any CPU out, with proof of what was lost on the way.
 
     \b
     hbt train --data comments.csv --student layers:4     fine-tune on folds, then distil
@@ -61,13 +59,11 @@ def data(file: str, model: str | None, as_json: bool, **options: Any) -> None:
     """
     from dataclasses import asdict
 
-    from toolkit.data import profile, profile_view
-    from toolkit.data.corpus import read_source
+    from toolkit.data import profile_view
     from toolkit.utils.files import without_nan
+    from toolkit.workflows.profile_file import profile_file
 
-    settings = recipe_from(None, given(options) | {"data": file}).corpus
-    table = read_source(file)
-    found = profile.profile(table, settings, _tokenizer(model, table, settings))
+    found = profile_file(recipe_from(None, given(options) | {"data": file}).corpus, model)
     if as_json:
         click.echo(json.dumps(without_nan(asdict(found)), ensure_ascii=False))
     else:
@@ -85,9 +81,10 @@ def train(recipe_file: Path | None, force: bool, **options: Any) -> None:
 
     The same command goes on where a run was broken off.
     """
-    recipe = recipe_from(recipe_file, given(options))
-    pipeline = "baseline_kd" if recipe.distillation.student else "baseline"
-    outcome = _run(_with_pipeline(recipe, pipeline), force, None)
+    from toolkit.workflows.pipeline import train_pipeline
+
+    outcome = train_pipeline(recipe_from(recipe_file, given(options)), force)
+    _outcome(outcome)
     click.echo(f"\nnext: hbt compress {outcome.folder} --target onnx-int8")
 
 
@@ -101,15 +98,19 @@ def run(recipe_file: Path | None, output: Path | None, force: bool, **options: A
 
     The same command goes on where a run was broken off.
     """
-    recipe = recipe_from(recipe_file, given(options))
-    outcome = _run(recipe, force, output)
+    from toolkit.workflows.pipeline import run_pipeline
+
+    outcome = run_pipeline(recipe_from(recipe_file, given(options)), force, output)
+    _outcome(outcome)
     if outcome.package is not None:
         _next(outcome.package)
 
 
 @verbs.command()
 @click.argument("data")
-@click.option("--students", "ladder", help=f"Students to try, with spaces between [default: {' '.join(RUNGS)}].")
+@click.option(
+    "--students", "specs", help=f"Students to try, separated by spaces [default: {' '.join(SEARCHED_STUDENTS)}]."
+)
 @click.option("--budget-ms", type=click.FloatRange(0), help="Longest median time from text to label.")
 @click.option("--budget-mb", type=click.FloatRange(0), help="Largest package in MB.")
 @options_of(RunSettings, CorpusSettings, ModelSettings, TrainingSettings, leave_out=("pipeline", "data"))
@@ -118,30 +119,30 @@ def run(recipe_file: Path | None, output: Path | None, force: bool, **options: A
 @json_option
 def students(
     data: str,
-    ladder: str | None,
+    specs: str | None,
     budget_ms: float | None,
     budget_mb: float | None,
     force: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Train a small ladder of students of one --teacher on DATA and show which is best within the budget.
+    """Train several students of one --teacher on DATA and show which is best within the budget.
 
-    Settings that are not given are those of the teacher's run. The same command goes on where it was broken off.
+    Settings that are not given are those of the teacher's run. Rerun the same command to resume.
     """
     from dataclasses import asdict
 
-    from toolkit.workflows.student_search import climb, recipe_of_teacher, render
+    from toolkit.workflows.student_search import recipe_of_teacher, render, search_students
 
     recipe = recipe_of_teacher(data, given(options))
-    found = climb(recipe, (ladder or "").split() or RUNGS, budget_ms, budget_mb, force)
+    found = search_students(recipe, (specs or "").split() or SEARCHED_STUDENTS, budget_ms, budget_mb, force)
     if as_json:
-        click.echo(json.dumps([asdict(rung) for rung in found.rungs], ensure_ascii=False))
+        click.echo(json.dumps([asdict(student) for student in found.students], ensure_ascii=False))
     else:
         render(found)
-        if not found.rungs[0].within_budget:
+        if not found.students[0].within_budget:
             click.echo("\nno student is within the budget: raise it, or try smaller --students")
-        _next(Path(found.rungs[0].package))
+        _next(Path(found.students[0].package))
 
 
 @verbs.command()
@@ -153,28 +154,13 @@ def students(
 def compress(source: str, output: Path | None, force: bool, **options: Any) -> None:
     """Make a package of SOURCE: a run, a checkpoint folder, or a Hugging Face classifier (folder or hub id).
 
-    A run brings its own data; any other source needs --data, labelled rows to check it on. Any --prune option has it
+    A run brings its own data; any other source needs --data, labeled rows to check it on. Any --prune option has it
     pruned first. The forms of the target are measured on validation rows, and the fastest that loses no more than
     --max-drop ships; if none passes, nothing ships but by --force, and the exit code is 3.
     """
-    from dataclasses import fields
+    from toolkit.workflows.compress import compress_source
 
-    from toolkit.stages.run_folder import is_run
-    from toolkit.workflows.compress import compress_checkpoint, compress_run
-
-    typed = given(options)
-    recipe = recipe_from(None, typed)
-    pruning = recipe.pruning if {field.name for field in fields(PruningSettings)} & set(typed) else None
-    if is_run(Path(source)):
-        own = {field.name for settings in (ExportSettings, PruningSettings) for field in fields(settings)}
-        surplus = [name for name in typed if name not in own]
-        if surplus:
-            raise InputError(f"--{surplus[0].replace('_', '-')}: {source} is a run, which has its own; leave it out")
-        outcome = compress_run(Path(source), recipe.export, output, force, pruning)
-    elif "data" not in typed:
-        raise InputError(f"{source}: not a run; give labelled rows to check it on with --data FILE")
-    else:
-        outcome = compress_checkpoint(source, recipe.corpus, recipe.export, output, force, pruning)
+    outcome = compress_source(source, given(options), output, force)
     _table(outcome)
     assert outcome.package is not None
     _next(outcome.package)
@@ -227,7 +213,7 @@ def compare(a: Path, b: Path, margin: float, as_json: bool) -> None:
 @click.argument("package", type=FOLDER)
 @click.argument("texts", nargs=-1)
 @click.option("--input", "source", type=FOLDER, help="Label the texts of this CSV, TSV, JSON Lines or Parquet file.")
-@click.option("--output", type=FOLDER, help="Where the labelled file goes; its suffix says in which form.")
+@click.option("--output", type=FOLDER, help="Where the labeled file goes; its suffix says in which form.")
 @click.option("--text-column", help="Column of the texts (default: found by name).")
 @force_option
 @json_option
@@ -252,7 +238,7 @@ def predict(
 
         refuse_existing(output, force, "--output")
         rows = label_file(packages.load(package), source, output, text_column)
-        click.echo(json.dumps({"rows": rows, "output": str(output)}) if as_json else f"{rows} rows labelled: {output}")
+        click.echo(json.dumps({"rows": rows, "output": str(output)}) if as_json else f"{rows} rows labeled: {output}")
         return
     for text, (label, probability) in zip(texts, packages.load(package).predict(texts), strict=True):
         if as_json:
@@ -316,19 +302,9 @@ def ui(port: int) -> None:
     tracking.serve(port)
 
 
-def _run(recipe: Recipe, force: bool, output: Path | None) -> Any:
-    from toolkit.workflows.pipeline import run_pipeline
-
-    outcome = run_pipeline(recipe, force, output)
+def _outcome(outcome: Any) -> None:
     _table(outcome)
-    click.echo(f"\n{DESCRIPTIONS[recipe.run.pipeline]}: {outcome.folder}")
-    return outcome
-
-
-def _with_pipeline(recipe: Recipe, pipeline: Any) -> Recipe:
-    from dataclasses import replace
-
-    return replace(recipe, run=replace(recipe.run, pipeline=pipeline))
+    click.echo(f"\n{outcome.description}: {outcome.folder}")
 
 
 def _table(outcome: Any) -> None:
@@ -343,20 +319,6 @@ def _table(outcome: Any) -> None:
 
 def _next(package: Path) -> None:
     click.echo(f'\npackage: {package}\nnext: hbt predict {package} "text"  ·  hbt bench {package}')
-
-
-def _tokenizer(model: str | None, table: Any, settings: CorpusSettings) -> Any:
-    """The tokenizer of an encoder, or the one that an encoder made from a shape would get on this file."""
-    if model is None:
-        from toolkit.data.corpus import find_columns, text_values
-        from toolkit.modeling.tokenizer import train_tokenizer
-
-        return train_tokenizer(text_values(table, find_columns(table, settings)[0]), max_length=512)
-    from transformers import AutoModel
-
-    from toolkit.modeling.classifier import from_hugging_face
-
-    return from_hugging_face(AutoModel, model, 512)[1]
 
 
 def main() -> None:

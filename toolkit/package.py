@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.registry import Candidate, Exporter, LoadedArtefact, exporter
+from exporters.registry import Candidate, Exporter, LoadedArtifact, exporter
 from toolkit.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def write_loadable(
 ) -> tuple[int, dict[str, Any]]:
     """Write what it takes to load a form of a target: a package without card and manifest.
 
-    Returns: bytes of the artefact alone, and what its exporter found.
+    Returns: bytes of the artifact alone, and what its exporter found.
     """
     from toolkit.modeling.classifier import TOKENIZER_FILE
     from toolkit.modeling.tokenizer import save_tokenizer
@@ -77,7 +77,7 @@ def write_loading_files(folder: Path, classifier: "Classifier", threshold: float
     (folder / REQUIREMENTS_FILE).write_text("\n".join(pins) + "\n", "utf-8")
 
 
-def golden_scores(model: LoadedArtefact, texts: list[str]) -> list[dict[str, Any]]:
+def golden_scores(model: LoadedArtifact, texts: list[str]) -> list[dict[str, Any]]:
     """Each text with its label and its scores, one text at a time, so that no other text has a say."""
     golden = []
     for text in texts:
@@ -122,7 +122,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def load(folder: Path, threads: int | None = None) -> LoadedArtefact:
+def load(folder: Path, threads: int | None = None) -> LoadedArtifact:
     """The predictor of a package.
 
     Raises: InputError if `folder` is no package, a file of it is missing or broken, or its runtime is not installed.

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from benchmarks.studies import results_log as ledger
-from toolkit.config.settings import DistillationSettings, Method, Recipe, TrainingSettings
+from toolkit.config.recipe import Recipe
+from toolkit.config.settings import DistillationSettings, Method, TrainingSettings
 from toolkit.config.toml_file import recipe_from
 from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.latency.timing import fixed_order
 from toolkit.modeling.students import build_student
-from toolkit.stages.distillation import imitation_of
+from toolkit.stages.distillation import distillation_loss_of
 from toolkit.stages.run_folder import BASELINE, CACHE, RECIPE_FILE
 from toolkit.stages.teachers import Teacher, find_teacher, load_teacher
 from toolkit.training.dataset import Examples
@@ -65,16 +66,16 @@ def train(
     train_rows = train_rows[fixed_order(corpus.take(train_rows))[:rows]]  # of every part of the file
     texts, labels = corpus.take(train_rows), corpus.labels[train_rows]
     student = build_student(how.student, teaching, recipe.model, texts, seed)
-    imitation = None
+    distillation_loss = None
     logits, validation_logits = None, None
     if method != LABELS:
-        imitation = imitation_of(replace(how, kd_method=cast(Method, method)), teaching, student)
+        distillation_loss = distillation_loss_of(replace(how, kd_method=cast(Method, method)), teaching, student)
         logits, validation_logits = (teacher.predictions.of(each) for each in (train_rows, validation_rows))
     validation = Examples(corpus.take(validation_rows), corpus.labels[validation_rows], validation_logits)
     with tempfile.TemporaryDirectory(prefix="hbt-methods-") as work:
         started = time.monotonic()
         training: TrainingSettings = recipe.training
-        found = fit(student, Examples(texts, labels, logits), validation, training, seed, Path(work), imitation)
+        found = fit(student, Examples(texts, labels, logits), validation, training, seed, Path(work), distillation_loss)
     best = max(found.history, key=lambda epoch: epoch["val_macro_f1"])
     figures = {name: best[f"val_{name}"] for name in ("macro_f1", "roc_auc") if f"val_{name}" in best}
     return figures | {"best_epoch": int(best["epoch"]), "seconds": time.monotonic() - started}

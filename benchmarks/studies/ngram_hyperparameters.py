@@ -17,7 +17,8 @@ import torch
 
 from benchmarks.studies import results_log as ledger
 from exporters.ngram_graph import in_eight_bits
-from toolkit.config.settings import DistillationSettings, Recipe
+from toolkit.config.recipe import Recipe
+from toolkit.config.settings import DistillationSettings
 from toolkit.config.toml_file import recipe_from
 from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.modeling.classifier import Classifier
@@ -49,7 +50,7 @@ class Choice:
     bits: int = 17
     blend_floor: bool = False
     further: bool = True
-    """Whether the unlabelled texts are learned from too."""
+    """Whether the unlabeled texts are learned from too."""
 
 
 CHANGES: dict[str, tuple[Any, ...]] = {

@@ -2,7 +2,7 @@
 
 Cuts the student of a run to the latency that it would have with fewer layers, in three ways: whole layers; heads and
 neurons with the smallest weights; and what `--prune-method structured` plans. Each recovers for the same epochs from
-the same teacher and is compared on validation rows. The artefacts of one latency are timed in turns on the same
+the same teacher and is compared on validation rows. The artifacts of one latency are timed in turns on the same
 texts. The test rows are not looked at. Every result appends one line to --out, and what is there is not made again.
 """
 
@@ -20,7 +20,7 @@ from toolkit.modeling.classifier import Classifier, load_classifier
 from toolkit.modeling.surgery import Kept
 from toolkit.pruning.cost_model import measure_shapes, measured_costs
 from toolkit.pruning.importance import magnitude_importance
-from toolkit.pruning.plan import Lesson, Trial, cut_copy, most_promising, plans_within, scores_of
+from toolkit.pruning.plan import Objective, Trial, cut_copy, most_promising, plans_within, scores_of
 from toolkit.pruning.recovery import Recovery
 from toolkit.pruning.selection import Costs, choose
 from toolkit.stages.distillation_data import prepare_distillation
@@ -37,27 +37,27 @@ def main() -> None:
     texts = run.corpus.take(run.corpus.rows("validation"))
     target = run.recipe.export.target
     costs = measured_costs(student, target, texts, CACHE).ms
-    lesson, recover, trial = _training(run)
+    objective, recover, trial = _training(run)
     for layers in given.layers:
         for method in given.methods:
             one = {"run": run.folder.name, "layers": layers, "method": method, "epochs": given.epochs}
             if not ledger.is_there(file, one):
-                kept = cut_to_the_same(student, lesson, trial, costs, layers, method)
+                kept = cut_to_the_same(student, objective, trial, costs, layers, method)
                 pruned = cut_copy(student, kept)
                 left = sizes(pruned.network)
                 with tempfile.TemporaryDirectory(prefix="hbt-methods-") as work:
                     found = recover(Path(work), pruned, given.epochs)
-                loss = lesson.loss_of(cut_copy(student, kept))
+                loss = objective.loss_of(cut_copy(student, kept))
                 ledger.append(file, one | {"left": [asdict(size) for size in left], "loss_after_cut": loss} | found)
     _time(student, target, texts, file, run.folder.name)
     report(ledger.lines(file))
 
 
 def cut_to_the_same(
-    student: Classifier, lesson: Lesson, trial: Trial, costs: Costs, layers: int, method: str
+    student: Classifier, objective: Objective, trial: Trial, costs: Costs, layers: int, method: str
 ) -> Sequence[Kept | None]:
     """What stays by `method` of what `student` takes with `layers` whole layers, by the cost model."""
-    scores = scores_of(student, lesson)
+    scores = scores_of(student, objective)
     whole = [Kept(tuple(range(size.heads)), tuple(range(size.neurons))) for size in sizes(student.network)]
     gone = scores.layers[: len(whole) - layers]
     by_layers = [None if place in gone else stays for place, stays in enumerate(whole)]
@@ -68,13 +68,13 @@ def cut_to_the_same(
         by_magnitude = choose(magnitude_importance(student), costs, budget)
         assert by_magnitude is not None
         return by_magnitude
-    plans = plans_within(student, lesson, scores, costs, budget)
+    plans = plans_within(student, objective, scores, costs, budget)
     plan, losses = most_promising(student, plans, trial)
     say(f"layers dropped {[each.dropped for each in plans]}: loss {[each.loss for each in plans]}, tried {losses}")
     return plan.kept
 
 
-def _training(run: Run) -> tuple[Lesson, Any, Trial]:
+def _training(run: Run) -> tuple[Objective, Any, Trial]:
     """What plans are made on, how a cut student recovers (figures on validation rows), and how it is tried."""
     data = prepare_distillation(run.recipe, run.corpus, run.baseline_folder)
 
@@ -85,7 +85,7 @@ def _training(run: Run) -> tuple[Lesson, Any, Trial]:
         best = details["history"][details["best_epoch"] - 1]
         return {"macro_f1": found["macro_f1"], "roc_auc": found["roc_auc"], "loss": best["val_loss"]}
 
-    return Lesson(data.calibration(), data.training, data.imitation), recover, Recovery(data, Path()).trial
+    return Objective(data.calibration(), data.training, data.distillation_loss), recover, Recovery(data, Path()).trial
 
 
 def _time(student: Classifier, target: str, texts: list[str], file: Path, run: str) -> None:

@@ -71,7 +71,7 @@ def mechanics(name: str, max_length: int) -> Mechanics:
     """What of the loop is turned on."""
     if name == "A":
         return Mechanics()
-    return Mechanics(like_lengths=False, pad_to=max_length, bf16=False, optimiser="adamw_torch", flush_denormals=False)
+    return Mechanics(like_lengths=False, pad_to=max_length, bf16=False, optimizer="adamw_torch", flush_denormals=False)
 
 
 def training_texts(corpus: Corpus, rows: int) -> Examples:
@@ -119,7 +119,7 @@ def report(seconds: dict[str, list[float]], texts: Examples, bf16: bool) -> None
 def _arguments() -> argparse.Namespace:
     summary = (__doc__ or "").split("\n\n")[1]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training_speed", description=summary)
-    parser.add_argument("--data", required=True, help="file with labelled texts, or demo")
+    parser.add_argument("--data", required=True, help="file with labeled texts, or demo")
     parser.add_argument("--model", required=True, help="encoder: a folder, a hub id or shape:LxH")
     parser.add_argument("--rows", type=int, default=1024, help="training rows (default 1024)")
     parser.add_argument("--batch-size", type=int, default=32, help="texts in a step (default 32)")

@@ -10,7 +10,7 @@ import pytest
 
 from exporters.onnx_fp32 import export_graph
 from exporters.openvino_int8 import EXPORTER, MODEL_FILE, _controlled, _Rows, quiet_nncf
-from exporters.registry import NOTHING, Candidate, Evidence, LoadedArtefact, exporter
+from exporters.registry import NOTHING, Candidate, Evidence, LoadedArtifact, exporter
 from tests.helpers import ODD_TEXTS
 from toolkit.config.settings import ExportSettings, ModelSettings
 from toolkit.data.corpus import Corpus
@@ -69,7 +69,7 @@ def folder(learned: Classifier, toy: Corpus, single: Path, tmp_path_factory: pyt
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path) -> LoadedArtefact:
+def model(folder: Path) -> LoadedArtifact:
     return EXPORTER.load(folder, threads=1)
 
 
@@ -87,7 +87,7 @@ def test_asking_what_is_available_imports_neither_runtime() -> None:
     assert found.stdout.strip() == "set()"
 
 
-def test_logits_are_near_those_of_torch(learned: Classifier, toy: Corpus, model: LoadedArtefact) -> None:
+def test_logits_are_near_those_of_torch(learned: Classifier, toy: Corpus, model: LoadedArtifact) -> None:
     texts = toy.take(toy.rows("validation"))
     ours = learned.predict_logits(texts, 1)
     gap = np.abs(model.predict_logits(texts) - ours)
@@ -95,33 +95,33 @@ def test_logits_are_near_those_of_torch(learned: Classifier, toy: Corpus, model:
     assert gap.max() < 0.1 * np.abs(ours).max()
 
 
-def test_labels_agree_with_torch(learned: Classifier, toy: Corpus, model: LoadedArtefact) -> None:
+def test_labels_agree_with_torch(learned: Classifier, toy: Corpus, model: LoadedArtifact) -> None:
     ours = apply_threshold(learned.predict_proba(toy.texts), learned.threshold)
     names = [name for name, _ in model.predict(toy.texts)]
     assert np.mean([learned.labels[i] == name for i, name in zip(ours, names, strict=True)]) >= 0.99
 
 
 @pytest.mark.parametrize("text", ODD_TEXTS)
-def test_odd_texts_are_scored(learned: Classifier, model: LoadedArtefact, text: str) -> None:
+def test_odd_texts_are_scored(learned: Classifier, model: LoadedArtifact, text: str) -> None:
     found = model.predict_proba([text])
     assert found.shape == (1, 2)
     np.testing.assert_allclose(found, learned.predict_proba([text]), atol=0.1)
 
 
-def test_a_text_that_shares_a_batch_gets_the_same_scores(toy: Corpus, model: LoadedArtefact) -> None:
+def test_a_text_that_shares_a_batch_gets_the_same_scores(toy: Corpus, model: LoadedArtifact) -> None:
     texts = [*ODD_TEXTS, *toy.texts[:22]]
     alone, together = model.predict_logits(texts, 1), model.predict_logits(texts, 8)
     assert np.abs(alone - together).max() < 1e-3
 
 
-def test_scores_stay_when_other_lengths_came_in_between(model: LoadedArtefact) -> None:
+def test_scores_stay_when_other_lengths_came_in_between(model: LoadedArtifact) -> None:
     first = model.predict_logits(["sea"])
     for text in ODD_TEXTS:
         model.predict_logits([text])
     np.testing.assert_array_equal(model.predict_logits(["sea"]), first)
 
 
-def test_threads_that_share_a_model_do_not_get_each_others_scores(model: LoadedArtefact) -> None:
+def test_threads_that_share_a_model_do_not_get_each_others_scores(model: LoadedArtifact) -> None:
     texts = ["sea", "sun number 7 of the made-up texts"]
     expected = [model.predict_logits([text]) for text in texts]
     wrong: list[int] = []
@@ -231,7 +231,7 @@ print(isinstance(telemetry, NNCFTelemetry), tm.__name__, left)
     assert not list(home.iterdir())
 
 
-def test_a_package_loads_without_torch_and_tells_nobody(folder: Path, home: Path, model: LoadedArtefact) -> None:
+def test_a_package_loads_without_torch_and_tells_nobody(folder: Path, home: Path, model: LoadedArtifact) -> None:
     code = f"""{NO_NETWORK}
 sys.path = [{str(folder)!r}] + [entry for entry in sys.path if entry not in ("", {str(Path.cwd())!r})]
 for name in ("torch", "transformers", "onnxruntime", "nncf", "toolkit", "exporters"):

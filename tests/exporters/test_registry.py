@@ -116,7 +116,7 @@ def test_a_target_of_another_distribution_is_listed_and_made(
 
 @pytest.fixture
 def toy_csv(tmp_path: Path, learned: object) -> Path:
-    """A labelled file, and beside it the folder `checkpoint` of a classifier of its labels."""
+    """A labeled file, and beside it the folder `checkpoint` of a classifier of its labels."""
     from toolkit.modeling.classifier import Classifier, save_classifier
 
     assert isinstance(learned, Classifier)

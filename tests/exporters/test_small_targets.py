@@ -15,7 +15,7 @@ from exporters.int8_graph import part_name, table_nodes, weight_nodes
 from exporters.onnx_fp16 import LEAST_VALUES, halve_weights
 from exporters.onnx_fp32 import export_graph
 from exporters.onnx_int4 import pack, quantize_matrices
-from exporters.registry import Candidate, Evidence, Exporter, LoadedArtefact, exporter
+from exporters.registry import Candidate, Evidence, Exporter, LoadedArtifact, exporter
 from tests.helpers import ODD_TEXTS
 from toolkit.config.settings import ExportSettings, ModelSettings
 from toolkit.data.corpus import Corpus
@@ -31,7 +31,7 @@ FP16, INT4 = exporter("onnx-fp16"), exporter("onnx-int4")
 
 
 def single_of(classifier: Classifier, folder: Path) -> Path:
-    """The artefact of onnx-fp32."""
+    """The artifact of onnx-fp32."""
     folder.mkdir()
     export_graph(classifier, folder / MODEL)
     return folder
@@ -44,7 +44,7 @@ def candidates_of(target: Exporter, classifier: Classifier, single: Path) -> lis
 
 def write(
     target: Exporter, classifier: Classifier, single: Path, choice: int, *in_float: str
-) -> tuple[Path, LoadedArtefact]:
+) -> tuple[Path, LoadedArtifact]:
     """Model file and predictor of one candidate."""
     folder = single.with_name(f"{target.name}-{choice}")
     folder.mkdir()

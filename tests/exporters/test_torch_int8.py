@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from exporters.onnx_fp32 import LOADER
-from exporters.registry import Candidate, Evidence, LoadedArtefact, exporter
+from exporters.registry import Candidate, Evidence, LoadedArtifact, exporter
 from exporters.torch_int8 import EXPORTER, in_eight_bits
 from tests.helpers import ODD_TEXTS
 from tests.toolkit.modeling.test_architecture import KINDS, LENGTH, network_of
@@ -121,7 +121,7 @@ def relative_gap(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max() / expected.std(axis=0).max())
 
 
-def one_by_one(made: Classifier | LoadedArtefact, texts: list[str]) -> np.ndarray:
+def one_by_one(made: Classifier | LoadedArtifact, texts: list[str]) -> np.ndarray:
     return np.concatenate([made.predict_logits([text]) for text in texts])
 
 

@@ -13,7 +13,8 @@ import pytest
 from tests.helpers import Finished, Hbt, contents
 from toolkit import __version__, cli
 from toolkit.config.cli_options import field_help
-from toolkit.config.settings import DistillationSettings, ModelSettings, Recipe, TrainingSettings
+from toolkit.config.recipe import Recipe
+from toolkit.config.settings import DistillationSettings, ModelSettings, TrainingSettings
 from toolkit.config.toml_file import write_recipe
 from toolkit.data.tables import Table, read_table, write_table
 from toolkit.utils.errors import InputError
@@ -107,7 +108,7 @@ UNTRAINABLE: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("case", [*UNREADABLE, *UNTRAINABLE])
-def test_bad_labelled_rows_stop_training_in_one_line(
+def test_bad_labeled_rows_stop_training_in_one_line(
     workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
     held, message = (UNREADABLE | UNTRAINABLE)[case]
@@ -176,7 +177,7 @@ TRAIN_NGRAM = ["train", "--data", "comments.csv", "--model", "shape:1x32", "--st
         (["train", "--no-such-option"], "--no-such-option"),
         (["run", "--pipeline", "all"], "--pipeline"),
         (["run", "--pipeline", "baseline_kd", "--model", "shape:1x32"], "--student"),
-        (["compress", "nothing"], "give labelled rows to check it on with --data FILE"),
+        (["compress", "nothing"], "give labeled rows to check it on with --data FILE"),
         (["compress"], "SOURCE"),
         (["predict", "nothing", "text"], "nothing: not a package"),
         (["predict", "nothing"], "give either texts or --input"),

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from tests.helpers import TINY, Hbt, contents
 from toolkit import package as packages
-from toolkit.config.settings import Recipe
+from toolkit.config.recipe import Recipe
 from toolkit.data.tables import read_table
 from toolkit.modeling.classifier import save_classifier
 from toolkit.modeling.encoders import build_classifier
@@ -95,11 +95,11 @@ def test_students_tries_the_usual_ladder_unless_told(
 ) -> None:
     tried: list[Any] = []
 
-    def climb(recipe: Recipe, students: Any, *_: Any) -> None:
+    def search_students(recipe: Recipe, students: Any, *_: Any) -> None:
         tried.extend(students)
         raise InputError("seen")
 
-    monkeypatch.setattr("toolkit.workflows.student_search.climb", climb)
+    monkeypatch.setattr("toolkit.workflows.student_search.search_students", search_students)
     hbt("students", "comments.csv", "--teacher", "a", *typed)
     assert tried == ["ngram", "layers:1", "layers:2", "layers:4"]
 

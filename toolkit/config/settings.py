@@ -4,12 +4,9 @@ MLflow parameters at once. The string under a field is its help text everywhere.
 Imported by the command line at start-up, so nothing heavy may be imported here.
 """
 
-import dataclasses
-import hashlib
-import json
 import re
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from toolkit.utils.errors import InputError
 
@@ -25,10 +22,6 @@ Pipeline = Literal[
 ]
 
 
-RUNGS = ("ngram", "layers:1", "layers:2", "layers:4")
-"""The students that `hbt students` tries."""
-
-
 PruneMethod = Literal["structured", "magnitude", "wanda", "gradual"]
 
 
@@ -41,29 +34,6 @@ Schedule = Literal["linear", "cubic", "exponential"]
 Method = Literal["logit", "hidden", "attention", "multi_level", "relation"]
 
 
-PIPELINES: dict[str, tuple[str, ...]] = {
-    "baseline": ("linear_baseline", "baseline"),
-    "baseline_kd": ("linear_baseline", "baseline", "distillation"),
-    "baseline_quant": ("linear_baseline", "baseline", "export"),
-    "baseline_kd_quant": ("linear_baseline", "baseline", "distillation", "export"),
-    "baseline_prune": ("linear_baseline", "baseline", "pruning"),
-    "baseline_prune_quant": ("linear_baseline", "baseline", "pruning", "export"),
-    "baseline_kd_prune": ("linear_baseline", "baseline", "distillation", "pruning"),
-    "baseline_kd_prune_quant": ("linear_baseline", "baseline", "distillation", "pruning", "export"),
-}
-"""The stages of each pipeline, in order."""
-DESCRIPTIONS: dict[str, str] = {
-    "baseline": "k-fold fine-tuning",
-    "baseline_kd": "k-fold fine-tuning, then distillation into a student",
-    "baseline_quant": "k-fold fine-tuning, then export and quantization",
-    "baseline_kd_quant": "k-fold fine-tuning, distillation into a student, then export and quantization",
-    "baseline_prune": "k-fold fine-tuning, then pruning",
-    "baseline_prune_quant": "k-fold fine-tuning, pruning, then export and quantization",
-    "baseline_kd_prune": "k-fold fine-tuning, distillation into a student, then pruning",
-    "baseline_kd_prune_quant": "k-fold fine-tuning, distillation into a student, pruning, export and quantization",
-}
-
-
 def require(holds: bool, option: str, mend: str) -> None:
     """Raises InputError that names the option and how to mend it, unless the condition holds."""
     if not holds:
@@ -72,10 +42,10 @@ def require(holds: bool, option: str, mend: str) -> None:
 
 @dataclass(frozen=True)
 class CorpusSettings:
-    """Which labelled texts, and how they are split."""
+    """Which labeled texts, and how they are split."""
 
     data: str = "demo"
-    """CSV, TSV, JSON Lines or Parquet file with labelled texts; `demo` is the embedded synthetic corpus."""
+    """CSV, TSV, JSON Lines or Parquet file with labeled texts; `demo` is the embedded synthetic corpus."""
     text_column: str | None = None
     """Column of the texts (default: found by name)."""
     label_column: str | None = None
@@ -328,55 +298,3 @@ class RunSettings:
             require(
                 bool(fine), option, f"{value!r} cannot be part of a folder name; use letters, digits, '-', '_' and '.'"
             )
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Every setting of a run. The fields are the tables of the TOML file."""
-
-    corpus: CorpusSettings = field(default_factory=CorpusSettings)
-    model: ModelSettings = field(default_factory=ModelSettings)
-    training: TrainingSettings = field(default_factory=TrainingSettings)
-    distillation: DistillationSettings = field(default_factory=DistillationSettings)
-    pruning: PruningSettings = field(default_factory=PruningSettings)
-    export: ExportSettings = field(default_factory=ExportSettings)
-    run: RunSettings = field(default_factory=RunSettings)
-
-    def student_training(self) -> TrainingSettings:
-        """The training settings of the student."""
-        how = self.distillation
-        return dataclasses.replace(
-            self.training,
-            epochs=how.kd_epochs or self.training.epochs,
-            learning_rate=how.kd_learning_rate or self.training.learning_rate,
-        )
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """The stages of the pipeline, in order; a teacher that is given takes the place of the baseline."""
-        given = bool(self.distillation.teacher)
-        return tuple(stage for stage in PIPELINES[self.run.pipeline] if not (given and stage == "baseline"))
-
-    @property
-    def distils(self) -> bool:
-        """Whether the pipeline has a distillation stage."""
-        return "distillation" in self.stages
-
-    @property
-    def prunes(self) -> bool:
-        """Whether the pipeline has a pruning stage."""
-        return "pruning" in self.stages
-
-    @property
-    def exports(self) -> bool:
-        """Whether the pipeline ends in a package."""
-        return "export" in self.stages
-
-    def flat(self) -> dict[str, Any]:
-        """Every setting by its own name; names are unique over the tables."""
-        return {key: value for table in dataclasses.asdict(self).values() for key, value in table.items()}
-
-    def sha256(self) -> str:
-        """Hash of everything that decides the result: all settings but names of people and folders."""
-        tables = dataclasses.asdict(self) | {"run": {"pipeline": self.run.pipeline}}
-        return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()

@@ -6,7 +6,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from toolkit.config.settings import Recipe, require
+from toolkit.config.recipe import Recipe
+from toolkit.config.settings import require
 from toolkit.utils.errors import InputError
 
 
@@ -31,6 +32,17 @@ def recipe_from(file: Path | None, given: dict[str, Any]) -> Recipe:
     if tables:
         raise InputError(f"{file}: no such table [{next(iter(tables))}]; there are {', '.join(_sections())}")
     return Recipe(**sections)
+
+
+def recipe_of(file: Path | None, settings: dict[str, Any]) -> Recipe:
+    """Return `recipe_from`, after checking the names of `settings`, which a caller may have misspelled.
+
+    Raises: InputError as `recipe_from`, and for a name that is no setting.
+    """
+    known = {field.name for each in _sections().values() for field in dataclasses.fields(each)}
+    for name in settings:
+        require(name in known, name, "no such setting; docs/api.md and hbt run --help list them")
+    return recipe_from(file, settings)
 
 
 def write_recipe(recipe: Recipe, file: Path) -> None:

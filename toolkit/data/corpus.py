@@ -1,4 +1,4 @@
-"""The corpus: labelled texts, grouped by duplicate and split once.
+"""The corpus: labeled texts, grouped by duplicate and split once.
 
 Everything later asks the corpus which rows it may look at: training folds for fitting, validation rows
 for choices, test rows for the figures that are reported.
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.config.settings import CorpusSettings
-from toolkit.data.normalization import normalise
+from toolkit.data.normalization import normalize
 from toolkit.data.splits import LEFT_OUT, TEST, VALIDATION, draw_splits
 from toolkit.data.tables import Table, read_table
 from toolkit.utils.errors import InputError
@@ -31,11 +31,11 @@ GIVEN_SPLITS |= {"dev": VALIDATION, "test": TEST}
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Labelled texts in file order. Row i of every array is data row i of the file, counted from 0."""
+    """Labeled texts in file order. Row i of every array is data row i of the file, counted from 0."""
 
     name: str
     texts: list[str]
-    """As in the file; tokenizers normalise."""
+    """As in the file; tokenizers normalize."""
     labels: np.ndarray
     """int (rows,): index into `label_names`."""
     label_names: tuple[str, ...]
@@ -70,15 +70,15 @@ class Corpus:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over normalised texts, labels, label names and split: equal means the same experiment."""
+        """SHA-256 over normalized texts, labels, label names and split: equal means the same experiment."""
         digest = hashlib.sha256(json.dumps(self.label_names).encode())
         for text, label, place in zip(self.texts, self.labels, self.fold, strict=True):
-            digest.update(f"{normalise(text)}\x00{label}\x00{place}\x00".encode())
+            digest.update(f"{normalize(text)}\x00{label}\x00{place}\x00".encode())
         return digest.hexdigest()
 
 
 def load_corpus(settings: CorpusSettings) -> Corpus:
-    """Read, check, group and split the labelled texts that `settings` name.
+    """Read, check, group and split the labeled texts that `settings` name.
 
     Raises: InputError for anything in the file or the settings that a run cannot start from.
     """
@@ -97,7 +97,7 @@ def read_source(data: str) -> Table:
 def corpus_from_table(table: Table, settings: CorpusSettings) -> Corpus:
     """As `load_corpus`, for a table that is read already."""
     if len(table) == 0:
-        raise InputError(f"{table.source}: no rows; give a file with a header and labelled texts")
+        raise InputError(f"{table.source}: no rows; give a file with a header and labeled texts")
     text_column, label_column = find_columns(table, settings)
     texts = text_values(table, text_column)
     _refuse_empty(table, text_column, texts)
@@ -141,8 +141,8 @@ def text_values(table: Table, column: str) -> list[str]:
 
 
 def duplicate_key(text: str) -> str:
-    """What two texts share when they say the same: letters and digits of the normalised text, caseless."""
-    plain = normalise(text).casefold()
+    """What two texts share when they say the same: letters and digits of the normalized text, caseless."""
+    plain = normalize(text).casefold()
     return " ".join("".join(char if _is_said(char) else " " for char in plain).split()) or plain
 
 
@@ -202,7 +202,7 @@ def find_column(table: Table, given: str | None, option: str, known: tuple[str, 
 
 
 def _refuse_empty(table: Table, column: str, texts: list[str]) -> None:
-    empty = [row for row, text in enumerate(texts) if not normalise(text)]
+    empty = [row for row, text in enumerate(texts) if not normalize(text)]
     if empty:
         raise InputError(
             f"{table.source}: row {empty[0]} of column {column!r} has an empty text ({len(empty)} such rows, "

@@ -15,7 +15,7 @@ from tokenizers.models import BPE
 _INVISIBLE = "[\u0000-\u0008\u000e-\u001f\u007f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
 
 
-def normaliser_steps() -> list[normalizers.Normalizer]:
+def normalizer_steps() -> list[normalizers.Normalizer]:
     """Invisible characters dropped, Unicode NFC, every run of white space one space, none at the ends.
 
     NFC gives the Bangla nukta letters one spelling (U+09DF becomes U+09AF U+09BC: these letters are
@@ -30,18 +30,18 @@ def normaliser_steps() -> list[normalizers.Normalizer]:
     ]
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """`text` in the project's form. Applying it twice changes nothing."""
     return _NORMALISER.normalize_str(text)
 
 
-def with_normaliser(tokenizer: Tokenizer) -> Tokenizer:
-    """`tokenizer` with the project's normaliser in front of its own; unchanged if it is there already."""
+def with_normalizer(tokenizer: Tokenizer) -> Tokenizer:
+    """`tokenizer` with the project's normalizer in front of its own; unchanged if it is there already."""
     present = json.loads(tokenizer.to_str())["normalizer"] or {}
     if present.get("normalizers", [])[: len(_AS_JSON)] == _AS_JSON:
         return tokenizer
     own = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
-    tokenizer.normalizer = normalizers.Sequence([*normaliser_steps(), *own])
+    tokenizer.normalizer = normalizers.Sequence([*normalizer_steps(), *own])
     return tokenizer
 
 
@@ -52,5 +52,5 @@ def _as_json() -> list[dict[str, object]]:
     return json.loads(carrier.to_str())["normalizer"]["normalizers"]
 
 
-_NORMALISER = normalizers.Sequence(normaliser_steps())
+_NORMALISER = normalizers.Sequence(normalizer_steps())
 _AS_JSON = _as_json()

@@ -1,4 +1,4 @@
-"""What `hbt data FILE` tells about a file of labelled texts before anybody trains on it.
+"""What `hbt data FILE` tells about a file of labeled texts before anybody trains on it.
 
 It looks at files that a run would refuse: rows without text or label are counted, and what stands in
 the way of a run is one field, `problem`. No text of the file is ever part of a profile.
@@ -23,7 +23,7 @@ from toolkit.data.corpus import (
     label_values,
     text_values,
 )
-from toolkit.data.normalization import normalise
+from toolkit.data.normalization import normalize
 from toolkit.data.splits import TEST_SHARE
 from toolkit.data.tables import Table
 from toolkit.utils.errors import InputError
@@ -50,14 +50,14 @@ class Lengths:
 
 @dataclass(frozen=True)
 class DataProfile:
-    """What is in a file of labelled texts; goes to JSON with `dataclasses.asdict`."""
+    """What is in a file of labeled texts; goes to JSON with `dataclasses.asdict`."""
 
     source: str
     text_column: str
     label_column: str
     rows: int
     empty_rows: int
-    """Rows whose normalised text is empty."""
+    """Rows whose normalized text is empty."""
     labels: dict[str, int]
     """Label to rows, commonest first; the LABELS_SHOWN commonest, none if the column hardly looks like labels."""
     distinct_labels: int
@@ -70,7 +70,7 @@ class DataProfile:
     random_split_test_rows: int
     random_split_leaks: float
     """Test rows with a duplicate among the training rows that a random split of rows has in the mean."""
-    normalised_rows: int
+    normalized_rows: int
     """Rows that normalisation changes."""
     emoji_rows: int
     script_shares: dict[str, float]
@@ -94,7 +94,7 @@ def profile(table: Table, settings: CorpusSettings, tokenizer: Tokenizer | None 
     """
     text_column, label_column = find_columns(table, settings)
     raw = text_values(table, text_column)
-    texts = [normalise(text) for text in raw]
+    texts = [normalize(text) for text in raw]
     labels = label_values(table, label_column)
     full = [row for row, text in enumerate(texts) if text]
     groups = [[full[i] for i in rows] for rows in duplicate_groups([duplicate_key(texts[row]) for row in full])]
@@ -115,7 +115,7 @@ def profile(table: Table, settings: CorpusSettings, tokenizer: Tokenizer | None 
         conflicting_groups=sum(len({labels[row] for row in rows} - {None}) > 1 for rows in groups),
         random_split_test_rows=test_rows,
         random_split_leaks=expected_leaks([len(rows) for rows in groups], len(full), test_rows),
-        normalised_rows=sum(a != b for a, b in zip(raw, texts, strict=True)),
+        normalized_rows=sum(a != b for a, b in zip(raw, texts, strict=True)),
         emoji_rows=sum(_EMOJI.search(text) is not None for text in texts),
         script_shares=_script_shares(texts),
         words=_lengths([len(texts[row].split()) for row in full]),

@@ -13,7 +13,7 @@ LABELS = 20  # labels that get a bar
 
 
 def render(profile: DataProfile, console: "Console | None" = None) -> None:
-    """Print `profile`; in colours only on a terminal."""
+    """Print `profile`; in colors only on a terminal."""
     from rich.console import Console
     from rich.text import Text
 
@@ -40,7 +40,7 @@ def render(profile: DataProfile, console: "Console | None" = None) -> None:
 def _facts(profile: DataProfile) -> "Table":
     scripts = sorted(profile.script_shares.items(), key=lambda item: -item[1])
     leaks, test = profile.random_split_leaks, profile.random_split_test_rows
-    normalised, emoji = profile.normalised_rows, profile.emoji_rows
+    normalized, emoji = profile.normalized_rows, profile.emoji_rows
     lines = {
         "rows": f"{profile.rows:,}",
         "without text": f"{profile.empty_rows:,}",
@@ -54,7 +54,7 @@ def _facts(profile: DataProfile) -> "Table":
             f"{leaks:,.1f} of {test:,} test rows ({_share(leaks, test)}) would have a duplicate in training; "
             "a run keeps duplicates together"
         ),
-        "changed by normalisation": f"{normalised:,} rows ({_share(normalised, profile.rows)})",
+        "changed by normalisation": f"{normalized:,} rows ({_share(normalized, profile.rows)})",
         "with emoji": f"{emoji:,} rows ({_share(emoji, profile.rows)})",
         "letters": ", ".join(f"{script} {share:.1%}" for script, share in scripts if share > 0) or "none",
     }

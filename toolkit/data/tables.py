@@ -44,7 +44,7 @@ def read_table(file: Path) -> Table:
     columns = readers[file.suffix.lower()](file)
     table = Table(str(file), columns)
     if len(table) == 0:
-        raise InputError(f"{file}: no rows; give a file with a header and labelled texts")
+        raise InputError(f"{file}: no rows; give a file with a header and labeled texts")
     return table
 
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from toolkit.data.corpus import TEXT_COLUMNS, Corpus, duplicate_key, text_values
-from toolkit.data.normalization import normalise
+from toolkit.data.normalization import normalize
 from toolkit.data.tables import read_lines, read_table
 from toolkit.utils.errors import InputError
 
 
-def read_unlabelled(file: Path) -> list[str]:
+def read_unlabeled(file: Path) -> list[str]:
     """The texts of a file that are not empty: one a line of a .txt, or the text column of a table.
 
     Raises: InputError if it cannot be read or holds no text.
@@ -16,7 +16,7 @@ def read_unlabelled(file: Path) -> list[str]:
     if not file.is_file():
         raise InputError(f"--unlabelled {file}: no such file; give a .txt with one text a line, or a table")
     try:
-        texts = [text for text in _texts_of(file) if normalise(text)]
+        texts = [text for text in _texts_of(file) if normalize(text)]
     except InputError as error:
         raise InputError(f"--unlabelled {error}") from None
     if not texts:

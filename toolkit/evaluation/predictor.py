@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Predictor(Protocol):
-    """A torch checkpoint, an artefact, a loaded package or the linear baseline."""
+    """A torch checkpoint, an artifact, a loaded package or the linear baseline."""
 
     @property
     def labels(self) -> tuple[str, ...]:

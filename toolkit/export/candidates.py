@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from exporters.registry import Candidate, Evidence, Exporter, LoadedArtefact
+from exporters.registry import Candidate, Evidence, Exporter, LoadedArtifact
 from toolkit import package
 from toolkit.evaluation.metrics import apply_threshold, macro_f1, softmax
-from toolkit.export.reference import Single
+from toolkit.export.reference import Reference
 from toolkit.latency.timing import fixed_order, times_in_turns
 from toolkit.modeling.classifier import Classifier
 from toolkit.utils.console import bar
@@ -27,7 +27,7 @@ SURELY = 0.01
 
 
 @dataclass(frozen=True)
-class Trial:
+class CandidateResult:
     """A form of a target on the validation rows."""
 
     form: str
@@ -51,13 +51,13 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False)
-class Gauge:
+class Gate:
     """What all forms of one search are measured with."""
 
     how: Exporter
     evidence: Evidence
     max_drop: float
-    single: Single
+    single: Reference
     scratch: Path
 
     def macro_f1(self, logits: np.ndarray) -> float:
@@ -74,14 +74,14 @@ class Gauge:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class EvaluatedCandidate:
     """A form that was written and has answered the validation rows, not yet timed."""
 
     candidate: Candidate
     classifier: Classifier
     in_float: frozenset[str]
     folder: Path
-    model: LoadedArtefact
+    model: LoadedArtifact
     """On one thread."""
     logits: np.ndarray
     """float32 (validation rows, labels), each text scored alone."""
@@ -91,59 +91,59 @@ class Measured:
     """What its exporter found."""
 
 
-def measure(gauge: Gauge, candidate: Candidate, classifier: Classifier, in_float: frozenset[str]) -> Measured:
+def measure(gate: Gate, candidate: Candidate, classifier: Classifier, in_float: frozenset[str]) -> EvaluatedCandidate:
     """Write a form, load it and let it answer the validation rows."""
-    folder, model, size, facts = _loaded(gauge, candidate, classifier, in_float)
-    texts = list(gauge.evidence.validation)
+    folder, model, size, facts = _loaded(gate, candidate, classifier, in_float)
+    texts = list(gate.evidence.validation)
     logits = model.predict_logits(texts)
     flips = batch_invariance(model, texts, logits)["label_flips"]
-    return Measured(candidate, classifier, in_float, folder, model, logits, flips, size, facts)
+    return EvaluatedCandidate(candidate, classifier, in_float, folder, model, logits, flips, size, facts)
 
 
 def logits_of_some(
-    gauge: Gauge, candidate: Candidate, classifier: Classifier, in_float: frozenset[str], rows: int
+    gate: Gate, candidate: Candidate, classifier: Classifier, in_float: frozenset[str], rows: int
 ) -> np.ndarray:
     """Logits (rows, labels) of the first validation texts; what is written for them is removed again."""
-    folder, model, _, _ = _loaded(gauge, candidate, classifier, in_float)
-    logits = model.predict_logits(gauge.evidence.validation[:rows])
+    folder, model, _, _ = _loaded(gate, candidate, classifier, in_float)
+    logits = model.predict_logits(gate.evidence.validation[:rows])
     shutil.rmtree(folder)
     return logits
 
 
 def _loaded(
-    gauge: Gauge, candidate: Candidate, classifier: Classifier, in_float: frozenset[str]
-) -> tuple[Path, LoadedArtefact, int, dict[str, Any]]:
-    folder = Path(tempfile.mkdtemp(prefix="form-", dir=gauge.scratch))
-    size, facts = package.write_loadable(folder, classifier, gauge.evidence.threshold, gauge.how, candidate, in_float)
-    return folder, gauge.how.load(folder, threads=1), size, facts
+    gate: Gate, candidate: Candidate, classifier: Classifier, in_float: frozenset[str]
+) -> tuple[Path, LoadedArtifact, int, dict[str, Any]]:
+    folder = Path(tempfile.mkdtemp(prefix="candidate-", dir=gate.scratch))
+    size, facts = package.write_loadable(folder, classifier, gate.evidence.threshold, gate.how, candidate, in_float)
+    return folder, gate.how.load(folder, threads=1), size, facts
 
 
-def judge(gauge: Gauge, found: Sequence[Measured]) -> tuple[list[Trial], float]:
+def judge(gate: Gate, found: Sequence[EvaluatedCandidate]) -> tuple[list[CandidateResult], float]:
     """Time all in turns beside the classifier in single precision and say which may ship.
 
-    Returns: the trials, and the median milliseconds of the classifier in single precision.
+    Returns: the results, and the median milliseconds of the classifier in single precision.
     """
-    texts = [gauge.evidence.validation[i] for i in fixed_order(gauge.evidence.validation)[:TIMED]]
-    with bar(f"{gauge.how.name}: timing {len(found)} forms", len(texts)) as advance:
-        times = times_in_turns([gauge.single.model, *(each.model for each in found)], texts, advance)
-    trials = [_trial(gauge, each, times[:, 0], times[:, 1 + i]) for i, each in enumerate(found)]
-    return trials, float(np.median(times[:, 0]))
+    texts = [gate.evidence.validation[i] for i in fixed_order(gate.evidence.validation)[:TIMED]]
+    with bar(f"{gate.how.name}: timing {len(found)} forms", len(texts)) as advance:
+        times = times_in_turns([gate.single.model, *(each.model for each in found)], texts, advance)
+    results = [_result(gate, each, times[:, 0], times[:, 1 + i]) for i, each in enumerate(found)]
+    return results, float(np.median(times[:, 0]))
 
 
-def _trial(gauge: Gauge, found: Measured, reference: np.ndarray, times: np.ndarray) -> Trial:
+def _result(gate: Gate, found: EvaluatedCandidate, reference: np.ndarray, times: np.ndarray) -> CandidateResult:
     """reference, times: milliseconds (texts,) of the classifier in single precision and of the form."""
-    drop, p50 = gauge.drop(found.logits), float(np.median(times))
-    fails = [f"loses {100 * drop:.2f} points"] if drop > gauge.max_drop else []
-    if gauge.how.promise == "faster" and surely_slower(reference, times):
+    drop, p50 = gate.drop(found.logits), float(np.median(times))
+    fails = [f"loses {100 * drop:.2f} points"] if drop > gate.max_drop else []
+    if gate.how.promise == "faster" and surely_slower(reference, times):
         fails.append("slower than fp32")
-    if gauge.how.promise == "smaller" and found.size_bytes >= gauge.single.size_bytes:
+    if gate.how.promise == "smaller" and found.size_bytes >= gate.single.size_bytes:
         fails.append("not smaller than fp32")
-    return Trial(
+    return CandidateResult(
         form=found.candidate.name,
-        macro_f1=gauge.macro_f1(found.logits),
+        macro_f1=gate.macro_f1(found.logits),
         drop=drop,
-        agreement=float((gauge.labels(found.logits) == gauge.labels(gauge.single.logits)).mean()),
-        mean_logit_shift=float(np.abs(found.logits - gauge.single.logits).mean()),
+        agreement=float((gate.labels(found.logits) == gate.labels(gate.single.logits)).mean()),
+        mean_logit_shift=float(np.abs(found.logits - gate.single.logits).mean()),
         batch_flips=found.batch_flips,
         share_flipped=found.batch_flips / len(found.logits),
         size_bytes=found.size_bytes,
@@ -165,23 +165,23 @@ def surely_slower(reference: np.ndarray, times: np.ndarray) -> bool:
     return decided > 0 and bool(binomtest(longer, decided, alternative="greater").pvalue < SURELY)
 
 
-def cells(trial: dict[str, Any], ships: bool) -> dict[str, str]:
-    """Column to value of a trial, for tables."""
-    verdict = trial["fails"] or "passes"
+def cells(result: dict[str, Any], ships: bool) -> dict[str, str]:
+    """Column to value of a result, for tables."""
+    verdict = result["fails"] or "passes"
     if ships:
-        verdict = f"ships by force: {trial['fails']}" if trial["fails"] else "ships"
-    parts = len(trial["in_float"])
+        verdict = f"ships by force: {result['fails']}" if result["fails"] else "ships"
+    parts = len(result["in_float"])
     kept = f", {parts} part{'s' * (parts != 1)} in float" if parts else ""
     return {
-        "Form": trial["form"] + kept,
-        "Macro-F1": f"{trial['macro_f1']:.4f}",
-        "Δ points": f"{-100 * trial['drop']:+.2f}",
-        "Same label": f"{100 * trial['agreement']:.2f} %",
-        "Logit shift": f"{trial['mean_logit_shift']:.4f}",
-        "Flips in batches": str(trial["batch_flips"]),
-        "p50 ms": f"{trial['p50_ms']:.3f}",
-        "Times faster": f"{trial['times_faster']:.2f}",
-        "MB": f"{trial['size_bytes'] / MB:.2f}",
+        "Form": result["form"] + kept,
+        "Macro-F1": f"{result['macro_f1']:.4f}",
+        "Δ points": f"{-100 * result['drop']:+.2f}",
+        "Same label": f"{100 * result['agreement']:.2f} %",
+        "Logit shift": f"{result['mean_logit_shift']:.4f}",
+        "Flips in batches": str(result["batch_flips"]),
+        "p50 ms": f"{result['p50_ms']:.3f}",
+        "Times faster": f"{result['times_faster']:.2f}",
+        "MB": f"{result['size_bytes'] / MB:.2f}",
         "Verdict": verdict,
     }
 
@@ -193,7 +193,7 @@ MANY = 0.001
 """Share of rows; more than this, and the form is no longer called one that batches do not move."""
 
 
-def batch_invariance(model: LoadedArtefact, texts: list[str], alone: np.ndarray) -> dict[str, Any]:
+def batch_invariance(model: LoadedArtifact, texts: list[str], alone: np.ndarray) -> dict[str, Any]:
     """How far scores move, and how many labels flip, when texts are scored in batches and not alone.
 
     The batches are mixed at random, so that most texts are padded to a length far from their own.

@@ -13,7 +13,7 @@ from toolkit.stages.result import StageResult
 from toolkit.stages.results_table import UNSLICED, Row, cells, shown
 from toolkit.utils.machine import Machine
 
-FORMS_SHOWN = 6
+CANDIDATES_SHOWN = 6
 """Of the forms that were tried, the one that ships among them; the run keeps them all."""
 
 
@@ -84,7 +84,7 @@ python how_to_load.py "text"
 ```
 
 From Python: `from how_to_load import load`, then `load().predict(["text"])` gives label and probability, and
-`predict_proba` a float32 array with the columns {", ".join(corpus.label_names)}. Text goes in as it is: normalising
+`predict_proba` a float32 array with the columns {", ".join(corpus.label_names)}. Text goes in as it is: normalizing
 and cutting happen inside `tokenizer.json`. `hbt verify` checks every file and the golden scores in `manifest.json`."""
 
 
@@ -141,8 +141,8 @@ def _forms(result: StageResult) -> str:
         range(len(gate["trials"])),
         key=lambda i: (i != gate["ships"], bool(gate["trials"][i]["fails"]), gate["trials"][i]["p50_ms"]),
     )
-    table = _markdown([cells_of_form(gate["trials"][i], i == gate["ships"]) for i in order[:FORMS_SHOWN]])
-    more = len(order) - FORMS_SHOWN
+    table = _markdown([cells_of_form(gate["trials"][i], i == gate["ships"]) for i in order[:CANDIDATES_SHOWN]])
+    more = len(order) - CANDIDATES_SHOWN
     rest = f"\n\n{more} more were tried; the run has them all." if more > 0 else ""
     kept = gate["trials"][gate["ships"]]["in_float"]
     in_float = f"\n\nIn float: {', '.join(f'`{part}`' for part in kept)}." if kept else ""

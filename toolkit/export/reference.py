@@ -16,11 +16,11 @@ from toolkit.utils.errors import CannotExport
 
 
 @dataclass(frozen=True, eq=False)
-class Single:
+class Reference:
     """What a form is compared with."""
 
     folder: Path
-    """Its artefact; nothing is there if the target has no reference."""
+    """Its artifact; nothing is there if the target has no reference."""
     model: Predictor
     """On one thread."""
     logits: np.ndarray
@@ -31,7 +31,7 @@ class Single:
 
 
 @dataclass(frozen=True, eq=False)
-class Alone:
+class TorchReference:
     """The classifier in torch, each text scored alone unless a batch size is given."""
 
     classifier: Classifier
@@ -51,15 +51,15 @@ class Alone:
         return self.classifier.predict_logits(texts, batch_size)
 
 
-def single_precision(how: Exporter, classifier: Classifier, evidence: Evidence, scratch: Path) -> Single:
+def make_reference(how: Exporter, classifier: Classifier, evidence: Evidence, scratch: Path) -> Reference:
     """The reference of a target, written below `scratch` if it is that of another target.
 
     Raises: CannotExport if that cannot be made of this classifier, or does not run.
     """
     folder = scratch / "single"
     if how.reference is None:
-        model = Alone(classifier.with_threshold(evidence.threshold))
-        return Single(folder, model, model.predict_logits(evidence.validation), 4 * classifier.parameters, {})
+        model = TorchReference(classifier.with_threshold(evidence.threshold))
+        return Reference(folder, model, model.predict_logits(evidence.validation), 4 * classifier.parameters, {})
     other = exporter(how.reference)
     reason = other.available()
     if reason is not None:
@@ -67,4 +67,6 @@ def single_precision(how: Exporter, classifier: Classifier, evidence: Evidence, 
     form = other.candidates(classifier, evidence, ExportSettings(target=other.name), folder)[0]
     size, facts = package.write_loadable(folder, classifier, evidence.threshold, other, form, NOTHING)
     loaded = other.load(folder, threads=1)
-    return Single(folder, loaded, loaded.predict_logits(evidence.validation), size, facts | {"fp32_size_bytes": size})
+    return Reference(
+        folder, loaded, loaded.predict_logits(evidence.validation), size, facts | {"fp32_size_bytes": size}
+    )

@@ -16,8 +16,17 @@ import torch
 
 from exporters.registry import NOTHING, Candidate, Evidence, Exporter
 from toolkit.config.settings import ExportSettings
-from toolkit.export.candidates import MANY, Gauge, Measured, Trial, cells, judge, logits_of_some, measure
-from toolkit.export.reference import single_precision
+from toolkit.export.candidates import (
+    MANY,
+    CandidateResult,
+    EvaluatedCandidate,
+    Gate,
+    cells,
+    judge,
+    logits_of_some,
+    measure,
+)
+from toolkit.export.reference import make_reference
 from toolkit.modeling.classifier import Classifier
 from toolkit.utils.console import bar, print_table, say
 from toolkit.utils.errors import NothingPasses
@@ -31,13 +40,13 @@ QAT = "after qat: "
 
 
 @dataclass(frozen=True)
-class Choice:
+class SelectedCandidate:
     """The form that ships."""
 
     folder: Path
     """A loadable folder without card and manifest."""
     size_bytes: int
-    """Of the artefact."""
+    """Of the artifact."""
     facts: dict[str, Any]
     """What exporters found, and under "gate" how the form was chosen."""
 
@@ -50,94 +59,96 @@ def choose(
     scratch: Path,
     force: bool,
     tuned: Classifier | None = None,
-) -> Choice:
+) -> SelectedCandidate:
     """Write and measure the forms of a target below the folder `scratch`, and print them as a table.
 
     force: let the least bad one ship if none passes.
     tuned: the classifier after quantization-aware training, whose forms are tried as well.
     Raises: NothingPasses; CannotExport if the classifier in single precision cannot be had.
     """
-    single = single_precision(how, classifier, evidence, scratch)
-    gauge = Gauge(how, evidence, settings.max_drop, single, scratch)
+    single = make_reference(how, classifier, evidence, scratch)
+    gate = Gate(how, evidence, settings.max_drop, single, scratch)
     threads = torch.get_num_threads()  # which a form in torch sets for the whole process
-    found = _measure_all(gauge, how.candidates(classifier, evidence, settings, single.folder), classifier, settings)
+    found = _measure_all(gate, how.candidates(classifier, evidence, settings, single.folder), classifier, settings)
     if tuned is not None:
-        after = single_precision(how, tuned, evidence, scratch / "tuned")
+        after = make_reference(how, tuned, evidence, scratch / "tuned")
         forms = how.candidates(tuned, evidence, settings, after.folder)
-        found += _measure_all(gauge, [replace(form, name=QAT + form.name) for form in forms], tuned, settings)
-    trials, reference_ms = judge(gauge, found)
-    base = _to_keep_in_float(found, trials)
-    if settings.search != "off" and base is not None and all(trial.fails for trial in trials):
-        found += keep_fewest_in_float(gauge, base)
-        trials, reference_ms = judge(gauge, found)
+        found += _measure_all(gate, [replace(form, name=QAT + form.name) for form in forms], tuned, settings)
+    results, reference_ms = judge(gate, found)
+    base = _to_keep_in_float(found, results)
+    if settings.search != "off" and base is not None and all(result.fails for result in results):
+        found += keep_fewest_in_float(gate, base)
+        results, reference_ms = judge(gate, found)
     torch.set_num_threads(threads)
-    winner = _winner(trials, force)
+    winner = _winner(results, force)
     facts = {
         "rows": len(evidence.labels),
         "max_drop": settings.max_drop,
         "search": settings.search,
-        "reference": {"macro_f1": gauge.macro_f1(single.logits), "p50_ms": reference_ms},
+        "reference": {"macro_f1": gate.macro_f1(single.logits), "p50_ms": reference_ms},
         "ships": winner,
-        "trials": [asdict(trial) for trial in trials],
+        "trials": [asdict(result) for result in results],
     }
     _render(how.name, facts)
     if tuned is not None:
-        say(qat_in_words(trials))
+        say(qat_in_words(results))
     if winner is None:
         raise NothingPasses(how.name, facts)
     chosen = found[winner]
-    return Choice(chosen.folder, chosen.size_bytes, single.facts | chosen.facts | {"gate": facts})
+    return SelectedCandidate(chosen.folder, chosen.size_bytes, single.facts | chosen.facts | {"gate": facts})
 
 
 def _measure_all(
-    gauge: Gauge, candidates: Sequence[Candidate], classifier: Classifier, settings: ExportSettings
-) -> list[Measured]:
+    gate: Gate, candidates: Sequence[Candidate], classifier: Classifier, settings: ExportSettings
+) -> list[EvaluatedCandidate]:
     """Every candidate, or the first alone if nothing is to be searched."""
     chosen = candidates[:1] if settings.search == "off" else candidates
     found = []
-    with bar(f"{gauge.how.name}: measuring {len(chosen)} forms", len(chosen)) as advance:
+    with bar(f"{gate.how.name}: measuring {len(chosen)} forms", len(chosen)) as advance:
         for candidate in chosen:
-            found.append(measure(gauge, candidate, classifier, NOTHING))
+            found.append(measure(gate, candidate, classifier, NOTHING))
             advance(1)
     return found
 
 
-def _to_keep_in_float(found: Sequence[Measured], trials: Sequence[Trial]) -> Measured | None:
+def _to_keep_in_float(
+    found: Sequence[EvaluatedCandidate], results: Sequence[CandidateResult]
+) -> EvaluatedCandidate | None:
     """The form that loses least of those that could lose less."""
-    able = [i for i, each in enumerate(found) if each.candidate.parts and "slower" not in trials[i].fails]
-    return found[min(able, key=lambda i: (trials[i].drop, trials[i].mean_logit_shift))] if able else None
+    able = [i for i, each in enumerate(found) if each.candidate.parts and "slower" not in results[i].fails]
+    return found[min(able, key=lambda i: (results[i].drop, results[i].mean_logit_shift))] if able else None
 
 
-def _winner(trials: Sequence[Trial], force: bool) -> int | None:
-    """Which trial ships: the fastest that passes, or by force the least bad one.
+def _winner(results: Sequence[CandidateResult], force: bool) -> int | None:
+    """Which result ships: the fastest that passes, or by force the least bad one.
 
     After quantization-aware training: its best if that has a higher macro-F1 than the best without.
     """
-    passing = [i for i, trial in enumerate(trials) if not trial.fails]
-    tuned = [i for i in passing if trials[i].form.startswith(QAT)]
+    passing = [i for i, result in enumerate(results) if not result.fails]
+    tuned = [i for i in passing if results[i].form.startswith(QAT)]
     alone = [i for i in passing if i not in tuned]
     if not passing:
-        order = range(len(trials)) if force else []
-        return min(order, key=lambda i: ("slower" in trials[i].fails, trials[i].drop), default=None)
-    if tuned and (not alone or trials[_fastest(trials, tuned)].macro_f1 > trials[_fastest(trials, alone)].macro_f1):
-        return _fastest(trials, tuned)
-    return _fastest(trials, alone)
+        order = range(len(results)) if force else []
+        return min(order, key=lambda i: ("slower" in results[i].fails, results[i].drop), default=None)
+    if tuned and (not alone or results[_fastest(results, tuned)].macro_f1 > results[_fastest(results, alone)].macro_f1):
+        return _fastest(results, tuned)
+    return _fastest(results, alone)
 
 
-def _fastest(trials: Sequence[Trial], of: Sequence[int]) -> int:
+def _fastest(results: Sequence[CandidateResult], of: Sequence[int]) -> int:
     """The fastest; of those about as fast, the nearest to single precision.
 
     A form whose labels depend on what else is in a batch has its turn only if there is no other.
     """
-    steady = [i for i in of if trials[i].share_flipped <= MANY] or of
-    limit = AS_FAST * min(trials[i].p50_ms for i in steady)
-    return min((i for i in steady if trials[i].p50_ms <= limit), key=lambda i: trials[i].mean_logit_shift)
+    steady = [i for i in of if results[i].share_flipped <= MANY] or of
+    limit = AS_FAST * min(results[i].p50_ms for i in steady)
+    return min((i for i in steady if results[i].p50_ms <= limit), key=lambda i: results[i].mean_logit_shift)
 
 
-def qat_in_words(trials: Sequence[Trial]) -> str:
+def qat_in_words(results: Sequence[CandidateResult]) -> str:
     """Whether quantization-aware training was worth it."""
-    tuned = max(trial.macro_f1 for trial in trials if trial.form.startswith(QAT))
-    alone = max(trial.macro_f1 for trial in trials if not trial.form.startswith(QAT))
+    tuned = max(result.macro_f1 for result in results if result.form.startswith(QAT))
+    alone = max(result.macro_f1 for result in results if not result.form.startswith(QAT))
     return (
         f"static after quantization-aware training: at best {tuned:.4f} macro-F1 on validation rows, "
         f"{'better' if tuned > alone else 'no better'} than static alone with {alone:.4f}"
@@ -146,7 +157,7 @@ def qat_in_words(trials: Sequence[Trial]) -> str:
 
 def lines(facts: dict[str, Any]) -> list[dict[str, str]]:
     """The table of a search."""
-    return [cells(trial, i == facts["ships"]) for i, trial in enumerate(facts["trials"])]
+    return [cells(result, i == facts["ships"]) for i, result in enumerate(facts["trials"])]
 
 
 def _render(target: str, facts: dict[str, Any]) -> None:
@@ -165,18 +176,18 @@ RANKED_ON = 128
 """Validation texts by which the parts are ranked."""
 
 
-def keep_fewest_in_float(gauge: Gauge, base: Measured) -> list[Measured]:
+def keep_fewest_in_float(gate: Gate, base: EvaluatedCandidate) -> list[EvaluatedCandidate]:
     """The form `base` with more and more of its most sensitive parts in float, as measured.
 
     The one with the fewest parts in float that loses little enough is the last; if none does, all parts are in float
     in the last.
     """
-    order = by_sensitivity(gauge, base)
-    found: dict[int, Measured] = {}
+    order = by_sensitivity(gate, base)
+    found: dict[int, EvaluatedCandidate] = {}
 
     def passes(count: int) -> bool:
-        found[count] = measure(gauge, base.candidate, base.classifier, frozenset(order[:count]))
-        return gauge.drop(found[count].logits) <= gauge.max_drop
+        found[count] = measure(gate, base.candidate, base.classifier, frozenset(order[:count]))
+        return gate.drop(found[count].logits) <= gate.max_drop
 
     fewest = fewest_that_pass(passes, len(order))
     return [each for count, each in found.items() if count != fewest] + [found[fewest]]
@@ -185,7 +196,7 @@ def keep_fewest_in_float(gauge: Gauge, base: Measured) -> list[Measured]:
 def fewest_that_pass(passes: Callable[[int], bool], most: int) -> int:
     """The least count from 1 to `most` that passes, if more never hurts; `most` if none does.
 
-    Twice as many each time until one passes, then halving in between: about 2 log2(count) trials.
+    Twice as many each time until one passes, then halving in between: about 2 log2(count) evaluations.
     """
     low, high = 0, 1
     while not passes(high):
@@ -198,15 +209,15 @@ def fewest_that_pass(passes: Callable[[int], bool], most: int) -> int:
     return high
 
 
-def by_sensitivity(gauge: Gauge, base: Measured) -> Sequence[str]:
+def by_sensitivity(gate: Gate, base: EvaluatedCandidate) -> Sequence[str]:
     """The parts of a form; first that which moves the logits most when it alone is quantized."""
     parts = base.candidate.parts
-    single = gauge.single.logits[:RANKED_ON]
+    single = gate.single.logits[:RANKED_ON]
     moved = {}
-    with bar(f"{gauge.how.name}: ranking {len(parts)} parts", len(parts)) as advance:
+    with bar(f"{gate.how.name}: ranking {len(parts)} parts", len(parts)) as advance:
         for part in parts:
             others = frozenset(parts) - {part}
-            logits = logits_of_some(gauge, base.candidate, base.classifier, others, RANKED_ON)
+            logits = logits_of_some(gate, base.candidate, base.classifier, others, RANKED_ON)
             moved[part] = float(np.abs(logits - single).mean())
             advance(1)
     return sorted(parts, key=lambda part: -moved[part])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from exporters.registry import Evidence, Exporter, LoadedArtefact, exporter
+from exporters.registry import Evidence, Exporter, LoadedArtifact, exporter
 from toolkit import package
 from toolkit.config.settings import ExportSettings
 from toolkit.data.corpus import Corpus
@@ -18,7 +18,7 @@ from toolkit.evaluation.comparison import Contender, versus
 from toolkit.evaluation.predictions import Predictions, evaluate
 from toolkit.export.candidates import batch_invariance
 from toolkit.export.model_card import write_card
-from toolkit.export.search import Choice, choose
+from toolkit.export.search import SelectedCandidate, choose
 from toolkit.latency.measure import median_latency_ms
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer
@@ -51,7 +51,7 @@ class Source:
     rows: list[Row]
     """What is shown beside it: floor, teacher, its own fp32 form; in this order."""
     beside: list[Contender]
-    """What the artefact is compared with on the same rows, beside its own form in torch."""
+    """What the artifact is compared with on the same rows, beside its own form in torch."""
     pruned: str | None = None
     """How it was pruned."""
     trimming: Trimming | None = None
@@ -65,7 +65,7 @@ def compress(
 
     force: ship the least bad form if none passes its gate.
     tuned: the classifier after quantization-aware training.
-    Returns: the result, and the artefact's predictions on validation and test rows.
+    Returns: the result, and the artifact's predictions on validation and test rows.
     Raises: CannotExport if the target cannot be made here or of this classifier; NothingPasses.
     """
     started = time.monotonic()
@@ -97,14 +97,14 @@ def _evidence(corpus: Corpus, threshold: float | None) -> Evidence:
 
 
 def rows_of(result: StageResult) -> list[Row]:
-    """The rows of an exported artefact in a table."""
+    """The rows of an exported artifact in a table."""
     name = result.details["name"]
     own = Row(name, result.metrics, result.size_bytes, result.parameters, result.details["p50_ms"])
     return [own, *(Row(name, metrics, slice=part) for part, metrics in result.slices.items())]
 
 
 def _evaluate(
-    source: Source, how: Exporter, choice: Choice, model: LoadedArtefact, threshold: float | None
+    source: Source, how: Exporter, choice: SelectedCandidate, model: LoadedArtifact, threshold: float | None
 ) -> tuple[StageResult, Predictions]:
     corpus, rows = source.corpus, source.predictions.rows
     texts = corpus.take(rows)
@@ -144,7 +144,7 @@ def _threshold(source: Source) -> float | None:
 
 
 def _finish_package(
-    source: Source, how: Exporter, model: LoadedArtefact, result: StageResult, folder: Path
+    source: Source, how: Exporter, model: LoadedArtifact, result: StageResult, folder: Path
 ) -> StageResult:
     """Measure latency, then write card and manifest."""
     machine = describe_machine()

@@ -18,11 +18,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import nn
 
-from toolkit.data.normalization import with_normaliser
+from toolkit.data.normalization import with_normalizer
 from toolkit.evaluation.metrics import softmax
 from toolkit.modeling.architecture import Sizes, sizes
-from toolkit.modeling.ngram import MODEL_TYPE as NGRAM
-from toolkit.modeling.ngram import NgramConfig, NgramNetwork
+from toolkit.modeling.ngram import MODEL_TYPE as NGRAM, NgramConfig, NgramNetwork
 from toolkit.modeling.surgery import is_cut, shrink
 from toolkit.modeling.tokenizer import encode, read_tokenizer, save_tokenizer
 from toolkit.utils.console import say
@@ -82,7 +81,7 @@ class Classifier:
 
     network: "PooledClassifier | SequenceClassifier | NgramNetwork"
     tokenizer: Tokenizer
-    """With the project's normaliser and truncation, without padding."""
+    """With the project's normalizer and truncation, without padding."""
     pad_id: int
     labels: tuple[str, ...]
     threshold: float | None = None
@@ -268,7 +267,7 @@ def from_hugging_face(
         raise InputError(f"{model}: no fast tokenizer with a padding token; convert it to tokenizer.json first")
     positions = getattr(config, "max_position_embeddings", 512)
     offset = POSITION_OFFSET if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
-    tokenizer = with_normaliser(fast.backend_tokenizer)
+    tokenizer = with_normalizer(fast.backend_tokenizer)
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length=min(max_length, positions - offset))
     return loaded, tokenizer, fast.pad_token_id

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.corpus import Corpus
-from toolkit.data.normalization import normalise
+from toolkit.data.normalization import normalize
 from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration
 from toolkit.utils.errors import InputError
 
@@ -21,7 +21,7 @@ from toolkit.utils.errors import InputError
 # validation or test rows. Mean macro-F1 at threshold 0.5 for C = 1, 2, 4, 8:
 #   char_wb 2-5  0.8197  0.8243  0.8265  0.8219    (ROC-AUC at 4: 0.9096)
 #   char    2-5  0.8113  0.8164  0.8201  0.8173    (ROC-AUC at 4: 0.9053)
-ANALYSER, NGRAMS, INVERSE_REGULARISATION = "char_wb", (2, 5), 4.0
+ANALYZER, NGRAMS, INVERSE_REGULARIZATION = "char_wb", (2, 5), 4.0
 
 TEXT_FILE, WEIGHTS_FILE = "floor.json", "floor.safetensors"
 
@@ -32,7 +32,7 @@ class LinearModel:
 
     labels: tuple[str, ...]
     threshold: float | None
-    vectoriser: Any
+    vectorizer: Any
     """sklearn TfidfVectorizer."""
     classifier: Any
     """sklearn LogisticRegression; its class i is `labels[i]`."""
@@ -40,20 +40,20 @@ class LinearModel:
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         if len(texts) == 0:
             return np.zeros((0, len(self.labels)), dtype=np.float32)
-        counts = self.vectoriser.transform(_prepared(texts))  # sparse (texts, n-grams)
+        counts = self.vectorizer.transform(_prepared(texts))  # sparse (texts, n-grams)
         return self.classifier.predict_proba(counts).astype(np.float32)  # (texts, labels)
 
 
 def fit_linear(corpus: Corpus, rows: np.ndarray | None = None) -> LinearModel:
     """Fit on the training rows (or on `rows`) and, for two labels, pick the threshold on the validation rows."""
     rows, chosen_on = corpus.rows("train") if rows is None else rows, corpus.rows("validation")
-    vectoriser, classifier = _vectoriser(min_df=2), _classifier()
-    classifier.fit(vectoriser.fit_transform(_prepared(corpus.take(rows))), corpus.labels[rows])
-    model = LinearModel(corpus.label_names, None, vectoriser, classifier)
+    vectorizer, classifier = _vectorizer(min_df=2), _classifier()
+    classifier.fit(vectorizer.fit_transform(_prepared(corpus.take(rows))), corpus.labels[rows])
+    model = LinearModel(corpus.label_names, None, vectorizer, classifier)
     metrics = calculate_metrics_with_threshold_exploration(
         corpus.labels[chosen_on], model.predict_proba(corpus.take(chosen_on))
     )
-    return LinearModel(corpus.label_names, metrics.get("best_threshold"), vectoriser, classifier)
+    return LinearModel(corpus.label_names, metrics.get("best_threshold"), vectorizer, classifier)
 
 
 def save(model: LinearModel, folder: Path) -> None:
@@ -61,7 +61,7 @@ def save(model: LinearModel, folder: Path) -> None:
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    columns = model.vectoriser.vocabulary_
+    columns = model.vectorizer.vocabulary_
     texts = {
         "labels": list(model.labels),
         "threshold": model.threshold,
@@ -69,7 +69,7 @@ def save(model: LinearModel, folder: Path) -> None:
     }
     (folder / TEXT_FILE).write_text(json.dumps(texts, ensure_ascii=False), "utf-8")
     weights = {
-        "idf": model.vectoriser.idf_,  # (n-grams,)
+        "idf": model.vectorizer.idf_,  # (n-grams,)
         "coef": model.classifier.coef_,  # (1 or labels, n-grams)
         "intercept": model.classifier.intercept_,
     }
@@ -97,25 +97,25 @@ def load_linear(folder: Path) -> LinearModel:
         raise InputError(f"{folder}: not readable as a saved linear baseline: {error}") from None
     if not fits:
         raise InputError(f"{folder}: {TEXT_FILE} and {WEIGHTS_FILE} do not belong together; save it again")
-    vectoriser = _vectoriser(vocabulary={ngram: column for column, ngram in enumerate(ngrams)})
-    vectoriser.idf_ = weights["idf"]
+    vectorizer = _vectorizer(vocabulary={ngram: column for column, ngram in enumerate(ngrams)})
+    vectorizer.idf_ = weights["idf"]
     classifier = _classifier()
     classifier.classes_ = np.arange(len(labels))
     classifier.coef_, classifier.intercept_ = weights["coef"], weights["intercept"]
-    return LinearModel(labels, texts["threshold"], vectoriser, classifier)
+    return LinearModel(labels, texts["threshold"], vectorizer, classifier)
 
 
 def _prepared(texts: Sequence[str]) -> list[str]:
-    return [normalise(text).lower() for text in texts]
+    return [normalize(text).lower() for text in texts]
 
 
-def _vectoriser(**how: Any) -> Any:
+def _vectorizer(**how: Any) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(analyzer=ANALYSER, ngram_range=NGRAMS, sublinear_tf=True, lowercase=False, **how)
+    return TfidfVectorizer(analyzer=ANALYZER, ngram_range=NGRAMS, sublinear_tf=True, lowercase=False, **how)
 
 
 def _classifier() -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000)
+    return LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=1000)

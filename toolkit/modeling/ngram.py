@@ -4,7 +4,7 @@ In the spirit of Sparse Distillation (Ye et al. 2021): no layers, no attention, 
 is its characters; every window of 2 to 5 characters inside a word and its boundaries is hashed to a row of the
 table, which holds the squared idf of the n-gram and its weights. Sums of these are the logits:
 
-    logits = Σ weights / √(Σ idf²) + intercept        (TF-IDF, L2-normalised, linear)
+    logits = Σ weights / √(Σ idf²) + intercept        (TF-IDF, L2-normalized, linear)
 
 so that a runtime needs shifts, multiplications, a modulo, one look-up, sums and a square root.
 """
@@ -18,7 +18,7 @@ import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
 
-from toolkit.data.normalization import normaliser_steps
+from toolkit.data.normalization import normalizer_steps
 from toolkit.utils.errors import InputError
 
 MODEL_TYPE = "ngram"
@@ -98,17 +98,17 @@ def rows_of(student: str) -> int:
 
 
 def character_tokenizer(texts: Sequence[str]) -> Tokenizer:
-    """A tokenizer whose tokens are characters of the normalised, lower-cased text, a space at either end.
+    """A tokenizer whose tokens are characters of the normalized, lower-cased text, a space at either end.
 
     Characters that `texts` lack become the unknown one.
     """
-    steps = [*normaliser_steps(), normalizers.Lowercase(), normalizers.Replace(" ", SPACE)]
-    normaliser = normalizers.Sequence(steps)
-    seen = sorted({char for text in texts for char in normaliser.normalize_str(text)} - {SPACE})
+    steps = [*normalizer_steps(), normalizers.Lowercase(), normalizers.Replace(" ", SPACE)]
+    normalizer = normalizers.Sequence(steps)
+    seen = sorted({char for text in texts for char in normalizer.normalize_str(text)} - {SPACE})
     special = {"[PAD]": PAD_ID, "[UNK]": UNKNOWN_ID, SPACE: SPACE_ID}
     vocabulary = special | {char: len(special) + i for i, char in enumerate(seen)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normaliser
+    tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{SPACE} $A {SPACE}", special_tokens=[(SPACE, SPACE_ID)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from toolkit.data.normalization import with_normaliser
+from toolkit.data.normalization import with_normalizer
 from toolkit.utils.errors import InputError
 
 VOCABULARY = 8_000
@@ -16,7 +16,7 @@ SPECIAL = ("[CLS]", PAD, "[SEP]", "[UNK]", "[MASK]")
 
 def train_tokenizer(texts: Sequence[str], max_length: int) -> Tokenizer:
     """A byte-pair tokenizer (Sennrich et al. 2016) of `texts`, at most VOCABULARY pieces."""
-    tokenizer = with_normaliser(Tokenizer(models.BPE(unk_token="[UNK]", fuse_unk=True)))
+    tokenizer = with_normalizer(Tokenizer(models.BPE(unk_token="[UNK]", fuse_unk=True)))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation(behavior="isolated")]
     )

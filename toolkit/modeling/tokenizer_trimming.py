@@ -193,7 +193,7 @@ def _way_to(whole: Vocabulary, i: int) -> set[int]:
 
 
 def _greedy_walk(whole: Vocabulary, text: str) -> set[int]:
-    """WordPiece: ids tried in the words of a normalised text, those of words that end up unknown among them."""
+    """WordPiece: ids tried in the words of a normalized text, those of words that end up unknown among them."""
     walked = set()
     prefix = whole.model["continuing_subword_prefix"]
     splitter = whole.tokenizer.pre_tokenizer
@@ -250,6 +250,6 @@ def encode_whole(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     return [encoding.ids for encoding in uncut.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
-def normalised(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
-    """Each text as the normaliser of `tokenizer` leaves it."""
+def normalized(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
+    """Each text as the normalizer of `tokenizer` leaves it."""
     return [text if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(text) for text in texts]

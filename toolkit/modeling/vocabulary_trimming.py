@@ -17,7 +17,7 @@ from torch import nn
 
 from toolkit.config.settings import ExportSettings
 from toolkit.data.corpus import Corpus
-from toolkit.data.unlabeled import read_unlabelled
+from toolkit.data.unlabeled import read_unlabeled
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.tokenizer import encode
 from toolkit.modeling.tokenizer_trimming import (
@@ -28,7 +28,7 @@ from toolkit.modeling.tokenizer_trimming import (
     encode_whole,
     fill_up,
     needed_pieces,
-    normalised,
+    normalized,
     read_vocabulary,
 )
 from toolkit.utils.console import working
@@ -71,7 +71,7 @@ def trim_vocabulary(classifier: Classifier, texts: Sequence[str], size: int = 0)
         _position_offset(classifier.network, embedding),
     )
     encoded = encode_whole(whole.tokenizer, texts)
-    plain = normalised(whole.tokenizer, texts)
+    plain = normalized(whole.tokenizer, texts)
     first_row = {text: row for row, text in reversed(list(enumerate(plain)))}
     distinct = sorted(first_row.values())
     if len(distinct) < 2:
@@ -90,10 +90,10 @@ def trim_vocabulary(classifier: Classifier, texts: Sequence[str], size: int = 0)
 def trimmed(
     classifier: Classifier, export: ExportSettings, corpus: Corpus, unlabelled: str | None
 ) -> tuple[Classifier, Trimming | None]:
-    """`classifier` with the vocabulary of the corpus and of the unlabelled texts, if that is asked for."""
+    """`classifier` with the vocabulary of the corpus and of the unlabeled texts, if that is asked for."""
     if export.trim_vocabulary is None:
         return classifier, None
-    further = [] if unlabelled is None else read_unlabelled(Path(unlabelled))
+    further = [] if unlabelled is None else read_unlabeled(Path(unlabelled))
     with working("trimming the vocabulary"):
         return trim_vocabulary(classifier, [*corpus.texts, *further], export.trim_vocabulary)
 

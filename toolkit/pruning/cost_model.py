@@ -1,6 +1,6 @@
 """What a head, a neuron and a layer cost on this machine: fitted to shapes of the very network, exported and timed.
 
-A few shapes of the network (fewer heads, fewer neurons, fewer layers) become artefacts of the target, and each
+A few shapes of the network (fewer heads, fewer neurons, fewer layers) become artifacts of the target, and each
 answers the same texts, in turns, so that whatever else the machine does meets all alike. Time and size are then
 linear in the number of layers, heads and neurons, with no coefficient below zero; how wrong that is for a shape that
 was left out of the fit is reported with every use.
@@ -20,7 +20,7 @@ import numpy as np
 from exporters.registry import NOTHING, Evidence, exporter
 from toolkit import package
 from toolkit.config.settings import ExportSettings
-from toolkit.export.reference import single_precision
+from toolkit.export.reference import make_reference
 from toolkit.latency.timing import fixed_order, times_in_turns
 from toolkit.modeling.architecture import Sizes, sizes
 from toolkit.modeling.classifier import Classifier
@@ -129,7 +129,7 @@ def _export(classifier: Classifier, target: str, texts: Sequence[str], folder: P
         texts, texts, np.zeros(len(texts), dtype=np.int64), 0.5 if len(classifier.labels) == 2 else None
     )
     with tempfile.TemporaryDirectory(prefix="hbt-single-") as scratch:
-        single = single_precision(how, classifier, evidence, Path(scratch))
+        single = make_reference(how, classifier, evidence, Path(scratch))
         form = how.candidates(classifier, evidence, ExportSettings(target=target), single.folder)[0]
         package.write_loadable(folder, classifier, evidence.threshold, how, form, NOTHING)
 

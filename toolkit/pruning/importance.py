@@ -17,7 +17,7 @@ from toolkit.config.settings import TrainingSettings
 from toolkit.modeling.architecture import Layer, anatomy
 from toolkit.modeling.classifier import Classifier, like_lengths
 from toolkit.training.dataset import Collate, Examples, encoded
-from toolkit.training.feature_distillation import Imitation
+from toolkit.training.feature_distillation import DistillationLoss
 from toolkit.training.trainer import loss_of
 
 BATCH = 32
@@ -34,16 +34,16 @@ class Importance:
 
 
 def taylor_importance(
-    classifier: Classifier, examples: Examples, how: TrainingSettings, imitation: Imitation | None
+    classifier: Classifier, examples: Examples, how: TrainingSettings, distillation_loss: DistillationLoss | None
 ) -> Importance:
     """Mean over `examples` of |∂ loss of a text / ∂ gate| for every head and neuron.
 
-    The loss is the one that `toolkit.training.fit` minimises for the same arguments; dropout is off.
+    The loss is the one that `toolkit.training.fit` minimizes for the same arguments; dropout is off.
     """
     layers = anatomy(classifier.network).layers
     heads = [np.zeros(layer.heads) for layer in layers]
     neurons = [np.zeros(layer.neurons) for layer in layers]
-    for batch, loss in _batch_losses(classifier, examples, how, imitation, layers):
+    for batch, loss in _batch_losses(classifier, examples, how, distillation_loss, layers):
         texts = len(batch["labels"])
         (texts * loss.total).backward()  # of the sum, so that each text's gate has the gradient of its own loss
         for place, gates in enumerate(loss.gates):
@@ -69,11 +69,13 @@ def magnitude_importance(classifier: Classifier) -> Importance:
 PARTS = ("query", "key", "value", "context", "into", "out")
 
 
-def mean_loss(classifier: Classifier, examples: Examples, how: TrainingSettings, imitation: Imitation | None) -> float:
-    """The loss that `toolkit.training.fit` minimises, over all `examples`, dropout off."""
+def mean_loss(
+    classifier: Classifier, examples: Examples, how: TrainingSettings, distillation_loss: DistillationLoss | None
+) -> float:
+    """The loss that `toolkit.training.fit` minimizes, over all `examples`, dropout off."""
     total = 0.0
     with torch.no_grad():
-        for batch, loss in _batch_losses(classifier, examples, how, imitation, ()):
+        for batch, loss in _batch_losses(classifier, examples, how, distillation_loss, ()):
             total += float(loss.total) * len(batch["labels"])
     return total / len(examples.texts)
 
@@ -96,12 +98,15 @@ def _batch_losses(
     classifier: Classifier,
     examples: Examples,
     how: TrainingSettings,
-    imitation: Imitation | None,
+    distillation_loss: DistillationLoss | None,
     layers: Sequence[Layer],
 ) -> Iterator[tuple[dict[str, torch.Tensor], _Loss]]:
     """Batches of like length and their mean loss, the units of `layers` behind gates."""
     rows = encoded(classifier, examples)
-    collate, loss = Collate(classifier.pad_id, 0), loss_of(how, examples.labels, len(classifier.labels), imitation)
+    collate, loss = (
+        Collate(classifier.pad_id, 0),
+        loss_of(how, examples.labels, len(classifier.labels), distillation_loss),
+    )
     network = classifier.network.eval()
     for chosen in like_lengths([row["input_ids"] for row in rows], BATCH):
         batch = collate([rows[i] for i in chosen])

@@ -183,7 +183,7 @@ class Gradual:
         self.masks = masks_of(network, names)
 
     def after_step(self, step: int) -> None:
-        """Grow the masks if that is due, and zero what the optimiser moved. step: counted from 1."""
+        """Grow the masks if that is due, and zero what the optimizer moved. step: counted from 1."""
         due = self.growth.due(step)
         if due is not None:
             # What is masked has moved with this step; at -1 it is the first to go again.
@@ -194,7 +194,7 @@ class Gradual:
 
 
 def hold(network: nn.Module, masks: Tensors) -> Callable[[int], None]:
-    """Call it after each step of the optimiser: what `masks` drop stays zero."""
+    """Call it after each step of the optimizer: what `masks` drop stays zero."""
     return lambda step: apply_masks(network, masks)
 
 

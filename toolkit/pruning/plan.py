@@ -16,7 +16,7 @@ from toolkit.modeling.surgery import Kept, cut
 from toolkit.pruning.importance import PARTS, Importance, mean_loss, taylor_importance
 from toolkit.pruning.selection import Costs, choose
 from toolkit.training.dataset import Examples
-from toolkit.training.feature_distillation import Imitation
+from toolkit.training.feature_distillation import DistillationLoss
 from toolkit.utils.console import bar
 
 TRIED = 3
@@ -26,16 +26,16 @@ Trial = Callable[[Classifier], float]
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Objective:
     """What a network is judged by: texts with labels and teacher logits, and the loss of training."""
 
     examples: Examples
     how: TrainingSettings
-    imitation: Imitation | None
+    distillation_loss: DistillationLoss | None
 
     def loss_of(self, classifier: Classifier) -> float:
         """Mean loss on the texts, dropout off."""
-        return mean_loss(classifier, self.examples, self.how, self.imitation)
+        return mean_loss(classifier, self.examples, self.how, self.distillation_loss)
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,15 @@ class Scores:
     """All layers but the dearest, the one first without which the loss is least; none where layers share weights."""
 
 
-def scores_of(classifier: Classifier, lesson: Lesson) -> Scores:
+def scores_of(classifier: Classifier, objective: Objective) -> Scores:
     """Taylor importance of heads and neurons, and the order in which layers would go."""
-    units = taylor_importance(classifier, lesson.examples, lesson.how, lesson.imitation)
-    return Scores(units, _dispensable(classifier, lesson))
+    units = taylor_importance(classifier, objective.examples, objective.how, objective.distillation_loss)
+    return Scores(units, _dispensable(classifier, objective))
 
 
 def plans_within(
     classifier: Classifier,
-    lesson: Lesson,
+    objective: Objective,
     scores: Scores,
     costs: Costs,
     budget: float,
@@ -103,7 +103,7 @@ def plans_within(
         for count in numbers:
             kept = choose(scores.units, costs, budget, scores.layers[:count])
             if kept is not None:
-                plans.append(Plan(tuple(kept), lesson.loss_of(cut_copy(classifier, kept))))
+                plans.append(Plan(tuple(kept), objective.loss_of(cut_copy(classifier, kept))))
             advance(1)
     return sorted(plans, key=lambda plan: plan.loss)
 
@@ -143,7 +143,7 @@ def weight_costs(classifier: Classifier) -> Costs:
     return Costs(0.0, (encoder_weights(classifier.network) - units) / len(layers), per_head, per_neuron)
 
 
-def _dispensable(classifier: Classifier, lesson: Lesson) -> tuple[int, ...]:
+def _dispensable(classifier: Classifier, objective: Objective) -> tuple[int, ...]:
     layers = anatomy(classifier.network).layers
     whole = [Kept(tuple(range(layer.heads)), tuple(range(layer.neurons))) for layer in layers]
     if len(layers) == 1:
@@ -152,6 +152,6 @@ def _dispensable(classifier: Classifier, lesson: Lesson) -> tuple[int, ...]:
     with bar("pruning: leaving out each layer", len(layers)) as advance, torch.no_grad():
         for gone in range(len(layers)):
             without = [None if place == gone else stays for place, stays in enumerate(whole)]
-            losses.append(lesson.loss_of(cut_copy(classifier, without)))
+            losses.append(objective.loss_of(cut_copy(classifier, without)))
             advance(1)
     return tuple(sorted(range(len(layers)), key=losses.__getitem__)[:-1])

@@ -23,7 +23,7 @@ class Recovery:
 
     data: DistillationData
     work: Path
-    """Folder of plans and of checkpoints of the optimiser."""
+    """Folder of plans and of checkpoints of the optimizer."""
     watch: WatchEpoch | None = None
     epochs_before: int = 0
 
@@ -55,7 +55,7 @@ class Recovery:
                 how,
                 self.data.corpus.settings.seed,
                 self.work / name,
-                self.data.imitation,
+                self.data.distillation_loss,
                 watch,
                 advance,
                 after_step=after_step,
@@ -73,5 +73,5 @@ class Recovery:
             tempfile.TemporaryDirectory(prefix="hbt-trial-") as work,
             console.bar("pruning: trying a plan", steps_of(len(some.texts), how)) as advance,
         ):
-            arguments = (some, self.data.validation, how, seed, Path(work), self.data.imitation, None, advance)
+            arguments = (some, self.data.validation, how, seed, Path(work), self.data.distillation_loss, None, advance)
             return fit(classifier, *arguments).history[0]["val_loss"]

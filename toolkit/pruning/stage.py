@@ -8,13 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from toolkit.config.settings import Recipe
+from toolkit.config.recipe import Recipe
 from toolkit.evaluation.comparison import Contender, versus
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions
 from toolkit.modeling.architecture import Sizes, summary_of
 from toolkit.modeling.classifier import WEIGHTS_FILE, Classifier, load_classifier
 from toolkit.modeling.vocabulary_trimming import trimmed
-from toolkit.pruning.plan import Lesson
+from toolkit.pruning.plan import Objective
 from toolkit.pruning.recovery import Recovery
 from toolkit.pruning.structured import budget_of, prune_structured
 from toolkit.pruning.unstructured import counted, prune_unstructured
@@ -76,11 +76,11 @@ def prune(
     recover = Recovery(data, work, watch)
     calibration = data.calibration()
     if pruning.prune_method == "structured":
-        lesson = Lesson(calibration, data.training, data.imitation)
+        objective = Objective(calibration, data.training, data.distillation_loss)
         # Megabytes are counted with the vocabulary that ships.
         ships, _ = trimmed(source, recipe.export, corpus, recipe.distillation.unlabelled)
         budget = budget_of(ships, pruning, recipe.export.target, corpus.take(corpus.rows("validation")), data.cache)
-        return prune_structured(source, lesson, pruning, budget, recover)
+        return prune_structured(source, objective, pruning, budget, recover)
     copied = replace(source, network=copy.deepcopy(source.network))
     steps = steps_of(len(data.train.texts), replace(data.training, epochs=1))
     return copied, prune_unstructured(copied, calibration, pruning, steps, recover)

@@ -10,7 +10,7 @@ from toolkit.modeling.architecture import Sizes, encoder_weights, sizes, summary
 from toolkit.modeling.classifier import Classifier
 from toolkit.pruning.cost_model import CostModel, measure_shapes, measured_costs
 from toolkit.pruning.plan import (
-    Lesson,
+    Objective,
     Plan,
     Scores,
     Trial,
@@ -77,7 +77,7 @@ def budget_of(classifier: Classifier, pruning: PruningSettings, target: str, tex
 
 def prune_structured(
     source: Classifier,
-    lesson: Lesson,
+    objective: Objective,
     pruning: PruningSettings,
     budget: Budget,
     recover: Recovery,
@@ -91,7 +91,7 @@ def prune_structured(
     recover.work.mkdir(parents=True, exist_ok=True)
     classifier, history = source, []
     whole = budget.costs.of(sizes(source.network))
-    loss_before = lesson.loss_of(source)
+    loss_before = objective.loss_of(source)
     told: dict[str, Any] = {}
     for step in range(1, pruning.prune_steps + 1):
         last = step == pruning.prune_steps
@@ -99,7 +99,7 @@ def prune_structured(
         if not file.is_file():
             allowed = whole - (whole - budget.allowed) * step / pruning.prune_steps
             how = recover.trial if pruning.fine_tune_after_prune else None
-            plan, told = _plan(classifier, lesson, replace(budget, allowed=allowed), how, measured=last)
+            plan, told = _plan(classifier, objective, replace(budget, allowed=allowed), how, measured=last)
             plan.save(file, told)
         plan, told = Plan.load(file)
         classifier = cut_copy(classifier, plan.kept)
@@ -113,11 +113,11 @@ def prune_structured(
 
 
 def _plan(
-    classifier: Classifier, lesson: Lesson, budget: Budget, trial: Trial | None, measured: bool
+    classifier: Classifier, objective: Objective, budget: Budget, trial: Trial | None, measured: bool
 ) -> tuple[Plan, dict[str, Any]]:
     """A plan within the budget; one of milliseconds is exported, timed and, if it misses, made anew."""
-    scores = scores_of(classifier, lesson)
-    plans = _within(classifier, lesson, scores, budget, budget.allowed)
+    scores = scores_of(classifier, objective)
+    plans = _within(classifier, objective, scores, budget, budget.allowed)
     plan, losses = most_promising(classifier, plans, trial)
     told: dict[str, Any] = {
         "plans": [
@@ -144,18 +144,18 @@ def _plan(
         if tried[-1][0] <= CLOSE or len(tried) == TRIES:
             return min(tried, key=lambda each: each[0])[1], told | {"tries": tries}
         allowed *= budget.allowed / ms
-        (plan,) = _within(classifier, lesson, scores, budget, allowed, [plan.dropped])
+        (plan,) = _within(classifier, objective, scores, budget, allowed, [plan.dropped])
 
 
 def _within(
     classifier: Classifier,
-    lesson: Lesson,
+    objective: Objective,
     scores: Scores,
     budget: Budget,
     allowed: float,
     dropping: list[int] | None = None,
 ) -> list[Plan]:
-    plans = plans_within(classifier, lesson, scores, budget.costs, allowed, dropping)
+    plans = plans_within(classifier, objective, scores, budget.costs, allowed, dropping)
     if not plans:
         raise InputError(
             f"{budget.asked}: no plan takes {allowed:.3g} {budget.unit} or less; give more, or a smaller student"

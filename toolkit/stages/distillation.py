@@ -15,7 +15,7 @@ from toolkit.modeling.students import build_student
 from toolkit.stages.distillation_data import DistillationData
 from toolkit.stages.result import StageResult, keep_trained
 from toolkit.stages.teachers import TEACHER_FILE, load_teacher
-from toolkit.training.feature_distillation import Imitation, Inside, refuse_unfit
+from toolkit.training.feature_distillation import DistillationLoss, FeatureTargets, refuse_unfit
 from toolkit.training.ngram_regression import fit_ngram
 from toolkit.training.trainer import WatchEpoch, fit, steps_of
 from toolkit.utils import console
@@ -73,25 +73,33 @@ def _fit_network(
     assert how.student is not None
     texts, seed = corpus.take(corpus.rows("train")), corpus.settings.seed
     student = build_student(how.student, teaching, data.recipe.model, texts, seed)
-    imitation = imitation_of(how, teaching, student)
+    distillation_loss = distillation_loss_of(how, teaching, student)
     with console.bar("student", steps_of(len(data.train.texts), training)) as advance:
         found = fit(
-            student, data.train, data.validation, training, seed, partial / "training", imitation, watch, advance
+            student,
+            data.train,
+            data.validation,
+            training,
+            seed,
+            partial / "training",
+            distillation_loss,
+            watch,
+            advance,
         )
     shutil.rmtree(partial / "training")
     return student, {"best_epoch": found.best_epoch, "history": found.history}
 
 
-def imitation_of(how: DistillationSettings, teaching: Classifier, student: Classifier) -> Imitation:
+def distillation_loss_of(how: DistillationSettings, teaching: Classifier, student: Classifier) -> DistillationLoss:
     """What `student` imitates of its teacher, one network of which is `teaching`.
 
     Raises: InputError if the two are too unlike for the method.
     """
     refuse_unfit(how.kd_method, teaching, student)
     if how.kd_method == "logit":
-        return Imitation(how.kd_alpha, how.kd_temperature)
-    inside = Inside(teaching, how.kd_method, how.hidden_loss_weight, how.attention_loss_weight)
-    return Imitation(how.kd_alpha, how.kd_temperature, inside)
+        return DistillationLoss(how.kd_alpha, how.kd_temperature)
+    features = FeatureTargets(teaching, how.kd_method, how.hidden_loss_weight, how.attention_loss_weight)
+    return DistillationLoss(how.kd_alpha, how.kd_temperature, features)
 
 
 def _fit_ngram(data: DistillationData, watch: WatchEpoch | None) -> tuple[Classifier, dict[str, Any]]:

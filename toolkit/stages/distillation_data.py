@@ -6,17 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.config.settings import DistillationSettings, Recipe, TrainingSettings
+from toolkit.config.recipe import Recipe
+from toolkit.config.settings import DistillationSettings, TrainingSettings
 from toolkit.data.augmentation import variants
 from toolkit.data.corpus import Corpus, duplicate_key
-from toolkit.data.normalization import normalise
-from toolkit.data.unlabeled import read_unlabelled, unknown_texts
+from toolkit.data.normalization import normalize
+from toolkit.data.unlabeled import read_unlabeled, unknown_texts
 from toolkit.stages.run_folder import CACHE
 from toolkit.stages.teacher_logits import NO_FOLD
 from toolkit.stages.teachers import Teacher, find_teacher, logits_of_texts
 from toolkit.training.dataset import Examples
-from toolkit.training.feature_distillation import Imitation
-from toolkit.training.losses import UNLABELLED
+from toolkit.training.feature_distillation import DistillationLoss
+from toolkit.training.losses import UNLABELED
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +41,9 @@ class DistillationData:
         return self.recipe.student_training()
 
     @property
-    def imitation(self) -> Imitation:
+    def distillation_loss(self) -> DistillationLoss:
         """Logit distillation at the weight and temperature of the recipe."""
-        return Imitation(self.recipe.distillation.kd_alpha, self.recipe.distillation.kd_temperature)
+        return DistillationLoss(self.recipe.distillation.kd_alpha, self.recipe.distillation.kd_temperature)
 
     def calibration(self) -> Examples:
         """Return some of the training rows, the same for the same seed."""
@@ -73,7 +74,7 @@ def distillation_data(teacher: Teacher, corpus: Corpus, recipe: Recipe, cache: P
     if texts:
         assert train.teacher_logits is not None
         logits = np.concatenate([train.teacher_logits, logits_of_texts(teacher, corpus, texts, folds, cache)])
-        labels = np.concatenate([train.labels, np.full(len(texts), UNLABELLED)])
+        labels = np.concatenate([train.labels, np.full(len(texts), UNLABELED)])
         train = Examples([*train.texts, *texts], labels, logits)
     return DistillationData(teacher, corpus, recipe, train, validation, counts, cache)
 
@@ -85,7 +86,7 @@ def _of_rows(teacher: Teacher, corpus: Corpus, rows: np.ndarray) -> Examples:
 def further_texts(corpus: Corpus, how: DistillationSettings) -> tuple[list[str], np.ndarray, dict[str, int | str]]:
     """The texts that only the teacher labels, the fold that each was made from (NO_FOLD for none), and their counts.
 
-    Raises: InputError if the file of unlabelled texts cannot be read.
+    Raises: InputError if the file of unlabeled texts cannot be read.
     """
     texts: list[str] = []
     folds: list[np.ndarray] = []
@@ -96,7 +97,7 @@ def further_texts(corpus: Corpus, how: DistillationSettings) -> tuple[list[str],
         folds.append(made_of)
         told["augmented_texts"] = len(made)
     if how.unlabelled is not None:
-        found = read_unlabelled(Path(how.unlabelled))
+        found = read_unlabeled(Path(how.unlabelled))
         new = unknown_texts(found, corpus)
         texts += new
         folds.append(np.full(len(new), NO_FOLD))
@@ -108,7 +109,7 @@ def further_texts(corpus: Corpus, how: DistillationSettings) -> tuple[list[str],
 def _variants(corpus: Corpus) -> tuple[list[str], np.ndarray]:
     """A variant of each training text and its fold, without those that came out like a validation or test row."""
     rows = corpus.rows("train")
-    made = variants([normalise(text) for text in corpus.take(rows)], corpus.fold[rows], corpus.settings.seed)
+    made = variants([normalize(text) for text in corpus.take(rows)], corpus.fold[rows], corpus.settings.seed)
     held_out = {corpus.keys[row] for split in ("validation", "test") for row in corpus.rows(split)}
     kept = [i for i, text in enumerate(made) if duplicate_key(text) not in held_out]
     return [made[i] for i in kept], corpus.fold[rows[kept]]

@@ -45,7 +45,7 @@ def quantization_aware(
             training,
             seed,
             work / recipe.sha256()[:16],  # other settings never resume from here
-            data.imitation,
+            data.distillation_loss,
             watch,
             advance,
         )

@@ -23,7 +23,7 @@ class StageResult:
 
     stage: str
     checkpoint: str
-    """Folder of the checkpoint, or file of the artefact, relative to the stage's folder."""
+    """Folder of the checkpoint, or file of the artifact, relative to the stage's folder."""
     metrics: dict[str, float]
     """On the test rows, at `threshold`."""
     validation_metrics: dict[str, float]

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from toolkit.config.settings import Recipe
+from toolkit.config.recipe import Recipe
 from toolkit.stages.cross_validation import FoldResult
 from toolkit.utils.console import print_table
 from toolkit.utils.files import MB, file_part, write_lines

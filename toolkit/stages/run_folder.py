@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from toolkit.config.settings import ExportSettings, PruningSettings, Recipe
+from toolkit.config.recipe import Recipe
+from toolkit.config.settings import ExportSettings, PruningSettings
 from toolkit.config.toml_file import recipe_from, write_recipe
 from toolkit.data.corpus import Corpus, describe_split, load_corpus
 from toolkit.package import MANIFEST_FILE, read_manifest

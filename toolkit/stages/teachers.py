@@ -51,7 +51,7 @@ class Member:
 
     @property
     def unseen(self) -> bool:
-        """Whether training rows are labelled by classifiers that did not learn from them."""
+        """Whether training rows are labeled by classifiers that did not learn from them."""
         return len(self.checkpoints) > 1
 
 
@@ -211,7 +211,7 @@ def _member_logits(member: Member, corpus: Corpus, texts: Sequence[str], folds: 
     logits = np.zeros((len(texts), len(corpus.label_names)), dtype=np.float32)
     everything = np.arange(len(texts))
     for fold, checkpoint in enumerate(member.checkpoints):
-        what = f"teacher, fold {fold + 1}: labelling" if member.unseen else "teacher: labelling"
+        what = f"teacher, fold {fold + 1}: labeling" if member.unseen else "teacher: labeling"
         classifier = load_teacher(checkpoint.as_posix(), corpus)
         # Apart, so that the texts of no fold are found in the cache whatever else is asked beside them.
         parts = [(1.0, folds == fold), (1 / len(member.checkpoints), folds == NO_FOLD)]

@@ -17,7 +17,7 @@ class Examples:
 
     texts: Sequence[str]
     labels: np.ndarray
-    """int (texts,); UNLABELLED only where there are teacher logits."""
+    """int (texts,); UNLABELED only where there are teacher logits."""
     teacher_logits: np.ndarray | None = None
     """float (texts, labels): what a student imitates."""
 

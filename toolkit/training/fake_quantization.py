@@ -127,7 +127,7 @@ def _quantize_rows(embedding: nn.Module, inputs: Any, output: torch.Tensor) -> t
 
 def _restore(linear: Any) -> None:
     parametrize.remove_parametrizations(linear, "weight", leave_parametrized=False)
-    if linear.bias is not None:  # or it would come before the weight from now on, and optimisers count parameters
+    if linear.bias is not None:  # or it would come before the weight from now on, and optimizers count parameters
         linear.register_parameter("bias", linear._parameters.pop("bias"))
 
 

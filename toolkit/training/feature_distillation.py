@@ -28,16 +28,16 @@ PROJECTIONS = (
     ("attention.q_lin", "attention.k_lin", "attention.v_lin"),  # DistilBERT
 )
 """Where the layers of an architecture have their query, key and value projections."""
-InsideMethod = Literal["hidden", "attention", "multi_level", "relation"]
+FeatureMethod = Literal["hidden", "attention", "multi_level", "relation"]
 
 
 @dataclass(frozen=True, eq=False)
-class Inside:
+class FeatureTargets:
     """What a student imitates inside a teacher, and how much of the loss that is."""
 
     teacher: Classifier
     """One network. It is read, never trained."""
-    method: InsideMethod
+    method: FeatureMethod
     hidden_weight: float
     attention_weight: float
 
@@ -55,16 +55,16 @@ class Inside:
 
 
 @dataclass(frozen=True)
-class Imitation:
+class DistillationLoss:
     """The weight of the teacher in the loss, and the temperature that softens both (Hinton et al. 2015)."""
 
     alpha: float
     temperature: float
-    inside: Inside | None = None
+    features: FeatureTargets | None = None
     """What is imitated besides logits, and weighed besides alpha."""
 
 
-class Apprentice(nn.Module):
+class StudentWithTeacher(nn.Module):
     """The student's network, with its teacher at its side while it trains.
 
     Its parameters are those of the student and, where hidden states differ in width, one linear projection
@@ -72,17 +72,17 @@ class Apprentice(nn.Module):
     it is not trained, saved or moved along.
     """
 
-    def __init__(self, student: nn.Module, inside: Inside, seed: int) -> None:
+    def __init__(self, student: nn.Module, features: FeatureTargets, seed: int) -> None:
         super().__init__()
         self.student = student
         self.config: Any = student.config
-        self.inside = inside
-        inside.teacher.network.eval()
-        self.bodies = _body(student), _body(inside.teacher.network)  # not registered: neither is a module
+        self.features = features
+        features.teacher.network.eval()
+        self.bodies = _body(student), _body(features.teacher.network)  # not registered: neither is a module
         mine, theirs = self.bodies
         self.pairs = layer_pairs(len(mine.layers), len(theirs.layers))
         self.projections = nn.ModuleList()
-        if "hidden_loss" in inside.weights and mine.width != theirs.width:
+        if "hidden_loss" in features.weights and mine.width != theirs.width:
             random = torch.Generator().manual_seed(seed)  # its own, so that the student's dropout stays as it was
             self.projections.extend(_projection(mine.width, theirs.width, random) for _ in self.pairs)
 
@@ -94,21 +94,21 @@ class Apprentice(nn.Module):
         with _captured(self._states(self.bodies[0], student_layers)) as mine:
             output = self.student(input_ids, attention_mask)
         with torch.no_grad(), _captured(self._states(self.bodies[1], teacher_layers)) as theirs:
-            self.inside.teacher.network(input_ids, attention_mask)
+            self.features.teacher.network(input_ids, attention_mask)
         return {"logits": output["logits"], **self._losses(mine, theirs, attention_mask)}
 
     def _followed(self) -> list[tuple[int, int]]:
         """Pairs of student and teacher layers; relations are those of the last alone (Wang et al. 2021)."""
-        return self.pairs[-1:] if self.inside.method == "relation" else self.pairs
+        return self.pairs[-1:] if self.features.method == "relation" else self.pairs
 
     def _states(self, body: "_Body", layers: Sequence[int]) -> dict[tuple[str, int], nn.Module]:
         """The modules of `body` whose outputs the method needs."""
         kinds = {"hidden_loss": "h", "attention_loss": "qk", "relation_loss": "qkv"}
-        wanted = "".join(kinds[loss] for loss in self.inside.weights)
+        wanted = "".join(kinds[loss] for loss in self.features.weights)
         return {(kind, layer): body.module(kind, layer) for layer in layers for kind in wanted}
 
     def _losses(self, mine: "_States", theirs: "_States", mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        found: dict[str, list[torch.Tensor]] = {name: [] for name in self.inside.weights}
+        found: dict[str, list[torch.Tensor]] = {name: [] for name in self.features.weights}
         my_heads, their_heads = (body.heads for body in self.bodies)
         for s, t in self._followed():
             if "hidden_loss" in found:

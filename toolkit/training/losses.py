@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 FOCAL_GAMMA = 2.0
-UNLABELLED = -1
+UNLABELED = -1
 """The label of a text that the teacher alone teaches."""
 
 
@@ -35,7 +35,7 @@ def known_loss(
     logits: torch.Tensor, labels: torch.Tensor, kind: str = "bce", weights: torch.Tensor | None = None
 ) -> torch.Tensor:
     """`hard_loss` of the rows that have a label, times their share of the batch; 0 if there are none."""
-    known = labels != UNLABELLED  # (batch,)
+    known = labels != UNLABELED  # (batch,)
     if not known.any():
         return logits.new_zeros(())
     return known.float().mean() * hard_loss(logits[known], labels[known], kind, weights)

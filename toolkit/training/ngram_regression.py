@@ -19,7 +19,7 @@ from toolkit.modeling.classifier import Classifier, like_lengths, pad
 from toolkit.modeling.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer, rows_of, table_rows
 from toolkit.modeling.tokenizer import encode
 from toolkit.training.dataset import Examples
-from toolkit.training.losses import UNLABELLED
+from toolkit.training.losses import UNLABELED
 
 RIDGES = (0.3, 1.0, 3.0, 10.0)
 """Weights of the penalty that are tried; validation rows choose."""
@@ -89,12 +89,12 @@ def wanted_outputs(
     """What is regressed on, float64 (texts, outputs): the teacher's logits, with 1 - alpha of the label's own where a
     text has one. Of two labels that is one output, the difference; else each logit above the mean of its text.
     """
-    known = labels != UNLABELLED
+    known = labels != UNLABELED
     teacher = teacher_logits.astype(np.float64)
-    centred = teacher - teacher.mean(axis=1, keepdims=True)
-    own = label_logit * (np.eye(centred.shape[1])[labels[known]] - 1 / centred.shape[1])
-    centred[known] = alpha * centred[known] + (1 - alpha) * own
-    return centred[:, 1:] - centred[:, :1] if centred.shape[1] == 2 else centred
+    centerd = teacher - teacher.mean(axis=1, keepdims=True)
+    own = label_logit * (np.eye(centerd.shape[1])[labels[known]] - 1 / centerd.shape[1])
+    centerd[known] = alpha * centerd[known] + (1 - alpha) * own
+    return centerd[:, 1:] - centerd[:, :1] if centerd.shape[1] == 2 else centerd
 
 
 def ratio_scales(matrix: Any, wanted: np.ndarray, power: float = RATIO_POWER) -> np.ndarray:

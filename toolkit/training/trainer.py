@@ -23,8 +23,8 @@ from toolkit.config.settings import TrainingSettings
 from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration, softmax
 from toolkit.modeling.classifier import Classifier
 from toolkit.training.dataset import Collate, Examples, encoded
-from toolkit.training.feature_distillation import Apprentice, Imitation
-from toolkit.training.losses import UNLABELLED, hard_loss, known_loss, soft_loss
+from toolkit.training.feature_distillation import DistillationLoss, StudentWithTeacher
+from toolkit.training.losses import UNLABELED, hard_loss, known_loss, soft_loss
 from toolkit.utils.errors import InputError
 
 MACRO_F1, LOSS = "val_macro_f1", "val_loss"
@@ -41,7 +41,7 @@ class Mechanics:
     like_lengths: bool = True
     pad_to: int = 0
     bf16: bool = True
-    optimiser: str = "adamw_torch_fused"
+    optimizer: str = "adamw_torch_fused"
     flush_denormals: bool = True
 
 
@@ -61,7 +61,7 @@ def fit(
     how: TrainingSettings,
     seed: int,
     work: Path,
-    imitation: Imitation | None = None,
+    distillation_loss: DistillationLoss | None = None,
     watch: WatchEpoch | None = None,
     advance: Callable[[int], None] | None = None,
     mechanics: Mechanics | None = None,
@@ -71,26 +71,26 @@ def fit(
     """Train `classifier` in place and leave it with the weights of its best epoch on `validation`: that with the best
     macro-F1 or, of a student, the least loss.
 
-    work: folder for checkpoints of the optimiser; training goes on from the last whole one there.
-    imitation: how much of `train.teacher_logits` is learned, and what else of a teacher.
+    work: folder for checkpoints of the optimizer; training goes on from the last whole one there.
+    distillation_loss: how much of `train.teacher_logits` is learned, and what else of a teacher.
     advance: called with the number of steps done since the last call, for a progress bar.
     after_step: called with the number of steps done, before the first one of this process and after each.
     choose_from: the first epoch, counted from 1, that may be the best.
     """
-    assert imitation is None or train.teacher_logits is not None, "a teacher that says nothing"
-    assert imitation is not None or UNLABELLED not in train.labels, "nothing teaches a text without a label"
-    inside = None if imitation is None else imitation.inside
+    assert distillation_loss is None or train.teacher_logits is not None, "a teacher that says nothing"
+    assert distillation_loss is not None or UNLABELED not in train.labels, "nothing teaches a text without a label"
+    features = None if distillation_loss is None else distillation_loss.features
     mechanics = mechanics or Mechanics()
     torch.set_flush_denormal(mechanics.flush_denormals)
     checkpoint = last_whole_checkpoint(work)
-    best = MACRO_F1 if imitation is None else LOSS
+    best = MACRO_F1 if distillation_loss is None else LOSS
     arguments = _arguments(how, seed, work, mechanics, best)
     if checkpoint is not None and _had_stopped(checkpoint):
         arguments.max_steps = _state(checkpoint)["global_step"]  # nothing is left to do but to take the best epoch
     trainer = _Trainer(
-        classifier.network if inside is None else Apprentice(classifier.network, inside, seed),
+        classifier.network if features is None else StudentWithTeacher(classifier.network, features, seed),
         arguments,
-        loss=loss_of(how, train.labels, len(classifier.labels), imitation),
+        loss=loss_of(how, train.labels, len(classifier.labels), distillation_loss),
         data_collator=Collate(classifier.pad_id, mechanics.pad_to),
         train_dataset=encoded(classifier, train),
         eval_dataset=encoded(classifier, validation),
@@ -99,15 +99,15 @@ def fit(
         choose_from=choose_from,
     )
     trainer.remove_callback(PrinterCallback)
-    if inside is not None:
-        inside.teacher.network.to(arguments.device)
+    if features is not None:
+        features.teacher.network.to(arguments.device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="mtime may not be reliable")  # then it goes by step, as it should
         trainer.train(resume_from_checkpoint=checkpoint)
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # or it would predict in bfloat16
     classifier.network.to("cpu").eval()
-    if inside is not None:
-        inside.teacher.network.to("cpu")
+    if features is not None:
+        features.teacher.network.to("cpu")
     history = _history(trainer.state.log_history)
     sign = -1 if best == LOSS else 1
     eligible = [epoch for epoch in history if epoch["epoch"] >= choose_from]
@@ -127,7 +127,7 @@ def steps_of(rows: int, how: TrainingSettings) -> int:
 
 
 def last_whole_checkpoint(work: Path) -> str | None:
-    """The newest optimiser checkpoint that was written to its end; half ones are removed."""
+    """The newest optimizer checkpoint that was written to its end; half ones are removed."""
     whole = []
     for folder in work.glob("checkpoint-*"):
         try:
@@ -151,24 +151,24 @@ def _had_stopped(checkpoint: str) -> bool:
 Loss = Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 
 
-def loss_of(how: TrainingSettings, labels: np.ndarray, count: int, imitation: Imitation | None) -> Loss:
-    """Named parts of the loss of a network's output on a batch; "loss" is what is minimised."""
-    labelled = labels[labels != UNLABELLED]
-    against_labels = hard_loss if len(labelled) == len(labels) else known_loss
+def loss_of(how: TrainingSettings, labels: np.ndarray, count: int, distillation_loss: DistillationLoss | None) -> Loss:
+    """Named parts of the loss of a network's output on a batch; "loss" is what is minimized."""
+    labeled = labels[labels != UNLABELED]
+    against_labels = hard_loss if len(labeled) == len(labels) else known_loss
     weights = None
-    if how.class_weights and len(labelled):
-        share = np.bincount(labelled, minlength=count) / len(labelled)
+    if how.class_weights and len(labeled):
+        share = np.bincount(labeled, minlength=count) / len(labeled)
         weights = torch.tensor(1 / (count * share), dtype=torch.float32)
 
     def parts(output: dict[str, torch.Tensor], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         logits = output["logits"].float()
         tensor = None if weights is None else weights.to(logits.device)
         hard = against_labels(logits, batch["labels"], how.loss, tensor)
-        if imitation is None or "teacher_logits" not in batch:
+        if distillation_loss is None or "teacher_logits" not in batch:
             return {"loss": hard}
-        soft = soft_loss(logits, batch["teacher_logits"], imitation.temperature)
-        total = imitation.alpha * soft + (1 - imitation.alpha) * hard
-        weighed = {} if imitation.inside is None else imitation.inside.weights
+        soft = soft_loss(logits, batch["teacher_logits"], distillation_loss.temperature)
+        total = distillation_loss.alpha * soft + (1 - distillation_loss.alpha) * hard
+        weighed = {} if distillation_loss.features is None else distillation_loss.features.weights
         others = {name: output[name] for name in weighed if name in output}  # a network that validates has none
         for name, value in others.items():
             total = total + weighed[name] * value
@@ -189,7 +189,7 @@ def _arguments(how: TrainingSettings, seed: int, work: Path, mechanics: Mechanic
         warmup_ratio=how.warmup_ratio,
         lr_scheduler_type=how.scheduler,
         max_grad_norm=how.gradient_clip_norm,
-        optim=mechanics.optimiser,
+        optim=mechanics.optimizer,
         bf16=mechanics.bf16 and has_bf16(how.device),
         group_by_length=mechanics.like_lengths,
         use_cpu=how.device == "cpu" or not torch.cuda.is_available(),

@@ -58,7 +58,7 @@ NARROW = 106
 
 
 def console(stderr: bool = False) -> "Console":
-    """Stdout or stderr: coloured and as wide as the terminal on a terminal, plain and wide elsewhere."""
+    """Stdout or stderr: colored and as wide as the terminal on a terminal, plain and wide elsewhere."""
     from rich.console import Console
 
     there = Console(highlight=False, stderr=stderr)

@@ -27,8 +27,8 @@ class NothingPasses(Exception):
 
     def __init__(self, target: str, facts: dict[str, Any]) -> None:
         super().__init__(
-            f"{target}: none of {len(facts['trials'])} forms passes; allow more with --max-drop, try --search full or "
-            "another --target, or ship the least bad one with --force"
+            f"{target}: none of {len(facts['trials'])} candidates passes; allow more with --max-drop, try "
+            "--search full or another --target, or ship the least bad one with --force"
         )
         self.target, self.facts = target, facts
 

@@ -2,14 +2,16 @@
 
 import shutil
 import tempfile
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from toolkit.config.settings import CorpusSettings, DistillationSettings, ExportSettings, PruningSettings, Recipe
+from toolkit.config.recipe import Recipe
+from toolkit.config.settings import CorpusSettings, DistillationSettings, ExportSettings, PruningSettings
+from toolkit.config.toml_file import recipe_of
 from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.evaluation.comparison import Contender
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, evaluate
@@ -19,8 +21,7 @@ from toolkit.modeling.classifier import Classifier, load_classifier, load_sequen
 from toolkit.modeling.vocabulary_trimming import trimmed
 from toolkit.pruning.stage import prune, pruning_in_words, pruning_settings
 from toolkit.stages.distillation_data import prepare_distillation
-from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
-from toolkit.stages.linear_baseline import train_linear_baseline
+from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME, train_linear_baseline
 from toolkit.stages.quantization_aware import quantization_aware
 from toolkit.stages.result import StageResult, predict_rows
 from toolkit.stages.results_table import Row
@@ -32,6 +33,7 @@ from toolkit.stages.run_folder import (
     MODELS,
     Run,
     export_stage,
+    is_run,
     package_folder,
     pruning_stage,
     tag_of,
@@ -42,14 +44,37 @@ from toolkit.utils.errors import InputError, NothingPasses, refuse_existing
 from toolkit.utils.files import file_part, whole_folder, write_lines
 from toolkit.workflows import tracking
 from toolkit.workflows.run_comparisons import contender, contender_of, teacher_of
-from toolkit.workflows.run_summary import Outcome, trained_rows, write_summary
+from toolkit.workflows.run_summary import RunSummary, trained_rows, write_summary
 from toolkit.workflows.steps import STEPS, distillation_of, run_step, watch_epoch
 from toolkit.workflows.tracked_metrics import track_export
 
 
+def compress_source(source: str, given: dict[str, Any], out: Path | None, force: bool) -> RunSummary:
+    """Make a package of a run, or of a checkpoint or Hugging Face classifier checked on the rows of the `data` given.
+
+    given: settings by name. Any pruning setting among them has the source pruned first.
+    Raises: InputError for a setting that a run has already, for anything but a run without `data`, and as
+    `compress_run` and `compress_checkpoint`.
+    """
+    recipe = recipe_of(None, given)
+    pruning = recipe.pruning if _names(PruningSettings) & set(given) else None
+    if is_run(Path(source)):
+        surplus = [name for name in given if name not in _names(ExportSettings) | _names(PruningSettings)]
+        if surplus:
+            raise InputError(f"--{surplus[0].replace('_', '-')}: {source} is a run, which has its own; leave it out")
+        return compress_run(Path(source), recipe.export, out, force, pruning)
+    if "data" not in given:
+        raise InputError(f"{source}: not a run; give labeled rows to check it on with --data FILE")
+    return compress_checkpoint(source, recipe.corpus, recipe.export, out, force, pruning)
+
+
+def _names(settings: type) -> set[str]:
+    return {field.name for field in fields(settings)}
+
+
 def compress_run(
     folder: Path, export: ExportSettings, out: Path | None, force: bool, pruning: PruningSettings | None = None
-) -> Outcome:
+) -> RunSummary:
     """Make a package of the last checkpoint of a finished run: its student, else its best fold.
 
     pruning: prune what was trained first, in a stage of its own; None takes the last checkpoint as it is.
@@ -93,8 +118,8 @@ def compress_checkpoint(
     out: Path | None,
     force: bool,
     pruning: PruningSettings | None = None,
-) -> Outcome:
-    """Make a package of a checkpoint or a Hugging Face sequence-classification model, checked on labelled rows.
+) -> RunSummary:
+    """Make a package of a checkpoint or a Hugging Face sequence-classification model, checked on labeled rows.
 
     pruning: prune it first, with itself as the teacher.
     Raises: InputError if the model cannot be had or its labels are not those of the rows.
@@ -137,7 +162,7 @@ def compress_checkpoint(
             tuned, _ = quantization_aware(classifier, prepare_distillation(own, corpus, None), Path(work))
         result, _ = compress_or_stand_in(source, export, out, force, tuned)
     made = Path(result.details["package"])
-    return Outcome(made, [*shown, *rows_of(result)], [], corpus.label_names, made)
+    return RunSummary(made, [*shown, *rows_of(result)], [], corpus.label_names, made)
 
 
 def _own_recipe(

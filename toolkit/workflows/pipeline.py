@@ -1,28 +1,30 @@
 """`hbt train` and `hbt run`: the stages of a pipeline, in order. A stage that is finished is not run again."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from toolkit.config.settings import PruningSettings, Recipe
-from toolkit.data.unlabeled import read_unlabelled
+from toolkit.config.recipe import Recipe
+from toolkit.config.settings import Pipeline, PruningSettings
+from toolkit.data.unlabeled import read_unlabeled
 from toolkit.export.stage import FALLBACK, fallback_folder, refuse_for_ngram, refuse_unready
 from toolkit.modeling.architecture import anatomy
 from toolkit.modeling.encoders import build_classifier
 from toolkit.modeling.ngram import is_ngram, rows_of
 from toolkit.modeling.students import build_student
 from toolkit.package import MANIFEST_FILE, read_manifest
-from toolkit.stages.distillation import imitation_of
+from toolkit.stages.distillation import distillation_loss_of
 from toolkit.stages.run_folder import Run, checkpoint_of, export_stage, package_folder, run_folder
 from toolkit.stages.teachers import load_teacher
 from toolkit.training.trainer import refuse_missing_device
 from toolkit.utils.errors import InputError, refuse_existing
 from toolkit.workflows import tracking
 from toolkit.workflows.compress import export_run
-from toolkit.workflows.run_summary import Outcome, write_summary
+from toolkit.workflows.run_summary import RunSummary, write_summary
 from toolkit.workflows.steps import STEPS, run_step
 from toolkit.workflows.tracked_metrics import track_settings
 
 
-def run_pipeline(recipe: Recipe, force: bool = False, package: Path | None = None) -> Outcome:
+def run_pipeline(recipe: Recipe, force: bool = False, package: Path | None = None) -> RunSummary:
     """Run the stages of a recipe's pipeline; those that are finished in the run's folder are not run again.
 
     force: remove a folder of the same name first.
@@ -43,6 +45,15 @@ def run_pipeline(recipe: Recipe, force: bool = False, package: Path | None = Non
         final = made if made is not None else run.checkpoint(run.last_stage)
         tracked.parameters({"final_model_path": final.as_posix()})
         return write_summary(run, made, tracked)
+
+
+def train_pipeline(recipe: Recipe, force: bool = False) -> RunSummary:
+    """Run the pipeline that trains and does not export: with a distillation if the recipe names a student.
+
+    Raises: InputError as `run_pipeline`.
+    """
+    pipeline: Pipeline = "baseline_kd" if recipe.distillation.student else "baseline"
+    return run_pipeline(replace(recipe, run=replace(recipe.run, pipeline=pipeline)), force)
 
 
 def workable_run(recipe: Recipe, force: bool = False, package: Path | None = None) -> Run:
@@ -106,12 +117,12 @@ def _try_models(run: Run) -> None:
     else:
         network = build_classifier(recipe.model, corpus.label_names, train, corpus.settings.seed)
     if how.unlabelled is not None:
-        read_unlabelled(Path(how.unlabelled))
+        read_unlabeled(Path(how.unlabelled))
     if is_ngram(how.student):
         _check_ngram(recipe)
     elif how.student is not None:
         student = build_student(how.student, network, recipe.model, train, corpus.settings.seed)
-        imitation_of(how, network, student)
+        distillation_loss_of(how, network, student)
         network = student
     if recipe.prunes:
         anatomy(network.network)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from exporters.registry import LoadedArtefact
+from exporters.registry import LoadedArtifact
 from toolkit.data.corpus import TEXT_COLUMNS, find_column, text_values
-from toolkit.data.normalization import normalise
+from toolkit.data.normalization import normalize
 from toolkit.data.tables import WRITERS, Table, read_table, write_table
 from toolkit.utils import console
 from toolkit.utils.errors import InputError
@@ -13,7 +13,7 @@ LABEL, PROBABILITY = "predicted_label", "probability"
 BATCH = 256
 
 
-def label_file(model: LoadedArtefact, source: Path, out: Path, text_column: str | None) -> int:
+def label_file(model: LoadedArtifact, source: Path, out: Path, text_column: str | None) -> int:
     """Write `source` with the columns predicted_label and probability to `out`; returns the number of rows.
 
     A row with an empty text keeps both columns empty.
@@ -31,11 +31,11 @@ def label_file(model: LoadedArtefact, source: Path, out: Path, text_column: str 
     return len(texts)
 
 
-def _label(model: LoadedArtefact, texts: list[str]) -> tuple[list[str | None], list[float | None]]:
-    filled = [row for row, text in enumerate(texts) if normalise(text)]
+def _label(model: LoadedArtifact, texts: list[str]) -> tuple[list[str | None], list[float | None]]:
+    filled = [row for row, text in enumerate(texts) if normalize(text)]
     labels: list[str | None] = [None] * len(texts)
     probabilities: list[float | None] = [None] * len(texts)
-    with console.bar("labelling", len(filled)) as advance:
+    with console.bar("labeling", len(filled)) as advance:
         for start in range(0, len(filled), BATCH):
             rows = filled[start : start + BATCH]
             for row, (label, probability) in zip(rows, model.predict([texts[i] for i in rows]), strict=True):

@@ -1,4 +1,4 @@
-"""What a run came to: the table of its stages, as rows, CSV and JSON."""
+"""The results of a run: the table of its stages, as rows, CSV and JSON."""
 
 import json
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.config.recipe import DESCRIPTIONS
 from toolkit.evaluation.comparison import Versus
 from toolkit.export.stage import rows_of
 from toolkit.latency.measure import Kind, median_latency_ms
@@ -20,14 +21,17 @@ from toolkit.workflows.tracking import Tracked
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a run came to."""
+class RunSummary:
+    """The results of a run."""
 
     folder: Path
     rows: list[Row]
+    """One line a stage, on the test rows, then the same for each slice."""
     comparisons: list[Versus]
     labels: tuple[str, ...]
     package: Path | None
+    description: str = ""
+    """The stages in words."""
 
 
 def stage_rows(run: Run) -> list[Row]:
@@ -71,9 +75,12 @@ def trained_rows(run: Run, pruned: Sequence[str]) -> list[Row]:
     return [*rows, *parts]
 
 
-def write_summary(run: Run, package: Path | None, tracked: Tracked) -> Outcome:
+def write_summary(run: Run, package: Path | None, tracked: Tracked) -> RunSummary:
     """Write pipeline_summary_….csv, comparisons.csv and summary.json, and return what they hold."""
-    outcome = Outcome(run.folder, stage_rows(run), run_comparisons(run), run.corpus.label_names, package)
+    description = DESCRIPTIONS[run.recipe.run.pipeline]
+    outcome = RunSummary(
+        run.folder, stage_rows(run), run_comparisons(run), run.corpus.label_names, package, description
+    )
     summary = run.folder / "outputs" / f"pipeline_summary_{run.recipe.run.pipeline}.csv"
     write_pipeline_summary(outcome.rows, run.corpus.label_names, summary)
     comparisons = run.folder / "outputs" / "comparisons.csv"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from toolkit.config.settings import Recipe
+from toolkit.config.recipe import Recipe
 from toolkit.pruning.stage import prune_stage, pruning_in_words
 from toolkit.stages.cross_validation import FoldResult, train_baseline
 from toolkit.stages.distillation import distil

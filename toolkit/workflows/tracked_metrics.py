@@ -3,7 +3,7 @@
 import statistics
 from pathlib import Path
 
-from toolkit.config.settings import DESCRIPTIONS
+from toolkit.config.recipe import DESCRIPTIONS
 from toolkit.data.corpus import describe_split
 from toolkit.stages.cross_validation import FoldResult
 from toolkit.stages.result import StageResult
@@ -96,7 +96,7 @@ def track_pruning(tracked: Tracked, result: StageResult, labels: tuple[str, ...]
 
 
 def track_export(tracked: Tracked, result: StageResult, labels: tuple[str, ...], package: Path) -> None:
-    """The artefact on the test rows, and the package as an artifact of the run."""
+    """The artifact on the test rows, and the package as an artifact of the run."""
     child = tracked.child(f"export {result.details['target']}")
     child.metrics(result.metrics)
     child.finish()

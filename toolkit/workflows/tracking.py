@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.config.settings import DESCRIPTIONS, RunSettings
+from toolkit.config.recipe import DESCRIPTIONS
+from toolkit.config.settings import RunSettings
 from toolkit.data.corpus import Corpus
 from toolkit.utils.console import say
 from toolkit.utils.errors import InputError

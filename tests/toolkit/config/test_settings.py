@@ -8,7 +8,8 @@ from typing import Any, get_type_hints
 import pytest
 
 from toolkit.config.cli_options import field_help
-from toolkit.config.settings import DESCRIPTIONS, Pipeline, Recipe
+from toolkit.config.recipe import DESCRIPTIONS, Recipe
+from toolkit.config.settings import Pipeline
 from toolkit.config.toml_file import recipe_from, write_recipe
 from toolkit.utils.errors import InputError
 

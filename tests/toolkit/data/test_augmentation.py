@@ -33,7 +33,7 @@ def test_the_three_kinds_come_about_equally_often() -> None:
     assert min(found.values()) > len(texts) / 4
 
 
-def test_a_swap_moves_two_neighbours_alone() -> None:
+def test_a_swap_moves_two_neighbors_alone() -> None:
     for made, text in zip(variants(TEXTS, GROUPS, seed=0), TEXTS, strict=True):
         if kind_of(made, text) == "swapped":
             before, after = text.split(), made.split()

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from toolkit.config.settings import CorpusSettings
 from toolkit.data.corpus import corpus_from_table, describe_split, text_values
 from toolkit.data.demo import DEMO_LABEL_NAMES, DEMO_SENTENCES, KINDS, demo_table
-from toolkit.data.normalization import normalise
+from toolkit.data.normalization import normalize
 
 
 def test_the_embedded_corpus_is_the_same_on_every_machine() -> None:
@@ -60,7 +60,7 @@ def test_golden_texts_cover_what_breaks_a_tokenizer() -> None:
     whole = "".join(DEMO_SENTENCES)
     assert all(char in whole for char in ("\u00a0", "\u200b", "\u200d", "\t", "\u09df", "\u09dc", "\u09dd", "🔋"))
     assert max(len(text.split()) for text in DEMO_SENTENCES) > 300
-    assert len(set(map(normalise, DEMO_SENTENCES))) == len(DEMO_SENTENCES)
+    assert len(set(map(normalize, DEMO_SENTENCES))) == len(DEMO_SENTENCES)
 
 
 def test_only_copies_carry_other_code_points() -> None:

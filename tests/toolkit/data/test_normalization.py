@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from toolkit.data.demo import DEMO_SENTENCES
-from toolkit.data.normalization import normalise, with_normaliser
+from toolkit.data.normalization import normalize, with_normalizer
 
 
 @pytest.mark.parametrize(
@@ -27,18 +27,18 @@ from toolkit.data.normalization import normalise, with_normaliser
     ],
 )
 def test_one_spelling_for_every_text(raw: str, clean: str) -> None:
-    assert normalise(raw) == clean
+    assert normalize(raw) == clean
 
 
 @pytest.mark.parametrize("text", [*DEMO_SENTENCES, " \u200b ", "\u00a0\u09c7\u200c\u09be ", "\u0344\u200d\u0301"])
-def test_normalising_twice_changes_nothing(text: str) -> None:
-    assert normalise(normalise(text)) == normalise(text)
+def test_normalizing_twice_changes_nothing(text: str) -> None:
+    assert normalize(normalize(text)) == normalize(text)
 
 
 @pytest.mark.parametrize("text", DEMO_SENTENCES)
 def test_it_agrees_with_the_standard_library(text: str) -> None:
     visible = "".join(char for char in text if char not in "\u200b\u200d")
-    assert normalise(text) == " ".join(unicodedata.normalize("NFC", visible).split())
+    assert normalize(text) == " ".join(unicodedata.normalize("NFC", visible).split())
 
 
 def tokenizer(own: normalizers.Normalizer | None = None) -> Tokenizer:
@@ -49,18 +49,18 @@ def tokenizer(own: normalizers.Normalizer | None = None) -> Tokenizer:
     return made
 
 
-def test_the_shipped_tokenizer_normalises_by_itself(tmp_path: Path) -> None:
-    with_normaliser(tokenizer()).save(str(tmp_path / "tokenizer.json"))
+def test_the_shipped_tokenizer_normalizes_by_itself(tmp_path: Path) -> None:
+    with_normalizer(tokenizer()).save(str(tmp_path / "tokenizer.json"))
     shipped = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert shipped.encode("\ufeffgood\u00a0\u09df").ids == [1, 2]
 
 
-def test_a_tokenizers_own_normaliser_stays_behind_ours() -> None:
-    assert with_normaliser(tokenizer(normalizers.Lowercase())).encode("GO\u200bOD \u09df").ids == [1, 2]
+def test_a_tokenizers_own_normalizer_stays_behind_ours() -> None:
+    assert with_normalizer(tokenizer(normalizers.Lowercase())).encode("GO\u200bOD \u09df").ids == [1, 2]
 
 
 @pytest.mark.parametrize("own", [None, normalizers.NFKC(), normalizers.Sequence([normalizers.Lowercase()])])
-def test_a_resumed_run_does_not_add_the_normaliser_again(own: normalizers.Normalizer | None) -> None:
-    once = json.loads(with_normaliser(tokenizer(own)).to_str())
-    again = with_normaliser(Tokenizer.from_str(json.dumps(once)))
+def test_a_resumed_run_does_not_add_the_normalizer_again(own: normalizers.Normalizer | None) -> None:
+    once = json.loads(with_normalizer(tokenizer(own)).to_str())
+    again = with_normalizer(Tokenizer.from_str(json.dumps(once)))
     assert json.loads(again.to_str()) == once

@@ -38,7 +38,7 @@ def test_a_file_that_no_run_would_take_can_still_be_looked_at() -> None:
     assert (made.rows, made.empty_rows, made.missing_labels, made.distinct_labels) == (9, 4, 1, 2)
     assert made.labels == {"a": 4, "b": 4}
     assert (made.duplicate_groups, made.duplicate_rows, made.conflicting_groups) == (1, 2, 1)
-    assert (made.emoji_rows, made.normalised_rows) == (1, 3)
+    assert (made.emoji_rows, made.normalized_rows) == (1, 3)
     assert made.splits is None
     assert made.problem is not None
     assert "row 3" in made.problem

@@ -8,7 +8,7 @@ from sklearn.metrics import f1_score
 from toolkit.evaluation.significance import MARGIN, RESAMPLES, Comparison, compare, rows_to_decide
 
 
-def labelled(rows: int, seed: int = 0) -> np.ndarray:
+def labeled(rows: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 2, rows)
 
 
@@ -27,7 +27,7 @@ def exact_p(only_a: int, only_b: int) -> float:
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 1), (1, 1), (5, 0), (10, 3), (3, 10), (8, 8), (20, 9)])
 def test_mcnemar_counts_the_coins(only_a: int, only_b: int) -> None:
-    y = labelled(100)
+    y = labeled(100)
     a = flipped(y, range(only_a, only_a + only_b))  # A is wrong where B alone is right
     b = flipped(y, range(only_a))
     found = compare(y, a, b, 2)
@@ -37,7 +37,7 @@ def test_mcnemar_counts_the_coins(only_a: int, only_b: int) -> None:
 
 
 def test_rows_on_which_both_are_wrong_do_not_count() -> None:
-    y = labelled(100)
+    y = labeled(100)
     both_wrong = flipped(y, range(30))
     found = compare(y, both_wrong, both_wrong, 2)
     assert (found.only_a_right, found.only_b_right, found.mcnemar_p, found.agreement) == (0, 0, 1.0, 1.0)
@@ -125,7 +125,7 @@ def test_what_is_decided_needs_no_more_rows() -> None:
 
 
 def test_a_comparison_with_itself_is_equivalent() -> None:
-    y = labelled(50)
+    y = labeled(50)
     given = flipped(y, range(12))
     found = compare(y, given, given, 2)
     assert (found.verdict, found.macro_f1_difference, found.interval) == ("equivalent", 0.0, (0.0, 0.0))
@@ -170,13 +170,13 @@ def test_swapping_the_two_turns_everything_round() -> None:
 
 
 def test_the_same_answers_get_the_same_interval_every_time() -> None:
-    y = labelled(300)
+    y = labeled(300)
     a, b = flipped(y, range(30)), flipped(y, range(20, 60))
     assert compare(y, a, b, 2) == compare(y, a, b, 2)
 
 
 def test_a_comparison_goes_to_json_with_its_margin() -> None:
-    y = labelled(40)
+    y = labeled(40)
     found = json.loads(json.dumps(compare(y, y, flipped(y, range(4)), 2).as_dict()))
     assert (found["margin"], found["rows"]) == (MARGIN, 40)
     assert len(found["interval"]) == 2

@@ -21,7 +21,7 @@ class Moody:
         return np.stack([np.zeros(len(texts)), own + shift], axis=1).astype(np.float32)
 
 
-def test_scores_that_move_with_their_neighbours_are_counted() -> None:
+def test_scores_that_move_with_their_neighbors_are_counted() -> None:
     texts = ["-0.1", "-0.002", "-0.00300000", "0.8"]  # with 11 characters the longest
     alone = Moody().predict_logits(texts)
     found = batch_invariance(Moody(), texts, alone)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from tests.helpers import TINY, evidence_of
 from toolkit.config.settings import CorpusSettings, ExportSettings
 from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.evaluation.metrics import apply_threshold, macro_f1, softmax
-from toolkit.export.candidates import Trial, surely_slower
+from toolkit.export.candidates import CandidateResult, surely_slower
 from toolkit.export.search import QAT, _winner, choose, fewest_that_pass, lines, qat_in_words
 from toolkit.modeling.classifier import Classifier, save_classifier
 from toolkit.modeling.encoders import build_classifier
@@ -25,7 +25,7 @@ from toolkit.utils.errors import CannotExport, InputError, NothingPasses
 from toolkit.workflows.compress import compress_checkpoint, compress_run
 
 DATA = CorpusSettings(data="comments.csv", folds=2)
-GOOD = Trial("good", 0.8, 0.0, 1.0, 0.01, 0, 0.0, 100, 1.0, 2.0, (), "")
+GOOD = CandidateResult("good", 0.8, 0.0, 1.0, 0.01, 0, 0.0, 100, 1.0, 2.0, (), "")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def hard(learned: Classifier) -> Classifier:
     """The learned classifier with two outlier channels, each taken away again behind what it spoils.
 
     One stands in every row of the word embeddings, the token type takes it away; one in what query, key and value
-    see, their biases take it away. Each is about a hundred times as large as its neighbours.
+    see, their biases take it away. Each is about a hundred times as large as its neighbors.
     """
     network = copy.deepcopy(learned.network)
     embeddings = network.encoder.embeddings  # type: ignore[union-attr]
@@ -63,10 +63,10 @@ TABLE = "encoder/embeddings/word_embeddings"
 def test_naive_int8_collapses_and_the_search_ships_what_does_not(hard: Classifier, toy: Corpus, tmp_path: Path) -> None:
     choice = search(hard, toy, tmp_path)
     gate = choice.facts["gate"]
-    naive = [trial for trial in gate["trials"] if not trial["in_float"]]
+    naive = [result for result in gate["trials"] if not result["in_float"]]
     assert len(naive) == 6
     assert gate["reference"]["macro_f1"] > 0.95
-    assert max(trial["macro_f1"] for trial in naive) < 0.7
+    assert max(result["macro_f1"] for result in naive) < 0.7
     shipped = gate["trials"][gate["ships"]]
     assert (shipped["fails"], shipped["in_float"]) == ("", (TABLE,))
     validation = toy.rows("validation")
@@ -81,43 +81,43 @@ def test_a_weaker_form_needs_more_in_float(hard: Classifier, toy: Corpus, tmp_pa
     assert shipped["fails"] == ""
     assert TABLE in shipped["in_float"]
     assert any("attention/self" in part for part in shipped["in_float"])
-    fewer = [len(trial["in_float"]) for trial in gate["trials"] if trial["fails"]]
+    fewer = [len(result["in_float"]) for result in gate["trials"] if result["fails"]]
     assert len(shipped["in_float"]) > max(fewer)
 
 
 def test_the_figures_of_a_trial_are_those_of_its_logits(learned: Classifier, toy: Corpus, tmp_path: Path) -> None:
     choice = search(learned, toy, tmp_path, search="off", max_drop=1.0)
-    (trial,) = choice.facts["gate"]["trials"]
+    (result,) = choice.facts["gate"]["trials"]
     rows = toy.rows("validation")
     found = exporter("onnx-int8").load(choice.folder).predict_logits(toy.take(rows))
     exact = learned.predict_logits(toy.take(rows))
     ours, theirs = (apply_threshold(softmax(each), 0.45) for each in (found, exact))
-    assert trial["macro_f1"] == pytest.approx(macro_f1(toy.labels[rows], ours, 2))
-    assert trial["drop"] == pytest.approx(macro_f1(toy.labels[rows], theirs, 2) - trial["macro_f1"])
-    assert trial["agreement"] == pytest.approx((ours == theirs).mean())
-    assert trial["mean_logit_shift"] == pytest.approx(np.abs(found - exact).mean(), rel=1e-3)
-    assert trial["size_bytes"] == (choice.folder / "model.onnx").stat().st_size == choice.size_bytes
+    assert result["macro_f1"] == pytest.approx(macro_f1(toy.labels[rows], ours, 2))
+    assert result["drop"] == pytest.approx(macro_f1(toy.labels[rows], theirs, 2) - result["macro_f1"])
+    assert result["agreement"] == pytest.approx((ours == theirs).mean())
+    assert result["mean_logit_shift"] == pytest.approx(np.abs(found - exact).mean(), rel=1e-3)
+    assert result["size_bytes"] == (choice.folder / "model.onnx").stat().st_size == choice.size_bytes
 
 
 def test_the_full_search_tries_every_form_and_ships_one(learned: Classifier, toy: Corpus, tmp_path: Path) -> None:
     gate = search(learned, toy, tmp_path, search="full").facts["gate"]
-    names = [trial["form"] for trial in gate["trials"]]
+    names = [result["form"] for result in gate["trials"]]
     assert len(names) == len(set(names)) > 40
     assert sum(name.endswith(", fused") for name in names) == 6
     assert any("S8S8" in name for name in names)
     assert any("float embeddings" in name for name in names)
     assert gate["trials"][gate["ships"]]["fails"] == ""
     fast = search(learned, toy, tmp_path / "fast").facts["gate"]
-    assert [trial["form"] for trial in fast["trials"]] == names[:6]
+    assert [result["form"] for result in fast["trials"]] == names[:6]
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 def test_a_search_keeps_to_the_codes_that_are_asked_for(
     learned: Classifier, toy: Corpus, tmp_path: Path, dtype: str
 ) -> None:
-    trials = search(learned, toy, tmp_path, quant_dtype=dtype).facts["gate"]["trials"]
-    assert trials
-    assert all(("U8U8" in trial["form"]) == (dtype == "uint8") for trial in trials)
+    results = search(learned, toy, tmp_path, quant_dtype=dtype).facts["gate"]["trials"]
+    assert results
+    assert all(("U8U8" in result["form"]) == (dtype == "uint8") for result in results)
 
 
 @pytest.mark.parametrize(
@@ -136,18 +136,18 @@ def test_a_search_keeps_to_the_codes_that_are_asked_for(
         ([], None),
     ],
 )
-def test_the_winner(trials: list[Trial], expected: int | None) -> None:
-    assert _winner(trials, force=False) == expected
+def test_the_winner(results: list[CandidateResult], expected: int | None) -> None:
+    assert _winner(results, force=False) == expected
 
 
 def test_by_force_the_least_bad_one_ships() -> None:
-    trials = [
+    results = [
         replace(GOOD, drop=0.02, fails="loses 2.00 points"),
         replace(GOOD, drop=0.01, fails="loses 1.00 points"),
         replace(GOOD, drop=0.0, fails="slower than fp32"),
     ]
-    assert _winner(trials, force=False) is None
-    assert _winner(trials, force=True) == 1
+    assert _winner(results, force=False) is None
+    assert _winner(results, force=True) == 1
 
 
 def test_training_that_did_not_help_is_said() -> None:
@@ -259,7 +259,7 @@ def test_without_onnx_runtime_torch_takes_its_place(
 
 
 def test_a_trial_goes_to_json_and_back() -> None:
-    assert Trial(**asdict(GOOD)) == GOOD
+    assert CandidateResult(**asdict(GOOD)) == GOOD
 
 
 def test_a_torch_network_that_cannot_be_traced_is_told(hard: Classifier, tmp_path: Path) -> None:

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
-from transformers import PreTrainedTokenizerFast as FastTokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedTokenizerFast as FastTokenizer,
+)
 
 from tests.helpers import ODD_TEXTS, TINY
 from toolkit.config.settings import ModelSettings
@@ -122,7 +127,7 @@ def test_a_hugging_face_folder_gives_the_logits_of_transformers(hugging_face: Pa
     assert made.threshold is None
 
 
-def test_an_imported_model_normalises_text_as_training_does(hugging_face: Path) -> None:
+def test_an_imported_model_normalizes_text_as_training_does(hugging_face: Path) -> None:
     made = load_classifier(hugging_face)
     untidy, tidy = "\ufeff sun\u200b  number\u00a07 ", "sun number 7"
     assert made.predict_logits([untidy]).tobytes() == made.predict_logits([tidy]).tobytes()

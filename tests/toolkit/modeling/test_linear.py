@@ -8,10 +8,10 @@ from sklearn.pipeline import make_pipeline
 
 from toolkit.config.settings import CorpusSettings
 from toolkit.data.corpus import Corpus, corpus_from_table
-from toolkit.data.normalization import normalise
+from toolkit.data.normalization import normalize
 from toolkit.data.tables import Table
 from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration
-from toolkit.modeling.linear import INVERSE_REGULARISATION, TEXT_FILE, WEIGHTS_FILE, fit_linear, load_linear, save
+from toolkit.modeling.linear import INVERSE_REGULARIZATION, TEXT_FILE, WEIGHTS_FILE, fit_linear, load_linear, save
 from toolkit.utils.errors import InputError
 
 WORDS = {"sun": ("bright", "warm", "yellow"), "sea": ("wave", "salt", "blue"), "wood": ("leaf", "moss", "green")}
@@ -33,10 +33,10 @@ def test_floor_is_the_plain_sklearn_pipeline_on_the_training_rows(labels: tuple[
     corpus = corpus_of(labels)
     plain = make_pipeline(
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2),
-        LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000),
+        LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=1000),
     )
     train = corpus.rows("train")
-    plain.fit([normalise(text).lower() for text in corpus.take(train)], corpus.labels[train])
+    plain.fit([normalize(text).lower() for text in corpus.take(train)], corpus.labels[train])
     found = fit_linear(corpus).predict_proba(corpus.texts)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, plain.predict_proba(corpus.texts).astype(np.float32))
@@ -53,7 +53,7 @@ def test_saved_floor_answers_to_the_last_bit_as_before(labels: tuple[str, ...], 
     assert (loaded.labels, loaded.threshold) == (floor.labels, floor.threshold)
 
 
-def test_floor_treats_texts_alike_that_the_normaliser_makes_one() -> None:
+def test_floor_treats_texts_alike_that_the_normalizer_makes_one() -> None:
     floor = fit_linear(corpus_of(("sea", "sun")))
     found = floor.predict_proba(["sun warm hill", "  SUN\u00a0\u00a0warm\u200b hill "])
     np.testing.assert_array_equal(found[0], found[1])

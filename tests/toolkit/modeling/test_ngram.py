@@ -135,7 +135,7 @@ def test_unknown_characters_are_one() -> None:
     assert encode(tokenizer, [""]) == [[SPACE_ID, SPACE_ID]]
 
 
-def test_a_text_is_normalised_and_in_lower_case() -> None:
+def test_a_text_is_normalized_and_in_lower_case() -> None:
     tokenizer = character_tokenizer(["abc য়"])
     tidy = tokenizer.encode("ab \u09af\u09bc").ids
     assert tokenizer.encode(" \ufeffA\u200bB\u00a0 \u09df ").ids == tidy

@@ -11,10 +11,10 @@ from transformers import (
     BertModel,
     DistilBertConfig,
     DistilBertModel,
+    PreTrainedTokenizerFast as FastTokenizer,
     RobertaConfig,
     RobertaModel,
 )
-from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from tests.helpers import ODD_TEXTS, TINY
 from toolkit.config.settings import ModelSettings

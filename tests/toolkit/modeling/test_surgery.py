@@ -37,7 +37,7 @@ from toolkit.modeling.ngram import NgramConfig, NgramNetwork
 from toolkit.modeling.students import build_student
 from toolkit.modeling.surgery import Kept, cut, is_cut, shrink
 from toolkit.modeling.tokenizer import PAD, encode, train_tokenizer
-from toolkit.training.feature_distillation import Apprentice, Inside, InsideMethod, refuse_unfit
+from toolkit.training.feature_distillation import FeatureMethod, FeatureTargets, StudentWithTeacher, refuse_unfit
 from toolkit.utils.errors import InputError
 
 KEPT = (
@@ -377,7 +377,7 @@ def test_a_cut_student_imitates_hidden_states(kind: str, tokenizer: Tokenizer) -
     refuse_unfit("hidden", teacher, student)
     refuse_unfit("hidden", student, student)
     refuse_unfit("logit", teacher, student)
-    apprentice = Apprentice(student.network, Inside(teacher, "hidden", 1.0, 1.0), seed=0).train()
+    apprentice = StudentWithTeacher(student.network, FeatureTargets(teacher, "hidden", 1.0, 1.0), seed=0).train()
     ids, mask = pad(encode(tokenizer, ODD_TEXTS), student.pad_id)
     loss = apprentice(ids, mask)["hidden_loss"]
     loss.backward()
@@ -390,7 +390,7 @@ def test_a_cut_student_imitates_hidden_states(kind: str, tokenizer: Tokenizer) -
 
 @pytest.mark.parametrize("method", ["attention", "multi_level", "relation"])
 @pytest.mark.parametrize("role", ["teacher", "student"])
-def test_attention_of_a_cut_network_is_not_imitated(method: InsideMethod, role: str, tokenizer: Tokenizer) -> None:
+def test_attention_of_a_cut_network_is_not_imitated(method: FeatureMethod, role: str, tokenizer: Tokenizer) -> None:
     whole = tiny("bert", tokenizer)
     refuse_unfit(method, whole, whole)
     given = {"teacher": whole, "student": whole} | {role: cut_copy(whole, KEPT)}

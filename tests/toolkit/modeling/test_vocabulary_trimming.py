@@ -25,7 +25,7 @@ from transformers import (
 
 from tests.helpers import ODD_TEXTS
 from toolkit.config.settings import ModelSettings
-from toolkit.data.normalization import with_normaliser
+from toolkit.data.normalization import with_normalizer
 from toolkit.modeling import vocabulary_trimming as vocabulary
 from toolkit.modeling.classifier import (
     Classifier,
@@ -56,7 +56,7 @@ def finish(tokenizer: Tokenizer, trainer: Any) -> Tokenizer:
 
 
 def wordpiece() -> Tokenizer:
-    tokenizer = with_normaliser(Tokenizer(models.WordPiece(unk_token="<unk>")))
+    tokenizer = with_normalizer(Tokenizer(models.WordPiece(unk_token="<unk>")))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=SPECIAL, show_progress=False)
     made = finish(tokenizer, trainer)
@@ -67,14 +67,14 @@ def wordpiece() -> Tokenizer:
 
 
 def metaspace_bpe() -> Tokenizer:
-    tokenizer = with_normaliser(Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True)))
+    tokenizer = with_normalizer(Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True)))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     return finish(tokenizer, trainers.BpeTrainer(vocab_size=400, special_tokens=SPECIAL, show_progress=False))
 
 
 def suffixed_bpe() -> Tokenizer:
-    tokenizer = with_normaliser(Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>")))
+    tokenizer = with_normalizer(Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>")))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.BpeTrainer(
         vocab_size=400, special_tokens=SPECIAL, end_of_word_suffix="</w>", show_progress=False
@@ -83,7 +83,7 @@ def suffixed_bpe() -> Tokenizer:
 
 
 def prefixed_bpe() -> Tokenizer:
-    tokenizer = with_normaliser(Tokenizer(models.BPE(unk_token="<unk>", continuing_subword_prefix="##")))
+    tokenizer = with_normalizer(Tokenizer(models.BPE(unk_token="<unk>", continuing_subword_prefix="##")))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.BpeTrainer(
         vocab_size=400, special_tokens=SPECIAL, continuing_subword_prefix="##", show_progress=False
@@ -92,7 +92,7 @@ def prefixed_bpe() -> Tokenizer:
 
 
 def byte_bpe() -> Tokenizer:
-    tokenizer = with_normaliser(Tokenizer(models.BPE()))
+    tokenizer = with_normalizer(Tokenizer(models.BPE()))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
@@ -105,7 +105,7 @@ def byte_bpe() -> Tokenizer:
 
 
 def wordpiece_of(pieces: list[str]) -> Tokenizer:
-    tokenizer = with_normaliser(Tokenizer(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="<unk>")))
+    tokenizer = with_normalizer(Tokenizer(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="<unk>")))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.add_special_tokens(SPECIAL)
     tokenizer.enable_truncation(16)
@@ -115,14 +115,14 @@ def wordpiece_of(pieces: list[str]) -> Tokenizer:
 def unigram_of(scores: dict[str, float]) -> Tokenizer:
     """Over whole texts, spaces and all."""
     scored = [(piece, 0.0) for piece in SPECIAL] + list(scores.items())
-    tokenizer = with_normaliser(Tokenizer(models.Unigram(scored, unk_id=SPECIAL.index("<unk>"))))
+    tokenizer = with_normalizer(Tokenizer(models.Unigram(scored, unk_id=SPECIAL.index("<unk>"))))
     tokenizer.add_special_tokens(SPECIAL)
     tokenizer.enable_truncation(16)
     return tokenizer
 
 
 def unigram() -> Tokenizer:
-    tokenizer = with_normaliser(Tokenizer(models.Unigram()))
+    tokenizer = with_normalizer(Tokenizer(models.Unigram()))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.UnigramTrainer(
         vocab_size=350, special_tokens=["<pad>", "<s>", "</s>", "<mask>", "<unk>"], unk_token="<unk>"
@@ -288,7 +288,7 @@ def test_byte_fallback_pieces_stay() -> None:
     fallback = {f"<0x{byte:02X}>": 5 + byte for byte in range(256)}
     vocab = {piece: i for i, piece in enumerate(SPECIAL)} | fallback | {"s": 261, "e": 262, "z": 263, "zz": 264}
     model = models.BPE(vocab, [("z", "z")], unk_token="<unk>", byte_fallback=True)
-    tokenizer = with_normaliser(Tokenizer(model))
+    tokenizer = with_normalizer(Tokenizer(model))
     tokenizer.add_special_tokens(SPECIAL)
     tokenizer.enable_truncation(16)
     cut, _ = trim_vocabulary(classifier_of(tokenizer), ["se", "es"])

@@ -15,7 +15,7 @@ from toolkit.modeling.encoders import build_classifier
 from toolkit.modeling.surgery import Kept, cut
 from toolkit.pruning.importance import magnitude_importance, mean_loss, taylor_importance
 from toolkit.training.dataset import Examples
-from toolkit.training.feature_distillation import Imitation
+from toolkit.training.feature_distillation import DistillationLoss
 
 HOW = TrainingSettings()
 WIDTH, HEADS, NEURONS = 32, 4, 128
@@ -64,16 +64,16 @@ def test_importance_is_the_derivative_of_each_texts_own_loss_by_a_gate(made: Cla
 def test_scoring_leaves_the_network_as_it_was(made: Classifier, few: Examples) -> None:
     before = made.predict_logits(few.texts)
     weights = copy.deepcopy(made.network.state_dict())
-    taylor_importance(made, few, HOW, Imitation(0.5, 2.0))
+    taylor_importance(made, few, HOW, DistillationLoss(0.5, 2.0))
     assert all(torch.equal(weights[name], tensor) for name, tensor in made.network.state_dict().items())
     assert all(parameter.grad is None for parameter in made.network.parameters())
     assert made.predict_logits(few.texts).tobytes() == before.tobytes()
 
 
 def test_the_teacher_has_its_say(made: Classifier, few: Examples) -> None:
-    labels, taught = (taylor_importance(made, few, HOW, how) for how in (None, Imitation(1.0, 2.0)))
-    relabelled = replace(few, labels=1 - few.labels)
-    again = taylor_importance(made, relabelled, HOW, Imitation(1.0, 2.0))
+    labels, taught = (taylor_importance(made, few, HOW, how) for how in (None, DistillationLoss(1.0, 2.0)))
+    relabeled = replace(few, labels=1 - few.labels)
+    again = taylor_importance(made, relabeled, HOW, DistillationLoss(1.0, 2.0))
     np.testing.assert_array_equal(taught.neurons[0], again.neurons[0])
     assert np.abs(taught.neurons[0] - labels.neurons[0]).max() > 1e-3 * labels.neurons[0].max()
 
@@ -112,7 +112,9 @@ def test_mean_loss_is_that_of_the_texts_one_by_one(made: Classifier, few: Exampl
     assert few.teacher_logits is not None
     p, q = (torch.log_softmax(each / 2, dim=1) for each in (torch.tensor(few.teacher_logits), logits))
     soft = 4 * (p.exp() * (p - q)).sum(1).mean()
-    assert mean_loss(made, few, HOW, Imitation(0.3, 2.0)) == pytest.approx(0.3 * float(soft) + 0.7 * expected, rel=1e-4)
+    assert mean_loss(made, few, HOW, DistillationLoss(0.3, 2.0)) == pytest.approx(
+        0.3 * float(soft) + 0.7 * expected, rel=1e-4
+    )
 
 
 def test_magnitude_is_the_norm_of_what_a_cut_removes(made: Classifier) -> None:

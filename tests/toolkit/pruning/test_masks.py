@@ -284,13 +284,13 @@ def test_masks_grow_every_so_many_steps_and_at_the_end() -> None:
 
 def learn(made: nn.Module, first: int, last: int, watch: Callable[[int], None]) -> None:
     """Some steps of plain gradient descent on made-up texts, the same for the same step."""
-    optimiser = torch.optim.SGD(made.parameters(), lr=0.05)
+    optimizer = torch.optim.SGD(made.parameters(), lr=0.05)
     for step in range(first, last + 1):
         ids = torch.randint(1, WORDS, (4, 6), generator=torch.Generator().manual_seed(step))
         logits = made(ids, torch.ones_like(ids))["logits"]
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         nn.functional.cross_entropy(logits, ids[:, 0] % 2).backward()
-        optimiser.step()
+        optimizer.step()
         watch(step)
 
 
@@ -319,7 +319,7 @@ def test_gradual_masks_only_grow_by_the_least_weights_and_are_held_after_every_s
         seen.append((step, zeros(made)))
 
     learn(made, 1, 18, step_taken)
-    assert moved > 10_000, "the optimiser left masked weights alone, so nothing was held"
+    assert moved > 10_000, "the optimizer left masked weights alone, so nothing was held"
     grown = {step: round(0.75 * (1 - (1 - (step - 2) / 13) ** 3) * WEIGHTS) for step in (2, 5, 8, 11, 14)}
     grown |= {1: 0, 15: 3 * WEIGHTS // 4}
     assert seen == [(step, grown[max(s for s in grown if s <= step)]) for step in range(1, 19)]
@@ -347,7 +347,7 @@ def test_a_mask_never_shrinks(final: float, expected: float) -> None:
     last = linears["encoder.encoder.layer.1.attention.output.dense"]
     last.weight.data.zero_()
     gradual = Gradual(made, linears, Growth(final, "linear", 0, 1, 1))
-    last.weight.data.fill_(100.0)  # as an optimiser might
+    last.weight.data.fill_(100.0)  # as an optimizer might
     linears["encoder.encoder.layer.0.attention.self.query"].weight.data[0] = 0.0  # by chance, and masked by nobody
     gradual.after_step(1)
     assert (last.weight == 0).all()

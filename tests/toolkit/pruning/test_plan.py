@@ -13,7 +13,7 @@ from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.modeling.surgery import Kept
 from toolkit.pruning.importance import mean_loss
-from toolkit.pruning.plan import TRIED, Lesson, cut_copy, most_promising, plans_within, scores_of, weight_costs
+from toolkit.pruning.plan import TRIED, Objective, cut_copy, most_promising, plans_within, scores_of, weight_costs
 from toolkit.pruning.selection import choose
 
 HOW = TrainingSettings()
@@ -26,8 +26,8 @@ def made(toy: Corpus) -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def lesson(toy: Corpus) -> Lesson:
-    return Lesson(examples(toy, "validation"), HOW, None)
+def objective(toy: Corpus) -> Objective:
+    return Objective(examples(toy, "validation"), HOW, None)
 
 
 def without_effect(made: Classifier, *layers: int) -> Classifier:
@@ -55,43 +55,43 @@ def test_a_copy_is_cut_and_the_original_is_not(made: Classifier, toy: Corpus) ->
     assert made.predict_logits(toy.texts[:20]).tobytes() == before.tobytes()
 
 
-def test_layers_go_in_the_order_of_the_loss_without_each(made: Classifier, lesson: Lesson) -> None:
+def test_layers_go_in_the_order_of_the_loss_without_each(made: Classifier, objective: Objective) -> None:
     whole = Kept(tuple(range(4)), tuple(range(128)))
     losses = []
     for gone in range(3):
         cut = cut_copy(made, [None if place == gone else whole for place in range(3)])
-        losses.append(mean_loss(cut, lesson.examples, HOW, None))
-    assert scores_of(made, lesson).layers == tuple(np.argsort(losses)[:2].tolist())
+        losses.append(mean_loss(cut, objective.examples, HOW, None))
+    assert scores_of(made, objective).layers == tuple(np.argsort(losses)[:2].tolist())
 
 
-def test_units_that_do_nothing_go_first_and_are_not_missed(made: Classifier, lesson: Lesson) -> None:
+def test_units_that_do_nothing_go_first_and_are_not_missed(made: Classifier, objective: Objective) -> None:
     idle = without_effect(made, 1)
-    costs, scores = weight_costs(idle), scores_of(idle, lesson)
+    costs, scores = weight_costs(idle), scores_of(idle, objective)
     whole, least = Sizes(4, 128), Sizes(1, 16)
     kept = choose(scores.units, costs, costs.of([whole, least, whole]))
     assert kept is not None
     assert [Sizes(len(k.heads), len(k.neurons)) for k in kept if k is not None] == [whole, least, whole]
-    assert lesson.loss_of(cut_copy(idle, kept)) == pytest.approx(lesson.loss_of(idle), abs=1e-6)
+    assert objective.loss_of(cut_copy(idle, kept)) == pytest.approx(objective.loss_of(idle), abs=1e-6)
 
 
-def test_every_plan_is_within_its_budget_and_the_least_loss_comes_first(made: Classifier, lesson: Lesson) -> None:
-    costs, scores = weight_costs(made), scores_of(made, lesson)
+def test_every_plan_is_within_its_budget_and_the_least_loss_comes_first(made: Classifier, objective: Objective) -> None:
+    costs, scores = weight_costs(made), scores_of(made, objective)
     for share in (0.8, 0.5, 0.2):
         budget = share * costs.of(sizes(made.network))
-        plans = plans_within(made, lesson, scores, costs, budget)
+        plans = plans_within(made, objective, scores, costs, budget)
         others = [choose(scores.units, costs, budget, scores.layers[:count]) for count in range(3)]
-        losses = [lesson.loss_of(cut_copy(made, kept)) for kept in others if kept is not None]
+        losses = [objective.loss_of(cut_copy(made, kept)) for kept in others if kept is not None]
         assert [plan.loss for plan in plans] == pytest.approx(sorted(losses), rel=1e-6)
         for plan in plans:
             assert costs.of(plan.left) <= budget
             assert plan.dropped == 3 - len(plan.left)
-        (alone,) = plans_within(made, lesson, scores, costs, budget, [2])
+        (alone,) = plans_within(made, objective, scores, costs, budget, [2])
         assert alone == next(plan for plan in plans if plan.dropped == 2)
 
 
-def test_the_plan_that_does_best_after_a_trial_is_taken(made: Classifier, lesson: Lesson) -> None:
-    costs, scores = weight_costs(made), scores_of(made, lesson)
-    plans = plans_within(made, lesson, scores, costs, 0.3 * costs.of(sizes(made.network)))
+def test_the_plan_that_does_best_after_a_trial_is_taken(made: Classifier, objective: Objective) -> None:
+    costs, scores = weight_costs(made), scores_of(made, objective)
+    plans = plans_within(made, objective, scores, costs, 0.3 * costs.of(sizes(made.network)))
     assert len(plans) == TRIED == 3
     tried: list[list[Sizes]] = []
 
@@ -108,7 +108,7 @@ def test_the_plan_that_does_best_after_a_trial_is_taken(made: Classifier, lesson
     assert len(tried) == 3
 
 
-def test_what_cannot_be_reached_is_no_plan(made: Classifier, lesson: Lesson) -> None:
-    costs, scores = weight_costs(made), scores_of(made, lesson)
-    assert len(plans_within(made, lesson, scores, costs, costs.of([Sizes(1, 16)]))) == 1
-    assert plans_within(made, lesson, scores, costs, costs.of([Sizes(1, 16)]) - 1) == []
+def test_what_cannot_be_reached_is_no_plan(made: Classifier, objective: Objective) -> None:
+    costs, scores = weight_costs(made), scores_of(made, objective)
+    assert len(plans_within(made, objective, scores, costs, costs.of([Sizes(1, 16)]))) == 1
+    assert plans_within(made, objective, scores, costs, costs.of([Sizes(1, 16)]) - 1) == []

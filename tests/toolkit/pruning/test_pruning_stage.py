@@ -27,7 +27,7 @@ from toolkit.stages.distillation_data import DistillationData, distillation_data
 from toolkit.stages.result import StageResult, predict_rows
 from toolkit.stages.teachers import Teacher
 from toolkit.training.dataset import Examples
-from toolkit.training.losses import UNLABELLED
+from toolkit.training.losses import UNLABELED
 from toolkit.utils.errors import InputError
 from toolkit.workflows import tracking
 from toolkit.workflows.compress import compress_checkpoint, compress_run
@@ -59,8 +59,8 @@ def test_a_run_is_pruned_recovered_exported_and_compared(copied: Path) -> None:
     said = Predictions.load(stage / "predictions.csv")
     np.testing.assert_allclose(said.of(rows), predict_rows(pruned, corpus(), rows, "").logits, atol=1e-6)
     # What ships is the pruned network and no other.
-    artefact = exporter("onnx-fp32").load(outcome.package)
-    np.testing.assert_allclose(artefact.predict_logits(corpus().take(rows)), said.of(rows), atol=1e-4)
+    artifact = exporter("onnx-fp32").load(outcome.package)
+    np.testing.assert_allclose(artifact.predict_logits(corpus().take(rows)), said.of(rows), atol=1e-4)
     assert package.verify(outcome.package).problems == []
     assert [row.stage for row in outcome.rows if row.slice is None][-3:] == [
         "pruned structured-0.4",
@@ -347,7 +347,7 @@ def test_calibration_takes_labeled_training_rows_alone(toy: Corpus, tmp_path: Pa
     def data(count: int) -> DistillationData:
         given = tiny_recipe(calib_samples=count)
         found = distillation_data(teacher, toy, given, tmp_path)
-        further = Examples(["one more"], np.array([UNLABELLED]), np.zeros((1, 2)))
+        further = Examples(["one more"], np.array([UNLABELED]), np.zeros((1, 2)))
         train = Examples(
             [*found.train.texts, *further.texts],
             np.concatenate([found.train.labels, further.labels]),

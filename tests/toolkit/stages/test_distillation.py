@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.helpers import TINY
-from toolkit.config.settings import DistillationSettings, ModelSettings, Recipe, TrainingSettings
+from toolkit.config.recipe import Recipe
+from toolkit.config.settings import DistillationSettings, ModelSettings, TrainingSettings
 from toolkit.data.corpus import Corpus
 from toolkit.evaluation.metrics import apply_threshold, softmax
 from toolkit.evaluation.predictions import Predictions, evaluate
@@ -17,7 +18,7 @@ from toolkit.stages.distillation_data import distillation_data
 from toolkit.stages.result import StageResult
 from toolkit.stages.teachers import ENSEMBLE, TEACHER, Teacher, find_teacher
 from toolkit.training.dataset import Examples
-from toolkit.training.feature_distillation import Imitation
+from toolkit.training.feature_distillation import DistillationLoss
 from toolkit.training.trainer import Fit
 from toolkit.utils.errors import InputError
 
@@ -59,7 +60,7 @@ class Spy:
     def __init__(self) -> None:
         self.train: Examples | None = None
         self.validation: Examples | None = None
-        self.imitation: Imitation | None = None
+        self.distillation_loss: DistillationLoss | None = None
 
     def __call__(
         self,
@@ -69,11 +70,11 @@ class Spy:
         how: TrainingSettings,
         seed: int,
         work: Path,
-        imitation: Imitation | None = None,
+        distillation_loss: DistillationLoss | None = None,
         *_: Any,
     ) -> Fit:
         work.mkdir(parents=True)
-        self.train, self.validation, self.imitation = train, validation, imitation
+        self.train, self.validation, self.distillation_loss = train, validation, distillation_loss
         return Fit(1, [{"epoch": 1, "val_macro_f1": 0.5}])
 
 
@@ -92,7 +93,7 @@ def test_a_student_is_taught_by_folds_that_did_not_see_the_row(
     judged = toy.rows("validation")
     assert list(spy.validation.texts) == toy.take(judged)
     np.testing.assert_array_equal(spy.validation.teacher_logits, ensemble.predictions.of(judged))
-    assert spy.imitation == Imitation(0.3, 2.5)
+    assert spy.distillation_loss == DistillationLoss(0.3, 2.5)
 
 
 def test_no_student_learns_from_held_out_rows(
@@ -186,12 +187,12 @@ def test_what_is_imitated_inside_is_what_the_settings_say(
     monkeypatch.setattr("toolkit.stages.distillation.fit", spy)
     how = asked(kd_method="multi_level", hidden_loss_weight=0.6, attention_loss_weight=0.1)
     distilled(ensemble, toy, how, TINY, HOW, tmp_path / "stage", tmp_path / "cache")
-    assert spy.imitation is not None
-    inside = spy.imitation.inside
-    assert inside is not None
-    assert inside.weights == {"hidden_loss": 0.6, "attention_loss": 0.1}
+    assert spy.distillation_loss is not None
+    features = spy.distillation_loss.inside
+    assert features is not None
+    assert features.weights == {"hidden_loss": 0.6, "attention_loss": 0.1}
     best = load_classifier(ensemble.checkpoint)
-    assert inside.teacher.predict_logits(["sea"]).tobytes() == best.predict_logits(["sea"]).tobytes()
+    assert features.teacher.predict_logits(["sea"]).tobytes() == best.predict_logits(["sea"]).tobytes()
 
 
 @pytest.mark.parametrize(

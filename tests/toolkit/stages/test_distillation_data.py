@@ -7,20 +7,21 @@ import numpy as np
 import pytest
 
 from tests.helpers import random_logits
-from toolkit.config.settings import DistillationSettings, Recipe
+from toolkit.config.recipe import Recipe
+from toolkit.config.settings import DistillationSettings
 from toolkit.data.augmentation import variants
 from toolkit.data.corpus import Corpus
-from toolkit.data.normalization import normalise
+from toolkit.data.normalization import normalize
 from toolkit.data.tables import Table, write_table
-from toolkit.data.unlabeled import read_unlabelled, unknown_texts
+from toolkit.data.unlabeled import read_unlabeled, unknown_texts
 from toolkit.evaluation.predictions import Predictions
 from toolkit.stages.distillation_data import distillation_data, further_texts
 from toolkit.stages.teacher_logits import NO_FOLD
 from toolkit.stages.teachers import Teacher
-from toolkit.training.losses import UNLABELLED
+from toolkit.training.losses import UNLABELED
 from toolkit.utils.errors import InputError
 
-NEW = ["a text nobody labelled", "নতুন মন্তব্য", "one more"]
+NEW = ["a text nobody labeled", "নতুন মন্তব্য", "one more"]
 
 
 def how(**given: Any) -> DistillationSettings:
@@ -69,14 +70,14 @@ def test_further_texts_follow_without_a_label_and_with_what_the_teacher_says(
     given = how(unlabelled=text_file(tmp_path, *NEW), augment=True)
     found = distillation_data(teacher, toy, Recipe(distillation=given), tmp_path)
     rows = toy.rows("train")
-    made = variants([normalise(text) for text in toy.take(rows)], toy.fold[rows], toy.settings.seed)
+    made = variants([normalize(text) for text in toy.take(rows)], toy.fold[rows], toy.settings.seed)
     assert list(found.train.texts) == [*toy.take(rows), *made, *NEW]
     assert asked[0][0] == [*made, *NEW]
     assert asked[0][1].tolist() == [*toy.fold[rows], *[NO_FOLD] * 3]
     labels, logits = found.train.labels, found.train.teacher_logits
     assert logits is not None
     np.testing.assert_array_equal(labels[: len(rows)], toy.labels[rows])
-    assert set(labels[len(rows) :]) == {UNLABELLED}
+    assert set(labels[len(rows) :]) == {UNLABELED}
     np.testing.assert_array_equal(logits[: len(rows)], teacher.predictions.of(rows))
     np.testing.assert_array_equal(logits[len(rows) :, 0], np.arange(len(rows) + 3))
     assert found.counts["augmented_texts"] == len(rows)
@@ -112,12 +113,12 @@ def test_what_was_read_is_known_by_its_hash(toy: Corpus, tmp_path: Path) -> None
 def test_a_text_file_has_one_text_a_line(tmp_path: Path, ending: str, mark: str) -> None:
     lines = ["first, with a comma", "", '"quoted"', " \t ", "last"]
     (tmp_path / "more.TXT").write_bytes((mark + ending.join(lines) + ending).encode())
-    assert [text.strip() for text in read_unlabelled(tmp_path / "more.TXT")] == [lines[0], lines[2], lines[4]]
+    assert [text.strip() for text in read_unlabeled(tmp_path / "more.TXT")] == [lines[0], lines[2], lines[4]]
 
 
 def test_the_column_is_the_one_that_a_corpus_would_take(tmp_path: Path) -> None:
     write_table(Table("more", {"content": ["long"], "text": ["short"]}), tmp_path / "more.csv")
-    assert read_unlabelled(tmp_path / "more.csv") == ["short"]
+    assert read_unlabeled(tmp_path / "more.csv") == ["short"]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
@@ -125,7 +126,7 @@ def test_the_column_is_the_one_that_a_corpus_would_take(tmp_path: Path) -> None:
 def test_a_table_is_read_by_its_text_column(tmp_path: Path, suffix: str, column: str) -> None:
     table = Table("more", {"id": ["1", "2", "3", "4"], column: ["one", "", None, "two\nlines"]})
     write_table(table, tmp_path / f"more{suffix}")
-    assert read_unlabelled(tmp_path / f"more{suffix}") == ["one", "two\nlines"]
+    assert read_unlabeled(tmp_path / f"more{suffix}") == ["one", "two\nlines"]
 
 
 UNREADABLE: dict[str, tuple[str, bytes, str]] = {
@@ -149,6 +150,6 @@ def test_an_unreadable_file_is_told_with_its_option(tmp_path: Path, case: str) -
     if held or case == "empty" or case == "empty table":
         (tmp_path / name).write_bytes(held)
     with pytest.raises(InputError, match=message) as caught:
-        read_unlabelled(tmp_path / name)
+        read_unlabeled(tmp_path / name)
     assert str(caught.value).startswith(f"--unlabelled {tmp_path / name}")
     assert "\n" not in str(caught.value)

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import Finished, contents, tiny_recipe
-from toolkit.config.settings import PIPELINES, Pipeline, Recipe
+from toolkit.config.recipe import PIPELINES, Recipe
+from toolkit.config.settings import Pipeline
 from toolkit.stages.run_folder import Run, checkpoint_of, is_run, locate
 from toolkit.utils.errors import InputError
 

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
-from transformers import BertConfig, BertForSequenceClassification
-from transformers import PreTrainedTokenizerFast as FastTokenizer
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast as FastTokenizer
 
 from tests.helpers import TINY, random_logits
-from toolkit.config.settings import CorpusSettings, DistillationSettings, Recipe, TrainingSettings
+from toolkit.config.recipe import Recipe
+from toolkit.config.settings import CorpusSettings, DistillationSettings, TrainingSettings
 from toolkit.config.toml_file import write_recipe
 from toolkit.data.corpus import Corpus, corpus_from_table
-from toolkit.data.normalization import normalise
+from toolkit.data.normalization import normalize
 from toolkit.data.tables import Table
 from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration, softmax
 from toolkit.evaluation.predictions import Predictions
 from toolkit.modeling.classifier import Classifier, load_classifier, save_classifier
 from toolkit.modeling.encoders import build_classifier
-from toolkit.modeling.linear import ANALYSER, INVERSE_REGULARISATION, NGRAMS
+from toolkit.modeling.linear import ANALYZER, INVERSE_REGULARIZATION, NGRAMS
 from toolkit.modeling.tokenizer import train_tokenizer
 from toolkit.stages import teachers
 from toolkit.stages.cross_validation import combine_folds, fold_predictions, train_baseline
@@ -224,7 +224,7 @@ def test_a_teacher_of_other_labels_is_refused(
 # What a teacher says of texts beyond the corpus.
 
 
-def test_a_variant_is_labelled_by_the_fold_that_did_not_see_its_row(noisy: Corpus, stage: Path, tmp_path: Path) -> None:
+def test_a_variant_is_labeled_by_the_fold_that_did_not_see_its_row(noisy: Corpus, stage: Path, tmp_path: Path) -> None:
     teacher = find_teacher(how(), noisy, stage, tmp_path)
     texts = [f"{word} {i}" for i, word in enumerate(["sea", "sun", "number", "texts", "moon", "made-up"])]
     folds = np.array([0, 2, NO_FOLD, 1, NO_FOLD, 0])
@@ -267,11 +267,11 @@ def floor_logits(corpus: Corpus, rows: np.ndarray, texts: Sequence[str]) -> np.n
     from sklearn.pipeline import make_pipeline
 
     made = make_pipeline(
-        TfidfVectorizer(analyzer=ANALYSER, ngram_range=NGRAMS, sublinear_tf=True, lowercase=False, min_df=2),
-        LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000),
+        TfidfVectorizer(analyzer=ANALYZER, ngram_range=NGRAMS, sublinear_tf=True, lowercase=False, min_df=2),
+        LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=1000),
     )
-    made.fit([normalise(text).lower() for text in corpus.take(rows)], corpus.labels[rows])
-    return made.predict_log_proba([normalise(text).lower() for text in texts])
+    made.fit([normalize(text).lower() for text in corpus.take(rows)], corpus.labels[rows])
+    return made.predict_log_proba([normalize(text).lower() for text in texts])
 
 
 def expected_floor(corpus: Corpus, rows: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.helpers import examples, tiny_recipe
 from tests.toolkit.modeling.test_architecture import KINDS, NEURONS, UNKNOWN, network_of
-from toolkit.config.settings import Recipe
+from toolkit.config.recipe import Recipe
 from toolkit.data.corpus import Corpus
 from toolkit.evaluation.predictions import Predictions
 from toolkit.modeling.classifier import Classifier, SequenceClassifier, pad
@@ -39,7 +39,7 @@ def batches_of(classifier: Classifier, texts: list[str]) -> Batches:
 
 
 def weights(network: nn.Module) -> list[tuple[str, bytes]]:
-    """In order: optimisers count parameters."""
+    """In order: optimizers count parameters."""
     return [(name, tensor.numpy().tobytes()) for name, tensor in network.state_dict().items()]
 
 
@@ -256,14 +256,14 @@ def test_what_rounding_takes_is_learned_back(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("toolkit.training.fake_quantization.STEPS", 2)
     network = network_of("bert", WORDS)
     expected = network(*batch())["logits"].detach()
-    optimiser = torch.optim.Adam(network.parameters(), 1e-3)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     losses = []
     with fake_quantized(network, [batch()]):
         for _ in range(60):
             loss = (network(*batch())["logits"] - expected).square().mean()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             losses.append(loss.item())
     assert np.mean(losses[-10:]) < 0.2 * losses[0]
 

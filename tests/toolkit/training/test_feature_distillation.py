@@ -33,10 +33,10 @@ from toolkit.modeling.students import build_student
 from toolkit.training.dataset import Examples
 from toolkit.training.feature_distillation import (
     RELATION_WEIGHT,
-    Apprentice,
-    Imitation,
-    Inside,
-    InsideMethod,
+    DistillationLoss,
+    FeatureMethod,
+    FeatureTargets,
+    StudentWithTeacher,
     layer_pairs,
     refuse_unfit,
 )
@@ -44,7 +44,7 @@ from toolkit.training.losses import attention_loss, hidden_loss, relation_loss
 from toolkit.training.trainer import Fit, Mechanics, fit
 from toolkit.utils.errors import InputError
 
-METHODS: tuple[InsideMethod, ...] = get_args(InsideMethod)
+METHODS: tuple[FeatureMethod, ...] = get_args(FeatureMethod)
 HOW = TrainingSettings(epochs=2, learning_rate=5e-3, batch_size=16)
 NARROW, WIDE = "shape:2x32", "shape:2x64"
 """A head is 32 wide, so these have one and two."""
@@ -91,13 +91,13 @@ def batch(made: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
     return pad([encoding.ids for encoding in made.tokenizer.encode_batch(texts)], made.pad_id)
 
 
-def inside_of(teacher: Classifier, method: InsideMethod) -> Inside:
-    return Inside(teacher, method, hidden_weight=0.3, attention_weight=0.2)
+def inside_of(teacher: Classifier, method: FeatureMethod) -> FeatureTargets:
+    return FeatureTargets(teacher, method, hidden_weight=0.3, attention_weight=0.2)
 
 
-def losses_of(student: Classifier, teacher: Classifier, method: InsideMethod) -> dict[str, torch.Tensor]:
+def losses_of(student: Classifier, teacher: Classifier, method: FeatureMethod) -> dict[str, torch.Tensor]:
     """Of an apprentice in training, with the student's dropout off, so that they can be computed otherwise."""
-    apprentice = Apprentice(student.network, inside_of(teacher, method), 0).train()
+    apprentice = StudentWithTeacher(student.network, inside_of(teacher, method), 0).train()
     student.network.eval()
     return {name: value.detach() for name, value in apprentice(*batch(teacher)).items()}
 
@@ -107,11 +107,16 @@ def taught(toy: Corpus) -> Examples:
 
 
 def imitate(
-    student: Classifier, inside: Inside | None, toy: Corpus, work: Path, learning: Examples | None = None, **others: Any
+    student: Classifier,
+    features: FeatureTargets | None,
+    toy: Corpus,
+    work: Path,
+    learning: Examples | None = None,
+    **others: Any,
 ) -> Fit:
-    imitation = Imitation(0.6, 2.0, inside)
+    distillation_loss = DistillationLoss(0.6, 2.0, features)
     how = others.pop("how", HOW)
-    return fit(student, learning or taught(toy), examples(toy, "validation"), how, 0, work, imitation, **others)
+    return fit(student, learning or taught(toy), examples(toy, "validation"), how, 0, work, distillation_loss, **others)
 
 
 def all_weights(network: torch.nn.Module) -> dict[str, bytes]:
@@ -186,7 +191,7 @@ def test_relations_are_those_of_the_last_layers(teacher: Classifier, kind: str, 
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_copy_of_the_teacher_has_nothing_to_learn(teacher: Classifier, method: InsideMethod) -> None:
+def test_a_copy_of_the_teacher_has_nothing_to_learn(teacher: Classifier, method: FeatureMethod) -> None:
     found = losses_of(student_of(teacher, "layers:3"), teacher, method)
     names = inside_of(teacher, method).weights
     assert {name: float(found[name]) for name in names} == dict.fromkeys(names, 0.0)
@@ -210,7 +215,7 @@ def test_multi_level_is_hidden_and_attention(teacher: Classifier) -> None:
     ],
 )
 def test_every_part_is_in_the_history_and_weighs_what_it_should(
-    teacher: Classifier, toy: Corpus, tmp_path: Path, method: InsideMethod, weights: dict[str, float]
+    teacher: Classifier, toy: Corpus, tmp_path: Path, method: FeatureMethod, weights: dict[str, float]
 ) -> None:
     found = imitate(student_of(teacher), inside_of(teacher, method), toy, tmp_path)
     assert len(found.history) == HOW.epochs
@@ -230,18 +235,18 @@ def test_logits_alone_have_no_other_parts(teacher: Classifier, toy: Corpus, tmp_
 
 @pytest.mark.parametrize(("method", "part"), [("hidden", "hidden"), ("attention", "attention"), ("relation",) * 2])
 def test_a_student_becomes_like_its_teacher_inside(
-    teacher: Classifier, toy: Corpus, tmp_path: Path, method: InsideMethod, part: str
+    teacher: Classifier, toy: Corpus, tmp_path: Path, method: FeatureMethod, part: str
 ) -> None:
     student = student_of(teacher)
     before = float(losses_of(student, teacher, method)[f"{part}_loss"])
-    inside = Inside(teacher, method, hidden_weight=10.0, attention_weight=10.0)
-    found = imitate(student, inside, toy, tmp_path, how=dataclasses.replace(HOW, epochs=4))
+    features = FeatureTargets(teacher, method, hidden_weight=10.0, attention_weight=10.0)
+    found = imitate(student, features, toy, tmp_path, how=dataclasses.replace(HOW, epochs=4))
     assert found.history[-1][f"train_{part}_loss"] < 0.8 * min(before, found.history[0][f"train_{part}_loss"])
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_teacher_stays_as_it_was_and_apart_from_its_student(
-    teacher: Classifier, toy: Corpus, tmp_path: Path, method: InsideMethod
+    teacher: Classifier, toy: Corpus, tmp_path: Path, method: FeatureMethod
 ) -> None:
     student = student_of(teacher)
     names, parameters, before = list(student.network.state_dict()), student.parameters, all_weights(teacher.network)
@@ -249,7 +254,7 @@ def test_the_teacher_stays_as_it_was_and_apart_from_its_student(
     assert all_weights(teacher.network) == before
     assert all(p.grad is None for p in teacher.network.parameters())
     assert (list(student.network.state_dict()), student.parameters) == (names, parameters)
-    apprentice = Apprentice(student.network, inside_of(teacher, method), 0)
+    apprentice = StudentWithTeacher(student.network, inside_of(teacher, method), 0)
     own = {name for name in apprentice.state_dict() if not name.startswith("projections.")}
     assert own == {f"student.{name}" for name in names}
     for module in (*student.network.modules(), *teacher.network.modules()):
@@ -271,10 +276,10 @@ def test_a_teacher_teaches_without_its_dropout(teacher: Classifier) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("shape", [NARROW, WIDE])
 def test_projections_are_there_only_where_hidden_states_differ_in_width(
-    teacher: Classifier, method: InsideMethod, shape: str
+    teacher: Classifier, method: FeatureMethod, shape: str
 ) -> None:
     student = student_of(teacher, shape)
-    apprentice = Apprentice(student.network, inside_of(teacher, method), 0)
+    apprentice = StudentWithTeacher(student.network, inside_of(teacher, method), 0)
     needed = method in ("hidden", "multi_level") and shape == NARROW
     assert [each.weight.shape for each in apprentice.projections.children()] == [(64, 32)] * (2 if needed else 0)
     others = 2 * (64 * 32 + 64) if needed else 0
@@ -285,7 +290,7 @@ def test_projections_are_trained_with_the_student(teacher: Classifier, toy: Corp
     from safetensors.torch import load_file
 
     student = student_of(teacher)
-    before = Apprentice(student.network, inside_of(teacher, "hidden"), 0).projections.state_dict()
+    before = StudentWithTeacher(student.network, inside_of(teacher, "hidden"), 0).projections.state_dict()
     imitate(student, inside_of(teacher, "hidden"), toy, tmp_path, how=dataclasses.replace(HOW, epochs=1))
     (checkpoint,) = tmp_path.glob("checkpoint-*")
     after = load_file(checkpoint / "model.safetensors")
@@ -294,12 +299,12 @@ def test_projections_are_trained_with_the_student(teacher: Classifier, toy: Corp
 
 
 def test_projections_depend_on_the_seed_given_and_on_no_other(teacher: Classifier) -> None:
-    student, inside = student_of(teacher), inside_of(teacher, "hidden")
+    student, features = student_of(teacher), inside_of(teacher, "hidden")
     made = []
     for seed in (1, 1, 2):
         torch.rand(3)  # whatever was drawn before
         state = torch.get_rng_state()
-        made.append(all_weights(Apprentice(student.network, inside, seed).projections))
+        made.append(all_weights(StudentWithTeacher(student.network, features, seed).projections))
         assert torch.equal(torch.get_rng_state(), state)
     assert made[0] == made[1]
     assert made[0]["0.weight"] not in (made[0]["1.weight"], made[2]["0.weight"])
@@ -307,7 +312,7 @@ def test_projections_depend_on_the_seed_given_and_on_no_other(teacher: Classifie
 
 def test_a_student_that_validates_asks_no_teacher(teacher: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     student = student_of(teacher)
-    apprentice = Apprentice(student.network, inside_of(teacher, "multi_level"), 0).eval()
+    apprentice = StudentWithTeacher(student.network, inside_of(teacher, "multi_level"), 0).eval()
     calls: list[torch.Tensor] = []
     handle = teacher.network.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0]))
     expected = student.network(*batch(teacher))
@@ -322,7 +327,7 @@ def test_a_student_that_validates_asks_no_teacher(teacher: Classifier, monkeypat
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_seed_trains_the_same_weights(
-    teacher: Classifier, toy: Corpus, tmp_path: Path, method: InsideMethod
+    teacher: Classifier, toy: Corpus, tmp_path: Path, method: FeatureMethod
 ) -> None:
     how = dataclasses.replace(HOW, epochs=1)
     made = [student_of(teacher), student_of(teacher)]
@@ -340,7 +345,7 @@ def test_without_weight_the_teachers_inside_changes_nothing(teacher: Classifier,
     how = dataclasses.replace(HOW, epochs=1)
     alone, beside = student_of(teacher, WIDE), student_of(teacher, WIDE)
     imitate(alone, None, toy, tmp_path / "alone", how=how)
-    imitate(beside, Inside(teacher, "multi_level", 0.0, 0.0), toy, tmp_path / "beside", how=how)
+    imitate(beside, FeatureTargets(teacher, "multi_level", 0.0, 0.0), toy, tmp_path / "beside", how=how)
     assert all_weights(alone.network) == all_weights(beside.network)
 
 
@@ -350,20 +355,20 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("method", ["hidden", "relation"])
 def test_broken_off_imitation_goes_on_and_ends_as_if_it_had_not_been(
-    teacher: Classifier, toy: Corpus, tmp_path: Path, method: InsideMethod
+    teacher: Classifier, toy: Corpus, tmp_path: Path, method: FeatureMethod
 ) -> None:
     def killed(epoch: int, metrics: dict[str, float]) -> None:
         if epoch == 2:
             raise Killed
 
-    how, inside = dataclasses.replace(HOW, epochs=3), inside_of(teacher, method)
+    how, features = dataclasses.replace(HOW, epochs=3), inside_of(teacher, method)
     whole = student_of(teacher)
-    expected = imitate(whole, inside, toy, tmp_path / "whole", how=how)
+    expected = imitate(whole, features, toy, tmp_path / "whole", how=how)
     with pytest.raises(Killed):
-        imitate(student_of(teacher), inside, toy, tmp_path / "broken", how=how, watch=killed)
+        imitate(student_of(teacher), features, toy, tmp_path / "broken", how=how, watch=killed)
     resumed = student_of(teacher)
     seen: list[int] = []
-    found = imitate(resumed, inside, toy, tmp_path / "broken", how=how, watch=lambda epoch, _: seen.append(epoch))
+    found = imitate(resumed, features, toy, tmp_path / "broken", how=how, watch=lambda epoch, _: seen.append(epoch))
     assert seen == [2, 3]
     assert found == expected
     assert all_weights(resumed.network) == all_weights(whole.network)
@@ -373,10 +378,10 @@ def test_the_weights_of_the_best_epoch_are_kept(teacher: Classifier, toy: Corpus
     """Learning makes the student worse on upside-down validation rows, so an early epoch is the best."""
     student, judging = student_of(teacher), examples(toy, "validation")
     judging = Examples(judging.texts, 1 - judging.labels)
-    imitation = Imitation(0.0, 2.0, inside_of(teacher, "hidden"))
+    distillation_loss = DistillationLoss(0.0, 2.0, inside_of(teacher, "hidden"))
     how = dataclasses.replace(HOW, epochs=4)
     exact = Mechanics(bf16=False)
-    found = fit(student, taught(toy), judging, how, 0, tmp_path, imitation, mechanics=exact)
+    found = fit(student, taught(toy), judging, how, 0, tmp_path, distillation_loss, mechanics=exact)
     assert found.best_epoch < len(found.history)
     log_odds = student.predict_logits(judging.texts)
     log_p = log_odds - np.logaddexp(log_odds[:, 0], log_odds[:, 1])[:, None]
@@ -397,7 +402,7 @@ def test_a_trained_student_predicts_in_full_precision(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_hugging_face_classifier_can_teach_and_learn(teacher: Classifier, method: InsideMethod) -> None:
+def test_a_hugging_face_classifier_can_teach_and_learn(teacher: Classifier, method: FeatureMethod) -> None:
     torch.manual_seed(5)
     model = BertForSequenceClassification(bert_config(teacher))
     imported = Classifier(SequenceClassifier(model).eval(), teacher.tokenizer, teacher.pad_id, teacher.labels)

@@ -10,7 +10,7 @@ from toolkit.evaluation.metrics import softmax
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.ngram import SPACE, character_tokenizer
 from toolkit.training.dataset import Examples
-from toolkit.training.losses import UNLABELLED
+from toolkit.training.losses import UNLABELED
 from toolkit.training.ngram_regression import (
     LABEL_LOGIT,
     RATIO_FLOOR,
@@ -117,8 +117,8 @@ def test_validation_labels_alone_decide_the_penalty() -> None:
     right, of_right = fit_ngram(STUDENT, train, validation, ("a", "b"), 1.0)
     _, of_wrong = fit_ngram(STUDENT, train, wrong, ("a", "b"), 1.0)
     assert of_right["ridge"] < of_wrong["ridge"] == max(RIDGES)
-    relabelled = Examples(train.texts, 1 - train.labels, train.teacher_logits)
-    again, _ = fit_ngram(STUDENT, relabelled, validation, ("a", "b"), 1.0)
+    relabeled = Examples(train.texts, 1 - train.labels, train.teacher_logits)
+    again, _ = fit_ngram(STUDENT, relabeled, validation, ("a", "b"), 1.0)
     assert again.predict_logits(TEXTS[:9]).tobytes() == right.predict_logits(TEXTS[:9]).tobytes()
 
 
@@ -172,9 +172,9 @@ def test_labels_have_their_share_of_what_is_learned(labels: int) -> None:
 
 def test_texts_without_a_label_are_learned_from_the_teacher_alone() -> None:
     train, validation, _ = split(2)
-    known = np.where(np.arange(len(train.labels)) % 2 == 0, train.labels, UNLABELLED)
+    known = np.where(np.arange(len(train.labels)) % 2 == 0, train.labels, UNLABELED)
     assert train.teacher_logits is not None
-    mute = Examples(train.texts, np.full(len(known), UNLABELLED), train.teacher_logits)
+    mute = Examples(train.texts, np.full(len(known), UNLABELED), train.teacher_logits)
     all_teacher, _ = fit_ngram(STUDENT, train, validation, ("a", "b"), 1.0)
     unlabelled, _ = fit_ngram(STUDENT, mute, validation, ("a", "b"), 0.3)
     assert unlabelled.predict_logits(TEXTS[:9]).tobytes() == all_teacher.predict_logits(TEXTS[:9]).tobytes()

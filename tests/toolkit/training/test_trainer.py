@@ -12,8 +12,8 @@ from toolkit.evaluation.metrics import calculate_metrics_with_threshold_explorat
 from toolkit.modeling.classifier import Classifier, load_classifier, save_classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.training.dataset import Examples
-from toolkit.training.feature_distillation import Imitation
-from toolkit.training.losses import UNLABELLED
+from toolkit.training.feature_distillation import DistillationLoss
+from toolkit.training.losses import UNLABELED
 from toolkit.training.trainer import Fit, Mechanics, fit, last_whole_checkpoint
 
 FAST = TrainingSettings(epochs=3, learning_rate=5e-3, batch_size=16)
@@ -40,17 +40,17 @@ def test_alpha_is_the_weight_of_the_teacher(toy: Corpus, tmp_path: Path, alpha: 
     rows = toy.rows("train")
     taught = dataclasses.replace(examples(toy, "train"), teacher_logits=random_logits(len(rows)))
     how = dataclasses.replace(FAST, epochs=1)
-    found = fit(fresh(toy), taught, examples(toy, "validation"), how, 0, tmp_path, Imitation(alpha, 4.0))
+    found = fit(fresh(toy), taught, examples(toy, "validation"), how, 0, tmp_path, DistillationLoss(alpha, 4.0))
     (epoch,) = found.history
     mixed = alpha * epoch["train_soft_loss"] + (1 - alpha) * epoch["train_hard_loss"]
     assert epoch["train_loss"] == pytest.approx(mixed, rel=1e-4)
     assert epoch["train_soft_loss"] != pytest.approx(epoch["train_hard_loss"], rel=0.01)
 
 
-def half_labelled(toy: Corpus, teacher: np.ndarray) -> Examples:
+def half_labeled(toy: Corpus, teacher: np.ndarray) -> Examples:
     """Every second training row without its label."""
     rows = examples(toy, "train")
-    labels = np.where(np.arange(len(rows.labels)) % 2 == 0, rows.labels, UNLABELLED)
+    labels = np.where(np.arange(len(rows.labels)) % 2 == 0, rows.labels, UNLABELED)
     return Examples(rows.texts, labels, teacher)
 
 
@@ -60,12 +60,12 @@ def test_a_row_without_a_label_counts_as_one_in_the_batch_and_teaches_by_its_tea
 ) -> None:
     """With a learning rate of next to nothing the loss is that of the untrained network, computed here by itself."""
     rows = examples(toy, "train")
-    learning = half_labelled(toy, 3 * random_logits(len(rows.texts)))
+    learning = half_labeled(toy, 3 * random_logits(len(rows.texts)))
     assert learning.teacher_logits is not None
     still = dataclasses.replace(how, epochs=1, learning_rate=1e-12, batch_size=len(rows.texts))
     made = build_classifier(dataclasses.replace(TINY, dropout=0.0), toy.label_names, toy.take(toy.rows("train")), 0)
     logits = made.predict_logits(rows.texts)
-    known = learning.labels != UNLABELLED
+    known = learning.labels != UNLABELED
     chosen = log_softmax(logits)[known, learning.labels[known]]
     each = -chosen * ((1 - np.exp(chosen)) ** 2 if how.loss == "focal" else 1)
     share = 1 / np.bincount(learning.labels[known])[learning.labels[known]] if how.class_weights else np.ones(len(each))
@@ -73,7 +73,7 @@ def test_a_row_without_a_label_counts_as_one_in_the_batch_and_teaches_by_its_tea
     p, q = log_softmax(learning.teacher_logits / 2), log_softmax(logits / 2)
     soft = 4 * (np.exp(p) * (p - q)).sum(axis=1).mean()
     validation, exact = examples(toy, "validation"), Mechanics(bf16=False)
-    (epoch,) = fit(made, learning, validation, still, 0, tmp_path, Imitation(0.3, 2.0), mechanics=exact).history
+    (epoch,) = fit(made, learning, validation, still, 0, tmp_path, DistillationLoss(0.3, 2.0), mechanics=exact).history
     assert epoch["train_hard_loss"] == pytest.approx(hard, rel=1e-3)
     assert epoch["train_soft_loss"] == pytest.approx(soft, rel=1e-3)
     assert epoch["train_total_loss"] == epoch["train_loss"] == pytest.approx(0.3 * soft + 0.7 * hard, rel=1e-3)
@@ -86,10 +86,10 @@ def test_rows_that_have_no_labels_at_all_are_learned_from_the_teacher(
 ) -> None:
     rows = examples(toy, "train")
     logits = 4 * (np.eye(2, dtype=np.float32)[rows.labels] - 0.5)
-    unlabelled = Examples(rows.texts, np.full(len(rows.texts), UNLABELLED), logits)
+    unlabelled = Examples(rows.texts, np.full(len(rows.texts), UNLABELED), logits)
     made = fresh(toy)
     how = dataclasses.replace(FAST, epochs=4, class_weights=weighted)
-    found = fit(made, unlabelled, examples(toy, "validation"), how, 0, tmp_path, Imitation(0.5, 2.0))
+    found = fit(made, unlabelled, examples(toy, "validation"), how, 0, tmp_path, DistillationLoss(0.5, 2.0))
     assert [epoch["train_hard_loss"] for epoch in found.history] == [0.0] * len(found.history)
     test = examples(toy, "test")
     assert (made.predict_logits(test.texts).argmax(axis=1) == test.labels).mean() > 0.8
@@ -97,10 +97,14 @@ def test_rows_that_have_no_labels_at_all_are_learned_from_the_teacher(
 
 def test_a_row_without_a_label_needs_a_teacher(toy: Corpus, tmp_path: Path) -> None:
     logits = random_logits(len(toy.rows("train")))
-    nobody = dataclasses.replace(half_labelled(toy, logits), teacher_logits=None)
-    for learning, imitation in ((half_labelled(toy, logits), None), (nobody, None), (nobody, Imitation(0.5, 2.0))):
+    nobody = dataclasses.replace(half_labeled(toy, logits), teacher_logits=None)
+    for learning, loss in (
+        (half_labeled(toy, logits), None),
+        (nobody, None),
+        (nobody, DistillationLoss(0.5, 2.0)),
+    ):
         with pytest.raises(AssertionError):
-            fit(fresh(toy), learning, examples(toy, "validation"), FAST, 0, tmp_path, imitation)
+            fit(fresh(toy), learning, examples(toy, "validation"), FAST, 0, tmp_path, loss)
 
 
 def test_a_students_epochs_are_compared_by_what_it_learns_from(toy: Corpus, tmp_path: Path) -> None:
@@ -108,7 +112,7 @@ def test_a_students_epochs_are_compared_by_what_it_learns_from(toy: Corpus, tmp_
     learning = dataclasses.replace(rows, teacher_logits=random_logits(len(rows.texts)))
     judging = dataclasses.replace(judging, teacher_logits=3 * random_logits(len(judging.texts)))
     how, made = dataclasses.replace(FAST, epochs=3), fresh(toy)
-    found = fit(made, learning, judging, how, 0, tmp_path, Imitation(0.6, 2.0), mechanics=Mechanics(bf16=False))
+    found = fit(made, learning, judging, how, 0, tmp_path, DistillationLoss(0.6, 2.0), mechanics=Mechanics(bf16=False))
     losses = [epoch["val_loss"] for epoch in found.history]
     assert found.best_epoch == 1 + int(np.argmin(losses))
     logits = made.predict_logits(judging.texts)
@@ -123,7 +127,7 @@ def test_a_teacher_without_weight_is_as_good_as_none(toy: Corpus, tmp_path: Path
     taught = dataclasses.replace(rows, teacher_logits=random_logits(len(rows.texts)))
     how = dataclasses.replace(FAST, epochs=1)
     made, plain = fresh(toy), fresh(toy)
-    fit(made, taught, examples(toy, "validation"), how, 0, tmp_path / "taught", Imitation(0.0, 2.0))
+    fit(made, taught, examples(toy, "validation"), how, 0, tmp_path / "taught", DistillationLoss(0.0, 2.0))
     train(plain, toy, tmp_path / "plain", how)
     assert all_weights(made) == all_weights(plain)
 
@@ -134,7 +138,7 @@ def test_a_student_learns_from_its_teacher_even_against_the_labels(toy: Corpus, 
     upside_down = Examples(judging.texts, 1 - judging.labels)
     made = fresh(toy)
     taught = dataclasses.replace(learning, teacher_logits=against)
-    fit(made, taught, upside_down, dataclasses.replace(FAST, epochs=4), 0, tmp_path, Imitation(1.0, 2.0))
+    fit(made, taught, upside_down, dataclasses.replace(FAST, epochs=4), 0, tmp_path, DistillationLoss(1.0, 2.0))
     test = examples(toy, "test")
     assert (made.predict_logits(test.texts).argmax(axis=1) != test.labels).mean() > 0.8
 

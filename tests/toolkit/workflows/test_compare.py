@@ -11,17 +11,17 @@ from toolkit.utils.errors import InputError
 from toolkit.workflows.compare import compare_stages
 
 RUN = Path("runs/tiny")
-STUDENT, ARTEFACT, PACKAGE = RUN / "2-distillation", RUN / "4-export-onnx-int8", Path("models/tiny-onnx-int8")
+STUDENT, ARTIFACT, PACKAGE = RUN / "2-distillation", RUN / "4-export-onnx-int8", Path("models/tiny-onnx-int8")
 
 
 def test_what_was_said_is_compared_and_no_model_is_run(at_home: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.modeling.classifier.load_classifier", lambda *_: pytest.fail("a model was loaded"))
     found = compare_stages(RUN / "0-floor", PACKAGE)
     assert (found.a, found.b) == ("runs/tiny/0-floor", "models/tiny-onnx-int8")
-    floor, artefact = StageResult.load(RUN / "0-floor"), StageResult.load(ARTEFACT)
-    expected = artefact.metrics["macro_f1"] - floor.metrics["macro_f1"]
+    floor, artifact = StageResult.load(RUN / "0-floor"), StageResult.load(ARTIFACT)
+    expected = artifact.metrics["macro_f1"] - floor.metrics["macro_f1"]
     assert found.comparison.macro_f1_difference == pytest.approx(expected)
-    accuracy = artefact.metrics["accuracy"] - floor.metrics["accuracy"]
+    accuracy = artifact.metrics["accuracy"] - floor.metrics["accuracy"]
     assert found.comparison.accuracy_difference == pytest.approx(accuracy)
     rows = load_corpus(tiny_recipe().corpus).rows("test")
     assert found.comparison.rows == len(rows)

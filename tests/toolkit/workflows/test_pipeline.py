@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers import Finished, contents, tiny_recipe, write_comments
 from toolkit import package
-from toolkit.config.settings import Recipe
+from toolkit.config.recipe import Recipe
 from toolkit.data.corpus import load_corpus
 from toolkit.evaluation.predictions import Predictions
 from toolkit.modeling.classifier import load_classifier, save_classifier

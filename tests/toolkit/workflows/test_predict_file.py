@@ -95,7 +95,7 @@ def test_the_text_column_can_be_named(tmp_path: Path) -> None:
         ({"text": ["a"]}, "no/such/folder/out.csv", None, "cannot be written"),
     ],
 )
-def test_what_cannot_be_labelled_is_one_line_and_no_file(
+def test_what_cannot_be_labeled_is_one_line_and_no_file(
     tmp_path: Path, columns: dict[str, list[Any]], out: str, text_column: str | None, message: str
 ) -> None:
     write_table(Table("made", columns), tmp_path / "in.csv")

@@ -9,14 +9,21 @@ import pytest
 
 from tests.helpers import TINY, Finished, contents, tiny_recipe
 from toolkit import package
-from toolkit.config.settings import Recipe
+from toolkit.config.recipe import Recipe
 from toolkit.data.corpus import load_corpus
 from toolkit.evaluation.metrics import apply_threshold, macro_f1
 from toolkit.modeling.classifier import save_classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.stages.result import StageResult
 from toolkit.utils.errors import InputError
-from toolkit.workflows.student_search import RUNGS, Ladder, Rung, climb, recipe_of_teacher, render
+from toolkit.workflows.student_search import (
+    SEARCHED_STUDENTS,
+    StudentResult,
+    StudentSearch,
+    recipe_of_teacher,
+    render,
+    search_students,
+)
 
 TRIED = ("layers:1", "ngram:10")
 
@@ -30,31 +37,31 @@ def latency(kind: str, path: Path, texts: Sequence[str]) -> float:
 
 
 @dataclass(frozen=True)
-class Climbed:
-    """A ladder of two rungs under the finished run, which is their teacher."""
+class Searched:
+    """A search of two students under the finished run, which is their teacher."""
 
     home: Path
     recipe: Recipe
-    found: Ladder
+    found: StudentSearch
     said: list[str]
 
 
 @pytest.fixture(scope="module")
-def climbed(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Climbed]:
-    """Climbed once; its folder is the current one, and no latency is measured there."""
+def searched(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searched]:
+    """Searched once; its folder is the current one, and no latency is measured there."""
     home = shutil.copytree(
-        finished.home, tmp_path_factory.mktemp("ladder") / "home", ignore=shutil.ignore_patterns("cache")
+        finished.home, tmp_path_factory.mktemp("search") / "home", ignore=shutil.ignore_patterns("cache")
     )
     (home / "more.txt").write_text("একটি নতুন মন্তব্য\nanother one\n", "utf-8")
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/ladder.db")
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/search.db")
         for module in ("workflows.run_summary", "export.stage"):
             patch.setattr(f"toolkit.{module}.median_latency_ms", latency)
         patch.setattr("toolkit.stages.teachers.console.say", said.append)
         recipe = recipe_of_teacher("comments.csv", {"teacher": ("runs/tiny",), "unlabelled": "more.txt", "epochs": 1})
-        yield Climbed(home, recipe, climb(recipe, TRIED, None, None), said)
+        yield Searched(home, recipe, search_students(recipe, TRIED, None, None), said)
 
 
 def test_settings_are_those_of_the_teachers_run_and_typed_ones_win(at_home: Finished) -> None:
@@ -85,108 +92,111 @@ def test_a_ladder_needs_a_teacher(workplace: Path) -> None:
         recipe_of_teacher("comments.csv", {})
 
 
-def test_each_rung_is_a_run_with_a_package(climbed: Climbed) -> None:
-    assert {rung.student for rung in climbed.found.rungs} == set(TRIED)
-    corpus = load_corpus(climbed.recipe.corpus)
+def test_each_student_is_a_run_with_a_package(searched: Searched) -> None:
+    assert {student.student for student in searched.found.students} == set(TRIED)
+    corpus = load_corpus(searched.recipe.corpus)
     rows = corpus.rows("validation")
-    for rung in climbed.found.rungs:
-        name = f"comments-students-{rung.student.replace(':', '-')}"
-        assert rung.package == f"models/{name}-onnx-int8"
-        assert package.verify(Path(rung.package)).problems == []
-        model = package.load(Path(rung.package))
+    for student in searched.found.students:
+        name = f"comments-students-{student.student.replace(':', '-')}"
+        assert student.package == f"models/{name}-onnx-int8"
+        assert package.verify(Path(student.package)).problems == []
+        model = package.load(Path(student.package))
         labels = apply_threshold(model.predict_proba(corpus.take(rows)), model.threshold)
-        assert rung.macro_f1 == pytest.approx(macro_f1(corpus.labels[rows], labels, 2))
+        assert student.macro_f1 == pytest.approx(macro_f1(corpus.labels[rows], labels, 2))
         exported = StageResult.load(Path("runs") / name / "4-export-onnx-int8")
-        assert rung.package_mb == exported.details["package_size_bytes"] / 1e6
-        assert (rung.parameters, rung.p50_ms) == (exported.parameters, latency("package", Path(rung.package), []))
-        assert rung.within_budget
-        student = StageResult.load(Path("runs") / name / "2-distillation")
-        assert student.details["teacher"] == "fold ensemble, out-of-fold on training rows"
+        assert student.package_mb == exported.details["package_size_bytes"] / 1e6
+        assert (student.parameters, student.p50_ms) == (
+            exported.parameters,
+            latency("package", Path(student.package), []),
+        )
+        assert student.within_budget
+        distilled = StageResult.load(Path("runs") / name / "2-distillation")
+        assert distilled.details["teacher"] == "fold ensemble, out-of-fold on training rows"
         assert not (Path("runs") / name / "1-baseline").exists()
 
 
-def test_rungs_without_a_budget_go_by_macro_f1(climbed: Climbed) -> None:
-    scores = [rung.macro_f1 for rung in climbed.found.rungs]
+def test_rungs_without_a_budget_go_by_macro_f1(searched: Searched) -> None:
+    scores = [student.macro_f1 for student in searched.found.students]
     assert scores == sorted(scores, reverse=True)
 
 
-def test_the_teacher_speaks_once_for_all_rungs(climbed: Climbed) -> None:
-    logits = sorted(file.name for file in (climbed.home / "runs" / "cache").iterdir())
+def test_the_teacher_speaks_once_for_all_students(searched: Searched) -> None:
+    logits = sorted(file.name for file in (searched.home / "runs" / "cache").iterdir())
     assert len(logits) == 2  # of each fold, for the further texts
-    taken = [line for line in climbed.said if "taken from" in line]
+    taken = [line for line in searched.said if "taken from" in line]
     assert sorted(line.rsplit("/", 1)[1] for line in taken) == logits
 
 
-def test_teacher_and_floor_stand_beside_on_validation_rows(climbed: Climbed) -> None:
+def test_teacher_and_floor_stand_beside_on_validation_rows(searched: Searched) -> None:
     tiny = Path("runs/tiny")
-    assert climbed.found.beside == {
+    assert searched.found.beside == {
         "teacher": pytest.approx(StageResult.load(tiny / "1-baseline").validation_metrics["macro_f1"]),
         "linear baseline": pytest.approx(StageResult.load(tiny / "0-floor").validation_metrics["macro_f1"]),
     }
 
 
-def test_the_table_is_kept_as_json(climbed: Climbed) -> None:
-    kept = json.loads((climbed.home / "runs" / "comments-students.json").read_text("utf-8"))
+def test_the_table_is_kept_as_json(searched: Searched) -> None:
+    kept = json.loads((searched.home / "runs" / "comments-students.json").read_text("utf-8"))
     assert set(kept) == {"rungs", "beside"}
-    assert {rung["student"] for rung in kept["rungs"]} == set(TRIED)
+    assert {student["student"] for student in kept["rungs"]} == set(TRIED)
 
 
-def test_a_ladder_that_was_climbed_is_not_trained_again_and_the_budget_orders_it(
-    climbed: Climbed, monkeypatch: pytest.MonkeyPatch
+def test_a_ladder_that_was_made_is_not_trained_again_and_the_budget_orders_it(
+    searched: Searched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in ("stages.cross_validation.fit", "stages.distillation.fit", "stages.distillation.fit_ngram"):
         monkeypatch.setattr(f"toolkit.{place}", never)
-    shipped = contents(climbed.home / "models")
+    shipped = contents(searched.home / "models")
 
     def order(budget_ms: float | None, budget_mb: float | None) -> list[tuple[str, bool]]:
-        found = climb(climbed.recipe, TRIED, budget_ms, budget_mb)
-        return [(rung.student, rung.within_budget) for rung in found.rungs]
+        found = search_students(searched.recipe, TRIED, budget_ms, budget_mb)
+        return [(student.student, student.within_budget) for student in found.students]
 
     assert order(0.5, None) == [("ngram:10", True), ("layers:1", False)]
-    sizes = {rung.student: rung.package_mb for rung in climbed.found.rungs}
+    sizes = {student.student: student.package_mb for student in searched.found.students}
     small, large = sorted(sizes, key=sizes.__getitem__)
     assert order(None, sizes[small]) == [(small, True), (large, False)]
     nobody = order(0.1, None)
     assert [fits for _, fits in nobody] == [False, False]
-    assert [student for student, _ in nobody] == [rung.student for rung in climbed.found.rungs]
-    assert contents(climbed.home / "models") == shipped
+    assert [student for student, _ in nobody] == [student.student for student in searched.found.students]
+    assert contents(searched.home / "models") == shipped
 
 
-def test_a_rung_that_cannot_work_is_told_before_the_first_is_trained(
-    climbed: Climbed, monkeypatch: pytest.MonkeyPatch
+def test_a_student_that_cannot_work_is_told_before_the_first_is_trained(
+    searched: Searched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in ("stages.cross_validation.fit", "stages.distillation.fit", "stages.distillation.fit_ngram"):
         monkeypatch.setattr(f"toolkit.{place}", never)
-    before = set(climbed.home.rglob("*"))
+    before = set(searched.home.rglob("*"))
     with pytest.raises(InputError, match="the teacher has 2 layers; give that many or fewer"):
-        climb(climbed.recipe, ("ngram:9", "layers:4"), None, None)
-    assert set(climbed.home.rglob("*")) == before
+        search_students(searched.recipe, ("ngram:9", "layers:4"), None, None)
+    assert set(searched.home.rglob("*")) == before
 
 
-def test_an_ngram_rung_is_left_whole_where_the_others_are_trimmed(
+def test_an_ngram_student_is_left_whole_where_the_others_are_trimmed(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_of_teacher("comments.csv", {"teacher": ("teacher",), "folds": 2, "trim_vocabulary": 0, "epochs": 1})
     corpus = load_corpus(recipe.corpus)
     made = build_classifier(TINY, corpus.label_names, [*corpus.texts, *["zebras gallop"] * 9], seed=1)
     save_classifier(made, workplace / "teacher")
-    found = climb(recipe, ("ngram:8", "layers:1"), None, None)
+    found = search_students(recipe, ("ngram:8", "layers:1"), None, None)
     details = {
-        rung.student: StageResult.load(
-            Path(f"runs/comments-students-{rung.student.replace(':', '-')}/4-export-onnx-int8")
+        student.student: StageResult.load(
+            Path(f"runs/comments-students-{student.student.replace(':', '-')}/4-export-onnx-int8")
         ).details
-        for rung in found.rungs
+        for student in found.students
     }
     assert "trimming" in details["layers:1"]
     assert "trimming" not in details["ngram:8"]
 
 
-def test_the_table_shows_every_rung_with_teacher_and_floor(capsys: pytest.CaptureFixture[str]) -> None:
-    rungs = [
-        Rung("ngram", 0.81234, 0.2, 1.5, 300_000, True, "models/a"),
-        Rung("b", 0.9, None, 9.0, 5, False, "models/b"),
+def test_the_table_shows_every_student_with_teacher_and_floor(capsys: pytest.CaptureFixture[str]) -> None:
+    students = [
+        StudentResult("ngram", 0.81234, 0.2, 1.5, 300_000, True, "models/a"),
+        StudentResult("b", 0.9, None, 9.0, 5, False, "models/b"),
     ]
-    render(Ladder(rungs, {"teacher": 0.95, "linear baseline": 0.8}))
+    render(StudentSearch(students, {"teacher": 0.95, "linear baseline": 0.8}))
     page = capsys.readouterr().out
     for shown in (
         "ngram",
@@ -206,14 +216,14 @@ def test_the_table_shows_every_rung_with_teacher_and_floor(capsys: pytest.Captur
 
 
 def test_the_usual_rungs_are_small() -> None:
-    assert RUNGS == ("ngram", "layers:1", "layers:2", "layers:4")
+    assert SEARCHED_STUDENTS == ("ngram", "layers:1", "layers:2", "layers:4")
 
 
-def test_a_student_that_fails_its_gate_is_left_out_and_a_ladder_of_none_is_refused(
+def test_a_student_that_fails_its_gate_is_left_out_and_a_ladder_without_any_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from toolkit.utils.errors import NothingPasses
-    from toolkit.workflows import student_search as ladder
+    from toolkit.workflows import student_search
 
     tried: list[str | None] = []
 
@@ -222,10 +232,10 @@ def test_a_student_that_fails_its_gate_is_left_out_and_a_ladder_of_none_is_refus
         raise NothingPasses("onnx-int8", {"trials": [{}, {}]})
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ladder, "workable_run", lambda *_: None)
-    monkeypatch.setattr(ladder, "run_pipeline", refuse)
-    with pytest.raises(NothingPasses, match="none of 2 forms passes"):
-        climb(tiny_recipe(), ["layers:1", "shape:1x32"], None, None)
+    monkeypatch.setattr(student_search, "workable_run", lambda *_: None)
+    monkeypatch.setattr(student_search, "run_pipeline", refuse)
+    with pytest.raises(NothingPasses, match="none of 2 candidates passes"):
+        search_students(tiny_recipe(), ["layers:1", "shape:1x32"], None, None)
     assert tried == ["layers:1", "shape:1x32"]
-    assert "student layers:1: onnx-int8: none of 2 forms passes" in capsys.readouterr().err
+    assert "student layers:1: onnx-int8: none of 2 candidates passes" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

@@ -1,0 +1,33 @@
+"""`hbt data`: profile a labeled file, with the token lengths that its encoder would see."""
+
+from tokenizers import Tokenizer
+
+from toolkit.config.settings import CorpusSettings
+from toolkit.data.corpus import find_columns, read_source, text_values
+from toolkit.data.profile import DataProfile, profile
+from toolkit.data.tables import Table
+
+MAX_LENGTH = 512
+
+
+def profile_file(settings: CorpusSettings, model: str | None) -> DataProfile:
+    """Profile the file of `settings`.
+
+    model: hub id or folder of the encoder whose tokens are counted; None counts those of a tokenizer that is trained
+    on the file, as for an encoder made from a shape.
+    Raises: InputError if the file or the encoder cannot be read.
+    """
+    table = read_source(settings.data)
+    return profile(table, settings, _tokenizer(model, table, settings))
+
+
+def _tokenizer(model: str | None, table: Table, settings: CorpusSettings) -> Tokenizer:
+    if model is None:
+        from toolkit.modeling.tokenizer import train_tokenizer
+
+        return train_tokenizer(text_values(table, find_columns(table, settings)[0]), max_length=MAX_LENGTH)
+    from transformers import AutoModel
+
+    from toolkit.modeling.classifier import from_hugging_face
+
+    return from_hugging_face(AutoModel, model, MAX_LENGTH)[1]
