@@ -1,12 +1,13 @@
 # make demo: the main job, end to end, on the embedded corpus, with no download of a model or of data.
-# make test: lint, types and tests. Each sets up everything it needs on a fresh machine.
+# make test: lint, types and tests; make test-slow: the tests that take long. Each sets up everything it needs on a fresh machine.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_RUN := demo
+WORKERS := -n logical --dist loadfile
 
-.PHONY: demo test clean
+.PHONY: demo test test-slow clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hbt needs Python 3.11 or later: make PYTHON=python3.11")'
@@ -30,7 +31,10 @@ test: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not slow" $(WORKERS)
+
+test-slow: $(READY)
+	$(BIN)/pytest -m slow $(WORKERS)
 
 clean:
 	rm -rf $(VENV) runs bench mlruns mlflow.db

@@ -24,7 +24,6 @@ CODES: tuple[tuple[Literal["uint8", "int8"], Literal["int8", "uint8"]], ...] = (
     ("int8", "int8"),
 )
 """Codes of activations and of weights."""
-VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 class OnnxInt8(OnnxTarget):
@@ -41,15 +40,16 @@ class OnnxInt8(OnnxTarget):
 
 
 def forms(search: str, flags: tuple[str, ...]) -> list["Form"]:
-    """The forms to try on a processor with these flags, best guess first.
+    """Return the schemes to try on a processor with these flags, best guess first.
 
-    With 8-bit dot products (VNNI) U8S8 is fast and exact. x86 without them adds U8S8 in 16 bits, so the weights get
-    seven; ARM has dot products of signed codes (ONNX Runtime's guide to quantization).
+    x86 without 8-bit dot products (VNNI) adds the products of U8S8 in 16 bits, where they can saturate (ONNX Runtime's
+    guide to quantization). Weights of seven bits cannot, so that a package has the same scores on every x86 processor.
+    ARM has dot products of signed codes.
     """
     from exporters.int8_graph import STATIC, Form
 
     arm = "asimd" in flags
-    reduced = not arm and not VNNI & set(flags)
+    reduced = not arm
     best = Form("smoothed", inputs="int8" if arm else "uint8", reduced=reduced)
     fast = [
         best,

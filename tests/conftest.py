@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test may wait for a network
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: more threads would only wait for each other
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 
@@ -73,10 +75,21 @@ def at_home(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> Finished:
     return finished
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store without runs. A copy takes no time; MLflow needs a second to set up a new one."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Path:
     """A current folder with nothing but comments.csv, and a store of its own; latency is not measured there."""
     write_comments(tmp_path / "comments.csv", 240)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     settle(tmp_path, monkeypatch)
     return tmp_path
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -100,3 +101,14 @@ def test_the_metrics_are_those_of_every_stage() -> None:
     truth, scores = np.array([0, 1, 1, 0]), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])
     found = hbt.calculate_metrics_with_threshold_exploration(truth, scores)
     assert found["macro_f1"] == found["macro_f1_th_0.4"] == 1
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_documentation_run(copied: Path) -> None:
+    page = (ROOT / "docs" / "api.md").read_text("utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    for name in set(hbt.__all__) - {"InputError", "NothingPasses", "Recipe", "__version__"}:
+        assert f"hbt.{name}(" in code, name
+    exec(compile(code, "docs/api.md", "exec"), {})
+    assert Path("labeled.csv").is_file()
+    assert Path("bench").is_dir()

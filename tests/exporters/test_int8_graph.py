@@ -1,5 +1,6 @@
 """The rewritten graphs against ONNX Runtime's own quantizers and against whole numbers counted by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,18 @@ from exporters.onnx_int8 import forms, fuse, write_form
 from toolkit.data.corpus import Corpus
 from toolkit.modeling.classifier import Classifier, pad
 from toolkit.modeling.tokenizer import encode
+from toolkit.utils.machine import describe_machine
 
 WIDTH, COLUMNS = 24, 10
-ALL = forms("full", ("avx2", "avx512_vnni"))
+ALL = list(
+    dict.fromkeys([*forms("full", ("avx2",)), *(replace(form, reduced=False) for form in forms("full", ("avx2",)))])
+)
+VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"} & set(describe_machine().flags)
+
+
+def saturates(form: Form) -> bool:
+    """Whether the processor adds the products of this scheme in 16 bits, which cannot hold them."""
+    return not VNNI and form.inputs == "uint8" and form.weights == "int8" and not form.reduced
 
 
 def run(file: Path, feed: dict[str, np.ndarray]) -> np.ndarray:
@@ -95,6 +105,8 @@ def by_hand(x: np.ndarray, weight: np.ndarray, form: Form) -> np.ndarray:
 def test_a_product_is_that_of_whole_numbers(
     tmp_path: Path, x: np.ndarray, weight: np.ndarray, form: Form, with_bias: bool
 ) -> None:
+    if saturates(form):
+        pytest.skip("x86 without VNNI: 16-bit sums saturate, which is why seven bits are the default")
     bias = np.arange(COLUMNS, dtype=np.float32) if with_bias else None
     single = product(tmp_path / "single.onnx", weight, bias)
     write_form(single, form, seen_in(x), tmp_path / "int8.onnx")
@@ -247,8 +259,8 @@ def test_a_fused_graph_is_the_same_classifier_and_can_be_quantized(
 @pytest.mark.parametrize(
     ("flags", "best"),
     [
-        (("avx2", "avx512_vnni"), "static, smoothed, U8S8"),
-        (("avx2", "avx_vnni"), "static, smoothed, U8S8"),
+        (("avx2", "avx512_vnni"), "static, smoothed, U8S8, 7-bit weights"),
+        (("avx2", "avx_vnni"), "static, smoothed, U8S8, 7-bit weights"),
         (("avx2",), "static, smoothed, U8S8, 7-bit weights"),
         ((), "static, smoothed, U8S8, 7-bit weights"),
         (("asimd", "asimddp"), "static, smoothed, S8S8"),

@@ -235,7 +235,7 @@ def test_a_pruned_network_keeps_its_sizes(kind: str, toy: Corpus, tmp_path: Path
     in_float = frozenset(parts if some_in_float else ())
     model = loaded(made, tmp_path, in_float=in_float)
     gap = relative_gap(one_by_one(model, ODD_TEXTS), one_by_one(made, ODD_TEXTS))
-    assert gap < (1e-3 if some_in_float else 0.2)
+    assert gap < (1e-3 if some_in_float else 0.25)  # activations have seven bits on x86 without VNNI
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "deberta-v2", "modernbert"])
