@@ -1,5 +1,6 @@
-# make demo: the main job, end to end, on the embedded corpus, with no download of a model or of data.
-# make test: lint, types and tests; make test-slow: the tests that take long. Each sets up everything it needs on a fresh machine.
+# make demo: all stages on the embedded corpus; downloads no model and no data.
+# make test: lint, types and all tests except the slow ones. make test-slow: the slow tests.
+# Each target sets up everything it needs on a fresh machine.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,8 +25,8 @@ demo: $(READY)
 	$(BIN)/hbt verify models/demo
 	$(BIN)/hbt predict models/demo "খাবারটা মোটেও খারাপ না, আবার আসব।" "ক্যামেরা ভালো কিন্তু ব্যাটারি একদম বাজে।"
 	@echo
-	@echo 'The package: models/demo   The run: runs/$(DEMO_RUN)   Its pages: $(BIN)/hbt ui'
-	@echo 'Next, with your own labelled file: $(BIN)/hbt data FILE.csv'
+	@echo 'The package: models/demo   The run: runs/$(DEMO_RUN)   MLflow: $(BIN)/hbt ui'
+	@echo 'Next, with your own labeled file: $(BIN)/hbt data FILE.csv'
 
 test: $(READY)
 	$(BIN)/ruff check
