@@ -121,7 +121,7 @@ def test_a_search_keeps_to_the_codes_that_are_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("trials", "expected"),
+    ("results", "expected"),
     [
         ([GOOD, replace(GOOD, p50_ms=0.5)], 1),  # the fastest
         ([GOOD, replace(GOOD, p50_ms=0.95)], 0),  # about as fast, and not nearer
