@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from exporters.onnx_fp32 import LOADER, load_package, missing_modules
+from exporters.loader_file import load_package, loader_source
 from exporters.onnx_fp32 import MODEL_FILE as SINGLE_FILE
+from exporters.onnx_fp32 import missing_modules
 from exporters.registry import Candidate, Evidence, LoadedArtefact
 from toolkit.errors import InputError
 from toolkit.metrics import apply_threshold, macro_f1, softmax
@@ -33,7 +34,6 @@ class OpenvinoInt8:
     reference: str | None = "onnx-fp32"
     file: str = MODEL_FILE
     distributions: tuple[str, ...] = ("openvino", "tokenizers", "numpy")
-    loader: Path = LOADER
 
     def available(self) -> str | None:
         return missing_modules("openvino", "nncf", install="'hbt[openvino]'") or missing_modules(
@@ -62,8 +62,11 @@ class OpenvinoInt8:
         found = [Candidate("static, smoothed", plain), Candidate("static, smoothed, accuracy control", controlled)]
         return found[:1] if settings.search == "off" else found
 
+    def loader(self, model_type: str) -> str:
+        return loader_source("openvino")
+
     def load(self, folder: Path, threads: int | None = None) -> LoadedArtefact:
-        return load_package(folder, threads)
+        return load_package("openvino", folder, threads)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_the_three_packages_alone(unpacked: Path) -> None:
     tops = {path.name for path in unpacked.iterdir() if not path.name.endswith(".dist-info")}
     assert tops == {"toolkit", "exporters", "benchmarks"}
-    assert (unpacked / "exporters" / "how_to_load.py").is_file()
+    assert (unpacked / "exporters" / "loaders" / "onnx.py").is_file()
     assert not list(unpacked.rglob("test_*"))
 
 
