@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks import floor as floor_model
 from benchmarks import report
 from benchmarks.machine import describe_machine
-from benchmarks.picture import picture
+from benchmarks.plot import plot
 from benchmarks.run import Subject, bench
 from toolkit import package
 from toolkit.classifier import WEIGHTS_FILE
@@ -20,14 +20,14 @@ from toolkit.runs import FLOOR, RECIPE_FILE, recorded_fingerprint, teacher_check
 from toolkit.stage import RESULT_FILE, folder_size
 
 TEACHER = "teacher (torch fp32)"
-FLOOR_NAME = "floor"
+FLOOR_NAME = "linear baseline"
 
 
 def bench_packages(
     folders: list[Path], data: str | None, teacher: Path | None, threads: int, out: Path, quiet: bool
 ) -> Path:
     """Measure packages of one corpus beside floor and teacher, print the table unless `quiet`, and write
-    NAME.json, NAME.csv and NAME.svg into `out`; returns the JSON file.
+    NAME.json, NAME.csv, NAME.svg and NAME.png into `out`; returns the JSON file.
 
     Raises: InputError if a folder is no package, the packages have different corpora, or the data are gone.
     """
@@ -45,10 +45,10 @@ def bench_packages(
     file = out / f"{folders[0].name}-{threads}-thread{'s' * (threads > 1)}.json"
     report.write_json(measurements, machine, reference, file)
     report.write_csv(rows, file.with_suffix(".csv"))
-    picture(measurements, file.with_suffix(".svg"))
+    plot(measurements, file.with_suffix(".svg"))
     if not quiet:
         console().print(report.render(rows, machine, reference))
-        print(f"\nwritten: {file}, .csv and .svg")
+        print(f"\nwritten: {file}, .csv, .svg and .png")
     return file
 
 

@@ -1,0 +1,185 @@
+"""The figure of a benchmark: macro-F1 against latency, the size on disk as the area of a marker.
+
+    python -m benchmarks.plot FILE.json …
+
+draws the files of `hbt bench` again. The same measurements give the same SVG, byte for byte.
+"""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.label_placement import Label, place_labels
+from benchmarks.report import read_json
+from benchmarks.run import Measurement
+from toolkit.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIZE, DPI = (9.0, 5.6), 200
+"""Inches, and pixels of the PNG an inch."""
+KINDS = {
+    "package": ("package", "#0072b2"),
+    "checkpoint": ("checkpoint", "#d55e00"),
+    "floor": ("linear baseline", "#555555"),
+}
+"""Name in the legend and color of each kind of model; the colors are Okabe and Ito's, told apart with any eyes."""
+OTHER_COLOR = "#009e73"
+SMALLEST, LARGEST = 4.0, 20.0
+"""Radius of a marker in points."""
+LOG_FROM = 3.0
+"""The axis of latency is logarithmic if the slowest model takes this many times as long as the fastest."""
+NAME_SIZE, FIGURES_SIZE = 8.5, 7.5
+LINE = 10.0
+"""Points from one line of a label to the next."""
+LEADER_FROM = 8.0
+"""A label this many points off its marker has a line to it."""
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],  # the first comes with matplotlib: widths are known
+    "svg.fonttype": "none",  # text stays text: it can be searched, and a reader has the fonts of other scripts
+    "svg.hashsalt": "hbt",
+    "text.parse_math": False,  # names may have dollar signs
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.labelcolor": "#333333",
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e8e8e8",
+}
+
+
+def plot(measurements: Sequence[Measurement], file: Path) -> None:
+    """Write the figure as `file`, an SVG, and as a PNG beside it.
+
+    Models without a median latency or a macro-F1 are left out.
+    Raises: InputError if none has both.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # boxes in the PNG; the SVG has the text
+        drawn = figure(measurements)
+        drawn.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        drawn.savefig(file.with_suffix(".png"), format="png", dpi=DPI)
+
+
+def figure(measurements: Sequence[Measurement]) -> "Figure":
+    """Return the figure; see `plot`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = [m for m in measurements if m.p50_ms and m.metrics.get("macro_f1") is not None]
+    if not shown:
+        raise InputError("no model has both a median latency and a macro-F1; measure on 20 texts or more")
+    points = np.array([(m.p50_ms, m.metrics["macro_f1"]) for m in shown])  # (models, 2)
+    sizes = np.array([m.size_bytes for m in shown])
+    radii = (LARGEST * np.sqrt(sizes / max(1, sizes.max()))).clip(SMALLEST)
+    made = Figure(SIZE, dpi=DPI)
+    FigureCanvasAgg(made)
+    made.subplots_adjust(left=0.09, right=0.985, bottom=0.115, top=0.865)
+    axes = made.add_subplot()
+    _set_axes(axes, points, {m.threads for m in shown})
+    for i in np.argsort(-radii, kind="stable"):  # small markers on top
+        color = KINDS.get(shown[i].kind, ("", OTHER_COLOR))[1]
+        x, y = points[i]
+        axes.scatter(x, y, s=(2 * radii[i]) ** 2, color=color, alpha=0.6, edgecolors=color, zorder=2)
+    _add_legend(made, {m.kind: None for m in shown})
+    _add_labels(axes, shown, points, radii)
+    return made
+
+
+def _set_axes(axes: "Axes", points: np.ndarray, threads: set[int]) -> None:
+    """Set scale, limits, ticks and titles."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    (fastest, lowest), (slowest, highest) = points.min(axis=0), points.max(axis=0)
+    logarithmic = slowest > LOG_FROM * fastest
+    if logarithmic:
+        room = (slowest / fastest) ** 0.12
+        axes.set_xscale("log")
+        axes.set_xlim(fastest / room, slowest * room)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        margin = max(0.3 * (slowest - fastest), 0.2 * slowest)
+        axes.set_xlim(max(0.0, fastest - margin), slowest + margin)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    margin = max(0.16 * (highest - lowest), 0.005)
+    axes.set_ylim(lowest - margin, highest + margin)
+    counted = f"{', '.join(map(str, sorted(threads)))} thread{'s' * (threads != {1})}"
+    scale = ", log scale" if logarithmic else ""
+    axes.set_xlabel(f"Median latency of one text in ms, tokenization included ({counted}{scale})", labelpad=8)
+    axes.set_ylabel("Macro-F1 on the test rows", labelpad=5)
+
+
+def _add_legend(made: "Figure", kinds: dict[str, None]) -> None:
+    """Write the title, what each color means, and what the area of a marker means."""
+    from matplotlib.lines import Line2D
+
+    made.text(0.012, 0.955, "Macro-F1 against latency", fontsize=13, fontweight="bold", color="#1a1a1a")
+    handles = []
+    for kind in kinds:
+        title, color = KINDS.get(kind, (kind, OTHER_COLOR))
+        handles.append(Line2D([], [], marker="o", linestyle="", markersize=8, alpha=0.6, color=color, label=title))
+    made.legend(
+        handles=handles, loc="center left", bbox_to_anchor=(0.0, 0.918), ncols=len(handles), frameon=False,
+        fontsize=9.5, handletextpad=0.1, columnspacing=1.2, borderaxespad=0.2, labelcolor="#333333",
+    )  # fmt: skip
+    made.text(0.985, 0.918, "area of a marker: size on disk", fontsize=9.5, color="#333333", ha="right", va="center")
+
+
+def _add_labels(axes: "Axes", shown: Sequence[Measurement], points: np.ndarray, radii: np.ndarray) -> None:
+    """Write name and figures of each model beside its marker, where they cover nothing."""
+    made: Any = axes.figure
+    to_points = 72 / made.dpi
+    texts, labels = [], []
+    for m, center, radius in zip(shown, axes.transData.transform(points) * to_points, radii, strict=True):
+        figures = f"{m.p50_ms:.3g} ms · {_size(m.size_bytes)} · {m.metrics['macro_f1']:.3f}"
+        pair = (
+            _text(axes, _printable(m.name), fontsize=NAME_SIZE, fontweight="bold", color="#1a1a1a"),
+            _text(axes, figures, fontsize=FIGURES_SIZE, color="#555555"),
+        )
+        texts.append(pair)
+        width = max(each.get_window_extent().width for each in pair) * to_points
+        labels.append(Label(float(center[0]), float(center[1]), float(radius), width + 1, 2 * LINE))
+    frame = np.array(axes.get_window_extent().extents) * to_points + np.array([4, 3, -2, 0])
+    for label, box, pair in zip(labels, place_labels(labels, frame), texts, strict=True):
+        side = (box[0] + box[2]) / 2 - label.x
+        alignment, x = ("right", box[2]) if side < -label.radius else ("left", box[0])
+        for line, each in enumerate(pair):
+            each.set_horizontalalignment(alignment)
+            each.xyann = (x, box[1] + LINE * (1 - line) + 2)
+        if label.gap(box) >= LEADER_FROM:
+            style = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.7, "shrinkA": 1, "shrinkB": label.radius}
+            _text(axes, "", xy=(label.x, label.y), xytext=tuple(label.nearest(box)), arrowprops=style)
+
+
+def _text(axes: "Axes", text: str, **how: Any) -> Any:
+    """Return a text, still to be placed, in points of the figure."""
+    options: dict[str, Any] = {"xy": (0, 0), "xycoords": "figure points", "zorder": 4}
+    return axes.annotate(text, **options | how)
+
+
+def _printable(name: str) -> str:
+    """Return `name` with a sign for each character that XML does not allow."""
+    return "".join(each if each.isprintable() else "\ufffd" for each in name)
+
+
+def _size(size_bytes: int) -> str:
+    mib = size_bytes / 2**20
+    return f"{mib:.0f} MiB" if mib >= 10 else f"{mib:.1f} MiB" if mib >= 0.1 else f"{size_bytes / 1024:.0f} KiB"
+
+
+if __name__ == "__main__":
+    for argument in map(Path, sys.argv[1:]):
+        plot(read_json(argument)[0], argument.with_suffix(".svg"))
