@@ -76,7 +76,7 @@ def test_another_run_of_the_same_name_is_not_taken_for_the_teacher(
     assert found[0].path == tmp_path / "scratch"
 
 
-def test_a_bench_leaves_json_csv_and_a_picture(
+def test_a_bench_leaves_json_csv_and_a_figure(
     at_home: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def made_up(subjects: list[Subject], corpus: Corpus, threads: int, say: Any) -> list[Measurement]:
@@ -91,7 +91,7 @@ def test_a_bench_leaves_json_csv_and_a_picture(
     monkeypatch.setattr("benchmarks.bench.bench", made_up)
     file = bench_packages([at_home.package], None, None, 2, tmp_path / "bench", quiet=False)
     assert file.name == "tiny-onnx-int8-2-threads.json"
-    assert sorted(path.suffix for path in file.parent.iterdir()) == [".csv", ".json", ".svg"]
+    assert sorted(path.suffix for path in file.parent.iterdir()) == [".csv", ".json", ".png", ".svg"]
     assert TEACHER in file.with_suffix(".csv").read_text("utf-8")
     json.loads(file.read_text("utf-8"), parse_constant=pytest.fail)
     assert "tiny-onnx-int8" in capsys.readouterr().out

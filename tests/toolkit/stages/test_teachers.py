@@ -412,7 +412,7 @@ def test_a_cache_that_was_not_finished_is_not_read(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(teachers, "save_file", dies)
+        patch.setattr(teacher_logits, "save_file", dies)
         cached_logits(learned, ["sea", "sun"], tmp_path, "teacher")
     found = cached_logits(learned, ["sea", "sun"], tmp_path, "teacher")
     np.testing.assert_array_equal(found, learned.predict_logits(["sea", "sun"]))
