@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from benchmarks.plot import picture
+from benchmarks.plot import plot
 from toolkit import package
 from toolkit.config.settings import CorpusSettings
 from toolkit.data.corpus import Corpus, load_corpus
@@ -34,7 +34,7 @@ def bench_packages(
 ) -> Path:
     """Measure packages of one corpus beside the linear baseline and the teacher; return the JSON file.
 
-    Prints the table unless `quiet`, and writes NAME.json, NAME.csv and NAME.svg into `out`.
+    Prints the table unless `quiet`, and writes NAME.json, NAME.csv, NAME.svg and NAME.png into `out`.
 
     Raises: InputError if a folder is no package, the packages have different corpora, or the data are gone.
     """
@@ -52,10 +52,10 @@ def bench_packages(
     file = out / f"{folders[0].name}-{threads}-thread{'s' * (threads > 1)}.json"
     report.write_json(measurements, machine, reference, file)
     report.write_csv(rows, file.with_suffix(".csv"))
-    picture(measurements, file.with_suffix(".svg"))
+    plot(measurements, file.with_suffix(".svg"))
     if not quiet:
         console().print(report.render(rows, machine, reference))
-        print(f"\nwritten: {file}, .csv and .svg")
+        print(f"\nwritten: {file}, .csv, .svg and .png")
     return file
 
 

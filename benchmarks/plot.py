@@ -1,83 +1,179 @@
-"""The one picture: accuracy against latency, the size on disk as the area of each dot. Hand-written SVG."""
+"""The figure of a benchmark: macro-F1 against latency, the size on disk as the area of a marker.
 
-import math
+    python -m benchmarks.plot FILE.json …
+
+draws the files of `hbt bench` again. The same measurements give the same SVG, byte for byte.
+"""
+
+import sys
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from xml.sax.saxutils import escape
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from benchmarks.label_placement import Label, place_labels
+from benchmarks.report import read_json
 from toolkit.latency.measure import Measurement
 from toolkit.utils.errors import InputError
 
-WIDTH, HEIGHT = 760, 460
-LEFT, RIGHT, TOP, BOTTOM = 74, 24, 58, 62
-SMALLEST, LARGEST = 5.0, 26.0  # radius of a dot
-FONT, LETTER, LINE = 12, 6.6, 15  # font size, and the room that a letter and a line take
-COLORS = {"package": "#0072b2", "checkpoint": "#d55e00", "floor": "#737373"}  # told apart with any eyes
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIZE, DPI = (9.0, 5.6), 200
+"""Inches, and pixels of the PNG an inch."""
+KINDS = {
+    "package": ("package", "#0072b2"),
+    "checkpoint": ("checkpoint", "#d55e00"),
+    "linear": ("linear baseline", "#555555"),
+    "floor": ("linear baseline", "#555555"),  # in files of earlier versions
+}
+"""Name in the legend and color of each kind of model; the colors are Okabe and Ito's, told apart with any eyes."""
+OTHER_COLOR = "#009e73"
+SMALLEST, LARGEST = 4.0, 20.0
+"""Radius of a marker in points."""
+LOG_FROM = 3.0
+"""The axis of latency is logarithmic if the slowest model takes this many times as long as the fastest."""
+NAME_SIZE, FIGURES_SIZE = 8.5, 7.5
+LINE = 10.0
+"""Points from one line of a label to the next."""
+LEADER_FROM = 8.0
+"""A label this many points off its marker has a line to it."""
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],  # the first comes with matplotlib: widths are known
+    "svg.fonttype": "none",  # text stays text: it can be searched, and a reader has the fonts of other scripts
+    "svg.hashsalt": "hbt",
+    "text.parse_math": False,  # names may have dollar signs
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.labelcolor": "#333333",
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e8e8e8",
+}
 
 
-@dataclass(frozen=True)
-class Dot:
-    """A model in the picture, in pixels."""
+def plot(measurements: Sequence[Measurement], file: Path) -> None:
+    """Write the figure as `file`, an SVG, and as a PNG beside it.
 
-    x: float
-    y: float
-    radius: float
-    color: str
-    lines: tuple[str, str]
-
-
-Box = tuple[float, float, float, float]
-"""left, top, right, bottom"""
-
-
-def picture(measurements: Sequence[Measurement], file: Path) -> None:
-    """Write the SVG. Models without a median latency or a macro-F1 are left out.
-
+    Models without a median latency or a macro-F1 are left out.
     Raises: InputError if none has both.
     """
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # boxes in the PNG; the SVG has the text
+        drawn = figure(measurements)
+        drawn.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        drawn.savefig(file.with_suffix(".png"), format="png", dpi=DPI)
+
+
+def figure(measurements: Sequence[Measurement]) -> "Figure":
+    """Return the figure; see `plot`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     shown = [m for m in measurements if m.p50_ms and m.metrics.get("macro_f1") is not None]
     if not shown:
         raise InputError("no model has both a median latency and a macro-F1; measure on 20 texts or more")
-    slow = [m.p50_ms or 0.0 for m in shown]
-    good = [m.metrics["macro_f1"] for m in shown]
-    x_low, x_high = _widened(math.log10(min(slow)), math.log10(max(slow)), 0.18)
-    step = _step(max(max(good) - min(good), 0.01) / 4)
-    y_low, y_high = (math.floor(min(good) / step) - 1) * step, (math.ceil(max(good) / step) + 1) * step
-
-    def x_of(log_ms: float) -> float:
-        return LEFT + (log_ms - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
-
-    def y_of(macro_f1: float) -> float:
-        return HEIGHT - BOTTOM - (macro_f1 - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
-
-    biggest = max(m.size_bytes for m in shown)
-    dots = [_dot(m, x_of(math.log10(m.p50_ms or 1)), y_of(m.metrics["macro_f1"]), biggest) for m in shown]
-    x_ticks = [(x_of(math.log10(ms)), f"{ms:g}") for ms in _log_ticks(x_low, x_high)]
-    y_ticks = [(y_of(y_low + i * step), y_low + i * step) for i in range(round((y_high - y_low) / step) + 1)]
-    digits = max(2, -math.floor(math.log10(step)))
-    threads = ", ".join(sorted({str(m.threads) for m in shown}))
-    parts = [
-        *_frame(f"Median latency of one text, tokenizer included (ms, log scale, threads: {threads})"),
-        *(_x_tick(x, text) for x, text in x_ticks),
-        *(_y_tick(y, f"{value:.{digits}f}") for y, value in y_ticks),
-        *_legend({m.kind for m in shown}),
-        *(_circle(dot) for dot in sorted(dots, key=lambda dot: -dot.radius)),
-        *_labels(dots),
-    ]
-    body = "\n".join(parts)
-    file.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        f'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif" font-size="{FONT}" '
-        f'role="img" aria-label="Macro-F1 against median latency">\n{body}\n</svg>\n',
-        "utf-8",
-    )
+    points = np.array([(m.p50_ms, m.metrics["macro_f1"]) for m in shown])  # (models, 2)
+    sizes = np.array([m.size_bytes for m in shown])
+    radii = (LARGEST * np.sqrt(sizes / max(1, sizes.max()))).clip(SMALLEST)
+    made = Figure(SIZE, dpi=DPI)
+    FigureCanvasAgg(made)
+    made.subplots_adjust(left=0.09, right=0.985, bottom=0.115, top=0.865)
+    axes = made.add_subplot()
+    _set_axes(axes, points, {m.threads for m in shown})
+    for i in np.argsort(-radii, kind="stable"):  # small markers on top
+        color = KINDS.get(shown[i].kind, ("", OTHER_COLOR))[1]
+        x, y = points[i]
+        axes.scatter(x, y, s=(2 * radii[i]) ** 2, color=color, alpha=0.6, edgecolors=color, zorder=2)
+    _add_legend(made, {m.kind: None for m in shown})
+    _add_labels(axes, shown, points, radii)
+    return made
 
 
-def _dot(m: Measurement, x: float, y: float, biggest: int) -> Dot:
-    radius = max(SMALLEST, LARGEST * math.sqrt(m.size_bytes / biggest)) if biggest else SMALLEST
-    figures = f"{m.p50_ms:.2g} ms · {_size(m.size_bytes)} · {m.metrics['macro_f1']:.3f}"
-    return Dot(x, y, radius, COLORS.get(m.kind, "#009e73"), (m.name, figures))
+def _set_axes(axes: "Axes", points: np.ndarray, threads: set[int]) -> None:
+    """Set scale, limits, ticks and titles."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    (fastest, lowest), (slowest, highest) = points.min(axis=0), points.max(axis=0)
+    logarithmic = slowest > LOG_FROM * fastest
+    if logarithmic:
+        room = (slowest / fastest) ** 0.12
+        axes.set_xscale("log")
+        axes.set_xlim(fastest / room, slowest * room)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        margin = max(0.3 * (slowest - fastest), 0.2 * slowest)
+        axes.set_xlim(max(0.0, fastest - margin), slowest + margin)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    margin = max(0.16 * (highest - lowest), 0.005)
+    axes.set_ylim(lowest - margin, highest + margin)
+    counted = f"{', '.join(map(str, sorted(threads)))} thread{'s' * (threads != {1})}"
+    scale = ", log scale" if logarithmic else ""
+    axes.set_xlabel(f"Median latency of one text in ms, tokenization included ({counted}{scale})", labelpad=8)
+    axes.set_ylabel("Macro-F1 on the test rows", labelpad=5)
+
+
+def _add_legend(made: "Figure", kinds: dict[str, None]) -> None:
+    """Write the title, what each color means, and what the area of a marker means."""
+    from matplotlib.lines import Line2D
+
+    made.text(0.012, 0.955, "Macro-F1 against latency", fontsize=13, fontweight="bold", color="#1a1a1a")
+    handles = []
+    for kind in kinds:
+        title, color = KINDS.get(kind, (kind, OTHER_COLOR))
+        handles.append(Line2D([], [], marker="o", linestyle="", markersize=8, alpha=0.6, color=color, label=title))
+    made.legend(
+        handles=handles, loc="center left", bbox_to_anchor=(0.0, 0.918), ncols=len(handles), frameon=False,
+        fontsize=9.5, handletextpad=0.1, columnspacing=1.2, borderaxespad=0.2, labelcolor="#333333",
+    )  # fmt: skip
+    made.text(0.985, 0.918, "area of a marker: size on disk", fontsize=9.5, color="#333333", ha="right", va="center")
+
+
+def _add_labels(axes: "Axes", shown: Sequence[Measurement], points: np.ndarray, radii: np.ndarray) -> None:
+    """Write name and figures of each model beside its marker, where they cover nothing."""
+    made: Any = axes.figure
+    to_points = 72 / made.dpi
+    texts, labels = [], []
+    for m, center, radius in zip(shown, axes.transData.transform(points) * to_points, radii, strict=True):
+        figures = f"{m.p50_ms:.3g} ms · {_size(m.size_bytes)} · {m.metrics['macro_f1']:.3f}"
+        pair = (
+            _text(axes, _printable(m.name), fontsize=NAME_SIZE, fontweight="bold", color="#1a1a1a"),
+            _text(axes, figures, fontsize=FIGURES_SIZE, color="#555555"),
+        )
+        texts.append(pair)
+        width = max(each.get_window_extent().width for each in pair) * to_points
+        labels.append(Label(float(center[0]), float(center[1]), float(radius), width + 1, 2 * LINE))
+    frame = np.array(axes.get_window_extent().extents) * to_points + np.array([4, 3, -2, 0])
+    for label, box, pair in zip(labels, place_labels(labels, frame), texts, strict=True):
+        side = (box[0] + box[2]) / 2 - label.x
+        alignment, x = ("right", box[2]) if side < -label.radius else ("left", box[0])
+        for line, each in enumerate(pair):
+            each.set_horizontalalignment(alignment)
+            each.xyann = (x, box[1] + LINE * (1 - line) + 2)
+        if label.gap(box) >= LEADER_FROM:
+            style = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.7, "shrinkA": 1, "shrinkB": label.radius}
+            _text(axes, "", xy=(label.x, label.y), xytext=tuple(label.nearest(box)), arrowprops=style)
+
+
+def _text(axes: "Axes", text: str, **how: Any) -> Any:
+    """Return a text, still to be placed, in points of the figure."""
+    options: dict[str, Any] = {"xy": (0, 0), "xycoords": "figure points", "zorder": 4}
+    return axes.annotate(text, **options | how)
+
+
+def _printable(name: str) -> str:
+    """Return `name` with a sign for each character that XML does not allow."""
+    return "".join(each if each.isprintable() else "\ufffd" for each in name)
 
 
 def _size(size_bytes: int) -> str:
@@ -85,135 +181,6 @@ def _size(size_bytes: int) -> str:
     return f"{mib:.0f} MiB" if mib >= 10 else f"{mib:.1f} MiB" if mib >= 0.1 else f"{size_bytes / 1024:.0f} KiB"
 
 
-def _widened(low: float, high: float, share: float) -> tuple[float, float]:
-    room = max((high - low) * share, 0.25)
-    return low - room, high + room
-
-
-def _step(about: float) -> float:
-    """The nearest of 1, 2 and 5 times a power of ten above `about`."""
-    power = 10.0 ** math.floor(math.log10(about))
-    return next(power * n for n in (1, 2, 5, 10) if power * n >= about * (1 - 1e-9))
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, 20 … between two powers; the powers of ten alone over more than two decades."""
-    steps = (1,) if high - low > 2.3 else (1, 2, 5)
-    ticks = [n * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for n in steps]
-    return [tick for tick in ticks if low <= math.log10(tick) <= high]
-
-
-def _frame(x_title: str) -> list[str]:
-    middle_x, middle_y = (LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2
-    return [
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-        f'<text x="{LEFT}" y="22" font-size="15" font-weight="600" fill="#1a1a1a">Accuracy against latency; '
-        "the area of a dot is the size on disk</text>",
-        f'<text x="{middle_x}" y="{HEIGHT - 14}" text-anchor="middle" fill="#333333">{escape(x_title)}</text>',
-        f'<text transform="translate(18 {middle_y}) rotate(-90)" text-anchor="middle" fill="#333333">'
-        "Macro-F1 on the test rows (0 to 1)</text>",
-        f'<path d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}" fill="none" stroke="#333333"/>',
-    ]
-
-
-def _x_tick(x: float, text: str) -> str:
-    foot = HEIGHT - BOTTOM
-    return (
-        f'<path d="M{x:.1f} {foot}V{TOP}" stroke="#e6e6e6"/>'
-        f'<text x="{x:.1f}" y="{foot + 18}" text-anchor="middle" fill="#555555">{text}</text>'
-    )
-
-
-def _y_tick(y: float, text: str) -> str:
-    return (
-        f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#e6e6e6"/>'
-        f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" fill="#555555">{text}</text>'
-    )
-
-
-def _legend(kinds: set[str]) -> list[str]:
-    parts = []
-    x = float(LEFT)
-    for kind in sorted(kinds):
-        parts.append(f'<circle cx="{x + 5:.1f}" cy="40" r="5" fill="{COLORS.get(kind, "#009e73")}" opacity="0.8"/>')
-        parts.append(f'<text x="{x + 15:.1f}" y="44" fill="#333333">{escape(kind)}</text>')
-        x += 15 + LETTER * len(kind) + 20
-    return parts
-
-
-def _circle(dot: Dot) -> str:
-    return (
-        f'<circle cx="{dot.x:.1f}" cy="{dot.y:.1f}" r="{dot.radius:.1f}" fill="{dot.color}" fill-opacity="0.55" '
-        f'stroke="{dot.color}"/>'
-    )
-
-
-def _labels(dots: Sequence[Dot]) -> list[str]:
-    """Two lines beside each dot, at the first place that is free; a thin line leads to a place further off."""
-    taken: list[Box] = [(d.x - d.radius, d.y - d.radius, d.x + d.radius, d.y + d.radius) for d in dots]
-    parts = []
-    for own, dot in enumerate(dots):
-        places = _places(dot)
-        others = [box for i, box in enumerate(taken) if i != own]
-        box = min(
-            places, key=lambda place: (_overlap(place, taken) + _crossed(dot, place, others), places.index(place))
-        )
-        taken.append(box)
-        left, top = box[:2]
-        if places.index(box) >= 8:
-            nearest = _nearest(dot, box)
-            parts.append(
-                f'<path d="M{dot.x:.1f} {dot.y:.1f}L{nearest[0]:.1f} {nearest[1]:.1f}" stroke="#999999" '
-                'stroke-width="0.7"/>'
-            )
-        first, second = (escape(line) for line in dot.lines)
-        parts.append(f'<text x="{left:.1f}" y="{top + 11:.1f}" font-weight="600" fill="#1a1a1a">{first}</text>')
-        parts.append(f'<text x="{left:.1f}" y="{top + 11 + LINE:.1f}" font-size="11" fill="#555555">{second}</text>')
-    return parts
-
-
-def _places(dot: Dot) -> list[Box]:
-    """Where a label may stand: at a side or a corner of its dot, then the same further off; never outside the frame."""
-    wide, high = LETTER * max(map(len, dot.lines)), 2.0 * LINE
-    boxes = []
-    for gap in (5.0, 24.0, 48.0, 80.0, 120.0):
-        off = dot.radius + gap
-        for x, y in (
-            (dot.x + off, dot.y - high / 2),
-            (dot.x - off - wide, dot.y - high / 2),
-            (dot.x - wide / 2, dot.y - off - high),
-            (dot.x - wide / 2, dot.y + off),
-            (dot.x + off, dot.y - off - high),
-            (dot.x + off, dot.y + off),
-            (dot.x - off - wide, dot.y - off - high),
-            (dot.x - off - wide, dot.y + off),
-        ):
-            x = min(max(x, LEFT + 2), WIDTH - wide - 2)
-            y = min(max(y, TOP), HEIGHT - BOTTOM - high)
-            boxes.append((x, y, x + wide, y + high))
-    return boxes
-
-
-def _nearest(dot: Dot, box: Box) -> tuple[float, float]:
-    """The point of `box` that is nearest to the dot."""
-    return min(max(dot.x, box[0]), box[2]), min(max(dot.y, box[1]), box[3])
-
-
-def _crossed(dot: Dot, place: Box, others: Sequence[Box]) -> float:
-    """How much of the line from the dot to its label at `place` runs through other dots and labels.
-
-    In the unit of `_overlap`, a stretch of the line weighing as much as a strip of a line's height.
-    """
-    x, y = _nearest(dot, place)
-    steps = [(dot.x + share * (x - dot.x), dot.y + share * (y - dot.y)) for share in (i / 40 for i in range(41))]
-    inside = sum(any(b[0] <= px <= b[2] and b[1] <= py <= b[3] for b in others) for px, py in steps)
-    return inside / 40 * math.hypot(x - dot.x, y - dot.y) * LINE
-
-
-def _overlap(box: Box, taken: Sequence[Box]) -> float:
-    """Area that `box` shares with the taken ones."""
-    return sum(
-        max(0.0, min(box[2], other[2]) - max(box[0], other[0]))
-        * max(0.0, min(box[3], other[3]) - max(box[1], other[1]))
-        for other in taken
-    )
+if __name__ == "__main__":
+    for argument in map(Path, sys.argv[1:]):
+        plot(read_json(argument)[0], argument.with_suffix(".svg"))

@@ -1,4 +1,4 @@
-"""Measurements as a table for people, JSON and CSV for machines, and one picture."""
+"""Measurements as a table for people, JSON and CSV for machines."""
 
 import csv
 import dataclasses

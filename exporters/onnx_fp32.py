@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from exporters.loaders.compose import NGRAM, Loader, load_package, loader_source, model_type
 from exporters.registry import Candidate, Evidence, LoadedArtifact
 from toolkit.utils.errors import CannotExport, reason_of
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 OPSET = 17
 MODEL_FILE = "model.onnx"
-LOADER = Path(__file__).with_name("how_to_load.py")
 LOGIT_TOLERANCE = 1e-3
 """A graph in single precision whose logits are further from torch than this is not the same model."""
 DISTRIBUTIONS = ("onnxruntime", "tokenizers", "numpy")
@@ -32,13 +32,15 @@ class OnnxTarget:
     reference: str | None = "onnx-fp32"
     file: str = MODEL_FILE
     distributions: tuple[str, ...] = DISTRIBUTIONS
-    loader: Path = LOADER
 
     def available(self) -> str | None:
         return missing_modules("optimum", "onnx", "onnxruntime")
 
+    def loader(self, model_type: str) -> str:
+        return loader_source(onnx_loader(model_type))
+
     def load(self, folder: Path, threads: int | None = None) -> LoadedArtifact:
-        return load_package(folder, threads)
+        return load_package(onnx_loader(model_type(folder)), folder, threads)
 
 
 class OnnxFp32(OnnxTarget):
@@ -65,11 +67,9 @@ def missing_modules(*modules: str, install: str = "'optimum[onnxruntime]'") -> s
     return f"{', '.join(missing)} missing: pip install {install}" if missing else None
 
 
-def load_package(folder: Path, threads: int | None = None) -> LoadedArtifact:
-    """The predictor of a package folder, by the very code that ships as how_to_load.py."""
-    from exporters.how_to_load import load
-
-    return load(folder, threads)
+def onnx_loader(model_type: str) -> Loader:
+    """Return the loader of an ONNX graph of this kind of network."""
+    return "ngram" if model_type == NGRAM else "onnx"
 
 
 def export_graph(classifier: "Classifier", file: Path) -> None:

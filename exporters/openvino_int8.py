@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from exporters.onnx_fp32 import LOADER, MODEL_FILE as SINGLE_FILE, load_package, missing_modules
+from exporters.loaders.compose import load_package, loader_source
+from exporters.onnx_fp32 import MODEL_FILE as SINGLE_FILE, missing_modules
 from exporters.registry import Candidate, Evidence, LoadedArtifact
 from toolkit.evaluation.metrics import apply_threshold, macro_f1, softmax
 from toolkit.utils.errors import InputError
@@ -32,7 +33,6 @@ class OpenvinoInt8:
     reference: str | None = "onnx-fp32"
     file: str = MODEL_FILE
     distributions: tuple[str, ...] = ("openvino", "tokenizers", "numpy")
-    loader: Path = LOADER
 
     def available(self) -> str | None:
         return missing_modules("openvino", "nncf", install="'hbt[openvino]'") or missing_modules(
@@ -61,8 +61,11 @@ class OpenvinoInt8:
         found = [Candidate("static, smoothed", plain), Candidate("static, smoothed, accuracy control", controlled)]
         return found[:1] if settings.search == "off" else found
 
+    def loader(self, model_type: str) -> str:
+        return loader_source("openvino")
+
     def load(self, folder: Path, threads: int | None = None) -> LoadedArtifact:
-        return load_package(folder, threads)
+        return load_package("openvino", folder, threads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +105,7 @@ def _quantized(single: Path, calibration: Sequence[Sequence[int]]) -> Any:
 
 
 def _portable(nncf: Any) -> Any:
-    """Weights of seven bits everywhere: with eight, 16-bit sums saturate on x86 without VNNI."""
+    """Return the setting that gives weights seven bits: with eight, 16-bit sums saturate on x86 without VNNI."""
     return nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
 
 

@@ -104,11 +104,6 @@ class Exporter(Protocol):
         """What the package needs at run time; the first is the runtime."""
         ...
 
-    @property
-    def loader(self) -> Path:
-        """The file that ships as how_to_load.py."""
-        ...
-
     def available(self) -> str | None:
         """None if the target can be made here, else the reason and the `pip install` that mends it."""
         ...
@@ -120,6 +115,13 @@ class Exporter(Protocol):
 
         single: folder with the artifact of `reference`; of no use where that is None.
         Raises: InputError if this classifier has no such form.
+        """
+        ...
+
+    def loader(self, model_type: str) -> str:
+        """Return the text of how_to_load.py; `model_type` is that of config.json.
+
+        The module that this text is must have `load(folder, threads)`, which returns a LoadedArtifact.
         """
         ...
 

@@ -14,7 +14,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from exporters.onnx_fp32 import LOADER, load_package, missing_modules
+from exporters.loaders.compose import load_package, loader_source
+from exporters.onnx_fp32 import missing_modules
 from exporters.registry import Candidate, Evidence, LoadedArtifact
 from toolkit.utils.errors import InputError
 
@@ -43,7 +44,6 @@ class TorchInt8:
     reference: str | None = None
     file: str = MODEL_FILE
     distributions: tuple[str, ...] = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
-    loader: Path = LOADER
 
     def available(self) -> str | None:
         return missing_modules("torch", "transformers", "safetensors", install="torch transformers safetensors")
@@ -62,8 +62,11 @@ class TorchInt8:
             Candidate("dynamic, one scale a matrix", partial(write, network, False), parts),
         ]
 
+    def loader(self, model_type: str) -> str:
+        return loader_source("torch")
+
     def load(self, folder: Path, threads: int | None = None) -> LoadedArtifact:
-        return load_package(folder, threads)
+        return load_package("torch", folder, threads)
 
 
 def large_parts(network: "nn.Module") -> list[str]:

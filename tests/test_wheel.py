@@ -25,7 +25,8 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_the_three_packages_alone(unpacked: Path) -> None:
     tops = {path.name for path in unpacked.iterdir() if not path.name.endswith(".dist-info")}
     assert tops == {"toolkit", "exporters", "benchmarks"}
-    assert (unpacked / "exporters" / "how_to_load.py").is_file()
+    assert (unpacked / "exporters" / "loaders" / "onnx.py").is_file()
+    assert len(list((unpacked / "toolkit").rglob("model_card_template.md"))) == 1
     assert not list(unpacked.rglob("test_*"))
 
 

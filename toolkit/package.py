@@ -72,7 +72,7 @@ def write_loading_files(folder: Path, classifier: "Classifier", threshold: float
         "threshold": threshold,
     }
     (folder / CONFIG_FILE).write_text(json.dumps(own, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    (folder / LOADER_FILE).write_bytes(target.loader.read_bytes())
+    (folder / LOADER_FILE).write_text(target.loader(str(own.get("model_type", ""))), "utf-8", newline="\n")
     pins = [f"{name}=={version(name).split('+')[0]}" for name in target.distributions]
     (folder / REQUIREMENTS_FILE).write_text("\n".join(pins) + "\n", "utf-8")
 

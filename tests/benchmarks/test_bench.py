@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.bench import FLOOR_NAME, TEACHER, bench_packages, corpus_of, subjects_of
+from benchmarks.bench import LINEAR_BASELINE_NAME, TEACHER, bench_packages, corpus_of, subjects_of
 from tests.helpers import Finished
 from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.latency.measure import Measurement, Subject
@@ -44,7 +44,7 @@ def test_other_rows_are_refused_since_nobody_knows_which_were_learned(at_home: F
 def test_the_teacher_of_the_run_and_its_floor_are_measured_first(at_home: Finished, tmp_path: Path) -> None:
     corpus = corpus_of(at_home.package, None)
     found = subjects_of([at_home.package], None, corpus, tmp_path)
-    assert [subject.name for subject in found] == [TEACHER, FLOOR_NAME, "tiny-onnx-int8"]
+    assert [subject.name for subject in found] == [TEACHER, LINEAR_BASELINE_NAME, "tiny-onnx-int8"]
     assert found[0].path.parent.name == "1-baseline"
     assert all(subject.size_bytes > 1000 for subject in found)
     assert list(tmp_path.iterdir()) == []
@@ -58,7 +58,7 @@ def test_without_its_run_a_package_still_has_a_floor(
     manifest["lineage"]["run"] = "runs/gone"
     (package / MANIFEST_FILE).write_text(json.dumps(manifest), "utf-8")
     found = subjects_of([package], None, corpus_of(package, None), tmp_path)
-    assert [subject.name for subject in found] == [FLOOR_NAME, "alone"]
+    assert [subject.name for subject in found] == [LINEAR_BASELINE_NAME, "alone"]
     assert "--teacher" in capsys.readouterr().err
 
 
@@ -72,11 +72,11 @@ def test_another_run_of_the_same_name_is_not_taken_for_the_teacher(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "scratch").mkdir()
     found = subjects_of([at_home.package], None, corpus, tmp_path / "scratch")
-    assert [subject.name for subject in found] == [FLOOR_NAME, "tiny-onnx-int8"]
+    assert [subject.name for subject in found] == [LINEAR_BASELINE_NAME, "tiny-onnx-int8"]
     assert found[0].path == tmp_path / "scratch"
 
 
-def test_a_bench_leaves_json_csv_and_a_picture(
+def test_a_bench_leaves_json_csv_and_a_figure(
     at_home: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def made_up(subjects: list[Subject], corpus: Corpus, threads: int, say: Any) -> list[Measurement]:
@@ -91,7 +91,7 @@ def test_a_bench_leaves_json_csv_and_a_picture(
     monkeypatch.setattr("benchmarks.bench.bench", made_up)
     file = bench_packages([at_home.package], None, None, 2, tmp_path / "bench", quiet=False)
     assert file.name == "tiny-onnx-int8-2-threads.json"
-    assert sorted(path.suffix for path in file.parent.iterdir()) == [".csv", ".json", ".svg"]
+    assert sorted(path.suffix for path in file.parent.iterdir()) == [".csv", ".json", ".png", ".svg"]
     assert TEACHER in file.with_suffix(".csv").read_text("utf-8")
     json.loads(file.read_text("utf-8"), parse_constant=pytest.fail)
     assert "tiny-onnx-int8" in capsys.readouterr().out

@@ -1,16 +1,14 @@
-"""Ratios by hand-worked numbers, files that come back as they were, a picture that names every model."""
+"""Ratios by hand-worked numbers, files that come back as they were."""
 
 import csv
 import io
 import json
 import math
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
-from benchmarks.plot import picture
 from benchmarks.report import read_json, render, table, write_csv, write_json
 from toolkit.latency.measure import Measurement
 from toolkit.utils.errors import InputError
@@ -43,7 +41,7 @@ def measured(
 
 TEACHER = measured("teacher", 10.0, 0.85, mib=100, kind="checkpoint")
 STUDENT = measured("student & <int8>", 0.5, 0.84, mib=5)
-FLOOR = measured("linear baseline", 0.4, 0.83, mib=1.5, kind="linear")
+FLOOR = measured("floor", 0.4, 0.83, mib=1.5, kind="floor")
 ALL = [TEACHER, STUDENT, FLOOR]
 
 
@@ -60,9 +58,7 @@ def test_what_was_not_measured_has_no_ratio() -> None:
 
 
 def test_unknown_reference_names_those_that_are_there() -> None:
-    with pytest.raises(
-        InputError, match=r"'nobody' was not measured; there are teacher, student & <int8>, linear baseline"
-    ):
+    with pytest.raises(InputError, match=r"'nobody' was not measured; there are teacher, student & <int8>, floor"):
         table(ALL, "nobody")
 
 
@@ -101,36 +97,3 @@ def test_table_for_people_shows_figures_machine_and_what_is_missing() -> None:
     line = next(line for line in out.getvalue().splitlines() if "student" in line)
     assert all(text in line for text in ("0.8400", "-1.00", "0.50", "20.0 ×", "–"))
     assert "x86-64 AVX2" in out.getvalue()
-
-
-@pytest.mark.parametrize(
-    "shown",
-    [ALL, [FLOOR], [TEACHER, measured("same", 10.0, 0.85)], [measured(f"m{i}", 1.0, 0.8) for i in range(20)]],
-    ids=["three", "one", "two at one place", "twenty at one place"],
-)
-def test_picture_is_well_formed_and_names_every_model_inside_its_frame(
-    shown: list[Measurement], tmp_path: Path
-) -> None:
-    picture(shown, tmp_path / "bench.svg")
-    root = ElementTree.parse(tmp_path / "bench.svg").getroot()
-    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert {m.name for m in shown} <= set(texts)
-    for element in root.iter("{http://www.w3.org/2000/svg}circle"):
-        assert 0 <= float(element.attrib["cx"]) <= float(root.attrib["width"])
-        assert 0 <= float(element.attrib["cy"]) <= float(root.attrib["height"])
-
-
-def test_faster_is_left_and_better_is_up(tmp_path: Path) -> None:
-    picture([TEACHER, STUDENT], tmp_path / "bench.svg")
-    circles = ElementTree.parse(tmp_path / "bench.svg").getroot().iter("{http://www.w3.org/2000/svg}circle")
-    by_radius = sorted((float(c.attrib["r"]), float(c.attrib["cx"]), float(c.attrib["cy"])) for c in circles)
-    (_, x_student, y_student), (_, x_teacher, y_teacher) = by_radius[-2:]
-    assert x_student < x_teacher
-    assert y_student > y_teacher
-
-
-def test_picture_leaves_out_what_has_no_figures_and_refuses_to_be_empty(tmp_path: Path) -> None:
-    picture([*ALL, measured("unmeasured", None, 0.8)], tmp_path / "bench.svg")
-    assert "unmeasured" not in (tmp_path / "bench.svg").read_text("utf-8")
-    with pytest.raises(InputError, match="no model has both"):
-        picture([measured("unmeasured", None, 0.8)], tmp_path / "none.svg")

@@ -11,7 +11,9 @@ import onnxruntime
 import pytest
 import torch
 
-from exporters.how_to_load import Model
+from exporters.loaders import onnx as transformer_loader
+from exporters.loaders.common import Model
+from exporters.loaders.ngram import load
 from exporters.ngram_graph import in_eight_bits, write_fp32, write_int8
 from exporters.onnx_fp32 import largest_logit_gap
 from exporters.registry import Evidence, exporter
@@ -192,7 +194,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Model:
     made = student()
     tokenizer = character_tokenizer([*TEXTS, "🙂\U000e0041ß"])
     folder = package_of(replace(made, tokenizer=tokenizer), "onnx-int8", tmp_path_factory.mktemp("loaded") / "package")
-    return Model(folder)
+    return load(folder)
 
 
 @pytest.mark.parametrize(
@@ -204,12 +206,10 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Model:
     ],
 )  # fmt: skip
 def test_the_short_way_to_ids_is_the_tokenizers(loaded: Model, text: str) -> None:
-    assert loaded.characters is not None
-    assert loaded.characters(text).tolist() == loaded.tokenizer.encode(text).ids
+    assert loaded.encode([text])[0].tolist() == loaded.tokenizer.encode(text).ids
 
 
 def test_the_short_way_to_ids_is_the_tokenizers_for_random_texts(loaded: Model) -> None:
-    assert loaded.characters is not None
     dice = np.random.default_rng(0)
     pools = [
         (0, 0x80),
@@ -224,12 +224,11 @@ def test_the_short_way_to_ids_is_the_tokenizers_for_random_texts(loaded: Model) 
         chosen = [pools[i] for i in dice.integers(0, len(pools), 5)]
         parts = [dice.integers(first, end, size=int(dice.integers(1, 9))) for first, end in chosen]
         text = "".join(map(chr, np.concatenate(parts).tolist()))
-        assert loaded.characters(text).tolist() == loaded.tokenizer.encode(text).ids, ascii(text)
+        assert loaded.encode([text])[0].tolist() == loaded.tokenizer.encode(text).ids, ascii(text)
 
 
 def test_another_tokenizer_goes_its_own_way(tmp_path: Path, learned: Classifier) -> None:
-    model = Model(package_of(learned, "onnx-fp32", tmp_path / "package"))
-    assert model.characters is None
+    model = transformer_loader.load(package_of(learned, "onnx-fp32", tmp_path / "package"))
     alone = np.concatenate([model.predict_logits([text]) for text in ODD_TEXTS])
     np.testing.assert_allclose(alone, learned.predict_logits(ODD_TEXTS), atol=1e-4)
     np.testing.assert_allclose(model.predict_logits(ODD_TEXTS, batch_size=4), alone, atol=1e-4)

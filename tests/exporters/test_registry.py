@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[2]
 OWN = ["onnx-int8", "onnx-fp32", "onnx-fp16", "onnx-int4", "torch-int8", "openvino-int8"]
 OUTSIDE = """
 from dataclasses import dataclass
-from pathlib import Path
 
-from exporters.onnx_fp32 import DISTRIBUTIONS, LOADER, export_graph, load_package
+from exporters.loaders.compose import load_package, loader_source
+from exporters.onnx_fp32 import DISTRIBUTIONS, export_graph
 from exporters.registry import Candidate
 
 
@@ -30,7 +30,6 @@ class Shouting:
     reference: str | None = "onnx-fp32"
     file: str = "model.onnx"
     distributions: tuple[str, ...] = DISTRIBUTIONS
-    loader: Path = LOADER
 
     def available(self):
         return None
@@ -42,8 +41,11 @@ class Shouting:
 
         return [Candidate("loud", write)]
 
+    def loader(self, model_type):
+        return loader_source("onnx")
+
     def load(self, folder, threads=None):
-        return load_package(folder, threads)
+        return load_package("onnx", folder, threads)
 """
 
 
@@ -52,7 +54,7 @@ def test_every_target_has_an_exporter_of_its_name() -> None:
     for name in OWN:
         found = exporter(name)
         assert found.name == name
-        assert found.loader.is_file()
+        assert "def load(" in found.loader("bert")
         assert found.summary
         assert found.reference is None or found.reference in OWN
 

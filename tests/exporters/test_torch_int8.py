@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.toolkit.pruning.test_anatomy import KINDS, LENGTH, network_of
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from exporters.onnx_fp32 import LOADER
 from exporters.registry import Candidate, Evidence, LoadedArtifact, exporter
 from exporters.torch_int8 import EXPORTER, in_eight_bits
 from tests.helpers import ODD_TEXTS
-from tests.toolkit.modeling.test_architecture import KINDS, LENGTH, network_of
 from toolkit.config.settings import ExportSettings, ModelSettings
 from toolkit.data.corpus import Corpus
 from toolkit.modeling.architecture import sizes
@@ -270,7 +269,7 @@ def test_nothing_in_the_folder_is_pickled(packaged: Path) -> None:
     assert load_file(packaged / "model.safetensors")
     for name in names - {"model.safetensors"}:
         (packaged / name).read_text("utf-8")
-    code = LOADER.read_text("utf-8")
+    code = (packaged / "how_to_load.py").read_text("utf-8")
     assert "torch.load(" not in code
     assert "import pickle" not in code
     pins = (packaged / "requirements.txt").read_text("utf-8").splitlines()

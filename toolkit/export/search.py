@@ -169,7 +169,7 @@ def _render(target: str, facts: dict[str, Any]) -> None:
     )
     print_table(lines(facts), title, left=("Form", "Verdict"), dispensable=("Logit shift", "MB"), stderr=True)
     if facts["ships"] is not None and facts["trials"][facts["ships"]]["in_float"]:
-        say(f"in float: {', '.join(facts['trials'][facts['ships']]['in_float'])}")
+        say(f"in float: {', '.join(facts['results'][facts['ships']]['in_float'])}")
 
 
 RANKED_ON = 128

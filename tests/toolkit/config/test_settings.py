@@ -127,7 +127,9 @@ def test_every_pipeline_is_described() -> None:
 
 
 def test_the_command_line_can_import_it_fast() -> None:
-    code = "import sys, toolkit.recipe; print(*({'torch', 'numpy', 'transformers', 'mlflow'} & set(sys.modules)))"
+    code = (
+        "import sys, toolkit.config.recipe; print(*({'torch', 'numpy', 'transformers', 'mlflow'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 

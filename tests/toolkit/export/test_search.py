@@ -121,7 +121,7 @@ def test_a_search_keeps_to_the_codes_that_are_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("trials", "expected"),
+    ("results", "expected"),
     [
         ([GOOD, replace(GOOD, p50_ms=0.5)], 1),  # the fastest
         ([GOOD, replace(GOOD, p50_ms=0.95)], 0),  # about as fast, and not nearer
@@ -201,20 +201,19 @@ def test_by_force_the_card_says_it_first(copied: Path, monkeypatch: pytest.Monke
     outcome = compress_run(Path("runs/tiny"), settings, Path("models/forced"), force=True)
     card = (Path("models/forced") / "README.md").read_text("utf-8")
     first = card.split("# tiny (onnx-int8)\n\n")[1].splitlines()[0]
-    assert first.startswith("**Shipped by force. It fails its gate")
+    assert first.startswith("**Packaged with `--force`: it fails the quality gate.")
     assert "slower than fp32" in first
-    assert "ships by force: slower than fp32" in card
+    assert "selected by force: slower than fp32" in card
     assert outcome.package == Path("models/forced")
 
 
 def test_a_package_that_passes_says_nothing_of_force(finished: Any) -> None:
     card = (finished.package / "README.md").read_text("utf-8")
-    assert "by force" not in card
-    assert "Shipped" not in card
+    assert "force" not in card
     gate = StageResult.load(finished.run / "4-export-onnx-int8").details["gate"]
     for line in lines(gate)[:3]:
         assert line["Form"] in card
-    assert "| ships |" in card
+    assert "| selected |" in card
 
 
 def bare_checkpoint(folder: Path) -> None:

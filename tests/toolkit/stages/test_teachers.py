@@ -24,7 +24,7 @@ from toolkit.modeling.classifier import Classifier, load_classifier, save_classi
 from toolkit.modeling.encoders import build_classifier
 from toolkit.modeling.linear import ANALYZER, INVERSE_REGULARIZATION, NGRAMS
 from toolkit.modeling.tokenizer import train_tokenizer
-from toolkit.stages import teachers
+from toolkit.stages import teacher_logits
 from toolkit.stages.cross_validation import combine_folds, fold_predictions, train_baseline
 from toolkit.stages.linear_baseline import linear_folds
 from toolkit.stages.result import StageResult
@@ -412,14 +412,14 @@ def test_a_cache_that_was_not_finished_is_not_read(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(teachers, "save_file", dies)
+        patch.setattr(teacher_logits, "save_file", dies)
         cached_logits(learned, ["sea", "sun"], tmp_path, "teacher")
     found = cached_logits(learned, ["sea", "sun"], tmp_path, "teacher")
     np.testing.assert_array_equal(found, learned.predict_logits(["sea", "sun"]))
     assert [file.suffix for file in tmp_path.iterdir()] == [".safetensors"]
 
 
-@pytest.mark.skipif(not teachers.has_bf16("cpu"), reason="this processor has no bfloat16")
+@pytest.mark.skipif(not teacher_logits.has_bf16("cpu"), reason="this processor has no bfloat16")
 def test_logits_of_half_precision_never_stand_for_exact_ones(learned: Classifier, tmp_path: Path) -> None:
     texts = ["sea of texts", "sun number"]
     rough = cached_logits(learned, texts, tmp_path, "teacher", exact=False)

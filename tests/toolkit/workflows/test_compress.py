@@ -40,8 +40,8 @@ def test_a_checkpoint_is_packaged_with_its_own_threshold(checkpoint: Path, workp
     assert [row.stage for row in outcome.rows] == ["linear baseline", "checkpoint in torch", "onnx-int8"]
     assert not (workplace / "runs").exists()
     card = (outcome.package / "README.md").read_text("utf-8")
-    assert "whether the classifier once learned from them is not known" in card
-    assert "no choice has seen" not in card
+    assert "whether the classifier was trained on them is not known" in card
+    assert "held out" not in card
 
 
 def test_a_checkpoint_is_packaged_with_the_vocabulary_of_its_rows(workplace: Path) -> None:

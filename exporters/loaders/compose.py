@@ -1,0 +1,95 @@
+"""how_to_load.py of a package, made of the modules in `exporters.loaders`.
+
+A package carries one file with the code of its own runtime and no other. The module of a runtime and those that it
+imports from `exporters.loaders` are put together in that file; hbt loads packages by importing the same modules.
+"""
+
+import ast
+import importlib
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeGuard
+
+from exporters.registry import LoadedArtifact
+
+Loader = Literal["onnx", "ngram", "torch", "openvino"]
+PARTS = "exporters.loaders"
+FOLDER = Path(__file__).parent
+NGRAM = "ngram"
+"""`model_type` of an n-gram network in config.json."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The source of one module of `exporters.loaders`."""
+
+    docstring: str
+    imports: tuple[ast.Import | ast.ImportFrom, ...]
+    body: str
+
+    def needs(self) -> Iterator[str]:
+        """Yield the names of the parts that it imports, in order."""
+        for statement in self.imports:
+            if _is_part(statement):
+                yield str(statement.module).removeprefix(f"{PARTS}.")
+
+
+def load_package(loader: Loader, folder: Path, threads: int | None = None) -> LoadedArtifact:
+    """Return the predictor of a package folder, by the code that ships as its how_to_load.py."""
+    return importlib.import_module(f"{PARTS}.{loader}").load(folder, threads)
+
+
+def model_type(folder: Path) -> str:
+    """Return the kind of network in a package folder, as its config.json names it."""
+    return json.loads((folder / "config.json").read_text("utf-8")).get("model_type", "")
+
+
+def loader_source(loader: Loader) -> str:
+    """Return the text of how_to_load.py for one runtime."""
+    parts = _with_needed(loader, {})
+    first, last = parts["common"], parts[loader]
+    imports = _merged([statement for part in parts.values() for statement in part.imports if not _is_part(statement)])
+    docstring = f'"""{first.docstring.rstrip()}\n\n{last.docstring.rstrip()}\n"""'
+    body = "\n\n\n".join(part.body for part in parts.values())
+    return f"{docstring}\n\n{imports}\n\n{body}\n"
+
+
+def _with_needed(name: str, found: dict[str, Part]) -> dict[str, Part]:
+    """Add a part to `found`, after the parts that it needs; return `found`."""
+    if name not in found:
+        part = _read(name)
+        for needed in part.needs():
+            _with_needed(needed, found)
+        found[name] = part
+    return found
+
+
+def _read(name: str) -> Part:
+    text = (FOLDER / f"{name}.py").read_text("utf-8")
+    tree = ast.parse(text)
+    imports = tuple(statement for statement in tree.body if isinstance(statement, ast.Import | ast.ImportFrom))
+    body = "\n".join(text.splitlines()[imports[-1].end_lineno :])  # the comments in front of a statement included
+    return Part(ast.get_docstring(tree) or "", imports, body.strip("\n"))
+
+
+def _is_part(statement: ast.Import | ast.ImportFrom) -> TypeGuard[ast.ImportFrom]:
+    return isinstance(statement, ast.ImportFrom) and str(statement.module).startswith(f"{PARTS}.")
+
+
+def _merged(statements: list[ast.Import | ast.ImportFrom]) -> str:
+    """Return the imports as lines: the standard library, then third parties, each sorted and without repetition."""
+    plain: set[str] = set()
+    names: dict[str, set[str]] = defaultdict(set)
+    for statement in statements:
+        if isinstance(statement, ast.Import):
+            plain |= {ast.unparse(alias) for alias in statement.names}
+        else:
+            names[str(statement.module)] |= {ast.unparse(alias) for alias in statement.names}
+    lines = [f"import {module}" for module in sorted(plain)]
+    lines += [f"from {module} import {', '.join(sorted(names[module]))}" for module in sorted(names)]
+    standard = [line for line in lines if line.split()[1].split(".")[0] in sys.stdlib_module_names]
+    return "\n".join([*standard, "", *(line for line in lines if line not in standard)])

@@ -1,0 +1,15 @@
+"""An ONNX graph in ONNX Runtime."""
+
+from pathlib import Path
+
+import onnxruntime
+
+
+def open_session(file: Path, threads: int | None) -> onnxruntime.InferenceSession:
+    """Return the graph in `file`, ready to run on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,50 @@
+"""The model is a transformer, run by OpenVINO."""
+
+import os
+import sys
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from exporters.loaders.common import Model, Network, main
+from exporters.loaders.subwords import subwords
+
+
+def transformer(file: Path, threads: int | None) -> Network:
+    """Return the network in `file`."""
+    # Importing openvino reports its use and leaves an id in the home folder, unless openvino_telemetry is missing.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    # bf16, the default where the processor has it, gives other scores than a processor without it.
+    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    if threads:
+        options["INFERENCE_NUM_THREADS"] = threads
+    request = openvino.Core().compile_model(str(file), "CPU", options).create_infer_request()
+    lock = Lock()  # a request has one set of tensors
+
+    def run(ids: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+        attention = np.ones_like(ids) if mask is None else mask
+        with lock:
+            # Shared tensors: infer(dict) copies and looks each up, which shows at a batch of one.
+            request.set_tensor("input_ids", openvino.Tensor(ids, shared_memory=True))
+            request.set_tensor("attention_mask", openvino.Tensor(attention, shared_memory=True))
+            request.infer()
+            return request.get_tensor("logits").data.copy()
+
+    return run
+
+
+def load(folder: str | os.PathLike[str] | None = None, threads: int | None = None) -> Model:
+    """Return the model in `folder`, by default the folder of this file.
+
+    threads: how many to use at most; None leaves it to the runtime.
+    """
+    folder = Path(__file__).parent if folder is None else Path(folder)
+    return Model(folder, subwords, transformer(folder / "model.xml", threads))
+
+
+if __name__ == "__main__":
+    main(load)
