@@ -35,7 +35,7 @@ class OpenvinoInt8:
     distributions: tuple[str, ...] = ("openvino", "tokenizers", "numpy")
 
     def available(self) -> str | None:
-        return missing_modules("openvino", "nncf", install="'hbt[openvino]'") or missing_modules(
+        return missing_modules("openvino", "nncf", install="'hbt-toolkit[openvino]'") or missing_modules(
             "optimum", "onnx", "onnxruntime"
         )
 

@@ -17,14 +17,14 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = out.glob("hbt-*.whl")
+    (wheel,) = out.glob("hbt_toolkit-*.whl")
     zipfile.ZipFile(wheel).extractall(out / "site")
     return out / "site"
 
 
-def test_wheel_holds_the_three_packages_alone(unpacked: Path) -> None:
+def test_wheel_holds_the_layers_and_the_front_door_and_nothing_else(unpacked: Path) -> None:
     tops = {path.name for path in unpacked.iterdir() if not path.name.endswith(".dist-info")}
-    assert tops == {"toolkit", "exporters", "benchmarks"}
+    assert tops == {"hbt.py", "toolkit", "exporters", "benchmarks"}
     assert (unpacked / "exporters" / "loaders" / "onnx.py").is_file()
     assert len(list((unpacked / "toolkit").rglob("model_card_template.md"))) == 1
     assert not list(unpacked.rglob("test_*"))
@@ -42,8 +42,8 @@ def test_wheel_holds_the_three_packages_alone(unpacked: Path) -> None:
 )
 def test_wheel_works_outside_the_repository(unpacked: Path, tmp_path: Path, words: list[str], said: str) -> None:
     code = (
-        f"import sys; sys.path.insert(0, {str(unpacked)!r}); from toolkit import cli; "
-        f"assert cli.__file__.startswith({str(unpacked)!r}); cli.main()"
+        f"import sys; sys.path.insert(0, {str(unpacked)!r}); import hbt; from toolkit import cli; "
+        f"assert cli.__file__.startswith({str(unpacked)!r}); hbt.main()"
     )
     environment = os.environ | {"PYTHONPATH": str(unpacked)}
     done = subprocess.run(

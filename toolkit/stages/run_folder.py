@@ -108,7 +108,7 @@ class Run:
 
     def stages(self, kind: str) -> list[str]:
         """Return the finished stages whose folder name begins with `kind`, in order."""
-        return [name for name in self.results if name == kind or name.startswith(f"{kind}-")]
+        return sorted(name for name in self.results if name == kind or name.startswith(f"{kind}-"))
 
     @property
     def last_trained(self) -> str:

@@ -19,7 +19,7 @@ from toolkit.modeling.classifier import Classifier, load_classifier, load_sequen
 from toolkit.stages.cross_validation import combine_folds, fold_predictions
 from toolkit.stages.linear_baseline import LinearFolds, linear_folds
 from toolkit.stages.result import StageResult
-from toolkit.stages.run_folder import BASELINE, CACHE, checkpoint_of, locate
+from toolkit.stages.run_folder import BASELINE, CACHE, Place, checkpoint_of, locate
 from toolkit.stages.teacher_logits import NO_FOLD, blend, cached_logits
 from toolkit.utils import console
 from toolkit.utils.errors import InputError
@@ -143,11 +143,15 @@ def logits_of_texts(
 def _member(given: str, folds: str, corpus: Corpus, cache: Path) -> Member:
     """The member that a run, a baseline stage or a checkpoint is; `given`: as typed with --teacher."""
     place = locate(Path(given))
-    if place is not None and place.run.fingerprint != corpus.fingerprint:
+    if place is not None and place.run.fingerprint not in (None, corpus.fingerprint):
         console.say(f"--teacher {given}: trained on another split; it may have learned from test rows of this one")
-    elif place is not None and place.stage in (None, BASELINE) and BASELINE in place.run.results:
+    elif place is not None and place.run.fingerprint is not None and _has_folds(place):
         return _folds(place.run.folder / BASELINE, folds, corpus)
     return _lone(checkpoint_of(Path(given)), corpus, cache)
+
+
+def _has_folds(place: Place) -> bool:
+    return place.stage in (None, BASELINE) and BASELINE in place.run.results
 
 
 def _folds(stage: Path, folds: str, corpus: Corpus) -> Member:

@@ -139,7 +139,7 @@ def test_a_killed_recovery_goes_on(copied: Path, monkeypatch: pytest.MonkeyPatch
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("toolkit.tracking.Tracked.metrics", lambda self, found, epoch=0: kill(epoch))
+        patch.setattr("toolkit.workflows.tracking.Tracked.metrics", lambda self, found, epoch=0: kill(epoch))
         with pytest.raises(Killed):
             compress_run(RUN, FP32, Path("broken"), force=False, pruning=how)
     assert not (RUN / "3-pruning-structured-0.4").exists()

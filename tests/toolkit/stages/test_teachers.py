@@ -195,6 +195,7 @@ def test_a_run_without_a_baseline_teaches_with_its_student(
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(checkpoint, folder / "2-distillation")
+    write_recipe(Recipe(), folder / "recipe.toml")
     StageResult("distillation", ".", {}, {}, 0.45, 1, 1, 0.0).save(folder / "2-distillation")
     teacher = find_teacher(how(teacher=(str(folder),)), noisy, None, tmp_path / "cache")
     assert teacher.checkpoint == folder / "2-distillation"

@@ -190,6 +190,7 @@ def test_another_store_is_tracked_anew(workplace: Path, monkeypatch: pytest.Monk
 
 
 def test_the_environment_decides_where_runs_are_tracked(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workplace / "mlflow.db").unlink()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert tracking.store() == "sqlite:///mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workplace}/elsewhere.db")
