@@ -3,9 +3,11 @@
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16", "asimd", "asimddp", "i8mm")
 """CPU flags that decide how fast and how exact int8 and bf16 are, as Linux spells them."""
@@ -21,7 +23,7 @@ _INT8_NAMES = {
     "asimddp": "DOTPROD",
     "asimd": "NEON",
 }
-# Flags of Linux by their names in macOS' sysctl.
+# Flags by their names in macOS' sysctl.
 _SYSCTL_NAMES = {
     "hw.optional.avx2_0": "avx2",
     "hw.optional.avx512f": "avx512f",
@@ -30,6 +32,8 @@ _SYSCTL_NAMES = {
     "hw.optional.arm.FEAT_DotProd": "asimddp",
     "hw.optional.arm.FEAT_I8MM": "i8mm",
 }
+_ALIASES = {"neon": "asimd", "avx512vnni": "avx512_vnni"}
+"""Other spellings: of 32-bit ARM, and of py-cpuinfo where it asks the processor itself."""
 _ARCHITECTURES = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "arm64"}
 _DISTRIBUTIONS = ("torch", "onnxruntime", "numpy", "tokenizers")
 
@@ -56,7 +60,8 @@ class Machine:
 
 
 def describe_machine() -> Machine:
-    """This machine now. Never fails: what the system does not tell is `unknown` or left out."""
+    """Return this machine as it is now. Never fails: what the system does not tell is `unknown` or left out."""
+    load_average = _load_average()  # first, as asking for the processor takes some time of it
     cpu, flags = _cpu()
     return Machine(
         cpu=cpu,
@@ -67,7 +72,7 @@ def describe_machine() -> Machine:
         os=platform.platform(terse=True),
         python=platform.python_version(),
         versions=_versions(),
-        load_average=_load_average(),
+        load_average=load_average,
     )
 
 
@@ -83,37 +88,38 @@ def isa_name(architecture: str, flags: tuple[str, ...]) -> str:
     return f"{name} {best}" if best else name
 
 
-def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...]]:
-    """Model name ("" if there is none, as on most ARM boards) and known flags from Linux' /proc/cpuinfo."""
-    fields: dict[str, str] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip().lower(), value.strip())
-    name = next((fields[key] for key in ("model name", "hardware", "model") if key in fields), "")
-    there = set(fields.get("flags", fields.get("features", "")).split())
-    if "neon" in there:  # 32-bit ARM says neon where 64-bit says asimd
-        there.add("asimd")
-    return name, tuple(flag for flag in FLAGS if flag in there)
+def known_flags(found: Iterable[str], architecture: str) -> tuple[str, ...]:
+    """Return those of FLAGS that a processor has, from its flags as py-cpuinfo spells them."""
+    there = {_ALIASES.get(flag, flag) for flag in found}
+    if _ARCHITECTURES.get(architecture.lower(), architecture.lower()) == "arm64":
+        there.add("asimd")  # every 64-bit ARM has it, and not every system says so
+    return tuple(flag for flag in FLAGS if flag in there)
 
 
-def parse_sysctl(text: str) -> tuple[str, tuple[str, ...]]:
-    """The same from the lines of macOS' `sysctl machdep.cpu hw.optional`."""
+def parse_sysctl(text: str) -> tuple[str, set[str]]:
+    """Return name and known flags of a processor from the lines of macOS' `sysctl machdep.cpu hw.optional`."""
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
-    there = {flag for name, flag in _SYSCTL_NAMES.items() if fields.get(name) == "1"}
-    return fields.get("machdep.cpu.brand_string", ""), tuple(flag for flag in FLAGS if flag in there)
+    flags = {flag for name, flag in _SYSCTL_NAMES.items() if fields.get(name) == "1"}
+    return fields.get("machdep.cpu.brand_string", ""), flags
 
 
+@cache
 def _cpu() -> tuple[str, tuple[str, ...]]:
-    name, flags = "", tuple[str, ...]()
+    """Return name and known flags of the processor. Takes a second, for which py-cpuinfo counts clock ticks."""
+    import cpuinfo
+
+    name, flags = "", set[str]()
     try:
-        if platform.system() == "Linux":
-            name, flags = parse_cpuinfo(Path("/proc/cpuinfo").read_text("utf-8", errors="replace"))
-        elif platform.system() == "Darwin":
-            command = ["sysctl", "machdep.cpu", "hw.optional"]
-            name, flags = parse_sysctl(subprocess.run(command, capture_output=True, text=True, timeout=10).stdout)
-    except (OSError, subprocess.SubprocessError):
+        found = cpuinfo.get_cpu_info()
+        name, flags = found.get("brand_raw") or found.get("hardware_raw") or "", set(found.get("flags", ()))
+    except Exception:  # whatever a system that it does not know makes it raise
         pass
-    return name or platform.processor() or "unknown", flags
+    if platform.system() == "Darwin":  # py-cpuinfo finds no flags on Apple's own processors
+        with suppress(OSError, subprocess.SubprocessError):
+            command = ["sysctl", "machdep.cpu", "hw.optional"]
+            told = parse_sysctl(subprocess.run(command, capture_output=True, text=True, timeout=10).stdout)
+            name, flags = name or told[0], flags | told[1]
+    return name or platform.processor() or "unknown", known_flags(flags, platform.machine())
 
 
 def _memory_gib() -> float:

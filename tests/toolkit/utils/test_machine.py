@@ -2,51 +2,94 @@
 
 import dataclasses
 import json
+import os
 import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
+import cpuinfo
 import pytest
 
 from toolkit.utils import machine
-from toolkit.utils.machine import describe_machine, isa_name, parse_cpuinfo, parse_sysctl
+from toolkit.utils.machine import describe_machine, isa_name, known_flags, parse_sysctl
 
-ZEN4 = """processor\t: 0
-model name\t: AMD EPYC 9R14
-flags\t\t: fpu sse4_2 avx2 avx512f avx512_bf16 avx512_vnni
-
-processor\t: 1
-model name\t: another
-flags\t\t: fpu
-"""
-RASPBERRY_5 = """processor\t: 0
-Features\t: fp asimd evtstrm aes crc32 asimddp
-CPU part\t: 0xd0b
-
-Model\t\t: Raspberry Pi 5 Model B Rev 1.0
-"""
-RASPBERRY_2 = "model name : ARMv7 Processor rev 5 (v7l)\nFeatures : half thumb neon vfpv4\n"
+ROOT = Path(__file__).parents[2]
 APPLE_M2 = "machdep.cpu.brand_string: Apple M2\nhw.optional.neon: 1\nhw.optional.arm.FEAT_DotProd: 1\n"
 INTEL_MAC = "machdep.cpu.brand_string: Intel(R) Core(TM) i5\nhw.optional.avx2_0: 1\nhw.optional.avx512f: 0\n"
 
 
+@pytest.fixture(autouse=True)
+def asked_anew() -> Iterator[None]:
+    machine._cpu.cache_clear()
+    yield
+    machine._cpu.cache_clear()
+
+
 @pytest.mark.parametrize(
-    ("text", "name", "flags"),
+    ("architecture", "told", "flags"),
     [
-        (ZEN4, "AMD EPYC 9R14", ("avx2", "avx512f", "avx512_vnni", "avx512_bf16")),
-        (RASPBERRY_5, "Raspberry Pi 5 Model B Rev 1.0", ("asimd", "asimddp")),
-        (RASPBERRY_2, "ARMv7 Processor rev 5 (v7l)", ("asimd",)),
-        ("", "", ()),
+        (
+            "x86_64",
+            "fpu sse4_2 avx2 avx512f avx512_bf16 avx512_vnni",
+            ("avx2", "avx512f", "avx512_vnni", "avx512_bf16"),
+        ),
+        ("AMD64", "avx2 avx512f avx512vnni", ("avx2", "avx512f", "avx512_vnni")),
+        ("aarch64", "fp asimd evtstrm aes crc32 asimddp", ("asimd", "asimddp")),
+        ("aarch64", "", ("asimd",)),
+        ("ARM64", "", ("asimd",)),
+        ("armv7l", "half thumb neon vfpv4", ("asimd",)),
+        ("x86_64", "", ()),
     ],
 )
-def test_cpuinfo_is_read(text: str, name: str, flags: tuple[str, ...]) -> None:
-    assert parse_cpuinfo(text) == (name, flags)
+def test_flags_are_those_that_decide(architecture: str, told: str, flags: tuple[str, ...]) -> None:
+    assert known_flags(told.split(), architecture) == flags
 
 
 @pytest.mark.parametrize(
     ("text", "name", "flags"),
-    [(APPLE_M2, "Apple M2", ("asimd", "asimddp")), (INTEL_MAC, "Intel(R) Core(TM) i5", ("avx2",)), ("", "", ())],
+    [(APPLE_M2, "Apple M2", {"asimd", "asimddp"}), (INTEL_MAC, "Intel(R) Core(TM) i5", {"avx2"}), ("", "", set())],
 )
-def test_sysctl_is_read(text: str, name: str, flags: tuple[str, ...]) -> None:
+def test_sysctl_is_read(text: str, name: str, flags: set[str]) -> None:
     assert parse_sysctl(text) == (name, flags)
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ({"brand_raw": "Cortex-A76", "hardware_raw": "BCM2835"}, "Cortex-A76"),
+        ({"hardware_raw": "BCM2835"}, "BCM2835"),
+        ({}, "the processor"),
+    ],
+)
+def test_the_processor_has_a_name(told: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpuinfo, "get_cpu_info", lambda: told)
+    monkeypatch.setattr(platform, "processor", lambda: "the processor")
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    assert describe_machine().cpu == name
+
+
+def test_the_processor_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(cpuinfo, "get_cpu_info", lambda: asked.append(1) or {"flags": ["avx2"]})
+    assert describe_machine().flags == describe_machine().flags
+    assert len(asked) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="no /proc/cpuinfo on this system")
+def test_flags_are_those_of_linux_in_a_pinned_process_too() -> None:
+    fields = dict(re.findall(r"^(\w[\w ]*?)\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text("utf-8"), flags=re.M))
+    told = fields.get("flags", fields.get("Features", "")).split()
+    script = (
+        "import json, os\nfrom benchmarks.machine import describe_machine\n"
+        "os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])\nprint(json.dumps(describe_machine().flags))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    command = [sys.executable, "-P", "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert tuple(json.loads(done.stdout)) == known_flags(told, platform.machine())
 
 
 @pytest.mark.parametrize(
@@ -81,7 +124,8 @@ def test_a_system_that_tells_nothing_is_described_too(system: str, monkeypatch: 
 
     monkeypatch.setattr(platform, "system", lambda: system)
     monkeypatch.setattr(platform, "processor", lambda: "")
-    monkeypatch.setattr(machine.Path, "read_text", nothing)
+    monkeypatch.setattr(platform, "machine", lambda: "")
+    monkeypatch.setattr(cpuinfo, "get_cpu_info", nothing)
     monkeypatch.setattr(machine.subprocess, "run", nothing)
     monkeypatch.setattr(machine, "_DISTRIBUTIONS", ("surely-not-installed",))
     monkeypatch.delattr(machine.os, "getloadavg", raising=False)
