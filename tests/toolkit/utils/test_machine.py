@@ -83,7 +83,7 @@ def test_flags_are_those_of_linux_in_a_pinned_process_too() -> None:
     fields = dict(re.findall(r"^(\w[\w ]*?)\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text("utf-8"), flags=re.M))
     told = fields.get("flags", fields.get("Features", "")).split()
     script = (
-        "import json, os\nfrom benchmarks.machine import describe_machine\n"
+        "import json, os\nfrom toolkit.utils.machine import describe_machine\n"
         "os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])\nprint(json.dumps(describe_machine().flags))"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
