@@ -36,9 +36,7 @@ class OpenvinoInt8:
     loader: Path = LOADER
 
     def available(self) -> str | None:
-        return missing_modules("openvino", "nncf", install="'hbt[openvino]'") or missing_modules(
-            "optimum", "onnx", "onnxruntime"
-        )
+        return missing_modules("openvino", "nncf", install="'hbt[openvino]'") or missing_modules("onnx", "onnxruntime")
 
     def candidates(
         self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
