@@ -1,6 +1,7 @@
 """onnx-fp32: the classifier as an ONNX graph in single precision, run by ONNX Runtime."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,7 +35,7 @@ class OnnxTarget:
     distributions: tuple[str, ...] = DISTRIBUTIONS
 
     def available(self) -> str | None:
-        return missing_modules("optimum", "onnx", "onnxruntime")
+        return missing_modules("onnx", "onnxruntime")
 
     def loader(self, model_type: str) -> str:
         return loader_source(onnx_loader(model_type))
@@ -59,7 +60,7 @@ class OnnxFp32(OnnxTarget):
         return [Candidate("fp32", write)]
 
 
-def missing_modules(*modules: str, install: str = "'optimum[onnxruntime]'") -> str | None:
+def missing_modules(*modules: str, install: str = "onnx onnxruntime") -> str | None:
     """None if every module can be found, else what to install."""
     from importlib.util import find_spec
 
@@ -90,30 +91,65 @@ def export_graph(classifier: "Classifier", file: Path) -> None:
 
 def _trace(network: Any, file: Path) -> None:
     """Write the graph of a transformer."""
-    import logging
     import warnings
 
     import torch
-    from optimum.exporters.onnx.config import TextEncoderOnnxConfig
-    from optimum.exporters.onnx.convert import export_pytorch
-    from optimum.utils import NormalizedTextConfig
 
-    class TextClassifierOnnxConfig(TextEncoderOnnxConfig):
-        NORMALIZED_CONFIG_CLASS = NormalizedTextConfig
+    ids = torch.zeros((2, 8), dtype=torch.int64)  # (batch, tokens)
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0  # a padded row, or a network might leave the mask out of what it computes
+    axes = {0: "batch_size", 1: "sequence_length"}
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), plain_attention(network):
+            warnings.simplefilter("ignore")  # the tracer warns of shape checks that hold for every text
+            torch.onnx.export(
+                network,
+                (ids, mask),
+                str(file),
+                input_names=["input_ids", "attention_mask"],
+                output_names=["logits"],
+                dynamic_axes={"input_ids": axes, "attention_mask": axes, "logits": {0: "batch_size"}},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+    except Exception as error:  # the tracer raises anything for an operation that ONNX does not have
+        _reraise_failure_of_the_machine(error)
+        raise CannotExport(reason_of(error)) from error
 
-        @property
-        def inputs(self) -> dict[str, dict[int, str]]:
-            axes = {0: "batch_size", 1: "sequence_length"}
-            return {"input_ids": axes, "attention_mask": axes}
 
-    logging.getLogger("optimum").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the tracer warns of shape checks that hold for every text
-        config = TextClassifierOnnxConfig(network.config, task="text-classification")
-        try:
-            export_pytorch(network, config, OPSET, file)
-        except Exception as error:  # the tracer raises anything for an operation that ONNX does not have
-            raise CannotExport(reason_of(error)) from error
+@contextmanager
+def plain_attention(network: Any) -> Iterator[None]:
+    """Let `network` attend by matrix products and a softmax while this is open.
+
+    ONNX Runtime fuses these. Of PyTorch's one function for attention, the default, the tracer makes more nodes, with a
+    check for rows that are masked as a whole, and these it does not fuse.
+    """
+    from toolkit.modeling.architecture import encoder_of
+    from toolkit.modeling.classifier import quiet_transformers
+
+    encoder = encoder_of(network)
+    choose = getattr(encoder, "set_attn_implementation", None)  # transformers 4.53 has no such method
+    if choose is None:
+        yield
+        return
+    quiet_transformers()  # transformers 4 warns where an architecture has only one way
+    before = encoder.config._attn_implementation
+    choose("eager")
+    try:
+        yield
+    finally:
+        choose(before)
+
+
+def _reraise_failure_of_the_machine(error: BaseException) -> None:
+    """Raise what lies behind `error` if that is the disk or the memory: no other target would do without these."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError | MemoryError):
+            raise cause
+        if isinstance(cause, RuntimeError) and "can't allocate memory" in str(cause):  # by this PyTorch tells it
+            raise MemoryError(reason_of(cause)) from error
+        cause = cause.__cause__
 
 
 def largest_logit_gap(classifier: "Classifier", texts: Sequence[str], file: Path) -> float:
@@ -126,6 +162,7 @@ def largest_logit_gap(classifier: "Classifier", texts: Sequence[str], file: Path
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     encoded = encode(classifier.tokenizer, texts)
+    classifier.network.eval()
     gap = 0.0
     for chosen in like_lengths(encoded, 32):
         ids, mask = pad([encoded[i] for i in chosen], classifier.pad_id)

@@ -4,15 +4,20 @@ Which form (`exporters.int8_graph.Form`) is best depends on the classifier and o
 are worth trying, and the gate measures them. An ngram student has no activations to quantize, so it has one form.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from exporters.onnx_fp32 import MODEL_FILE, OnnxTarget
 from exporters.registry import NOTHING, Candidate, Evidence
 
 if TYPE_CHECKING:
+    import onnx
+
     from exporters.calibration import Activations
     from exporters.int8_graph import Form
     from toolkit.config.settings import ExportSettings
@@ -157,6 +162,7 @@ def fuse(single: Path, file: Path) -> None:
     """Write the graph `single` with its attention, additions and norms in nodes of ONNX Runtime's own."""
     import logging
 
+    import onnx
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
 
@@ -164,8 +170,53 @@ def fuse(single: Path, file: Path) -> None:
     how.use_multi_head_attention = True  # its matrices stay outside of it, where they can be quantized
     how.enable_embed_layer_norm = False
     logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
-    model = optimize_model(str(single), "bert", num_heads=0, hidden_size=0, optimization_options=how, opt_level=0)
+    stated = onnx.load(str(single))
+    state_heads(stated.graph)
+    onnx.save(stated, str(file))
+    model = optimize_model(str(file), "bert", num_heads=0, hidden_size=0, optimization_options=how, opt_level=0)
     model.save_model_to_file(str(file))
+
+
+def state_heads(graph: "onnx.GraphProto") -> None:
+    """Write the number of heads into each reshape to (batch, tokens, -1, head width) of what comes out of a matrix.
+
+    Without it the optimizer fuses no attention. It takes one number for all layers as well, but the layers of a pruned
+    network differ.
+    """
+    from onnx import helper, numpy_helper
+
+    made = {name: node for node in graph.node for name in node.output}
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    constants |= {
+        name: numpy_helper.to_array(node.attribute[0].t)
+        for name, node in made.items()
+        if node.op_type == "Constant" and node.attribute[0].name == "value"
+    }
+    nodes = []
+    for node in graph.node:
+        shape = made.get(node.input[1]) if node.op_type == "Reshape" else None
+        columns = None if shape is None else _columns(node.input[0], made, constants)
+        if shape is not None and columns and shape.op_type == "Concat" and len(shape.input) == 4:
+            heads, width = (constants[name].tolist() if name in constants else None for name in shape.input[2:])
+            if heads == [-1] and width:
+                stated = (f"{node.output[0]}_heads", f"{node.output[0]}_shape")
+                graph.initializer.append(numpy_helper.from_array(np.array([columns // width[0]]), stated[0]))
+                parts = [*shape.input[:2], stated[0], shape.input[3]]
+                nodes.append(helper.make_node("Concat", parts, [stated[1]], axis=0))
+                node.input[1] = stated[1]
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _columns(name: str, made: "Mapping[str, onnx.NodeProto]", constants: Mapping[str, np.ndarray]) -> int | None:
+    """Columns of the matrix that gave the activation `name`, with or without a bias; None if there is none."""
+    node = made.get(name)
+    if node is not None and node.op_type == "Add":
+        node = next((made[each] for each in node.input if each in made and made[each].op_type == "MatMul"), None)
+    if node is None or node.op_type != "MatMul" or node.input[1] not in constants:
+        return None
+    return constants[node.input[1]].shape[-1]
 
 
 def _ngram_candidate(network: Any) -> Candidate:

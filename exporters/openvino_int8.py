@@ -35,9 +35,8 @@ class OpenvinoInt8:
     distributions: tuple[str, ...] = ("openvino", "tokenizers", "numpy")
 
     def available(self) -> str | None:
-        return missing_modules("openvino", "nncf", install="'hbt-toolkit[openvino]'") or missing_modules(
-            "optimum", "onnx", "onnxruntime"
-        )
+        needed = missing_modules("openvino", "nncf", install="'hbt-toolkit[openvino]'")
+        return needed or missing_modules("onnx", "onnxruntime")
 
     def candidates(
         self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path

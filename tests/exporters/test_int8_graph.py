@@ -22,9 +22,11 @@ from exporters.int8_graph import (
 )
 from exporters.onnx_fp32 import export_graph
 from exporters.onnx_int8 import forms, fuse, write_form
+from tests.toolkit.modeling.test_architecture import LENGTH, network_of
 from toolkit.data.corpus import Corpus
 from toolkit.modeling.classifier import Classifier, pad
-from toolkit.modeling.tokenizer import encode
+from toolkit.modeling.surgery import Kept, cut
+from toolkit.modeling.tokenizer import PAD, encode, train_tokenizer
 from toolkit.utils.machine import describe_machine
 
 WIDTH, COLUMNS = 24, 10
@@ -254,6 +256,25 @@ def test_a_fused_graph_is_the_same_classifier_and_can_be_quantized(
     write_form(tmp_path / "fused.onnx", Form("per token"), {}, tmp_path / "int8.onnx")
     found = logits(tmp_path / "int8.onnx", learned, texts)
     assert (found.argmax(axis=1) == learned.predict_logits(texts).argmax(axis=1)).mean() >= 0.9
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra"])
+def test_attention_of_a_pruned_network_is_fused_with_the_heads_of_each_layer(
+    kind: str, toy: Corpus, tmp_path: Path
+) -> None:
+    tokenizer = train_tokenizer(toy.texts, LENGTH)
+    network = network_of(kind, tokenizer.get_vocab_size(), tokenizer.token_to_id(PAD))
+    made = Classifier(network, tokenizer, tokenizer.token_to_id(PAD), ("a", "b"))
+    heads = [(0, 2), (3,), (0, 1, 3)]
+    cut(network, [Kept(each, tuple(range(40))) for each in heads])
+    export_graph(made, tmp_path / "single.onnx")
+    fuse(tmp_path / "single.onnx", tmp_path / "fused.onnx")
+    fused = [node for node in onnx.load(tmp_path / "fused.onnx").graph.node if node.op_type == "MultiHeadAttention"]
+    counted = [helper.get_attribute_value(a) for node in fused for a in node.attribute if a.name == "num_heads"]
+    assert counted == list(map(len, heads))
+    texts = [*toy.texts[:20], "sea"]
+    found = logits(tmp_path / "fused.onnx", made, texts, 7)
+    np.testing.assert_allclose(found, made.predict_logits(texts), atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from exporters.onnx_fp32 import export_graph, largest_logit_gap, missing_modules
+from exporters.onnx_fp32 import export_graph, largest_logit_gap, missing_modules, plain_attention
 from exporters.registry import Evidence
 from tests.helpers import ODD_TEXTS, evidence_of, written
 from toolkit.config.settings import ModelSettings
@@ -17,6 +17,7 @@ from toolkit.data.corpus import Corpus
 from toolkit.modeling.classifier import Classifier, pad
 from toolkit.modeling.encoders import build_classifier
 from toolkit.modeling.tokenizer import encode
+from toolkit.utils.errors import CannotExport
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def run(file: Path, encoded: Sequence[Sequence[int]], pad_id: int, to: int = 0) 
 
 def test_what_is_missing_is_told_with_the_install() -> None:
     assert missing_modules("onnx") is None
-    assert missing_modules("onnx", "no_such_module") == "no_such_module missing: pip install 'optimum[onnxruntime]'"
+    assert missing_modules("onnx", "no_such_module") == "no_such_module missing: pip install onnx onnxruntime"
 
 
 def test_single_precision_gives_the_logits_of_torch(learned: Classifier, fp32: Made) -> None:
@@ -69,6 +70,60 @@ def test_every_pooling_is_exported(toy: Corpus, tmp_path: Path, pooling: str) ->
     made = build_classifier(settings, ("a", "b", "c"), toy.texts, seed=0)
     export_graph(made, tmp_path / "model.onnx")
     assert largest_logit_gap(made, [*ODD_TEXTS, *toy.texts[:40]], tmp_path / "model.onnx") < 1e-4
+
+
+def raised_from(error: Exception, cause: BaseException) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (RuntimeError("no such operator"), CannotExport),
+        (raised_from(RuntimeError("no such operator"), ValueError("unknown")), CannotExport),
+        (OSError(28, "No space left on device"), OSError),
+        (MemoryError(), MemoryError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), MemoryError),
+        (raised_from(RuntimeError("export failed"), OSError(28, "No space left on device")), OSError),
+        (raised_from(RuntimeError("export failed"), raised_from(ValueError("x"), MemoryError())), MemoryError),
+    ],
+)
+def test_a_full_disk_is_not_read_as_a_network_that_onnx_cannot_hold(
+    classifier: Classifier,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: BaseException,
+    expected: type[BaseException],
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("torch.onnx.export", fail)
+    with pytest.raises(expected):
+        export_graph(classifier, tmp_path / "model.onnx")
+
+
+def test_a_folder_that_is_not_there_is_an_error_of_the_disk(classifier: Classifier, tmp_path: Path) -> None:
+    with pytest.raises(OSError):
+        export_graph(classifier, tmp_path / "nowhere" / "model.onnx")
+
+
+def test_export_leaves_the_network_as_it_was(toy: Corpus, tmp_path: Path) -> None:
+    made = build_classifier(ModelSettings(model="shape:1x32", max_length=16), ("a", "b"), toy.texts, seed=0)
+    config: Any = made.network.config
+    before = config._attn_implementation
+    expected = made.predict_logits(ODD_TEXTS).tobytes()
+    made.network.train()
+    export_graph(made, tmp_path / "model.onnx")
+    assert made.network.training
+    assert all(module.training for module in made.network.modules())
+    assert config._attn_implementation == before
+    assert made.predict_logits(ODD_TEXTS).tobytes() == expected
+    with pytest.raises(ZeroDivisionError), plain_attention(made.network):
+        1 / 0  # noqa: B018
+    assert config._attn_implementation == before
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])

@@ -199,7 +199,7 @@ def test_a_saved_student_gives_the_same_logits_to_the_last_bit(
 def test_a_student_loads_without_transformers(tmp_path: Path) -> None:
     save_classifier(student(), tmp_path)
     script = (
-        "import sys; from pathlib import Path; from toolkit.classifier import load_classifier; "
+        "import sys; from pathlib import Path; from toolkit.modeling.classifier import load_classifier; "
         "load_classifier(Path(sys.argv[1])).predict_proba(['a']); print('transformers' in sys.modules)"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
