@@ -145,7 +145,7 @@ def _blueprint(network: Any, small: list[str]) -> dict[str, Any]:
 
 def _sizes_of_cut_layers(network: Any) -> dict[str, dict[str, int]]:
     """Of a pruned network, what its attention modules must be told; matrices have their sizes in the file."""
-    from toolkit.modeling.architecture import anatomy
+    from toolkit.modeling.architecture import architecture_of
     from toolkit.modeling.surgery import is_cut
 
     if not is_cut(network):
@@ -155,7 +155,7 @@ def _sizes_of_cut_layers(network: Any) -> dict[str, dict[str, int]]:
         names[layer.attention]: {
             attribute: int(getattr(layer.attention, attribute)) for attribute in (layer.paths.heads, layer.paths.inner)
         }
-        for layer in anatomy(network).layers
+        for layer in architecture_of(network).layers
     }
 
 

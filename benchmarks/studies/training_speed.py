@@ -21,7 +21,7 @@ from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.latency.timing import fixed_order
 from toolkit.modeling.encoders import build_classifier
 from toolkit.training.dataset import Examples
-from toolkit.training.trainer import Mechanics, fit, has_bf16
+from toolkit.training.trainer import Loop, Mechanics, fit, has_bf16
 from toolkit.utils.machine import describe_machine
 
 NAMES = {"A": "product", "B": "padded fp32"}
@@ -61,8 +61,9 @@ def time_epoch(name: str, corpus: Corpus, texts: Examples, model: ModelSettings,
             training,
             seed=42,
             work=Path(work),
-            advance=lambda _: ended.append(time.perf_counter()),
-            mechanics=mechanics(name, classifier.max_length),
+            loop=Loop(
+                advance=lambda _: ended.append(time.perf_counter()), mechanics=mechanics(name, classifier.max_length)
+            ),
         )
     return ended[-1] - begun[0]
 

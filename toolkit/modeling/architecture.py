@@ -45,7 +45,7 @@ def keep_layers(encoder: Any, kept: Sequence[int]) -> None:
 
 
 @dataclass(frozen=True)
-class Paths:
+class LayerPaths:
     """What an architecture calls the parts of a layer."""
 
     kinds: frozenset[str]
@@ -68,8 +68,8 @@ class Paths:
     """Attribute of `attention`: width of all heads together."""
 
 
-ARCHITECTURES = (
-    Paths(
+LAYER_PATHS = (
+    LayerPaths(
         kinds=frozenset({"bert", "camembert", "electra", "ernie", "rembert", "roberta", "xlm-roberta"}),
         attention="attention.self",
         query="attention.self.query",
@@ -81,7 +81,7 @@ ARCHITECTURES = (
         heads="num_attention_heads",
         inner="all_head_size",
     ),
-    Paths(
+    LayerPaths(
         kinds=frozenset({"distilbert"}),
         attention="attention",
         query="attention.q_lin",
@@ -93,7 +93,7 @@ ARCHITECTURES = (
         heads="n_heads",
         inner="dim",
     ),
-    Paths(
+    LayerPaths(
         kinds=frozenset({"albert"}),  # whose one layer is gone through many times
         attention="attention",
         query="attention.query",
@@ -113,7 +113,7 @@ class Layer:
     """One layer of an encoder."""
 
     module: nn.Module
-    paths: Paths
+    paths: LayerPaths
     head_width: int
 
     @property
@@ -129,7 +129,7 @@ class Layer:
         return self.module.get_submodule(self.paths.attention)
 
     def linear(self, part: str) -> nn.Linear:
-        """The linear map that `Paths` calls `part`."""
+        """The linear map that `LayerPaths` calls `part`."""
         found = self.module.get_submodule(getattr(self.paths, part))
         assert isinstance(found, nn.Linear)
         return found
@@ -140,7 +140,7 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
-class Anatomy:
+class Architecture:
     """The layers of an encoder that are there once, in order."""
 
     layers: tuple[Layer, ...]
@@ -156,7 +156,7 @@ class Sizes:
     neurons: int
 
 
-def anatomy(network: nn.Module) -> Anatomy:
+def architecture_of(network: nn.Module) -> Architecture:
     """The parts of a classifier's encoder that can be cut.
 
     Raises: InputError, saying why, for an architecture whose parts are not known here.
@@ -166,7 +166,7 @@ def anatomy(network: nn.Module) -> Anatomy:
         raise InputError("--prune-method: a student without a transformer has no heads or neurons; leave pruning out")
     config = encoder.config
     stack = layer_stack(encoder, *OWN, SHARED)
-    paths = next((each for each in ARCHITECTURES if config.model_type in each.kinds), None)
+    paths = next((each for each in LAYER_PATHS if config.model_type in each.kinds), None)
     if stack is None or paths is None:
         raise InputError(
             f"--prune-method: a {config.model_type} network, whose heads and neurons are not known here; "
@@ -176,17 +176,17 @@ def anatomy(network: nn.Module) -> Anatomy:
         raise InputError("--prune-method: an ALBERT with several groups of layers; only one group can be pruned here")
     width = config.hidden_size // config.num_attention_heads
     layers = tuple(Layer(module, paths, width) for module in stack)
-    return Anatomy(layers, encoder)
+    return Architecture(layers, encoder)
 
 
 def sizes(network: nn.Module) -> list[Sizes]:
     """Heads and neurons of each layer, as they are now."""
-    return [Sizes(layer.heads, layer.neurons) for layer in anatomy(network).layers]
+    return [Sizes(layer.heads, layer.neurons) for layer in architecture_of(network).layers]
 
 
 def encoder_weights(network: nn.Module) -> int:
     """Weights of the layers of the encoder, biases and norms included; embeddings and head are not counted."""
-    return sum(p.numel() for layer in anatomy(network).layers for p in layer.module.parameters())
+    return sum(p.numel() for layer in architecture_of(network).layers for p in layer.module.parameters())
 
 
 def summary_of(left: Sequence[Sizes]) -> str:

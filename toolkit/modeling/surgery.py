@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from toolkit.modeling.architecture import Layer, Sizes, anatomy, keep_layers
+from toolkit.modeling.architecture import Layer, Sizes, architecture_of, keep_layers
 from toolkit.utils.errors import InputError
 
 
@@ -27,7 +27,7 @@ def cut(network: nn.Module, kept: Sequence[Kept | None]) -> None:
 
     A layer that stays keeps one head and one neuron at least.
     """
-    parts = anatomy(network)
+    parts = architecture_of(network)
     assert len(kept) == len(parts.layers)
     for layer, stays in zip(parts.layers, kept, strict=True):
         if stays is not None:
@@ -43,7 +43,7 @@ def shrink(network: nn.Module, left: Sequence[Sizes]) -> None:
 
     Raises: InputError if its layers are not as many, or do not have so many units.
     """
-    layers = anatomy(network).layers
+    layers = architecture_of(network).layers
     if len(left) != len(layers):
         raise InputError(f"there are sizes for {len(left)} layers and not for {len(layers)}")
     for layer, size in zip(layers, left, strict=True):
@@ -57,7 +57,7 @@ def shrink(network: nn.Module, left: Sequence[Sizes]) -> None:
 def is_cut(network: nn.Module) -> bool:
     """Whether some layer has fewer heads or neurons than the configuration says."""
     try:
-        parts = anatomy(network)
+        parts = architecture_of(network)
     except InputError:
         return False  # nobody can have cut what is not known here
     config = parts.encoder.config

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from toolkit.config.settings import TrainingSettings
-from toolkit.modeling.architecture import Layer, anatomy
+from toolkit.modeling.architecture import Layer, architecture_of
 from toolkit.modeling.classifier import Classifier, like_lengths
 from toolkit.training.dataset import Collate, Examples, encoded
 from toolkit.training.feature_distillation import DistillationLoss
@@ -40,7 +40,7 @@ def taylor_importance(
 
     The loss is the one that `toolkit.training.fit` minimizes for the same arguments; dropout is off.
     """
-    layers = anatomy(classifier.network).layers
+    layers = architecture_of(classifier.network).layers
     heads = [np.zeros(layer.heads) for layer in layers]
     neurons = [np.zeros(layer.neurons) for layer in layers]
     for batch, loss in _batch_losses(classifier, examples, how, distillation_loss, layers):
@@ -58,7 +58,7 @@ def taylor_importance(
 def magnitude_importance(classifier: Classifier) -> Importance:
     """Euclidean norm of a unit's own weights, in and out: what structured pruning is compared with."""
     heads, neurons = [], []
-    for layer in anatomy(classifier.network).layers:
+    for layer in architecture_of(classifier.network).layers:
         square = {part: layer.linear(part).weight.detach().double().square() for part in PARTS}
         inner = sum(square[part].sum(1) for part in ("query", "key", "value")) + square["context"].sum(0)
         heads.append(torch.as_tensor(inner).reshape(layer.heads, -1).sum(1).sqrt().numpy())

@@ -15,13 +15,13 @@ from safetensors import safe_open
 from torch import nn
 
 from toolkit.config.settings import Part, Schedule
-from toolkit.modeling.architecture import anatomy
+from toolkit.modeling.architecture import architecture_of
 
 Tensors = Mapping[str, torch.Tensor]
 """Scores or masks (out, in), under the names of the linear maps."""
 
 ATTENTION, FFN = ("query", "key", "value", "context"), ("into", "out")
-"""The linear maps of a layer, as `toolkit.pruning.anatomy.Paths` calls them."""
+"""The linear maps of a layer, as `toolkit.modeling.architecture.LayerPaths` calls them."""
 ZSTD_LEVEL = 19
 """The highest without --ultra on the command line of zstd."""
 
@@ -35,7 +35,7 @@ def prunable(network: nn.Module, part: Part) -> dict[str, nn.Linear]:
     Raises: InputError for an architecture whose parts are not known.
     """
     parts = {"attention": ATTENTION, "ffn": FFN}.get(part, ATTENTION + FFN)
-    inside = {layer.linear(each) for layer in anatomy(network).layers for each in parts}
+    inside = {layer.linear(each) for layer in architecture_of(network).layers for each in parts}
     linears = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
     return {name: linear for name, linear in linears.items() if part == "all" or linear in inside}
 

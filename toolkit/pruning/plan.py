@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from toolkit.config.settings import TrainingSettings
-from toolkit.modeling.architecture import Sizes, anatomy, encoder_weights
+from toolkit.modeling.architecture import Sizes, architecture_of, encoder_weights
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.surgery import Kept, cut
 from toolkit.pruning.importance import PARTS, Importance, mean_loss, taylor_importance
@@ -132,7 +132,7 @@ def weight_costs(classifier: Classifier) -> Costs:
 
     Layers that differ in what they have beside units count with their mean.
     """
-    layers = anatomy(classifier.network).layers
+    layers = architecture_of(classifier.network).layers
     first = layers[0]
     maps = {part: first.linear(part) for part in PARTS}
     biases = {part: linear.bias is not None for part, linear in maps.items()}
@@ -144,7 +144,7 @@ def weight_costs(classifier: Classifier) -> Costs:
 
 
 def _dispensable(classifier: Classifier, objective: Objective) -> tuple[int, ...]:
-    layers = anatomy(classifier.network).layers
+    layers = architecture_of(classifier.network).layers
     whole = [Kept(tuple(range(layer.heads)), tuple(range(layer.neurons))) for layer in layers]
     if len(layers) == 1:
         return ()

@@ -10,7 +10,7 @@ import numpy as np
 
 from toolkit.modeling.classifier import Classifier
 from toolkit.stages.distillation_data import DistillationData
-from toolkit.training.trainer import WatchEpoch, fit, steps_of
+from toolkit.training.trainer import Loop, WatchEpoch, fit, steps_of
 from toolkit.utils import console
 
 TRIAL_TEXTS = 4096
@@ -35,7 +35,7 @@ class Recovery:
         after_step: Callable[[int], None] | None = None,
         choose_from: int = 1,
     ) -> dict[str, Any]:
-        """Let `classifier` learn again, in place; the last two arguments as in `toolkit.training.fit`.
+        """Let `classifier` learn again, in place; the last two arguments as in `toolkit.training.trainer.Loop`.
 
         name: of the work, which goes on under it if it was broken off.
         Returns: the best epoch and the history.
@@ -56,10 +56,7 @@ class Recovery:
                 self.data.corpus.settings.seed,
                 self.work / name,
                 self.data.distillation_loss,
-                watch,
-                advance,
-                after_step=after_step,
-                choose_from=choose_from,
+                Loop(watch=watch, advance=advance, after_step=after_step, choose_from=choose_from),
             )
         self.epochs_before += epochs
         return {"best_epoch": found.best_epoch, "history": found.history}
@@ -73,5 +70,6 @@ class Recovery:
             tempfile.TemporaryDirectory(prefix="hbt-trial-") as work,
             console.bar("pruning: trying a plan", steps_of(len(some.texts), how)) as advance,
         ):
-            arguments = (some, self.data.validation, how, seed, Path(work), self.data.distillation_loss, None, advance)
-            return fit(classifier, *arguments).history[0]["val_loss"]
+            loss, loop = self.data.distillation_loss, Loop(advance=advance)
+            found = fit(classifier, some, self.data.validation, how, seed, Path(work), loss, loop)
+            return found.history[0]["val_loss"]

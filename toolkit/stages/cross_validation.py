@@ -21,7 +21,7 @@ from toolkit.modeling.classifier import WEIGHTS_FILE, save_classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.stages.result import StageResult, predict_rows
 from toolkit.training.dataset import Examples
-from toolkit.training.trainer import fit, steps_of
+from toolkit.training.trainer import Loop, fit, steps_of
 from toolkit.utils import console
 from toolkit.utils.files import whole_folder
 
@@ -139,8 +139,7 @@ def _train_fold(
                 training,
                 seed,
                 partial / "training",
-                watch=lambda epoch, metrics: watch(fold, epoch, metrics) if watch else None,
-                advance=advance,
+                loop=Loop(watch=lambda epoch, metrics: watch(fold, epoch, metrics) if watch else None, advance=advance),
             )
         rows = corpus.rows("all")
         predictions = predict_rows(classifier, corpus, rows, f"fold {fold + 1} of {corpus.folds}: predicting")

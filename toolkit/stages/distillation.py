@@ -17,7 +17,7 @@ from toolkit.stages.result import StageResult, keep_trained
 from toolkit.stages.teachers import TEACHER_FILE, load_teacher
 from toolkit.training.feature_distillation import DistillationLoss, FeatureTargets, refuse_unfit
 from toolkit.training.ngram_regression import fit_ngram
-from toolkit.training.trainer import WatchEpoch, fit, steps_of
+from toolkit.training.trainer import Loop, WatchEpoch, fit, steps_of
 from toolkit.utils import console
 from toolkit.utils.files import whole_folder
 
@@ -83,8 +83,7 @@ def _fit_network(
             seed,
             partial / "training",
             distillation_loss,
-            watch,
-            advance,
+            Loop(watch=watch, advance=advance),
         )
     shutil.rmtree(partial / "training")
     return student, {"best_epoch": found.best_epoch, "history": found.history}

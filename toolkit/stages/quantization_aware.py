@@ -9,7 +9,7 @@ from toolkit.modeling.classifier import Classifier, like_lengths, pad
 from toolkit.modeling.tokenizer import encode
 from toolkit.stages.distillation_data import DistillationData
 from toolkit.training.fake_quantization import fake_quantized
-from toolkit.training.trainer import WatchEpoch, fit, steps_of
+from toolkit.training.trainer import Loop, WatchEpoch, fit, steps_of
 from toolkit.utils import console
 
 CALIBRATION_BATCH = 32
@@ -46,7 +46,6 @@ def quantization_aware(
             seed,
             work / recipe.sha256()[:16],  # other settings never resume from here
             data.distillation_loss,
-            watch,
-            advance,
+            Loop(watch=watch, advance=advance),
         )
     return made, {"learning_rate": rate, "best_epoch": found.best_epoch, "history": found.history}

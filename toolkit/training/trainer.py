@@ -1,7 +1,7 @@
-"""The one fine-tuning loop: baseline, distillation and every later recovery go through `fit`.
+"""The only fine-tuning loop: baseline, distillation and recovery after pruning all call `fit`.
 
-It is transformers' Trainer with what makes an epoch on a CPU cheap: batches of texts that are about
-equally long and padded to their own longest, bfloat16 where the processor has it, fused AdamW, denormals
+It is the Trainer of transformers with the options that make an epoch fast on a CPU: batches of texts of similar
+length, padded to the longest text of the batch, bfloat16 where the processor supports it, fused AdamW, and denormals
 flushed to zero.
 """
 
@@ -28,15 +28,15 @@ from toolkit.training.losses import UNLABELED, hard_loss, known_loss, soft_loss
 from toolkit.utils.errors import InputError
 
 MACRO_F1, LOSS = "val_macro_f1", "val_loss"
-"""What the best epoch is best at. A student's loss on validation rows, teacher and labels together as in training,
-tells more than a macro-F1 that jumps with single rows; on labels alone, it rises while a classifier still learns."""
+"""Metrics that select the best epoch. Students use the validation loss against teacher and labels, as in training: it
+is less noisy than macro-F1. Without a teacher, the loss rises while macro-F1 still improves, so macro-F1 is used."""
 WatchEpoch = Callable[[int, dict[str, float]], None]
 """Called with the epoch, counted from 1, and its losses and validation metrics."""
 
 
 @dataclass(frozen=True)
 class Mechanics:
-    """What makes an epoch fast. Only the benchmark of this very thing turns it off."""
+    """Optimizations of the training loop. Only the benchmark of training speed turns them off."""
 
     like_lengths: bool = True
     pad_to: int = 0
@@ -46,96 +46,105 @@ class Mechanics:
 
 
 @dataclass(frozen=True)
+class Loop:
+    """Callbacks and low-level options of the training loop."""
+
+    watch: WatchEpoch | None = None
+    """Called after each epoch with its number and its losses and validation metrics."""
+    advance: Callable[[int], None] | None = None
+    """Called with the number of steps since the last call, for a progress bar."""
+    after_step: Callable[[int], None] | None = None
+    """Called with the number of steps done so far: once when training starts or resumes, then after each step."""
+    choose_from: int = 1
+    """First epoch, counted from 1, that may be selected as the best."""
+    mechanics: Mechanics = Mechanics()
+    """Optimizations of the loop."""
+
+
+@dataclass(frozen=True)
 class Fit:
-    """What training found. The classifier that was given holds the weights of the best epoch."""
+    """Result of `fit`."""
 
     best_epoch: int
     history: list[dict[str, float]]
-    """One entry an epoch: losses and validation metrics."""
+    """Losses and validation metrics of each epoch."""
 
 
 def fit(
     classifier: Classifier,
     train: Examples,
     validation: Examples,
-    how: TrainingSettings,
+    settings: TrainingSettings,
     seed: int,
     work: Path,
     distillation_loss: DistillationLoss | None = None,
-    watch: WatchEpoch | None = None,
-    advance: Callable[[int], None] | None = None,
-    mechanics: Mechanics | None = None,
-    after_step: Callable[[int], None] | None = None,
-    choose_from: int = 1,
+    loop: Loop = Loop(),
 ) -> Fit:
-    """Train `classifier` in place and leave it with the weights of its best epoch on `validation`: that with the best
-    macro-F1 or, of a student, the least loss.
+    """Train `classifier` in place and restore the weights of its best epoch.
 
-    work: folder for checkpoints of the optimizer; training goes on from the last whole one there.
-    distillation_loss: how much of `train.teacher_logits` is learned, and what else of a teacher.
-    advance: called with the number of steps done since the last call, for a progress bar.
-    after_step: called with the number of steps done, before the first one of this process and after each.
-    choose_from: the first epoch, counted from 1, that may be the best.
+    The best epoch has the highest macro-F1 on `validation` or, for a student, the lowest loss.
+
+    work: folder for optimizer checkpoints; training resumes from the last complete one.
+    distillation_loss: weights of the teacher's logits (`train.teacher_logits`) and features; None without a teacher.
     """
-    assert distillation_loss is None or train.teacher_logits is not None, "a teacher that says nothing"
-    assert distillation_loss is not None or UNLABELED not in train.labels, "nothing teaches a text without a label"
+    assert distillation_loss is None or train.teacher_logits is not None, "distillation needs teacher logits"
+    assert distillation_loss is not None or UNLABELED not in train.labels, "unlabeled texts need a teacher"
     features = None if distillation_loss is None else distillation_loss.features
-    mechanics = mechanics or Mechanics()
-    torch.set_flush_denormal(mechanics.flush_denormals)
-    checkpoint = last_whole_checkpoint(work)
+    torch.set_flush_denormal(loop.mechanics.flush_denormals)
+    checkpoint = last_complete_checkpoint(work)
     best = MACRO_F1 if distillation_loss is None else LOSS
-    arguments = _arguments(how, seed, work, mechanics, best)
+    arguments = _arguments(settings, seed, work, loop.mechanics, best)
     if checkpoint is not None and _had_stopped(checkpoint):
-        arguments.max_steps = _state(checkpoint)["global_step"]  # nothing is left to do but to take the best epoch
+        arguments.max_steps = _state(checkpoint)["global_step"]  # no step is left: only load the best epoch
     trainer = _Trainer(
         classifier.network if features is None else StudentWithTeacher(classifier.network, features, seed),
         arguments,
-        loss=loss_of(how, train.labels, len(classifier.labels), distillation_loss),
-        data_collator=Collate(classifier.pad_id, mechanics.pad_to),
+        loss=loss_of(settings, train.labels, len(classifier.labels), distillation_loss),
+        data_collator=Collate(classifier.pad_id, loop.mechanics.pad_to),
         train_dataset=encoded(classifier, train),
         eval_dataset=encoded(classifier, validation),
         compute_metrics=lambda p: _validation_metrics(p.predictions, p.label_ids),
-        callbacks=[EarlyStoppingCallback(how.early_stopping_patience), _Watch(watch, advance, after_step)],
-        choose_from=choose_from,
+        callbacks=[EarlyStoppingCallback(settings.early_stopping_patience), _LoopCallback(loop)],
+        choose_from=loop.choose_from,
     )
     trainer.remove_callback(PrinterCallback)
     if features is not None:
         features.teacher.network.to(arguments.device)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="mtime may not be reliable")  # then it goes by step, as it should
+        warnings.filterwarnings("ignore", message="mtime may not be reliable")  # checkpoints are sorted by step instead
         trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # or it would predict in bfloat16
+    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # otherwise it predicts in bfloat16
     classifier.network.to("cpu").eval()
     if features is not None:
         features.teacher.network.to("cpu")
     history = _history(trainer.state.log_history)
     sign = -1 if best == LOSS else 1
-    eligible = [epoch for epoch in history if epoch["epoch"] >= choose_from]
-    kept = max(eligible, key=lambda epoch: (sign * epoch[best], -epoch["epoch"]))
-    return Fit(int(kept["epoch"]), history)
+    eligible = [epoch for epoch in history if epoch["epoch"] >= loop.choose_from]
+    selected = max(eligible, key=lambda epoch: (sign * epoch[best], -epoch["epoch"]))
+    return Fit(int(selected["epoch"]), history)
 
 
 def refuse_missing_device(device: str) -> None:
-    """Raises InputError for a device that is not here."""
+    """Raise InputError if `device` is not available on this machine."""
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: no CUDA device that torch can use is here; give --device cpu")
+        raise InputError("--device cuda: torch finds no usable CUDA device; use --device cpu")
 
 
-def steps_of(rows: int, how: TrainingSettings) -> int:
-    """Training steps if no epoch is saved by early stopping."""
-    return -(-rows // how.batch_size) * how.epochs
+def steps_of(rows: int, settings: TrainingSettings) -> int:
+    """Return the number of training steps without early stopping."""
+    return -(-rows // settings.batch_size) * settings.epochs
 
 
-def last_whole_checkpoint(work: Path) -> str | None:
-    """The newest optimizer checkpoint that was written to its end; half ones are removed."""
-    whole = []
+def last_complete_checkpoint(work: Path) -> str | None:
+    """Return the newest complete optimizer checkpoint in `work`, or None; remove incomplete ones."""
+    complete = []
     for folder in work.glob("checkpoint-*"):
         try:
-            _state(folder)  # the Trainer writes it last
-            whole.append(folder)
+            _state(folder)  # the Trainer writes this file last
+            complete.append(folder)
         except (FileNotFoundError, json.JSONDecodeError):
             shutil.rmtree(folder)
-    return str(max(whole, key=lambda folder: int(folder.name.split("-")[1]))) if whole else None
+    return str(max(complete, key=lambda folder: int(folder.name.split("-")[1]))) if complete else None
 
 
 def _state(checkpoint: str | Path) -> dict[str, Any]:
@@ -143,7 +152,7 @@ def _state(checkpoint: str | Path) -> dict[str, Any]:
 
 
 def _had_stopped(checkpoint: str) -> bool:
-    """Whether training was over, by its last epoch or by patience, when `checkpoint` was written."""
+    """Return whether training had ended, after its last epoch or by early stopping, when `checkpoint` was written."""
     control = _state(checkpoint)["stateful_callbacks"].get("TrainerControl", {})
     return bool(control.get("args", {}).get("should_training_stop"))
 
@@ -151,55 +160,60 @@ def _had_stopped(checkpoint: str) -> bool:
 Loss = Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 
 
-def loss_of(how: TrainingSettings, labels: np.ndarray, count: int, distillation_loss: DistillationLoss | None) -> Loss:
-    """Named parts of the loss of a network's output on a batch; "loss" is what is minimized."""
+def loss_of(
+    settings: TrainingSettings, labels: np.ndarray, count: int, distillation_loss: DistillationLoss | None
+) -> Loss:
+    """Return a function that computes the named parts of the loss of a batch; "loss" is minimized.
+
+    labels: of all training rows, for the class weights. count: number of labels.
+    """
     labeled = labels[labels != UNLABELED]
-    against_labels = hard_loss if len(labeled) == len(labels) else known_loss
+    label_loss = hard_loss if len(labeled) == len(labels) else known_loss
     weights = None
-    if how.class_weights and len(labeled):
+    if settings.class_weights and len(labeled):
         share = np.bincount(labeled, minlength=count) / len(labeled)
         weights = torch.tensor(1 / (count * share), dtype=torch.float32)
 
     def parts(output: dict[str, torch.Tensor], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         logits = output["logits"].float()
-        tensor = None if weights is None else weights.to(logits.device)
-        hard = against_labels(logits, batch["labels"], how.loss, tensor)
+        class_weights = None if weights is None else weights.to(logits.device)
+        hard = label_loss(logits, batch["labels"], settings.loss, class_weights)
         if distillation_loss is None or "teacher_logits" not in batch:
             return {"loss": hard}
         soft = soft_loss(logits, batch["teacher_logits"], distillation_loss.temperature)
         total = distillation_loss.alpha * soft + (1 - distillation_loss.alpha) * hard
-        weighed = {} if distillation_loss.features is None else distillation_loss.features.weights
-        others = {name: output[name] for name in weighed if name in output}  # a network that validates has none
-        for name, value in others.items():
-            total = total + weighed[name] * value
-        return {"loss": total, "total_loss": total, "soft_loss": soft, "hard_loss": hard, **others}
+        feature_weights = {} if distillation_loss.features is None else distillation_loss.features.weights
+        feature_losses = {name: output[name] for name in feature_weights if name in output}  # none in validation
+        for name, value in feature_losses.items():
+            total = total + feature_weights[name] * value
+        return {"loss": total, "total_loss": total, "soft_loss": soft, "hard_loss": hard, **feature_losses}
 
     return parts
 
 
-def _arguments(how: TrainingSettings, seed: int, work: Path, mechanics: Mechanics, best: str) -> TrainingArguments:
-    os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # the Trainer leaves that of an earlier training behind
+def _arguments(settings: TrainingSettings, seed: int, work: Path, mechanics: Mechanics, best: str) -> TrainingArguments:
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # reset what an earlier Trainer in this process has set
     return TrainingArguments(
         output_dir=str(work),
-        per_device_train_batch_size=how.batch_size,
-        per_device_eval_batch_size=2 * how.batch_size,
-        learning_rate=how.learning_rate,
-        num_train_epochs=how.epochs,
-        weight_decay=how.weight_decay,
-        warmup_ratio=how.warmup_ratio,
-        lr_scheduler_type=how.scheduler,
-        max_grad_norm=how.gradient_clip_norm,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=2 * settings.batch_size,
+        learning_rate=settings.learning_rate,
+        num_train_epochs=settings.epochs,
+        weight_decay=settings.weight_decay,
+        warmup_ratio=settings.warmup_ratio,
+        lr_scheduler_type=settings.scheduler,
+        max_grad_norm=settings.gradient_clip_norm,
         optim=mechanics.optimizer,
-        bf16=mechanics.bf16 and has_bf16(how.device),
+        bf16=mechanics.bf16 and has_bf16(settings.device),
         group_by_length=mechanics.like_lengths,
-        use_cpu=how.device == "cpu" or not torch.cuda.is_available(),
+        use_cpu=settings.device == "cpu" or not torch.cuda.is_available(),
         seed=seed,
         eval_strategy="epoch",
         save_strategy="epoch",
         logging_strategy="epoch",
-        save_total_limit=2,  # the best and the last: with 1 the last would go in the end, and a resume train anew
+        save_total_limit=2,  # best and last; with 1, the last may be deleted and a resumed run would train again
         load_best_model_at_end=True,
-        restore_callback_states_from_checkpoint=True,  # or patience would be counted from 0 after a resume
+        restore_callback_states_from_checkpoint=True,  # otherwise patience restarts at 0 after a resume
         metric_for_best_model=best.removeprefix("val_"),
         greater_is_better=best != LOSS,
         remove_unused_columns=False,
@@ -212,19 +226,19 @@ def _arguments(how: TrainingSettings, seed: int, work: Path, mechanics: Mechanic
 
 
 def has_bf16(device: str) -> bool:
-    """Whether the training device computes in bfloat16 rather than emulating it."""
+    """Return whether the training device supports bfloat16 natively, without emulation."""
     if device != "cpu" and torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 class _Trainer(Trainer):
-    """The Trainer with this project's loss, whose parts it logs."""
+    """The Trainer with the loss of `loss_of`; logs each part of it."""
 
     def __init__(
-        self, model: nn.Module, arguments: TrainingArguments, loss: Loss, choose_from: int, **others: Any
+        self, model: nn.Module, arguments: TrainingArguments, loss: Loss, choose_from: int, **options: Any
     ) -> None:
-        super().__init__(model, arguments, **others)
+        super().__init__(model, arguments, **options)
         self.loss = loss
         self.choose_from = choose_from
         self.parts: dict[str, list[float]] = {}
@@ -251,32 +265,27 @@ class _Trainer(Trainer):
         super().log(logs, *args, **kwargs)
 
 
-class _Watch(TrainerCallback):
-    """Tells the caller of every step and every validated epoch."""
+class _LoopCallback(TrainerCallback):
+    """Calls the callbacks of a `Loop` after steps and validated epochs."""
 
-    def __init__(
-        self,
-        watch: WatchEpoch | None,
-        advance: Callable[[int], None] | None,
-        after_step: Callable[[int], None] | None,
-    ) -> None:
-        self.watch, self.advance, self.after_step, self.seen = watch, advance, after_step, 0
+    def __init__(self, loop: Loop) -> None:
+        self.loop, self.steps_reported = loop, 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.after_step is not None:  # a resumed training has its weights by now
-            self.after_step(state.global_step)
+        if self.loop.after_step is not None:  # resumed weights are loaded by now
+            self.loop.after_step(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.after_step is not None:
-            self.after_step(state.global_step)
-        if self.advance is not None:
-            self.advance(state.global_step - self.seen)
-        self.seen = state.global_step
+        if self.loop.after_step is not None:
+            self.loop.after_step(state.global_step)
+        if self.loop.advance is not None:
+            self.loop.advance(state.global_step - self.steps_reported)
+        self.steps_reported = state.global_step
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.watch is not None:
+        if self.loop.watch is not None:
             latest = _history(state.log_history)[-1]
-            self.watch(int(latest["epoch"]), latest)
+            self.loop.watch(int(latest["epoch"]), latest)
 
 
 def _validation_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -284,13 +293,13 @@ def _validation_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, flo
 
 
 def _history(log: list[dict[str, float]]) -> list[dict[str, float]]:
-    """One entry an epoch from the Trainer's log: `train_…` losses and `val_…` metrics."""
+    """Return the `train_…` losses and `val_…` metrics of each epoch from the log of the Trainer."""
     epochs: dict[int, dict[str, float]] = {}
     for entry in log:
         epoch = round(entry.get("epoch", 0))
-        kept = {name: value for name, value in entry.items() if name.startswith("train_") and "loss" in name}
-        kept |= {f"val_{name[5:]}": value for name, value in entry.items() if name.startswith("eval_")}
+        values = {name: value for name, value in entry.items() if name.startswith("train_") and "loss" in name}
+        values |= {f"val_{name[5:]}": value for name, value in entry.items() if name.startswith("eval_")}
         if "learning_rate" in entry or "eval_loss" in entry:
-            epochs.setdefault(epoch, {"epoch": epoch}).update(kept)
+            epochs.setdefault(epoch, {"epoch": epoch}).update(values)
     timing = ("val_runtime", "val_samples_per_second", "val_steps_per_second")
     return [{k: v for k, v in entry.items() if k not in timing} for _, entry in sorted(epochs.items())]

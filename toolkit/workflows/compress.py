@@ -16,7 +16,7 @@ from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.evaluation.comparison import Contender
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, evaluate
 from toolkit.export.stage import Source, compress_or_stand_in, lineage_of, refuse_unready, rows_of
-from toolkit.modeling.architecture import anatomy
+from toolkit.modeling.architecture import architecture_of
 from toolkit.modeling.classifier import Classifier, load_classifier, load_sequence_classifier
 from toolkit.modeling.vocabulary_trimming import trimmed
 from toolkit.pruning.stage import prune, pruning_in_words, pruning_settings
@@ -175,7 +175,7 @@ def _own_recipe(
 
 def _pruned(classifier: Classifier, corpus: Corpus, recipe: Recipe) -> tuple[Classifier, dict[str, Any]]:
     """`classifier` pruned, and what was cut."""
-    anatomy(classifier.network)
+    architecture_of(classifier.network)
     data = prepare_distillation(recipe, corpus, None)
     with tempfile.TemporaryDirectory(prefix="hbt-pruning-") as scratch:
         return prune(classifier, data, Path(scratch))

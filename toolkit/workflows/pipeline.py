@@ -7,7 +7,7 @@ from toolkit.config.recipe import Recipe
 from toolkit.config.settings import Pipeline, PruningSettings
 from toolkit.data.unlabeled import read_unlabeled
 from toolkit.export.stage import FALLBACK, fallback_folder, refuse_for_ngram, refuse_unready
-from toolkit.modeling.architecture import anatomy
+from toolkit.modeling.architecture import architecture_of
 from toolkit.modeling.encoders import build_classifier
 from toolkit.modeling.ngram import is_ngram, rows_of
 from toolkit.modeling.students import build_student
@@ -125,7 +125,7 @@ def _try_models(run: Run) -> None:
         distillation_loss_of(how, network, student)
         network = student
     if recipe.prunes:
-        anatomy(network.network)
+        architecture_of(network.network)
 
 
 def _check_ngram(recipe: Recipe) -> None:

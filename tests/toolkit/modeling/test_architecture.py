@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, BertConfig, BertForSequenceClassification
 
-from toolkit.modeling.architecture import Sizes, anatomy, encoder_weights, sizes, summary_of
+from toolkit.modeling.architecture import Sizes, architecture_of, encoder_weights, sizes, summary_of
 from toolkit.modeling.classifier import PooledClassifier, SequenceClassifier
 from toolkit.modeling.ngram import NgramConfig, NgramNetwork
 from toolkit.utils.errors import InputError
@@ -52,14 +52,14 @@ def network_of(kind: str, words: int = 50, pad_id: int = 1, **changed: Any) -> P
 def test_a_fresh_network_has_the_sizes_of_its_configuration(kind: str) -> None:
     network = network_of(kind)
     assert sizes(network) == [Sizes(HEADS, NEURONS)] * (1 if kind == "albert" else DEPTH)
-    assert anatomy(network).encoder is network.encoder
+    assert architecture_of(network).encoder is network.encoder
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_layer_that_is_shared_is_there_once_and_gone_through_as_often_as_the_network_is_deep(kind: str) -> None:
     calls = []
     network = network_of(kind)
-    parts = anatomy(network)
+    parts = architecture_of(network)
     for part in parts.layers:
         part.linear("out").register_forward_hook(lambda *_: calls.append(1))
     ids = torch.tensor([[4, 5, 6]])
@@ -85,7 +85,7 @@ def test_an_imported_classifier_has_the_layers_of_its_encoder() -> None:
         vocab_size=50, hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=HEADS, intermediate_size=NEURONS
     )
     model = BertForSequenceClassification(config)
-    parts = anatomy(SequenceClassifier(model))
+    parts = architecture_of(SequenceClassifier(model))
     assert [layer.module for layer in parts.layers] == list(model.bert.encoder.layer)
 
 
@@ -93,7 +93,7 @@ def test_an_imported_classifier_has_the_layers_of_its_encoder() -> None:
 def test_an_architecture_that_is_not_known_is_refused_with_those_that_are(kind: str) -> None:
     network = network_of(kind, **UNKNOWN[kind])
     with pytest.raises(InputError, match=rf"a {kind} network, .* take BERT, RoBERTa, .* or ALBERT$") as caught:
-        anatomy(network)
+        architecture_of(network)
     assert "\n" not in str(caught.value)
 
 
@@ -105,7 +105,7 @@ def test_a_network_without_a_transformer_is_refused() -> None:
 @pytest.mark.parametrize("groups", [{"num_hidden_groups": 3}, {"inner_group_num": 2}])
 def test_an_albert_of_several_groups_is_refused(groups: dict[str, int]) -> None:
     with pytest.raises(InputError, match="several groups of layers; only one group can be pruned here") as caught:
-        anatomy(network_of("albert", **groups))
+        architecture_of(network_of("albert", **groups))
     assert "\n" not in str(caught.value)
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 from tests.helpers import examples, random_logits
 from toolkit.config.settings import ModelSettings, TrainingSettings
 from toolkit.data.corpus import Corpus
-from toolkit.modeling.architecture import anatomy
+from toolkit.modeling.architecture import architecture_of
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.modeling.surgery import Kept, cut
@@ -49,7 +49,7 @@ def test_importance_is_the_derivative_of_each_texts_own_loss_by_a_gate(made: Cla
     for i in range(len(few.texts)):
         made.network.zero_grad()
         loss_of_one(made, few, i).backward()
-        for place, layer in enumerate(anatomy(made.network).layers):
+        for place, layer in enumerate(architecture_of(made.network).layers):
             for found, part, units in ((heads, "context", HEADS), (neurons, "out", NEURONS)):
                 weight = layer.linear(part).weight
                 assert weight.grad is not None
@@ -80,7 +80,7 @@ def test_the_teacher_has_its_say(made: Classifier, few: Examples) -> None:
 
 def test_a_unit_that_leads_nowhere_is_worth_nothing(made: Classifier, few: Examples) -> None:
     changed = replace(made, network=copy.deepcopy(made.network))
-    layer = anatomy(changed.network).layers[1]
+    layer = architecture_of(changed.network).layers[1]
     with torch.no_grad():
         layer.linear("out").weight[:, 5] = 0
         layer.linear("context").weight[:, 8:16] = 0
@@ -119,7 +119,7 @@ def test_mean_loss_is_that_of_the_texts_one_by_one(made: Classifier, few: Exampl
 
 def test_magnitude_is_the_norm_of_what_a_cut_removes(made: Classifier) -> None:
     importance = magnitude_importance(made)
-    layer = anatomy(made.network).layers[0]
+    layer = architecture_of(made.network).layers[0]
     rows = slice(8, 16)  # of the second head
     removed = [layer.linear(part).weight[rows] for part in ("query", "key", "value")]
     removed.append(layer.linear("context").weight[:, rows])

@@ -8,7 +8,7 @@ import torch
 from tests.helpers import examples
 from toolkit.config.settings import ModelSettings, TrainingSettings
 from toolkit.data.corpus import Corpus
-from toolkit.modeling.architecture import Sizes, anatomy, encoder_weights, sizes
+from toolkit.modeling.architecture import Sizes, architecture_of, encoder_weights, sizes
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.modeling.surgery import Kept
@@ -35,7 +35,7 @@ def without_effect(made: Classifier, *layers: int) -> Classifier:
     network = copy.deepcopy(made.network)
     with torch.no_grad():
         for place in layers:
-            layer = anatomy(network).layers[place]
+            layer = architecture_of(network).layers[place]
             for part in ("context", "out"):
                 layer.linear(part).weight.zero_()
     return replace(made, network=network)

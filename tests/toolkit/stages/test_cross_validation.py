@@ -32,7 +32,7 @@ class Spy:
         self.calls: list[tuple[Examples, Examples]] = []
 
     def __call__(
-        self, made: Classifier, train: Examples, validation: Examples, how: Any, seed: int, work: Path, **_: Any
+        self, made: Classifier, train: Examples, validation: Examples, settings: Any, seed: int, work: Path, **_: Any
     ) -> Fit:
         work.mkdir(parents=True)
         self.calls.append((train, validation))

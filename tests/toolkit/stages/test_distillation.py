@@ -67,7 +67,7 @@ class Spy:
         made: Classifier,
         train: Examples,
         validation: Examples,
-        how: TrainingSettings,
+        settings: TrainingSettings,
         seed: int,
         work: Path,
         distillation_loss: DistillationLoss | None = None,
@@ -188,7 +188,7 @@ def test_what_is_imitated_inside_is_what_the_settings_say(
     how = asked(kd_method="multi_level", hidden_loss_weight=0.6, attention_loss_weight=0.1)
     distilled(ensemble, toy, how, TINY, HOW, tmp_path / "stage", tmp_path / "cache")
     assert spy.distillation_loss is not None
-    features = spy.distillation_loss.inside
+    features = spy.distillation_loss.features
     assert features is not None
     assert features.weights == {"hidden_loss": 0.6, "attention_loss": 0.1}
     best = load_classifier(ensemble.checkpoint)

@@ -41,11 +41,11 @@ from toolkit.training.feature_distillation import (
     refuse_unfit,
 )
 from toolkit.training.losses import attention_loss, hidden_loss, relation_loss
-from toolkit.training.trainer import Fit, Mechanics, fit
+from toolkit.training.trainer import Fit, Loop, Mechanics, fit
 from toolkit.utils.errors import InputError
 
 METHODS: tuple[FeatureMethod, ...] = get_args(FeatureMethod)
-HOW = TrainingSettings(epochs=2, learning_rate=5e-3, batch_size=16)
+SETTINGS = TrainingSettings(epochs=2, learning_rate=5e-3, batch_size=16)
 NARROW, WIDE = "shape:2x32", "shape:2x64"
 """A head is 32 wide, so these have one and two."""
 
@@ -91,32 +91,31 @@ def batch(made: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
     return pad([encoding.ids for encoding in made.tokenizer.encode_batch(texts)], made.pad_id)
 
 
-def inside_of(teacher: Classifier, method: FeatureMethod) -> FeatureTargets:
+def feature_targets(teacher: Classifier, method: FeatureMethod) -> FeatureTargets:
     return FeatureTargets(teacher, method, hidden_weight=0.3, attention_weight=0.2)
 
 
 def losses_of(student: Classifier, teacher: Classifier, method: FeatureMethod) -> dict[str, torch.Tensor]:
-    """Of an apprentice in training, with the student's dropout off, so that they can be computed otherwise."""
-    apprentice = StudentWithTeacher(student.network, inside_of(teacher, method), 0).train()
+    """Of an pair in training, with the student's dropout off, so that they can be computed otherwise."""
+    pair = StudentWithTeacher(student.network, feature_targets(teacher, method), 0).train()
     student.network.eval()
-    return {name: value.detach() for name, value in apprentice(*batch(teacher)).items()}
+    return {name: value.detach() for name, value in pair(*batch(teacher)).items()}
 
 
-def taught(toy: Corpus) -> Examples:
+def with_teacher_logits(toy: Corpus) -> Examples:
     return dataclasses.replace(examples(toy, "train"), teacher_logits=random_logits(len(toy.rows("train"))))
 
 
-def imitate(
+def distill(
     student: Classifier,
     features: FeatureTargets | None,
     toy: Corpus,
     work: Path,
-    learning: Examples | None = None,
-    **others: Any,
+    settings: TrainingSettings = SETTINGS,
+    **options: Any,
 ) -> Fit:
-    distillation_loss = DistillationLoss(0.6, 2.0, features)
-    how = others.pop("how", HOW)
-    return fit(student, learning or taught(toy), examples(toy, "validation"), how, 0, work, distillation_loss, **others)
+    loss, loop = DistillationLoss(0.6, 2.0, features), Loop(**options)
+    return fit(student, with_teacher_logits(toy), examples(toy, "validation"), settings, 0, work, loss, loop)
 
 
 def all_weights(network: torch.nn.Module) -> dict[str, bytes]:
@@ -193,7 +192,7 @@ def test_relations_are_those_of_the_last_layers(teacher: Classifier, kind: str, 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_copy_of_the_teacher_has_nothing_to_learn(teacher: Classifier, method: FeatureMethod) -> None:
     found = losses_of(student_of(teacher, "layers:3"), teacher, method)
-    names = inside_of(teacher, method).weights
+    names = feature_targets(teacher, method).weights
     assert {name: float(found[name]) for name in names} == dict.fromkeys(names, 0.0)
 
 
@@ -217,8 +216,8 @@ def test_multi_level_is_hidden_and_attention(teacher: Classifier) -> None:
 def test_every_part_is_in_the_history_and_weighs_what_it_should(
     teacher: Classifier, toy: Corpus, tmp_path: Path, method: FeatureMethod, weights: dict[str, float]
 ) -> None:
-    found = imitate(student_of(teacher), inside_of(teacher, method), toy, tmp_path)
-    assert len(found.history) == HOW.epochs
+    found = distill(student_of(teacher), feature_targets(teacher, method), toy, tmp_path)
+    assert len(found.history) == SETTINGS.epochs
     for epoch in found.history:
         parts = {name[6:]: value for name, value in epoch.items() if name.startswith("train_")}
         assert set(parts) == {"loss", "total_loss", "soft_loss", "hard_loss"} | set(weights)
@@ -228,7 +227,9 @@ def test_every_part_is_in_the_history_and_weighs_what_it_should(
 
 
 def test_logits_alone_have_no_other_parts(teacher: Classifier, toy: Corpus, tmp_path: Path) -> None:
-    (epoch,) = imitate(student_of(teacher), None, toy, tmp_path, how=dataclasses.replace(HOW, epochs=1)).history
+    (epoch,) = distill(
+        student_of(teacher), None, toy, tmp_path, settings=dataclasses.replace(SETTINGS, epochs=1)
+    ).history
     parts = {name for name in epoch if name.startswith("train_")}
     assert parts == {"train_loss", "train_total_loss", "train_soft_loss", "train_hard_loss"}
 
@@ -240,7 +241,7 @@ def test_a_student_becomes_like_its_teacher_inside(
     student = student_of(teacher)
     before = float(losses_of(student, teacher, method)[f"{part}_loss"])
     features = FeatureTargets(teacher, method, hidden_weight=10.0, attention_weight=10.0)
-    found = imitate(student, features, toy, tmp_path, how=dataclasses.replace(HOW, epochs=4))
+    found = distill(student, features, toy, tmp_path, settings=dataclasses.replace(SETTINGS, epochs=4))
     assert found.history[-1][f"train_{part}_loss"] < 0.8 * min(before, found.history[0][f"train_{part}_loss"])
 
 
@@ -250,12 +251,18 @@ def test_the_teacher_stays_as_it_was_and_apart_from_its_student(
 ) -> None:
     student = student_of(teacher)
     names, parameters, before = list(student.network.state_dict()), student.parameters, all_weights(teacher.network)
-    imitate(student, inside_of(teacher, method), toy, tmp_path / "work", how=dataclasses.replace(HOW, epochs=1))
+    distill(
+        student,
+        feature_targets(teacher, method),
+        toy,
+        tmp_path / "work",
+        settings=dataclasses.replace(SETTINGS, epochs=1),
+    )
     assert all_weights(teacher.network) == before
     assert all(p.grad is None for p in teacher.network.parameters())
     assert (list(student.network.state_dict()), student.parameters) == (names, parameters)
-    apprentice = StudentWithTeacher(student.network, inside_of(teacher, method), 0)
-    own = {name for name in apprentice.state_dict() if not name.startswith("projections.")}
+    pair = StudentWithTeacher(student.network, feature_targets(teacher, method), 0)
+    own = {name for name in pair.state_dict() if not name.startswith("projections.")}
     assert own == {f"student.{name}" for name in names}
     for module in (*student.network.modules(), *teacher.network.modules()):
         assert not module._forward_hooks
@@ -279,19 +286,21 @@ def test_projections_are_there_only_where_hidden_states_differ_in_width(
     teacher: Classifier, method: FeatureMethod, shape: str
 ) -> None:
     student = student_of(teacher, shape)
-    apprentice = StudentWithTeacher(student.network, inside_of(teacher, method), 0)
+    pair = StudentWithTeacher(student.network, feature_targets(teacher, method), 0)
     needed = method in ("hidden", "multi_level") and shape == NARROW
-    assert [each.weight.shape for each in apprentice.projections.children()] == [(64, 32)] * (2 if needed else 0)
+    assert [each.weight.shape for each in pair.projections.children()] == [(64, 32)] * (2 if needed else 0)
     others = 2 * (64 * 32 + 64) if needed else 0
-    assert sum(p.numel() for p in apprentice.parameters()) == student.parameters + others
+    assert sum(p.numel() for p in pair.parameters()) == student.parameters + others
 
 
 def test_projections_are_trained_with_the_student(teacher: Classifier, toy: Corpus, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     student = student_of(teacher)
-    before = StudentWithTeacher(student.network, inside_of(teacher, "hidden"), 0).projections.state_dict()
-    imitate(student, inside_of(teacher, "hidden"), toy, tmp_path, how=dataclasses.replace(HOW, epochs=1))
+    before = StudentWithTeacher(student.network, feature_targets(teacher, "hidden"), 0).projections.state_dict()
+    distill(
+        student, feature_targets(teacher, "hidden"), toy, tmp_path, settings=dataclasses.replace(SETTINGS, epochs=1)
+    )
     (checkpoint,) = tmp_path.glob("checkpoint-*")
     after = load_file(checkpoint / "model.safetensors")
     for name, tensor in before.items():
@@ -299,7 +308,7 @@ def test_projections_are_trained_with_the_student(teacher: Classifier, toy: Corp
 
 
 def test_projections_depend_on_the_seed_given_and_on_no_other(teacher: Classifier) -> None:
-    student, features = student_of(teacher), inside_of(teacher, "hidden")
+    student, features = student_of(teacher), feature_targets(teacher, "hidden")
     made = []
     for seed in (1, 1, 2):
         torch.rand(3)  # whatever was drawn before
@@ -312,15 +321,15 @@ def test_projections_depend_on_the_seed_given_and_on_no_other(teacher: Classifie
 
 def test_a_student_that_validates_asks_no_teacher(teacher: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     student = student_of(teacher)
-    apprentice = StudentWithTeacher(student.network, inside_of(teacher, "multi_level"), 0).eval()
+    pair = StudentWithTeacher(student.network, feature_targets(teacher, "multi_level"), 0).eval()
     calls: list[torch.Tensor] = []
     handle = teacher.network.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0]))
     expected = student.network(*batch(teacher))
-    found = apprentice(*batch(teacher))
+    found = pair(*batch(teacher))
     assert list(found) == ["logits"]
     assert torch.equal(found["logits"], expected["logits"])
     assert not calls
-    apprentice.train()(*batch(teacher))
+    pair.train()(*batch(teacher))
     handle.remove()
     assert len(calls) == 1
 
@@ -329,23 +338,23 @@ def test_a_student_that_validates_asks_no_teacher(teacher: Classifier, monkeypat
 def test_the_same_seed_trains_the_same_weights(
     teacher: Classifier, toy: Corpus, tmp_path: Path, method: FeatureMethod
 ) -> None:
-    how = dataclasses.replace(HOW, epochs=1)
+    settings = dataclasses.replace(SETTINGS, epochs=1)
     made = [student_of(teacher), student_of(teacher)]
     for i, each in enumerate(made):
         torch.rand(i)  # training does not depend on what was drawn before it
-        imitate(each, inside_of(teacher, method), toy, tmp_path / str(i), how=how)
+        distill(each, feature_targets(teacher, method), toy, tmp_path / str(i), settings=settings)
     assert all_weights(made[0].network) == all_weights(made[1].network)
     logits_alone = student_of(teacher)
-    imitate(logits_alone, None, toy, tmp_path / "logit", how=how)
+    distill(logits_alone, None, toy, tmp_path / "logit", settings=settings)
     assert all_weights(logits_alone.network) != all_weights(made[0].network)
 
 
 def test_without_weight_the_teachers_inside_changes_nothing(teacher: Classifier, toy: Corpus, tmp_path: Path) -> None:
     """A teacher at one's side takes no random numbers: not the dropout's, not the order's."""
-    how = dataclasses.replace(HOW, epochs=1)
+    settings = dataclasses.replace(SETTINGS, epochs=1)
     alone, beside = student_of(teacher, WIDE), student_of(teacher, WIDE)
-    imitate(alone, None, toy, tmp_path / "alone", how=how)
-    imitate(beside, FeatureTargets(teacher, "multi_level", 0.0, 0.0), toy, tmp_path / "beside", how=how)
+    distill(alone, None, toy, tmp_path / "alone", settings=settings)
+    distill(beside, FeatureTargets(teacher, "multi_level", 0.0, 0.0), toy, tmp_path / "beside", settings=settings)
     assert all_weights(alone.network) == all_weights(beside.network)
 
 
@@ -361,14 +370,16 @@ def test_broken_off_imitation_goes_on_and_ends_as_if_it_had_not_been(
         if epoch == 2:
             raise Killed
 
-    how, features = dataclasses.replace(HOW, epochs=3), inside_of(teacher, method)
+    settings, features = dataclasses.replace(SETTINGS, epochs=3), feature_targets(teacher, method)
     whole = student_of(teacher)
-    expected = imitate(whole, features, toy, tmp_path / "whole", how=how)
+    expected = distill(whole, features, toy, tmp_path / "whole", settings=settings)
     with pytest.raises(Killed):
-        imitate(student_of(teacher), features, toy, tmp_path / "broken", how=how, watch=killed)
+        distill(student_of(teacher), features, toy, tmp_path / "broken", settings=settings, watch=killed)
     resumed = student_of(teacher)
     seen: list[int] = []
-    found = imitate(resumed, features, toy, tmp_path / "broken", how=how, watch=lambda epoch, _: seen.append(epoch))
+    found = distill(
+        resumed, features, toy, tmp_path / "broken", settings=settings, watch=lambda epoch, _: seen.append(epoch)
+    )
     assert seen == [2, 3]
     assert found == expected
     assert all_weights(resumed.network) == all_weights(whole.network)
@@ -378,10 +389,10 @@ def test_the_weights_of_the_best_epoch_are_kept(teacher: Classifier, toy: Corpus
     """Learning makes the student worse on upside-down validation rows, so an early epoch is the best."""
     student, judging = student_of(teacher), examples(toy, "validation")
     judging = Examples(judging.texts, 1 - judging.labels)
-    distillation_loss = DistillationLoss(0.0, 2.0, inside_of(teacher, "hidden"))
-    how = dataclasses.replace(HOW, epochs=4)
-    exact = Mechanics(bf16=False)
-    found = fit(student, taught(toy), judging, how, 0, tmp_path, distillation_loss, mechanics=exact)
+    distillation_loss = DistillationLoss(0.0, 2.0, feature_targets(teacher, "hidden"))
+    settings = dataclasses.replace(SETTINGS, epochs=4)
+    loop = Loop(mechanics=Mechanics(bf16=False))
+    found = fit(student, with_teacher_logits(toy), judging, settings, 0, tmp_path, distillation_loss, loop)
     assert found.best_epoch < len(found.history)
     log_odds = student.predict_logits(judging.texts)
     log_p = log_odds - np.logaddexp(log_odds[:, 0], log_odds[:, 1])[:, None]
@@ -394,8 +405,8 @@ def test_a_trained_student_predicts_in_full_precision(
     teacher: Classifier, toy: Corpus, tmp_path: Path, bf16: bool
 ) -> None:
     student = student_of(teacher)
-    how, mechanics = dataclasses.replace(HOW, epochs=1), Mechanics(bf16=bf16)
-    imitate(student, inside_of(teacher, "multi_level"), toy, tmp_path, how=how, mechanics=mechanics)
+    settings, mechanics = dataclasses.replace(SETTINGS, epochs=1), Mechanics(bf16=bf16)
+    distill(student, feature_targets(teacher, "multi_level"), toy, tmp_path, settings=settings, mechanics=mechanics)
     assert {tensor.dtype for tensor in student.network.state_dict().values()} == {torch.float32}
     assert student.network(*batch(teacher))["logits"].dtype == torch.float32
     assert not student.network.training

@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,17 +15,19 @@ from toolkit.modeling.encoders import build_classifier
 from toolkit.training.dataset import Examples
 from toolkit.training.feature_distillation import DistillationLoss
 from toolkit.training.losses import UNLABELED
-from toolkit.training.trainer import Fit, Mechanics, fit, last_whole_checkpoint
+from toolkit.training.trainer import Fit, Loop, Mechanics, WatchEpoch, fit, last_complete_checkpoint
 
 FAST = TrainingSettings(epochs=3, learning_rate=5e-3, batch_size=16)
+FLOAT32 = Loop(mechanics=Mechanics(bf16=False))
 
 
 def fresh(toy: Corpus) -> Classifier:
     return build_classifier(TINY, toy.label_names, toy.take(toy.rows("train")), seed=0)
 
 
-def train(made: Classifier, toy: Corpus, work: Path, how: TrainingSettings = FAST, **others: object) -> Fit:
-    return fit(made, examples(toy, "train"), examples(toy, "validation"), how, 0, work, **others)  # type: ignore[arg-type]
+def train(made: Classifier, toy: Corpus, work: Path, settings: TrainingSettings = FAST, **options: Any) -> Fit:
+    loop = Loop(**options)
+    return fit(made, examples(toy, "train"), examples(toy, "validation"), settings, 0, work, loop=loop)
 
 
 def all_weights(made: Classifier) -> dict[str, bytes]:
@@ -72,8 +75,8 @@ def test_a_row_without_a_label_counts_as_one_in_the_batch_and_teaches_by_its_tea
     hard = known.mean() * (each * share).sum() / share.sum()
     p, q = log_softmax(learning.teacher_logits / 2), log_softmax(logits / 2)
     soft = 4 * (np.exp(p) * (p - q)).sum(axis=1).mean()
-    validation, exact = examples(toy, "validation"), Mechanics(bf16=False)
-    (epoch,) = fit(made, learning, validation, still, 0, tmp_path, DistillationLoss(0.3, 2.0), mechanics=exact).history
+    validation = examples(toy, "validation")
+    (epoch,) = fit(made, learning, validation, still, 0, tmp_path, DistillationLoss(0.3, 2.0), FLOAT32).history
     assert epoch["train_hard_loss"] == pytest.approx(hard, rel=1e-3)
     assert epoch["train_soft_loss"] == pytest.approx(soft, rel=1e-3)
     assert epoch["train_total_loss"] == epoch["train_loss"] == pytest.approx(0.3 * soft + 0.7 * hard, rel=1e-3)
@@ -112,7 +115,7 @@ def test_a_students_epochs_are_compared_by_what_it_learns_from(toy: Corpus, tmp_
     learning = dataclasses.replace(rows, teacher_logits=random_logits(len(rows.texts)))
     judging = dataclasses.replace(judging, teacher_logits=3 * random_logits(len(judging.texts)))
     how, made = dataclasses.replace(FAST, epochs=3), fresh(toy)
-    found = fit(made, learning, judging, how, 0, tmp_path, DistillationLoss(0.6, 2.0), mechanics=Mechanics(bf16=False))
+    found = fit(made, learning, judging, how, 0, tmp_path, DistillationLoss(0.6, 2.0), FLOAT32)
     losses = [epoch["val_loss"] for epoch in found.history]
     assert found.best_epoch == 1 + int(np.argmin(losses))
     logits = made.predict_logits(judging.texts)
@@ -175,7 +178,7 @@ def upside_down(toy: Corpus) -> Examples:
 def test_the_weights_of_the_best_epoch_are_kept(toy: Corpus, tmp_path: Path) -> None:
     made, judging = fresh(toy), upside_down(toy)
     how = dataclasses.replace(FAST, epochs=5)
-    found = fit(made, examples(toy, "train"), judging, how, 0, tmp_path, mechanics=Mechanics(bf16=False))
+    found = fit(made, examples(toy, "train"), judging, how, 0, tmp_path, loop=FLOAT32)
     scores = [epoch["val_macro_f1"] for epoch in found.history]
     assert found.best_epoch == 1 + int(np.argmax(scores))
     assert found.best_epoch < len(scores)
@@ -197,7 +200,7 @@ class Killed(Exception):
     pass
 
 
-def killed_in(epoch: int) -> object:
+def killed_in(epoch: int) -> WatchEpoch:
     def watch(now: int, metrics: dict[str, float]) -> None:
         if now == epoch:
             raise Killed
@@ -224,8 +227,9 @@ def test_patience_is_counted_on_after_a_resume(toy: Corpus, tmp_path: Path, kill
     how = dataclasses.replace(FAST, epochs=8, early_stopping_patience=3)
     expected = fit(fresh(toy), examples(toy, "train"), upside_down(toy), how, 0, tmp_path / "whole")
     assert len(expected.history) >= killed
+    loop = Loop(watch=killed_in(killed))
     with pytest.raises(Killed):
-        fit(fresh(toy), examples(toy, "train"), upside_down(toy), how, 0, tmp_path / "broken", watch=killed_in(killed))  # type: ignore[arg-type]
+        fit(fresh(toy), examples(toy, "train"), upside_down(toy), how, 0, tmp_path / "broken", loop=loop)
     found = fit(fresh(toy), examples(toy, "train"), upside_down(toy), how, 0, tmp_path / "broken")
     assert [epoch["epoch"] for epoch in found.history] == [epoch["epoch"] for epoch in expected.history]
     assert found.best_epoch == expected.best_epoch
@@ -239,8 +243,8 @@ def test_training_that_is_over_is_not_done_again(toy: Corpus, tmp_path: Path, pa
     expected = fit(first, examples(toy, "train"), upside_down(toy), how, 0, tmp_path)
     seen: list[int] = []
     steps: list[int] = []
-    watched = {"watch": lambda epoch, _: seen.append(epoch), "advance": steps.append}
-    found = fit(again, examples(toy, "train"), upside_down(toy), how, 0, tmp_path, **watched)  # type: ignore[arg-type]
+    loop = Loop(watch=lambda epoch, _: seen.append(epoch), advance=steps.append)
+    found = fit(again, examples(toy, "train"), upside_down(toy), how, 0, tmp_path, loop=loop)
     assert seen == []
     assert found == expected
     assert all_weights(again) == all_weights(first)
@@ -250,13 +254,13 @@ def test_training_that_is_over_is_not_done_again(toy: Corpus, tmp_path: Path, pa
 def test_a_half_written_checkpoint_is_ignored(toy: Corpus, tmp_path: Path, half: str | None) -> None:
     with pytest.raises(Killed):
         train(fresh(toy), toy, tmp_path, watch=killed_in(2))
-    whole = last_whole_checkpoint(tmp_path)
+    whole = last_complete_checkpoint(tmp_path)
     assert whole is not None
     (tmp_path / "checkpoint-999").mkdir()
     (tmp_path / "checkpoint-999" / "model.safetensors").write_bytes(b"half")
     if half is not None:
         (tmp_path / "checkpoint-999" / "trainer_state.json").write_text(half)
-    assert last_whole_checkpoint(tmp_path) == whole
+    assert last_complete_checkpoint(tmp_path) == whole
     assert not (tmp_path / "checkpoint-999").exists()
     assert len(train(fresh(toy), toy, tmp_path).history) == FAST.epochs
 
@@ -265,8 +269,8 @@ def test_the_newest_checkpoint_is_told_by_its_number(tmp_path: Path) -> None:
     for step in (9, 10, 100, 20):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
-    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
-    assert last_whole_checkpoint(tmp_path / "nothing") is None
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
+    assert last_complete_checkpoint(tmp_path / "nothing") is None
 
 
 def test_a_frozen_base_keeps_its_weights_while_the_head_learns(toy: Corpus, tmp_path: Path) -> None:
