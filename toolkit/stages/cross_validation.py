@@ -1,7 +1,7 @@
-"""The baseline stage: one classifier a fold, and their ensemble, which is the teacher of what follows.
+"""The baseline stage: one classifier per fold, and their ensemble, the default teacher of the distillation stage.
 
-Every training row gets logits from the one classifier that did not learn from it; validation and test
-rows, which none of them saw, get the mean of all.
+The logits of a training row come from the classifier that was not trained on it (out of fold). Validation and test
+rows, on which no classifier was trained, get the mean over all folds.
 """
 
 import json
@@ -29,12 +29,12 @@ FOLD_FILE = "fold.json"
 
 
 WatchFold = Callable[[int, int, dict[str, float]], None]
-"""Called with the fold, the epoch and what the epoch measured."""
+"""Called with the fold (from 0), the epoch (from 1) and the metrics of that epoch."""
 
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What one fold measured, on the rows it did not learn from (val) and on those it did (train)."""
+    """Metrics of one fold: `val` on the rows held out from it, `train` on the rows it was trained on."""
 
     fold: int
     best_epoch: int
@@ -58,10 +58,10 @@ def train_baseline(
     out: Path,
     watch: WatchFold | None = None,
 ) -> StageResult:
-    """Fine-tune one classifier a fold and put their predictions together.
+    """Fine-tune one classifier per fold, combine their predictions and write the stage `out`.
 
-    Folds that are finished in a stage that was broken off are kept, and a broken fold goes on from its last epoch.
-    Raises: InputError if the encoder cannot be had.
+    After an interruption, finished folds are kept and an unfinished fold resumes from its last epoch.
+    Raises: InputError if the encoder cannot be loaded.
     """
     with whole_folder(out) as partial:
         for fold in range(corpus.folds):
@@ -70,7 +70,7 @@ def train_baseline(
         folds = [FoldResult.load(partial / f"fold-{fold + 1}") for fold in range(corpus.folds)]
         predictions = combine_folds(corpus, [fold_predictions(partial, k) for k in range(corpus.folds)])
         predictions.save(partial / PREDICTIONS_FILE, corpus)
-        # Out-of-fold rows are as unseen as validation rows, and there are many more: less noise in the choice.
+        # Out-of-fold rows are held out as well, and there are many of them, so the threshold is less noisy.
         held_out = np.concatenate([corpus.rows("train"), corpus.rows("validation")])
         threshold = best_threshold(corpus, predictions, held_out)
         validation, test, slices = evaluate(corpus, predictions, threshold)
@@ -93,7 +93,7 @@ def train_baseline(
                 "best_fold_slices": single[2],
                 "best_fold_size_bytes": (partial / f"fold-{best.fold + 1}" / WEIGHTS_FILE).stat().st_size,
                 "best_fold_parameters": best.total_parameters,
-                "out_of_fold_metrics": _out_of_fold(corpus, predictions),
+                "out_of_fold_metrics": _metrics_and_loss(corpus, predictions, corpus.rows("train"), None),
             },
         )
         result.save(partial)
@@ -101,18 +101,18 @@ def train_baseline(
 
 
 def fold_predictions(stage: Path, fold: int) -> Predictions:
-    """What the classifier of one fold says of every row."""
+    """Load the logits of one fold's classifier on all rows."""
     return Predictions.load(stage / f"fold-{fold + 1}" / PREDICTIONS_FILE)
 
 
 def combine_folds(corpus: Corpus, folds: list[Predictions]) -> Predictions:
-    """Out-of-fold logits for training rows, the mean of all folds for validation and test rows."""
+    """Return out-of-fold logits for training rows and the mean over all folds for validation and test rows."""
     rows = corpus.rows("all")
     stacked = np.stack([predictions.of(rows) for predictions in folds])  # (folds, rows, labels)
     logits = stacked.mean(axis=0)
     for fold in range(len(folds)):
-        unseen = corpus.fold[rows] == fold
-        logits[unseen] = stacked[fold, unseen]
+        held_out = corpus.fold[rows] == fold
+        logits[held_out] = stacked[fold, held_out]
     return Predictions(rows, logits.astype(np.float32))
 
 
@@ -128,7 +128,7 @@ def _train_fold(
     validation = np.flatnonzero(corpus.fold == fold)
     train = np.flatnonzero((corpus.fold >= 0) & (corpus.fold != fold))
     seed = corpus.settings.seed
-    # The tokenizer of a shape: is the same in every fold, so that folds differ in weights alone.
+    # A tokenizer trained for a shape: model uses all training rows, so that folds differ only in their weights.
     classifier = build_classifier(model, corpus.label_names, corpus.take(corpus.rows("train")), seed)
     with whole_folder(out) as partial:
         with console.bar(f"fold {fold + 1} of {corpus.folds}", steps_of(len(train), training)) as advance:
@@ -168,7 +168,3 @@ def _metrics_and_loss(
     labels, probabilities = corpus.labels[rows], softmax(predictions.of(rows).astype(np.float64))
     metrics = calculate_metrics_with_threshold_exploration(labels, probabilities, threshold, corpus.label_names)
     return metrics | {"loss": cross_entropy(labels, probabilities)}
-
-
-def _out_of_fold(corpus: Corpus, predictions: Predictions) -> dict[str, float]:
-    return _metrics_and_loss(corpus, predictions, corpus.rows("train"), None)

@@ -1,4 +1,4 @@
-"""The distillation stage: a student learns a teacher's logits, computed once, and the labels."""
+"""The distillation stage: train a student on the labels and on the logits of a teacher, which are computed once."""
 
 import shutil
 import time
@@ -23,26 +23,26 @@ from toolkit.utils.files import whole_folder
 
 
 def distil(data: DistillationData, out: Path, watch: WatchEpoch | None = None) -> StageResult:
-    """Train the student that the recipe of `data` names, and write it as the stage `out`.
+    """Train the student named in the recipe of `data` and write the stage `out`.
 
-    Raises: InputError if the student cannot be made or cannot learn by the method that the recipe names.
+    Raises: InputError if the student cannot be built or does not support the distillation method of the recipe.
     """
     started = time.monotonic()
-    teacher, corpus, how = data.teacher, data.corpus, data.recipe.distillation
+    teacher, corpus, settings = data.teacher, data.corpus, data.recipe.distillation
     network = load_teacher(teacher.checkpoint.as_posix(), corpus)
     with whole_folder(out) as partial:
-        if is_ngram(how.student):
-            student, learned = _fit_ngram(data, watch)
+        if is_ngram(settings.student):
+            student, details = _fit_ngram(data, watch)
         else:
-            student, learned = _fit_network(data, network, partial, watch)
+            student, details = _fit_network(data, network, partial, watch)
         result, predictions = keep_trained("distillation", "student", student, corpus, partial, started)
         teacher.predictions.save(partial / TEACHER_FILE, corpus)
         validation_metrics, test_metrics, slices = evaluate(corpus, teacher.predictions, teacher.threshold)
         result = replace(
             result,
             details={
-                "student": how.student,
-                "kd_method": how.kd_method,
+                "student": settings.student,
+                "kd_method": settings.kd_method,
                 "teacher": teacher.source,
                 "teacher_name": teacher.name,
                 "teacher_checkpoint": teacher.checkpoint.as_posix(),
@@ -60,20 +60,20 @@ def distil(data: DistillationData, out: Path, watch: WatchEpoch | None = None) -
                 ).comparison.as_dict(),
             }
             | data.counts
-            | learned,
+            | details,
         )
         result.save(partial)
     return result
 
 
 def _fit_network(
-    data: DistillationData, teaching: Classifier, partial: Path, watch: WatchEpoch | None
+    data: DistillationData, teacher: Classifier, partial: Path, watch: WatchEpoch | None
 ) -> tuple[Classifier, dict[str, Any]]:
-    how, corpus, training = data.recipe.distillation, data.corpus, data.training
-    assert how.student is not None
+    settings, corpus, training = data.recipe.distillation, data.corpus, data.training
+    assert settings.student is not None
     texts, seed = corpus.take(corpus.rows("train")), corpus.settings.seed
-    student = build_student(how.student, teaching, data.recipe.model, texts, seed)
-    distillation_loss = distillation_loss_of(how, teaching, student)
+    student = build_student(settings.student, teacher, data.recipe.model, texts, seed)
+    distillation_loss = distillation_loss_of(settings, teacher, student)
     with console.bar("student", steps_of(len(data.train.texts), training)) as advance:
         found = fit(
             student,
@@ -89,26 +89,29 @@ def _fit_network(
     return student, {"best_epoch": found.best_epoch, "history": found.history}
 
 
-def distillation_loss_of(how: DistillationSettings, teaching: Classifier, student: Classifier) -> DistillationLoss:
-    """What `student` imitates of its teacher, one network of which is `teaching`.
+def distillation_loss_of(settings: DistillationSettings, teacher: Classifier, student: Classifier) -> DistillationLoss:
+    """Return the distillation loss of `student` for the method in `settings`.
 
-    Raises: InputError if the two are too unlike for the method.
+    teacher: the network of the teacher whose features are distilled; not used for logit distillation.
+    Raises: InputError if the method does not support this pair of networks.
     """
-    refuse_unfit(how.kd_method, teaching, student)
-    if how.kd_method == "logit":
-        return DistillationLoss(how.kd_alpha, how.kd_temperature)
-    features = FeatureTargets(teaching, how.kd_method, how.hidden_loss_weight, how.attention_loss_weight)
-    return DistillationLoss(how.kd_alpha, how.kd_temperature, features)
+    refuse_unfit(settings.kd_method, teacher, student)
+    if settings.kd_method == "logit":
+        return DistillationLoss(settings.kd_alpha, settings.kd_temperature)
+    features = FeatureTargets(teacher, settings.kd_method, settings.hidden_loss_weight, settings.attention_loss_weight)
+    return DistillationLoss(settings.kd_alpha, settings.kd_temperature, features)
 
 
 def _fit_ngram(data: DistillationData, watch: WatchEpoch | None) -> tuple[Classifier, dict[str, Any]]:
-    how = data.recipe.distillation
-    assert how.student is not None
-    with console.working("student: fitting n-grams"):
-        return fit_ngram(how.student, data.train, data.validation, data.corpus.label_names, how.kd_alpha, watch)
+    settings = data.recipe.distillation
+    assert settings.student is not None
+    with console.working("student: fitting the n-gram table"):
+        return fit_ngram(
+            settings.student, data.train, data.validation, data.corpus.label_names, settings.kd_alpha, watch
+        )
 
 
 def _size_of(checkpoint: Path, classifier: Classifier) -> int:
-    """Bytes of the weights, as they lie on the disk or, of a hub model, as they would."""
+    """Return the bytes of the weights file; for a hub model, those of its parameters in float32."""
     file = checkpoint / WEIGHTS_FILE
     return file.stat().st_size if file.is_file() else 4 * classifier.parameters

@@ -1,4 +1,4 @@
-"""The linear baseline stage: the linear classifier that every result is shown beside."""
+"""The linear baseline stage: TF-IDF and a linear classifier, with which every result is compared."""
 
 import time
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from toolkit.stages.result import StageResult
 from toolkit.utils.files import whole_folder
 
 NAME = "linear baseline"
-"""What tables call it."""
+"""Its name in tables."""
 
 
 def train_linear_baseline(corpus: Corpus, out: Path) -> StageResult:
-    """Fit the linear baseline on the training rows; its threshold comes from the validation rows."""
+    """Fit the linear baseline on the training rows, choose its threshold on the validation rows and write `out`."""
     started = time.monotonic()
     with whole_folder(out) as partial:
         model = linear.fit_linear(corpus)
@@ -44,31 +44,33 @@ def train_linear_baseline(corpus: Corpus, out: Path) -> StageResult:
 
 @dataclass(frozen=True, eq=False)
 class LinearFolds:
-    """The linear baseline fitted without each fold, in order, and on all training rows."""
+    """Linear baselines for out-of-fold logits."""
 
     folds: tuple[linear.LinearModel, ...]
-    whole: linear.LinearModel
+    """Model k is fitted on all training rows outside fold k."""
+    all_rows: linear.LinearModel
+    """Fitted on all training rows."""
 
     def logits(self, texts: Sequence[str], folds: np.ndarray) -> np.ndarray:
-        """Return float32 (texts, labels), by the model that did not learn from a text's fold; -1: by that of all folds.
+        """Return logits, float32 (texts, labels), each from the model fitted without the text's fold.
 
-        folds: int (texts,).
+        folds: int (texts,); -1 for a text of no fold, which gets the logits of the model fitted on all training rows.
         """
-        logits = np.empty((len(texts), len(self.whole.labels)), dtype=np.float32)
+        logits = np.empty((len(texts), len(self.all_rows.labels)), dtype=np.float32)
         for place in np.unique(folds):
             chosen = np.flatnonzero(folds == place)
             logits[chosen] = _logits(
-                self.whole if place < 0 else self.folds[place], [texts[i] for i in chosen.tolist()]
+                self.all_rows if place < 0 else self.folds[place], [texts[i] for i in chosen.tolist()]
             )
         return logits
 
 
 def linear_folds(corpus: Corpus) -> LinearFolds:
-    """Fit the linear baseline once for each fold and once on all training rows."""
+    """Fit the linear baseline once without each fold and once on all training rows."""
     without = [np.flatnonzero((corpus.fold >= 0) & (corpus.fold != fold)) for fold in range(corpus.folds)]
     return LinearFolds(tuple(linear.fit_linear(corpus, rows) for rows in without), linear.fit_linear(corpus))
 
 
 def _logits(model: linear.LinearModel, texts: Sequence[str]) -> np.ndarray:
-    """Probabilities as logits, as every stage keeps them: softmax(log p) is p."""
+    """Return log-probabilities; their softmax is the probabilities, so they serve as logits."""
     return np.log(np.maximum(model.predict_proba(texts).astype(np.float64), 1e-12)).astype(np.float32)

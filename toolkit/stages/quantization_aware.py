@@ -1,4 +1,4 @@
-"""Quantization-aware training: a classifier learns from its teacher with weights and inputs rounded to eight bits."""
+"""Quantization-aware training: distillation with weights and activations quantized to int8 in the forward pass."""
 
 import copy
 from dataclasses import replace
@@ -14,17 +14,17 @@ from toolkit.utils import console
 
 CALIBRATION_BATCH = 32
 SLOWER = 0.25
-"""Times the learning rate of the student: little is to be learned, and large steps would undo what is known."""
+"""Factor on the student's learning rate: the classifier is trained already, and large steps would undo that."""
 
 
 def quantization_aware(
     classifier: Classifier, data: DistillationData, work: Path, watch: WatchEpoch | None = None
 ) -> tuple[Classifier, dict[str, Any]]:
-    """Return a copy of `classifier`, in floating point, that learned from its teacher while fake-quantized, and how.
+    """Return a floating-point copy of `classifier` after quantization-aware training, and the training details.
 
-    It trains for as many epochs as a pruned network recovers, at SLOWER times the student's learning rate. The best
-    epoch is the best one under fake quantization.
-    work: folder for checkpoints of the optimizer; training under the same recipe resumes from there.
+    It is trained for `fine_tune_epochs` at SLOWER times the student's learning rate. The best epoch is chosen under
+    fake quantization.
+    work: folder for optimizer checkpoints; training with the same recipe resumes from there.
     Raises: InputError as `fake_quantized`.
     """
     recipe, seed = data.recipe, data.corpus.settings.seed
@@ -33,19 +33,19 @@ def quantization_aware(
     batches = [pad([encoded[i] for i in chosen], classifier.pad_id) for chosen in groups]
     rate = SLOWER * data.training.learning_rate
     training = replace(data.training, epochs=recipe.pruning.fine_tune_epochs, learning_rate=rate)
-    made = replace(classifier, network=copy.deepcopy(classifier.network))
+    trained = replace(classifier, network=copy.deepcopy(classifier.network))
     with (
-        fake_quantized(made.network, batches),
+        fake_quantized(trained.network, batches),
         console.bar("int8: fine-tuning", steps_of(len(data.train.texts), training)) as advance,
     ):
         found = fit(
-            made,
+            trained,
             data.train,
             data.validation,
             training,
             seed,
-            work / recipe.sha256()[:16],  # other settings never resume from here
+            work / recipe.sha256()[:16],  # a changed recipe must not resume from old checkpoints
             data.distillation_loss,
             Loop(watch=watch, advance=advance),
         )
-    return made, {"learning_rate": rate, "best_epoch": found.best_epoch, "history": found.history}
+    return trained, {"learning_rate": rate, "best_epoch": found.best_epoch, "history": found.history}

@@ -1,4 +1,4 @@
-"""What a stage leaves behind: a folder that appears whole or not at all, a result and its predictions."""
+"""The output of a stage: a result file and the predictions it was computed from."""
 
 import json
 import time
@@ -19,26 +19,26 @@ RESULT_FILE = "result.json"
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage made and what it measured; goes to JSON and back."""
+    """Checkpoint, metrics and size of a finished stage; saved as JSON."""
 
     stage: str
     checkpoint: str
     """Folder of the checkpoint, or file of the artifact, relative to the stage's folder."""
     metrics: dict[str, float]
-    """On the test rows, at `threshold`."""
+    """Metrics on the test rows, at `threshold`."""
     validation_metrics: dict[str, float]
-    """On the validation rows, from which `threshold` was chosen."""
+    """Metrics on the validation rows, at `threshold`."""
     threshold: float | None
-    """None for more than two labels."""
+    """Decision threshold; None for more than two labels."""
     parameters: int
     size_bytes: int
     seconds: float
     predictions: str = PREDICTIONS_FILE
     """File of the predictions, relative to the stage's folder."""
     slices: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Metrics of parts of the test rows."""
+    """Metrics on each slice of the test rows."""
     details: dict[str, Any] = field(default_factory=dict)
-    """What only this kind of stage has to say."""
+    """Results specific to the kind of stage."""
 
     def save(self, folder: Path) -> None:
         text = json.dumps(without_nan(asdict(self)), indent=2, ensure_ascii=False, allow_nan=False)
@@ -50,7 +50,7 @@ class StageResult:
 
 
 def predict_rows(classifier: Classifier, corpus: Corpus, rows: np.ndarray, what: str) -> Predictions:
-    """Logits of `classifier` on rows of the corpus, with a progress bar."""
+    """Return the logits of `classifier` on rows of the corpus. what: label of the progress bar."""
     with console.bar(what, len(rows)) as advance:
         return Predictions(rows, classifier.predict_logits(corpus.take(rows), advance=advance))
 
@@ -58,9 +58,10 @@ def predict_rows(classifier: Classifier, corpus: Corpus, rows: np.ndarray, what:
 def keep_trained(
     stage: str, what: str, classifier: Classifier, corpus: Corpus, folder: Path, started: float
 ) -> tuple[StageResult, Predictions]:
-    """Predict validation and test rows, choose the threshold on validation rows, and write both and the weights.
+    """Evaluate a trained classifier on validation and test rows and write its predictions and checkpoint.
 
-    what: what the classifier is called while it predicts. started: seconds of the monotonic clock.
+    The threshold is chosen on the validation rows.
+    what: name of the classifier in the progress bar. started: start of the stage, `time.monotonic()` in seconds.
     Returns: the result, without details and not yet saved, and the predictions.
     """
     rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])

@@ -1,4 +1,4 @@
-"""The tables of a run: what each stage reached, fold by fold and stage by stage, as rows and as CSV."""
+"""The results tables of a run, per stage and per fold, for the terminal and as CSV."""
 
 import re
 import statistics
@@ -18,43 +18,43 @@ UNSLICED = ("Size MB", "Parameters", "Latency p50 ms")
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a run's table: a model on the test rows, or on a slice of them."""
+    """One line of the results table: a model evaluated on the test rows or on a slice of them."""
 
     stage: str
     metrics: dict[str, float]
     size_bytes: int | None = None
     parameters: int | None = None
     p50_ms: float | None = None
-    """Text in, label out, one text, one thread; None where it was not measured."""
+    """End-to-end latency (tokenization included) of one text on one thread; None if not measured."""
     slice: str | None = None
-    """The part of the test rows that is meant; None for all."""
+    """Name of the slice; None for all test rows."""
 
 
 def label_title(label: str) -> str:
-    """`non_hate` as `Non-Hate`."""
+    """Return a label as a column title: `Non-Hate` for `non_hate`."""
     return "-".join(part for part in re.split(r"[_\s]+", label) if part).title()
 
 
 def cells(row: Row, labels: Sequence[str]) -> dict[str, Any]:
-    """Column to value of a row; an empty string where there is no figure."""
+    """Return a row as a dict from column to value; a missing value is an empty string."""
 
-    def figure(value: float | None, digits: int) -> Any:
+    def rounded(value: float | None, digits: int) -> Any:
         return "" if value is None or value != value else round(value, digits)
 
     metrics = row.metrics
     line: dict[str, Any] = {"Stage": row.stage}
-    line |= {name: figure(metrics[key], 6) for name, key in (("Accuracy", "accuracy"), ("Macro F1", "macro_f1"))}
-    line |= {f"F1 ({label_title(label)})": figure(metrics[f"f1_{label}"], 6) for label in positive_first(labels)}
+    line |= {name: rounded(metrics[key], 6) for name, key in (("Accuracy", "accuracy"), ("Macro F1", "macro_f1"))}
+    line |= {f"F1 ({label_title(label)})": rounded(metrics[f"f1_{label}"], 6) for label in positive_first(labels)}
     return line | {
-        "ROC-AUC": figure(metrics["roc_auc"], 6),
-        "Size MB": figure(None if row.size_bytes is None else row.size_bytes / MB, 3),
+        "ROC-AUC": rounded(metrics["roc_auc"], 6),
+        "Size MB": rounded(None if row.size_bytes is None else row.size_bytes / MB, 3),
         "Parameters": "" if row.parameters is None else row.parameters,
-        "Latency p50 ms": figure(row.p50_ms, 3),
+        "Latency p50 ms": rounded(row.p50_ms, 3),
     }
 
 
 def shown(heading: str, value: Any) -> str:
-    """A cell for people."""
+    """Return a cell formatted for display."""
     if value == "":
         return "–"
     if heading == "Parameters":
@@ -65,18 +65,18 @@ def shown(heading: str, value: Any) -> str:
 
 
 def write_pipeline_summary(rows: Sequence[Row], labels: Sequence[str], file: Path) -> None:
-    """`pipeline_summary_{pipeline}.csv`: one line a stage."""
+    """Write `pipeline_summary_….csv`: one line per stage and slice."""
     write_lines([cells(row, labels) | {"Slice": row.slice or ""} for row in rows], file)
 
 
 def render(rows: Sequence[Row], labels: Sequence[str], title: str) -> None:
-    """Print the rows as a table on stdout; parts of the test rows follow in a table of their own."""
-    # A column a label would not fit a terminal; the CSV has them.
+    """Print the rows as a table on stdout, followed by a table of the slices."""
+    # With many labels, one F1 column per label does not fit a terminal; the CSV has them.
     hidden = [f"F1 ({label_title(label)})" for label in labels] if len(labels) > 2 else []
-    whole = [cells(row, labels) for row in rows if row.slice is None]
-    parts = [{"Slice": row.slice} | cells(row, labels) for row in rows if row.slice is not None]
-    parts.sort(key=lambda line: line["Slice"])
-    for lines, left_out, heading in ((whole, hidden, title), (parts, [*hidden, *UNSLICED], "by slice")):
+    overall = [cells(row, labels) for row in rows if row.slice is None]
+    slices = [{"Slice": row.slice} | cells(row, labels) for row in rows if row.slice is not None]
+    slices.sort(key=lambda line: line["Slice"])
+    for lines, left_out, heading in ((overall, hidden, title), (slices, [*hidden, *UNSLICED], "by slice")):
         shown_lines = [{k: shown(k, v) for k, v in line.items() if k not in left_out} for line in lines]
         if shown_lines:
             dispensable = [h for h in shown_lines[0] if h.startswith("F1 (") or h == "Parameters"]
@@ -84,7 +84,10 @@ def render(rows: Sequence[Row], labels: Sequence[str], title: str) -> None:
 
 
 def write_fold_summaries(recipe: Recipe, labels: Sequence[str], folds: Sequence[FoldResult], out: Path) -> list[Path]:
-    """`fold_summary_….csv`, one line a fold, then their mean and standard deviation, and `best_metrics_….csv`."""
+    """Write `fold_summary_….csv` and `best_metrics_….csv`, and return their paths.
+
+    The first has one line per fold, the mean and the standard deviation; the second has the line of the best fold.
+    """
     lines = [_fold_cells(recipe, labels, fold) for fold in folds]
     best = lines[max(range(len(folds)), key=lambda k: folds[k].val["macro_f1"])]
     numbers = [name for name in lines[0] if name not in ("Model", "Batch Size", "Learning Rate", "Epochs", "Fold")]
@@ -103,7 +106,7 @@ def write_fold_summaries(recipe: Recipe, labels: Sequence[str], folds: Sequence[
 
 
 def positive_first(labels: Sequence[str]) -> list[str]:
-    """The labels in the order of the columns: of two, the positive one first."""
+    """Return the labels in the order of the columns; of two labels, the positive one comes first."""
     return list(reversed(labels)) if len(labels) == 2 else list(labels)
 
 

@@ -1,7 +1,7 @@
 """A run: one folder with the recipe, the split and every finished stage of one experiment.
 
-A `Run` is opened once and handed on. It knows where its stages lie, which of them are finished and what they
-measured, so that nothing after it has to ask the disk again.
+A `Run` is opened once and passed to every stage and command. It holds the paths and results of the finished stages,
+so that callers do not read them from disk again.
 """
 
 import json
@@ -20,11 +20,11 @@ from toolkit.utils.files import file_part, is_partial, whole_folder
 
 RUNS, MODELS = Path("runs"), Path("models")
 CACHE = RUNS / "cache"
-"""Teacher logits and measured costs, under the hash of what they were computed from; shared by all runs."""
+"""Teacher logits and measured costs, keyed by the hash of their inputs; shared by all runs."""
 RECIPE_FILE, CORPUS_FILE = "recipe.toml", "corpus.json"
 LINEAR_BASELINE, BASELINE, DISTILLATION = "0-floor", "1-baseline", "2-distillation"
 PRUNING, EXPORT = "3-pruning", "4-export"
-"""Folder names of the stages; pruning and export are followed by what they made: 4-export-onnx-int8."""
+"""Folder names of the stages; those of pruning and export are prefixes, as in 4-export-onnx-int8."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,60 +34,60 @@ class Run:
     folder: Path
     recipe: Recipe
     fingerprint: str | None
-    """Of the corpus, as the folder records it; None for a new run."""
+    """Fingerprint of the corpus recorded in the folder; None for a new run."""
     results: dict[str, StageResult] = field(default_factory=dict)
-    """Results of the finished stages, by the name of their folder."""
+    """Results of the finished stages, keyed by folder name."""
 
     @staticmethod
     def open(folder: Path) -> "Run":
-        """Return the run in `folder`. Raises InputError if there is none."""
+        """Return the run in `folder`. Raises: InputError if it is not a run folder."""
         if not is_run(folder):
-            raise InputError(f"{folder}: not a run (no {RECIPE_FILE}); make one with hbt train")
+            raise InputError(f"{folder}: not a run folder (no {RECIPE_FILE}); create one with hbt train")
         finished = (file.parent for file in sorted(folder.glob(f"*/{RESULT_FILE}")) if not is_partial(file.parent))
         results = {stage.name: StageResult.load(stage) for stage in finished}
         return Run(folder, recipe_from(folder / RECIPE_FILE, {}), _fingerprint(folder), results)
 
     @staticmethod
     def of_recipe(recipe: Recipe, force: bool = False) -> "Run":
-        """Return the run that a recipe begins or resumes; nothing is written.
+        """Return the new or resumed run of a recipe, without writing anything.
 
-        force: begin anew, whatever is there.
-        Raises: InputError if the folder belongs to another recipe or is not a run.
+        force: start a new run even if the folder exists.
+        Raises: InputError if the folder exists and has another recipe or is not a run folder.
         """
         folder = run_folder(recipe)
         if force or not folder.exists():
             return Run(folder, recipe, None)
         if not is_run(folder):
-            raise InputError(f"{folder}: exists and is not a run; give another --name, or --force to remove it")
-        there = Run.open(folder)
-        if there.recipe.sha256() != recipe.sha256():
-            before = there.recipe.flat()
+            raise InputError(f"{folder}: exists and is not a run folder; give another --name, or --force to remove it")
+        existing = Run.open(folder)
+        if existing.recipe.sha256() != recipe.sha256():
+            before = existing.recipe.flat()
             differ = [key for key, value in recipe.flat().items() if before[key] != value]
             raise InputError(
-                f"{folder}: a run with another {', '.join(differ)}; give another --name, or --force to remove it"
+                f"{folder}: is a run with a different {', '.join(differ)}; give another --name, or --force to remove it"
             )
-        return replace(there, recipe=recipe)
+        return replace(existing, recipe=recipe)
 
     @cached_property
     def corpus(self) -> Corpus:
         """The corpus of the run, read from its file.
 
-        Raises: InputError if the file is gone, or does not hold the rows that the run began with.
+        Raises: InputError if the file is missing or its rows are not those the run was started with.
         """
         corpus = load_corpus(self.recipe.corpus)
         if self.fingerprint not in (None, corpus.fingerprint):
             raise InputError(
-                f"{self.recipe.corpus.data}: not the rows that {self.folder} was trained on; bring that file back, or "
-                "train on the new rows under another --name"
+                f"{self.recipe.corpus.data}: not the rows that {self.folder} was trained on; restore the file, or "
+                "train on the new rows with another --name"
             )
         return corpus
 
     def require_rows(self) -> None:
-        """Read the rows now. Raises: InputError as `corpus`."""
+        """Load the corpus now, so that missing or changed rows are reported early. Raises: InputError as `corpus`."""
         _ = self.corpus
 
     def begin(self) -> None:
-        """Write the folder with recipe.toml and corpus.json, in place of whatever is there; a begun run stays."""
+        """Create the folder with recipe.toml and corpus.json, replacing any old one; do nothing for a resumed run."""
         corpus = self.corpus
         if self.fingerprint is not None:
             return
@@ -98,40 +98,40 @@ class Run:
             write_recipe(self.recipe, partial / RECIPE_FILE)
 
     def using(self, export: ExportSettings, pruning: PruningSettings | None = None) -> "Run":
-        """Return this run with other export settings and, unless None, other pruning settings."""
+        """Return this run with new export settings and, unless None, new pruning settings."""
         recipe = replace(self.recipe, export=export, pruning=pruning or self.recipe.pruning)
         return replace(self, recipe=recipe)
 
     def checkpoint(self, stage: str) -> Path:
-        """Return the folder of the checkpoint that a finished stage left; of a baseline the best fold."""
+        """Return the checkpoint folder of a finished stage; for the baseline, that of the best fold."""
         return self.folder / stage / self.results[stage].checkpoint
 
     def stages(self, kind: str) -> list[str]:
-        """Return the finished stages whose folder name begins with `kind`, in order."""
+        """Return the finished stages named `kind` or with the prefix `kind`, in order."""
         return sorted(name for name in self.results if name == kind or name.startswith(f"{kind}-"))
 
     @property
     def last_trained(self) -> str:
-        """The last finished stage before pruning. Raises InputError if there is none."""
+        """The last finished stage before pruning. Raises: InputError if there is none."""
         found = [stage for stage in (DISTILLATION, BASELINE) if stage in self.results]
         if not found:
-            raise InputError(f"{self.folder}: no finished stage; rerun the hbt train command that began it to resume")
+            raise InputError(f"{self.folder}: no finished stage; rerun its hbt train command to resume")
         return found[0]
 
     @property
     def last_stage(self) -> str:
-        """The last finished stage that left a checkpoint. Raises InputError if there is none."""
+        """The last finished stage with a checkpoint. Raises: InputError if there is none."""
         pruned = pruning_stage(self.recipe.pruning)
         return pruned if self.recipe.prunes and pruned in self.results else self.last_trained
 
     @property
     def baseline_folder(self) -> Path | None:
-        """The folder of the baseline that teaches; None if the recipe names another teacher."""
+        """The folder of the baseline if it is the teacher; None if the recipe names another teacher."""
         return None if self.recipe.distillation.teacher else self.folder / BASELINE
 
     @property
     def teacher_checkpoint(self) -> Path | None:
-        """One network of the teacher: the best fold, or the first checkpoint of --teacher; None if that is gone."""
+        """Checkpoint of one teacher network: the best fold, or the first of --teacher; None if it no longer exists."""
         if BASELINE in self.results:
             return self.checkpoint(BASELINE)
         given = self.recipe.distillation.teacher
@@ -140,15 +140,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Place:
-    """What a path given by a user means: a run, or one stage of it."""
+    """A run, or one of its stages, that a path given by the user refers to."""
 
     run: Run
     stage: str | None
-    """Folder name of the stage; None for the run as a whole."""
+    """Folder name of the stage; None for the run itself."""
 
 
 def locate(path: Path) -> Place | None:
-    """Return the run or stage that `path` is, or the export stage that a package came from; None for anything else."""
+    """Return the run or stage in `path`, or the export stage that made the package in `path`; None for any other."""
     if is_run(path):
         return Place(Run.open(path), None)
     if (path / RESULT_FILE).is_file() and is_run(path.parent):
@@ -164,7 +164,10 @@ def locate(path: Path) -> Place | None:
 
 
 def checkpoint_of(path: Path) -> Path:
-    """Return the checkpoint that a path means: of a run or baseline the best fold, else of a run its student."""
+    """Return the checkpoint for a path: the best fold of a run or baseline, or the student of a run without baseline.
+
+    Any other path is returned unchanged.
+    """
     place = locate(path)
     if place is None:
         return path
@@ -174,33 +177,33 @@ def checkpoint_of(path: Path) -> Path:
 
 
 def is_run(folder: Path) -> bool:
-    """Return whether `folder` is a run."""
+    """Return whether `folder` is a run folder."""
     return (folder / RECIPE_FILE).is_file()
 
 
 def run_folder(recipe: Recipe) -> Path:
-    """Return the folder of a run: named in the recipe, else after data and model."""
+    """Return the folder of a run: from the name in the recipe, else from data and model."""
     data = "demo" if recipe.corpus.data == "demo" else Path(recipe.corpus.data).stem
     return RUNS / (recipe.run.name or f"{file_part(data)}-{file_part(recipe.model.model)}")
 
 
 def package_folder(run: str, target: str, stage: str) -> Path:
-    """Return where the package of a stage goes unless the user names another folder."""
+    """Return the default folder for the package of a stage."""
     return MODELS / "-".join(filter(None, [run, target, tag_of(stage)]))
 
 
 def pruning_stage(pruning: PruningSettings) -> str:
-    """Return the stage that keeps what was pruned so: one for each method and budget."""
+    """Return the folder name of the pruning stage for these settings: one per method and budget."""
     return f"{PRUNING}-{pruning.tag}"
 
 
 def export_stage(target: str, stage: str) -> str:
-    """Return the stage that keeps the result of the artifact made of `stage`."""
+    """Return the folder name of the export stage for the artifact exported from `stage`."""
     return "-".join(filter(None, [EXPORT, target, tag_of(stage)]))
 
 
 def tag_of(stage: str) -> str:
-    """Return method and budget of a pruning stage, from its name; empty for any other stage."""
+    """Return method and budget from the name of a pruning stage; an empty string for any other stage."""
     return stage.removeprefix(f"{PRUNING}-") if stage.startswith(f"{PRUNING}-") else ""
 
 

@@ -1,4 +1,4 @@
-"""Logits of a teacher, computed once and cached under the hash of network and texts."""
+"""Teacher logits, computed once and cached under a hash of the network and the texts."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,25 +13,27 @@ from toolkit.training.trainer import has_bf16
 from toolkit.utils import console
 
 NO_FOLD = -1
-"""The fold of a text that comes from no training row."""
+"""Fold of a text that was not derived from a training row."""
 
 
 def blend(logits: np.ndarray, linear: np.ndarray, share: float) -> np.ndarray:
-    """`share` of the linear baseline's logits, the rest the network's; both (rows, labels)."""
+    """Return (1 - share) · logits + share · linear, the logits of network and linear baseline, both (rows, labels)."""
     return (1 - share) * logits + share * linear
 
 
 def cached_logits(
     classifier: Classifier, texts: Sequence[str], cache: Path, what: str, exact: bool = True
 ) -> np.ndarray:
-    """Logits (texts, labels) of `classifier`, computed once and kept under a key of its weights and the texts.
+    """Return logits (texts, labels) of `classifier`, from the cache if they were computed before.
 
-    exact: in single precision; else in bfloat16 where the processor has it, which is enough to learn from and faster.
+    what: name of the classifier in messages.
+    exact: compute in float32; if False, in bfloat16 on a processor that supports it, which is faster and accurate
+    enough for distillation.
     """
     half = not exact and has_bf16("cpu")
     file = cache / f"logits-{_key(classifier, texts, half)}.safetensors"
     if file.is_file():
-        console.say(f"{what}: logits taken from {file}")
+        console.say(f"{what}: logits loaded from {file}")
         return load_file(file)["logits"]
     with console.bar(what, len(texts)) as advance, torch.autocast("cpu", torch.bfloat16, enabled=half):
         logits = classifier.predict_logits(texts, advance=advance)
@@ -44,7 +46,8 @@ def cached_logits(
 
 def _key(classifier: Classifier, texts: Sequence[str], half: bool) -> str:
     network = classifier.network
-    # The same tensors are another network under another pooling or number of heads, and the same under another path.
+    # Pooling and head count change the logits without changing any tensor, so the configuration is hashed too. Its
+    # private entries hold the path, which must not count.
     config = {name: value for name, value in network.config.to_diff_dict().items() if not name.startswith("_")}
     digest = hashlib.sha256(f"{half} {config} {getattr(network, 'pooling', '')}".encode())
     digest.update(classifier.tokenizer.to_str().encode())

@@ -15,31 +15,38 @@ from toolkit.stages.result import StageResult
 from toolkit.training.dataset import Examples
 from toolkit.training.trainer import Fit
 
-HOW = TrainingSettings(epochs=1, learning_rate=5e-3, batch_size=16)
+TRAINING = TrainingSettings(epochs=1, learning_rate=5e-3, batch_size=16)
 
 
 @pytest.fixture(scope="module")
 def stage(toy: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "1-baseline"
-    train_baseline(toy, TINY, HOW, out)
+    train_baseline(toy, TINY, TRAINING, out)
     return out
 
 
 class Spy:
-    """Stands in for `fit`: keeps what it was given and trains nothing."""
+    """Replaces `fit`: records its arguments and trains nothing."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Examples, Examples]] = []
 
     def __call__(
-        self, made: Classifier, train: Examples, validation: Examples, settings: Any, seed: int, work: Path, **_: Any
+        self,
+        classifier: Classifier,
+        train: Examples,
+        validation: Examples,
+        training: Any,
+        seed: int,
+        work: Path,
+        **_: Any,
     ) -> Fit:
         work.mkdir(parents=True)
         self.calls.append((train, validation))
         return Fit(1, [{"epoch": 1, "val_macro_f1": 0.5}])
 
 
-def test_training_rows_get_the_logits_of_the_fold_that_did_not_see_them(toy: Corpus) -> None:
+def test_training_rows_get_out_of_fold_logits(toy: Corpus) -> None:
     rows = toy.rows("all")
     made = [Predictions(np.random.default_rng(k).permutation(rows), random_logits(len(rows), seed=k)) for k in range(2)]
     combined = combine_folds(toy, made)
@@ -51,36 +58,38 @@ def test_training_rows_get_the_logits_of_the_fold_that_did_not_see_them(toy: Cor
     assert combined.logits.dtype == np.float32
 
 
-def test_a_fold_learns_from_the_other_folds_alone(toy: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fold_is_trained_on_the_other_folds_only(
+    toy: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spy = Spy()
     monkeypatch.setattr("toolkit.stages.cross_validation.fit", spy)
-    train_baseline(toy, TINY, HOW, tmp_path / "stage")
+    train_baseline(toy, TINY, TRAINING, tmp_path / "stage")
     held_out = {*toy.take(toy.rows("test")), *toy.take(toy.rows("validation"))}
     for fold, (train, validation) in enumerate(spy.calls):
-        mine = toy.take(np.flatnonzero(toy.fold == fold))
-        assert set(validation.texts) == set(mine)
-        assert not set(train.texts) & (held_out | set(mine))
+        own = toy.take(np.flatnonzero(toy.fold == fold))
+        assert set(validation.texts) == set(own)
+        assert not set(train.texts) & (held_out | set(own))
         assert len(train.texts) + len(validation.texts) == len(toy.rows("train"))
         assert [toy.texts.index(text) % 2 for text in train.texts] == train.labels.tolist()
     assert len(spy.calls) == 2
 
 
 def test_no_tokenizer_is_trained_on_held_out_rows(toy: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
+    used: list[str] = []
 
     def spy(settings: Any, labels: Any, texts: list[str], seed: int) -> Classifier:
         from toolkit.modeling.encoders import build_classifier
 
-        seen.extend(texts)
+        used.extend(texts)
         return build_classifier(settings, labels, texts, seed)
 
     monkeypatch.setattr("toolkit.stages.cross_validation.build_classifier", spy)
     monkeypatch.setattr("toolkit.stages.cross_validation.fit", Spy())
-    train_baseline(toy, TINY, HOW, tmp_path / "stage")
-    assert set(seen) == set(toy.take(toy.rows("train")))
+    train_baseline(toy, TINY, TRAINING, tmp_path / "stage")
+    assert set(used) == set(toy.take(toy.rows("train")))
 
 
-def test_the_stage_keeps_what_it_says(toy: Corpus, stage: Path) -> None:
+def test_the_result_is_that_of_the_ensemble(toy: Corpus, stage: Path) -> None:
     result = StageResult.load(stage)
     folds = [FoldResult.load(stage / f"fold-{k + 1}") for k in range(2)]
     assert result.checkpoint == f"fold-{1 + int(np.argmax([fold.val['macro_f1'] for fold in folds]))}"
@@ -95,15 +104,15 @@ def test_the_stage_keeps_what_it_says(toy: Corpus, stage: Path) -> None:
     assert not list(stage.rglob("*.partial"))
 
 
-def test_the_threshold_is_chosen_on_all_rows_that_the_answering_folds_did_not_see(
+def test_the_threshold_is_chosen_on_validation_and_out_of_fold_rows(
     toy: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def by_chance(made: Classifier, corpus: Corpus, rows: np.ndarray, what: str) -> Predictions:
+    def random_predictions(classifier: Classifier, corpus: Corpus, rows: np.ndarray, what: str) -> Predictions:
         return Predictions(rows, random_logits(len(rows), seed=7))
 
     monkeypatch.setattr("toolkit.stages.cross_validation.fit", Spy())
-    monkeypatch.setattr("toolkit.stages.cross_validation.predict_rows", by_chance)
-    result = train_baseline(toy, TINY, HOW, tmp_path / "stage")
+    monkeypatch.setattr("toolkit.stages.cross_validation.predict_rows", random_predictions)
+    result = train_baseline(toy, TINY, TRAINING, tmp_path / "stage")
     predictions = Predictions.load(tmp_path / "stage" / "predictions.csv")
 
     def chosen(*splits: str) -> float:
@@ -115,7 +124,7 @@ def test_the_threshold_is_chosen_on_all_rows_that_the_answering_folds_did_not_se
     assert result.threshold == chosen("train", "validation") != chosen("validation")
 
 
-def test_a_fold_is_stored_with_its_predictions_and_its_threshold(toy: Corpus, stage: Path) -> None:
+def test_a_fold_is_saved_with_its_predictions_and_threshold(toy: Corpus, stage: Path) -> None:
     rows = toy.rows("all")
     for k in range(2):
         made = load_classifier(stage / f"fold-{k + 1}")
@@ -124,19 +133,19 @@ def test_a_fold_is_stored_with_its_predictions_and_its_threshold(toy: Corpus, st
         assert made.threshold == fold.threshold == fold.val["best_threshold"]
 
 
-def test_what_a_fold_measures_is_measured_on_its_own_rows(toy: Corpus, stage: Path) -> None:
+def test_the_metrics_of_a_fold_are_those_of_its_own_rows(toy: Corpus, stage: Path) -> None:
     for k in range(2):
         fold, predictions = FoldResult.load(stage / f"fold-{k + 1}"), fold_predictions(stage, k)
         for found, rows in ((fold.val, toy.fold == k), (fold.train, (toy.fold >= 0) & (toy.fold != k))):
             rows = np.flatnonzero(rows)
             p = softmax(predictions.of(rows).astype(np.float64))
-            said = apply_threshold(p, fold.threshold)
-            assert found["macro_f1"] == pytest.approx(macro_f1(toy.labels[rows], said, 2))
+            labels = apply_threshold(p, fold.threshold)
+            assert found["macro_f1"] == pytest.approx(macro_f1(toy.labels[rows], labels, 2))
             assert found["loss"] == pytest.approx(-np.log(p[np.arange(len(rows)), toy.labels[rows]]).mean())
 
 
-def test_the_watcher_hears_of_every_epoch_of_every_fold(toy: Corpus, tmp_path: Path) -> None:
-    heard: list[tuple[int, int]] = []
-    how = TrainingSettings(epochs=2, learning_rate=5e-3, batch_size=64)
-    train_baseline(toy, TINY, how, tmp_path / "stage", lambda fold, epoch, _: heard.append((fold, epoch)))
-    assert heard == [(0, 1), (0, 2), (1, 1), (1, 2)]
+def test_the_callback_is_called_after_every_epoch_of_every_fold(toy: Corpus, tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    training = TrainingSettings(epochs=2, learning_rate=5e-3, batch_size=64)
+    train_baseline(toy, TINY, training, tmp_path / "stage", lambda fold, epoch, _: calls.append((fold, epoch)))
+    assert calls == [(0, 1), (0, 2), (1, 1), (1, 2)]

@@ -22,20 +22,20 @@ from toolkit.training.feature_distillation import DistillationLoss
 from toolkit.training.trainer import Fit
 from toolkit.utils.errors import InputError
 
-HOW = TrainingSettings(epochs=1, learning_rate=5e-3, batch_size=16)
+TRAINING = TrainingSettings(epochs=1, learning_rate=5e-3, batch_size=16)
 STUDENT = DistillationSettings(student="layers:1", kd_alpha=0.3, kd_temperature=2.5)
 
 
 @pytest.fixture(scope="module")
 def stage(toy: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "1-baseline"
-    train_baseline(toy, TINY, HOW, out)
+    train_baseline(toy, TINY, TRAINING, out)
     return out
 
 
 @pytest.fixture(scope="module")
 def ensemble(toy: Corpus, stage: Path) -> Teacher:
-    """All folds of the stage, out of fold on training rows."""
+    """The fold ensemble of the stage."""
     (stage.parent / "corpus.json").write_text(json.dumps({"fingerprint": toy.fingerprint}))
     return find_teacher(STUDENT, toy, stage, stage.parent / "cache")
 
@@ -43,19 +43,19 @@ def ensemble(toy: Corpus, stage: Path) -> Teacher:
 def distilled(
     teacher: Teacher,
     corpus: Corpus,
-    how: DistillationSettings,
+    settings: DistillationSettings,
     model: ModelSettings,
     training: TrainingSettings,
     out: Path,
     cache: Path,
     watch: Any = None,
 ) -> StageResult:
-    recipe = Recipe(model=model, training=training, distillation=how)
+    recipe = Recipe(model=model, training=training, distillation=settings)
     return distil(distillation_data(teacher, corpus, recipe, cache), out, watch)
 
 
 class Spy:
-    """Stands in for `fit`: keeps what it was given and trains nothing."""
+    """Replaces `fit`: records its arguments and trains nothing."""
 
     def __init__(self) -> None:
         self.train: Examples | None = None
@@ -64,10 +64,10 @@ class Spy:
 
     def __call__(
         self,
-        made: Classifier,
+        classifier: Classifier,
         train: Examples,
         validation: Examples,
-        settings: TrainingSettings,
+        training: TrainingSettings,
         seed: int,
         work: Path,
         distillation_loss: DistillationLoss | None = None,
@@ -78,36 +78,38 @@ class Spy:
         return Fit(1, [{"epoch": 1, "val_macro_f1": 0.5}])
 
 
-def test_a_student_is_taught_by_folds_that_did_not_see_the_row(
+def test_a_student_gets_out_of_fold_logits(
     toy: Corpus, stage: Path, ensemble: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spy = Spy()
     monkeypatch.setattr("toolkit.stages.distillation.fit", spy)
-    distilled(ensemble, toy, STUDENT, TINY, HOW, tmp_path / "2-distillation", tmp_path / "cache")
+    distilled(ensemble, toy, STUDENT, TINY, TRAINING, tmp_path / "2-distillation", tmp_path / "cache")
     assert spy.train is not None
     assert spy.validation is not None
     rows = toy.rows("train")
     assert list(spy.train.texts) == toy.take(rows)
     expected = [fold_predictions(stage, toy.fold[row]).of(np.array([row]))[0] for row in rows]
     np.testing.assert_array_equal(spy.train.teacher_logits, expected)
-    judged = toy.rows("validation")
-    assert list(spy.validation.texts) == toy.take(judged)
-    np.testing.assert_array_equal(spy.validation.teacher_logits, ensemble.predictions.of(judged))
+    validation_rows = toy.rows("validation")
+    assert list(spy.validation.texts) == toy.take(validation_rows)
+    np.testing.assert_array_equal(spy.validation.teacher_logits, ensemble.predictions.of(validation_rows))
     assert spy.distillation_loss == DistillationLoss(0.3, 2.5)
 
 
-def test_no_student_learns_from_held_out_rows(
+def test_no_student_is_trained_on_held_out_rows(
     toy: Corpus, stage: Path, ensemble: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spy = Spy()
     monkeypatch.setattr("toolkit.stages.distillation.fit", spy)
-    distilled(ensemble, toy, STUDENT, TINY, HOW, tmp_path / "2-distillation", tmp_path / "cache")
+    distilled(ensemble, toy, STUDENT, TINY, TRAINING, tmp_path / "2-distillation", tmp_path / "cache")
     assert spy.train is not None
     assert not set(spy.train.texts) & {*toy.take(toy.rows("test")), *toy.take(toy.rows("validation"))}
 
 
-def test_a_student_stage_keeps_what_it_says(toy: Corpus, stage: Path, ensemble: Teacher, tmp_path: Path) -> None:
-    result = distilled(ensemble, toy, STUDENT, TINY, HOW, tmp_path / "2-distillation", tmp_path / "cache")
+def test_the_stage_saves_predictions_and_threshold_of_the_student(
+    toy: Corpus, stage: Path, ensemble: Teacher, tmp_path: Path
+) -> None:
+    result = distilled(ensemble, toy, STUDENT, TINY, TRAINING, tmp_path / "2-distillation", tmp_path / "cache")
     folder = tmp_path / "2-distillation"
     assert StageResult.load(folder) == result
     made = load_classifier(folder)
@@ -119,34 +121,32 @@ def test_a_student_stage_keeps_what_it_says(toy: Corpus, stage: Path, ensemble: 
     assert versus["rows"] == len(toy.rows("test"))
     test = toy.rows("test")
     teacher = StageResult.load(stage)
-    mine = apply_threshold(softmax(predictions.of(test)), result.threshold)
-    theirs = apply_threshold(softmax(Predictions.load(stage / "predictions.csv").of(test)), teacher.threshold)
-    assert versus["agreement"] == pytest.approx((mine == theirs).mean())
+    student_labels = apply_threshold(softmax(predictions.of(test)), result.threshold)
+    teacher_labels = apply_threshold(softmax(Predictions.load(stage / "predictions.csv").of(test)), teacher.threshold)
+    assert versus["agreement"] == pytest.approx((student_labels == teacher_labels).mean())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2-distillation"]
     assert not (folder / "training").exists()
 
 
-def test_what_the_teacher_said_of_every_row_is_kept_beside_its_student(
-    toy: Corpus, ensemble: Teacher, tmp_path: Path
-) -> None:
-    result = distilled(ensemble, toy, STUDENT, TINY, HOW, tmp_path / "2-distillation", tmp_path / "cache")
-    said = Predictions.load(tmp_path / "2-distillation" / "teacher.csv")
+def test_the_stage_saves_the_teacher_logits_of_every_row(toy: Corpus, ensemble: Teacher, tmp_path: Path) -> None:
+    result = distilled(ensemble, toy, STUDENT, TINY, TRAINING, tmp_path / "2-distillation", tmp_path / "cache")
+    saved = Predictions.load(tmp_path / "2-distillation" / "teacher.csv")
     rows = toy.rows("all")
-    assert said.of(rows).tobytes() == ensemble.predictions.of(rows).tobytes()
-    validation, test, slices = evaluate(toy, said, ensemble.threshold)
+    assert saved.of(rows).tobytes() == ensemble.predictions.of(rows).tobytes()
+    validation, test, slices = evaluate(toy, saved, ensemble.threshold)
     details = result.details
     found = (details["teacher_validation_metrics"], details["teacher_metrics"], details["teacher_slices"])
     assert found == (validation, test, slices)
-    teaching = load_classifier(ensemble.checkpoint)
-    assert details["teacher_parameters"] == teaching.parameters
+    network = load_classifier(ensemble.checkpoint)
+    assert details["teacher_parameters"] == network.parameters
     assert details["teacher_size_bytes"] == (ensemble.checkpoint / "model.safetensors").stat().st_size
-    told = {name: details[name] for name in ("student", "kd_method", "teacher_name", "floor_share")}
-    assert told == {"student": "layers:1", "kd_method": "logit", "teacher_name": ENSEMBLE, "floor_share": 0.0}
+    recorded = {name: details[name] for name in ("student", "kd_method", "teacher_name", "floor_share")}
+    assert recorded == {"student": "layers:1", "kd_method": "logit", "teacher_name": ENSEMBLE, "floor_share": 0.0}
     assert (details["teacher_threshold"], details["teacher"]) == (ensemble.threshold, ensemble.source)
-    assert len(details["history"]) == HOW.epochs
+    assert len(details["history"]) == TRAINING.epochs
 
 
-def asked(**given: Any) -> DistillationSettings:
+def settings(**given: Any) -> DistillationSettings:
     return DistillationSettings(**({"student": "layers:1", "kd_alpha": 0.3, "kd_temperature": 2.5} | given))
 
 
@@ -154,7 +154,7 @@ PARTS = {"train_total_loss", "train_soft_loss", "train_hard_loss"}
 
 
 @pytest.mark.parametrize(
-    ("method", "further"),
+    ("method", "feature_losses"),
     [
         ("logit", set()),
         ("hidden", {"train_hidden_loss"}),
@@ -163,30 +163,32 @@ PARTS = {"train_total_loss", "train_soft_loss", "train_hard_loss"}
         ("relation", {"train_relation_loss"}),
     ],
 )
-def test_each_method_tells_its_losses_epoch_by_epoch(
-    toy: Corpus, ensemble: Teacher, tmp_path: Path, method: Any, further: set[str]
+def test_the_history_has_every_loss_of_the_method(
+    toy: Corpus, ensemble: Teacher, tmp_path: Path, method: Any, feature_losses: set[str]
 ) -> None:
-    result = distilled(ensemble, toy, asked(kd_method=method), TINY, HOW, tmp_path / "stage", tmp_path / "cache")
+    result = distilled(
+        ensemble, toy, settings(kd_method=method), TINY, TRAINING, tmp_path / "stage", tmp_path / "cache"
+    )
     assert result.details["kd_method"] == method
     for epoch in result.details["history"]:
         losses = {name for name in epoch if name.startswith("train_") and name != "train_loss"}
-        assert losses == PARTS | further
+        assert losses == PARTS | feature_losses
         assert all(np.isfinite(epoch[name]) for name in losses)
-        inside = sum(epoch[name] * weight for name, weight in WEIGHTS.items() if name in further)
-        expected = 0.3 * epoch["train_soft_loss"] + 0.7 * epoch["train_hard_loss"] + inside
+        features = sum(epoch[name] * weight for name, weight in WEIGHTS.items() if name in feature_losses)
+        expected = 0.3 * epoch["train_soft_loss"] + 0.7 * epoch["train_hard_loss"] + features
         assert epoch["train_total_loss"] == pytest.approx(expected, rel=1e-4)
 
 
 WEIGHTS = {"train_hidden_loss": 0.3, "train_attention_loss": 0.2, "train_relation_loss": 1.0}
 
 
-def test_what_is_imitated_inside_is_what_the_settings_say(
+def test_feature_targets_follow_the_settings(
     toy: Corpus, ensemble: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spy = Spy()
     monkeypatch.setattr("toolkit.stages.distillation.fit", spy)
-    how = asked(kd_method="multi_level", hidden_loss_weight=0.6, attention_loss_weight=0.1)
-    distilled(ensemble, toy, how, TINY, HOW, tmp_path / "stage", tmp_path / "cache")
+    given = settings(kd_method="multi_level", hidden_loss_weight=0.6, attention_loss_weight=0.1)
+    distilled(ensemble, toy, given, TINY, TRAINING, tmp_path / "stage", tmp_path / "cache")
     assert spy.distillation_loss is not None
     features = spy.distillation_loss.features
     assert features is not None
@@ -198,38 +200,42 @@ def test_what_is_imitated_inside_is_what_the_settings_say(
 @pytest.mark.parametrize(
     "given", [{"student": "layers:1"}, {"student": "ngram:10"}, {"student": "layers:1", "kd_method": "multi_level"}]
 )
-def test_the_same_recipe_and_seed_give_the_same_student_to_the_last_bit(
+def test_the_same_recipe_and_seed_give_a_bit_identical_student(
     toy: Corpus, ensemble: Teacher, tmp_path: Path, given: dict[str, Any]
 ) -> None:
     for name in ("first", "second"):
-        distilled(ensemble, toy, asked(augment=True, **given), TINY, HOW, tmp_path / name, tmp_path / name / "cache")
+        distilled(
+            ensemble, toy, settings(augment=True, **given), TINY, TRAINING, tmp_path / name, tmp_path / name / "cache"
+        )
     for file in ("model.safetensors", "predictions.csv", "tokenizer.json", "config.json"):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes(), file
 
 
 @pytest.mark.parametrize("method", ["logit", "multi_level"])
-def test_a_broken_distillation_ends_as_an_unbroken_one(
+def test_a_resumed_distillation_equals_an_uninterrupted_one(
     toy: Corpus, ensemble: Teacher, tmp_path: Path, method: Any
 ) -> None:
-    def breaks(epoch: int, metrics: dict[str, float]) -> None:
+    def interrupt(epoch: int, metrics: dict[str, float]) -> None:
         if epoch == 2:
             raise KeyboardInterrupt
 
-    heard: list[int] = []
+    epochs: list[int] = []
     training = TrainingSettings(epochs=3, learning_rate=5e-3, batch_size=16)
-    rest = (toy, asked(kd_method=method, augment=True), TINY, training)
+    rest = (toy, settings(kd_method=method, augment=True), TINY, training)
     with pytest.raises(KeyboardInterrupt):
-        distilled(ensemble, *rest, tmp_path / "broken", tmp_path / "cache", breaks)
-    assert not (tmp_path / "broken").exists()
-    distilled(ensemble, *rest, tmp_path / "broken", tmp_path / "cache", lambda epoch, _: heard.append(epoch))
-    assert heard[0] == 2  # the first is not trained again
-    distilled(ensemble, *rest, tmp_path / "whole", tmp_path / "cache")
+        distilled(ensemble, *rest, tmp_path / "resumed", tmp_path / "cache", interrupt)
+    assert not (tmp_path / "resumed").exists()
+    distilled(ensemble, *rest, tmp_path / "resumed", tmp_path / "cache", lambda epoch, _: epochs.append(epoch))
+    assert epochs[0] == 2  # the first epoch is not repeated
+    distilled(ensemble, *rest, tmp_path / "straight", tmp_path / "cache")
     for file in ("model.safetensors", "predictions.csv"):
-        assert (tmp_path / "broken" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
+        assert (tmp_path / "resumed" / file).read_bytes() == (tmp_path / "straight" / file).read_bytes(), file
 
 
-def test_an_ngram_student_learns_the_teachers_logits(toy: Corpus, ensemble: Teacher, tmp_path: Path) -> None:
-    result = distilled(ensemble, toy, asked(student="ngram:10"), TINY, HOW, tmp_path / "stage", tmp_path / "cache")
+def test_an_ngram_student_is_distilled(toy: Corpus, ensemble: Teacher, tmp_path: Path) -> None:
+    result = distilled(
+        ensemble, toy, settings(student="ngram:10"), TINY, TRAINING, tmp_path / "stage", tmp_path / "cache"
+    )
     made = load_classifier(tmp_path / "stage")
     assert result.parameters == made.parameters == 2**10 * 2 + 1
     rows = toy.rows("test")
@@ -240,14 +246,14 @@ def test_an_ngram_student_learns_the_teachers_logits(toy: Corpus, ensemble: Teac
     assert result.metrics["macro_f1"] > 0.9
 
 
-def test_further_texts_reach_the_student_and_are_counted(
+def test_additional_texts_reach_the_student_and_are_counted(
     toy: Corpus, ensemble: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spy = Spy()
     monkeypatch.setattr("toolkit.stages.distillation.fit", spy)
     (tmp_path / "more.txt").write_text("a new text\n\na new one\nA NEW TEXT!\n")
-    how = asked(unlabelled=str(tmp_path / "more.txt"), augment=True)
-    result = distilled(ensemble, toy, how, TINY, HOW, tmp_path / "stage", tmp_path / "cache")
+    given = settings(unlabelled=str(tmp_path / "more.txt"), augment=True)
+    result = distilled(ensemble, toy, given, TINY, TRAINING, tmp_path / "stage", tmp_path / "cache")
     assert spy.train is not None
     rows = len(toy.rows("train"))
     assert spy.train.texts[2 * rows :] == ["a new text", "a new one"]
@@ -255,15 +261,17 @@ def test_further_texts_reach_the_student_and_are_counted(
     assert counts == {"augmented_texts": rows, "unlabelled_texts": 2, "unlabelled_left_out": 1}
 
 
-def test_the_best_fold_as_the_teacher_is_named_apart(
+def test_the_best_fold_is_not_named_as_the_ensemble(
     toy: Corpus, stage: Path, ensemble: Teacher, tmp_path: Path
 ) -> None:
-    teacher = find_teacher(asked(teacher_folds="best"), toy, stage, tmp_path / "cache")
-    result = distilled(teacher, toy, asked(student="ngram:8"), TINY, HOW, tmp_path / "stage", tmp_path / "cache")
+    teacher = find_teacher(settings(teacher_folds="best"), toy, stage, tmp_path / "cache")
+    result = distilled(
+        teacher, toy, settings(student="ngram:8"), TINY, TRAINING, tmp_path / "stage", tmp_path / "cache"
+    )
     assert result.details["teacher_name"] == TEACHER
 
 
-def test_a_student_that_cannot_be_made_leaves_no_stage(toy: Corpus, ensemble: Teacher, tmp_path: Path) -> None:
+def test_a_student_that_cannot_be_built_leaves_no_stage(toy: Corpus, ensemble: Teacher, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the teacher has 1 layers"):
-        distilled(ensemble, toy, asked(student="layers:2"), TINY, HOW, tmp_path / "stage", tmp_path / "cache")
+        distilled(ensemble, toy, settings(student="layers:2"), TINY, TRAINING, tmp_path / "stage", tmp_path / "cache")
     assert not (tmp_path / "stage").exists()

@@ -23,7 +23,7 @@ def logits(rows: int, labels: int = 2, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 3, (rows, labels)).astype(np.float32)
 
 
-def test_a_result_goes_to_json_and_back(tmp_path: Path) -> None:
+def test_a_result_survives_json(tmp_path: Path) -> None:
     made = StageResult(
         stage="baseline",
         checkpoint="checkpoint",
@@ -41,7 +41,7 @@ def test_a_result_goes_to_json_and_back(tmp_path: Path) -> None:
     assert "নাম" in (tmp_path / "result.json").read_text("utf-8")
 
 
-def test_predictions_come_back_to_the_last_bit(corpus: Corpus, tmp_path: Path) -> None:
+def test_saved_predictions_are_bit_identical(corpus: Corpus, tmp_path: Path) -> None:
     values = logits(200)
     values[:4] = [[1e-45, -0.0], [3.4028235e38, 1 / 3], [np.nextafter(np.float32(1), np.float32(2)), 1e-7], [0.1, -1e9]]
     made = Predictions(np.random.default_rng(1).permutation(200), values)
@@ -52,7 +52,7 @@ def test_predictions_come_back_to_the_last_bit(corpus: Corpus, tmp_path: Path) -
     assert back.logits.tobytes() == values.tobytes()
 
 
-def test_the_predictions_file_says_which_split_a_row_is_in(corpus: Corpus, tmp_path: Path) -> None:
+def test_the_predictions_file_has_the_split_of_each_row(corpus: Corpus, tmp_path: Path) -> None:
     rows = np.concatenate([corpus.rows("test")[:1], corpus.rows("train")[:1], corpus.rows("validation")[:1]])
     Predictions(rows, logits(3)).save(tmp_path / PREDICTIONS_FILE, corpus)
     header, *lines = (tmp_path / PREDICTIONS_FILE).read_text("utf-8").splitlines()
@@ -73,7 +73,7 @@ def test_a_row_that_was_not_predicted_is_an_error(row: int) -> None:
         Predictions(np.array([7, 3, 5]), logits(3)).of(np.array([3, row]))
 
 
-def test_the_threshold_is_chosen_on_validation_rows_alone(corpus: Corpus) -> None:
+def test_the_threshold_is_chosen_on_validation_rows_only(corpus: Corpus) -> None:
     rows = np.arange(200)
     first = Predictions(rows, logits(200))
     validation, test, _ = evaluate(corpus, first)
@@ -91,7 +91,7 @@ def test_a_given_threshold_is_used_on_every_row(corpus: Corpus) -> None:
     assert {validation["best_threshold"], test["best_threshold"], slices["rows 0:100"]["best_threshold"]} == {0.3}
 
 
-def test_slices_hold_test_rows_alone_and_empty_ones_are_dropped(corpus: Corpus) -> None:
+def test_slices_have_test_rows_only_and_empty_ones_are_dropped(corpus: Corpus) -> None:
     made = Predictions(np.arange(200), logits(200))
     _, test, slices = evaluate(corpus, made)
     rows = corpus.rows("test")
@@ -102,14 +102,14 @@ def test_slices_hold_test_rows_alone_and_empty_ones_are_dropped(corpus: Corpus) 
     assert slices == {"rows 0:100": expected}
 
 
-def test_a_stage_that_dies_leaves_no_folder(tmp_path: Path) -> None:
+def test_an_interrupted_stage_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "1-baseline") as folder:
         (folder / "half").write_text("x")
         raise KeyboardInterrupt
     assert not (tmp_path / "1-baseline").exists()
 
 
-def test_a_resumed_stage_finds_its_parts_and_ends_whole(tmp_path: Path) -> None:
+def test_a_resumed_stage_finds_its_finished_parts(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), whole_folder(tmp_path / "runs" / "stage") as folder:
         (folder / "fold-0").write_text("done")
         raise RuntimeError
@@ -120,7 +120,7 @@ def test_a_resumed_stage_finds_its_parts_and_ends_whole(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "runs" / "stage").iterdir()) == ["fold-0", "fold-1"]
 
 
-def test_an_old_folder_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+def test_an_old_folder_is_kept_until_the_new_one_is_complete(tmp_path: Path) -> None:
     old = tmp_path / "stage"
     old.mkdir()
     (old / "old").write_text("x")

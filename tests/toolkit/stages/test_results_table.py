@@ -84,24 +84,24 @@ def test_best_metrics_is_the_row_of_the_best_fold(finished: Finished, folds: lis
     assert best == [summary[0], summary[1 + place]]
 
 
-def test_the_pipeline_summary_has_every_stage_and_its_figures(finished: Finished) -> None:
+def test_the_pipeline_summary_has_every_stage_and_its_metrics(finished: Finished) -> None:
     table = read(finished.run / "outputs" / "pipeline_summary_baseline_kd_quant.csv")
     assert list(table.columns)[: len(STAGES)] == STAGES
     assert {"Size MB", "Parameters", "Latency p50 ms"} <= set(table.columns)
-    whole = table[table["Slice"].isna()].set_index("Stage")
-    assert list(whole.index) == [
+    overall = table[table["Slice"].isna()].set_index("Stage")
+    assert list(overall.index) == [
         "linear baseline", "baseline, 2-fold ensemble", "baseline, best fold", "student layers:1", "onnx-int8",
     ]  # fmt: skip
     student = StageResult.load(finished.run / "2-distillation")
-    row = whole.loc["student layers:1"]
+    row = overall.loc["student layers:1"]
     assert row["F1 (Hate)"] == pytest.approx(student.metrics["f1"], abs=1e-6)
     assert row["F1 (Non-Hate)"] == pytest.approx(student.metrics["f1_negative"], abs=1e-6)
     assert row["Size MB"] == pytest.approx(student.size_bytes / 1e6, abs=1e-3)
     assert row["Parameters"] == student.parameters
-    assert (whole.drop("baseline, 2-fold ensemble")["Latency p50 ms"] > 0).all()
+    assert (overall.drop("baseline, 2-fold ensemble")["Latency p50 ms"] > 0).all()
 
 
-def test_the_pipeline_summary_shows_slices_apart(finished: Finished) -> None:
+def test_the_pipeline_summary_has_a_row_per_slice(finished: Finished) -> None:
     table = read(finished.run / "outputs" / "pipeline_summary_baseline_kd_quant.csv")
     parts = table[table["Slice"] == "rows 0:200"].set_index("Stage")
     assert len(parts) == 5
@@ -110,7 +110,7 @@ def test_the_pipeline_summary_shows_slices_apart(finished: Finished) -> None:
     assert parts.loc["onnx-int8", "Macro F1"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_summary_for_machines_is_strict_json(finished: Finished) -> None:
+def test_summary_json_is_strict_json(finished: Finished) -> None:
     rows = json.loads((finished.run / "summary.json").read_text("utf-8"), parse_constant=pytest.fail)["rows"]
     assert [row["stage"] for row in rows if row["slice"] is None][-1] == "onnx-int8"
     assert all(key.endswith(("_bytes", "_ms")) for row in rows for key in row if "size" in key or "p50" in key)
@@ -122,7 +122,7 @@ def fold(number: int, labels: tuple[str, ...], threshold: float | None, value: f
     return FoldResult(number, 3, threshold, metrics, metrics, 100, 90, 1.0, [])
 
 
-def test_more_than_two_labels_have_a_column_each_and_no_threshold(tmp_path: Path) -> None:
+def test_more_than_two_labels_have_one_column_each_and_no_threshold(tmp_path: Path) -> None:
     labels = ("calm", "very_glad", "sad")
     made = [fold(k, labels, None, 0.5 + k / 10) for k in range(3)]
     summary, best = write_fold_summaries(tiny_recipe(model="a/b c"), labels, made, tmp_path)
@@ -153,11 +153,11 @@ def test_labels_are_titled_as_in_the_published_tables(label: str, title: str) ->
         ("a b/..c..", "c"),
     ],
 )
-def test_a_model_is_a_safe_part_of_a_file_name(text: str, part: str) -> None:
+def test_a_model_name_becomes_a_safe_part_of_a_file_name(text: str, part: str) -> None:
     assert file_part(text) == part
 
 
-def test_a_figure_that_is_not_there_is_an_empty_cell(tmp_path: Path) -> None:
+def test_a_missing_value_is_an_empty_cell(tmp_path: Path) -> None:
     metrics = {"accuracy": 0.5, "macro_f1": 0.25, "roc_auc": math.nan, "f1_no": 0.5, "f1_yes": 0.0}
     rows = [Row("one, two", metrics), Row("one, two", metrics, 10**6, 5, 1.5, "kind=x, y")]
     write_pipeline_summary(rows, ("no", "yes"), tmp_path / "deep" / "summary.csv")
@@ -170,8 +170,8 @@ def test_a_figure_that_is_not_there_is_an_empty_cell(tmp_path: Path) -> None:
 
 def test_the_printed_table_shows_every_stage_and_slice(capsys: pytest.CaptureFixture[str]) -> None:
     metrics = {"accuracy": 0.5, "macro_f1": 0.25, "roc_auc": 0.75, "f1_no": 0.5, "f1_yes": 0.125}
-    rows = [Row("floor [x]", metrics, 10**6, 1234567, 1.5), Row("floor [x]", metrics, slice="rows 0:9")]
+    rows = [Row("linear [x]", metrics, 10**6, 1234567, 1.5), Row("linear [x]", metrics, slice="rows 0:9")]
     render(rows, ("no", "yes"), "the title")
     page = capsys.readouterr().out
-    for part in ("the title", "floor [x]", "0.2500", "0.1250", "1,234,567", "rows 0:9"):
+    for part in ("the title", "linear [x]", "0.2500", "0.1250", "1,234,567", "rows 0:9"):
         assert part in page

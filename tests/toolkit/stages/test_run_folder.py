@@ -32,7 +32,7 @@ def test_a_run_a_stage_and_a_package_are_found(at_home: Finished) -> None:
 
 
 @pytest.mark.parametrize("path", ["nothing", ".", "runs", "runs/tiny/outputs", "runs/tiny/1-baseline/fold-1"])
-def test_anything_else_is_no_place_of_a_run(at_home: Finished, path: str) -> None:
+def test_other_paths_are_not_located(at_home: Finished, path: str) -> None:
     assert locate(Path(path)) is None
     assert checkpoint_of(Path(path)) == Path(path)
 
@@ -51,16 +51,16 @@ def test_a_half_written_stage_is_not_finished(copied: Path) -> None:
     assert Run.open(RUN).last_trained == "1-baseline"
 
 
-def test_a_run_without_a_finished_stage_says_how_to_resume(copied: Path) -> None:
+def test_a_run_without_a_finished_stage_reports_how_to_resume(copied: Path) -> None:
     for stage in STAGES:
         shutil.rmtree(RUN / stage)
-    with pytest.raises(InputError, match=r"no finished stage; rerun the hbt train command"):
+    with pytest.raises(InputError, match=r"no finished stage; rerun its hbt train command to resume"):
         _ = Run.open(RUN).last_stage
 
 
-def test_a_folder_without_a_recipe_is_not_a_run(tmp_path: Path) -> None:
+def test_a_folder_without_a_recipe_is_not_a_run_folder(tmp_path: Path) -> None:
     assert not is_run(tmp_path)
-    with pytest.raises(InputError, match="not a run"):
+    with pytest.raises(InputError, match="not a run folder"):
         Run.open(tmp_path)
 
 
@@ -73,7 +73,7 @@ def test_a_new_run_is_written_only_when_it_begins(copied: Path) -> None:
     assert Run.open(Path("runs/new")).recipe == run.recipe
 
 
-def test_a_pipeline_is_a_row_of_stages_and_a_given_teacher_replaces_the_baseline() -> None:
+def test_a_teacher_replaces_the_baseline_stage_of_a_pipeline() -> None:
     from typing import get_args
 
     assert set(PIPELINES) == set(get_args(Pipeline))

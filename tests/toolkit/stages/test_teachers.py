@@ -32,32 +32,32 @@ from toolkit.stages.teacher_logits import NO_FOLD, cached_logits
 from toolkit.stages.teachers import ENSEMBLE, TEACHER, Teacher, find_teacher, logits_of_texts
 from toolkit.utils.errors import InputError
 
-HOW = TrainingSettings(epochs=3, learning_rate=5e-3, batch_size=16)
-SINGLE = "one checkpoint, which may have learned from any of these rows"
+TRAINING = TrainingSettings(epochs=3, learning_rate=5e-3, batch_size=16)
+SINGLE = "one checkpoint, which may have been trained on any of these rows"
 
 
-def how(**given: Any) -> DistillationSettings:
+def settings(**given: Any) -> DistillationSettings:
     return DistillationSettings(student="layers:1", **given)
 
 
 @pytest.fixture(scope="module")
 def noisy() -> Corpus:
-    """240 rows of two words that tell the label three times in four: nobody learns them by heart."""
+    """240 rows with a word that indicates the label in three of four rows, so that no model predicts all of them."""
     random = np.random.default_rng(5)
     labels = random.integers(2, size=240)
-    told = np.where(random.random(240) < 0.75, labels, 1 - labels)
-    texts = [f"{('sea', 'sun')[told[i]]} number {i} of the made-up texts" for i in range(240)]
+    words = np.where(random.random(240) < 0.75, labels, 1 - labels)
+    texts = [f"{('sea', 'sun')[words[i]]} number {i} of the made-up texts" for i in range(240)]
     table = Table("noisy", {"text": texts, "label": [("sea", "sun")[label] for label in labels]})
     return corpus_from_table(table, CorpusSettings(folds=3))
 
 
 @pytest.fixture(scope="module")
 def run(noisy: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder as far as a teacher is asked for it."""
+    """A run folder with the files that a teacher needs."""
     folder = tmp_path_factory.mktemp("run")
     write_recipe(Recipe(), folder / "recipe.toml")
     (folder / "corpus.json").write_text(json.dumps({"fingerprint": noisy.fingerprint}))
-    train_baseline(noisy, TINY, HOW, folder / "1-baseline")
+    train_baseline(noisy, TINY, TRAINING, folder / "1-baseline")
     return folder
 
 
@@ -73,13 +73,13 @@ def checkpoint(learned: Classifier, tmp_path: Path) -> Path:
 
 
 def count_predictions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of texts that went through a network since."""
+    """Return a list that collects the number of texts of every call of `predict_logits`."""
     calls: list[int] = []
-    honest = Classifier.predict_logits
+    original = Classifier.predict_logits
 
-    def counted(self: Classifier, texts: Sequence[str], *others: Any, **named: Any) -> np.ndarray:
+    def counted(self: Classifier, texts: Sequence[str], *arguments: Any, **named: Any) -> np.ndarray:
         calls.append(len(texts))
-        return honest(self, texts, *others, **named)
+        return original(self, texts, *arguments, **named)
 
     monkeypatch.setattr(Classifier, "predict_logits", counted)
     return calls
@@ -94,10 +94,8 @@ def threshold_on(corpus: Corpus, predictions: Predictions, rows: np.ndarray) -> 
     return calculate_metrics_with_threshold_exploration(corpus.labels[rows], probabilities)["best_threshold"]
 
 
-def test_the_ensemble_labels_each_training_row_with_the_fold_that_did_not_see_it(
-    noisy: Corpus, stage: Path, tmp_path: Path
-) -> None:
-    teacher = find_teacher(how(), noisy, stage, tmp_path)
+def test_the_ensemble_gives_out_of_fold_logits_on_training_rows(noisy: Corpus, stage: Path, tmp_path: Path) -> None:
+    teacher = find_teacher(settings(), noisy, stage, tmp_path)
     for row in noisy.rows("train"):
         expected = fold_predictions(stage, noisy.fold[row]).of(np.array([row]))
         np.testing.assert_array_equal(teacher.predictions.of(np.array([row])), expected)
@@ -108,20 +106,20 @@ def test_the_ensemble_labels_each_training_row_with_the_fold_that_did_not_see_it
 
 
 @pytest.mark.parametrize("given", ["run", "stage"])
-def test_a_run_of_the_same_rows_teaches_with_all_its_folds(
+def test_a_run_with_the_same_split_is_a_fold_ensemble_teacher(
     noisy: Corpus, run: Path, stage: Path, tmp_path: Path, given: str
 ) -> None:
-    teacher = find_teacher(how(teacher=(str({"run": run, "stage": stage}[given]),)), noisy, None, tmp_path)
+    teacher = find_teacher(settings(teacher=(str({"run": run, "stage": stage}[given]),)), noisy, None, tmp_path)
     expected = combine_folds(noisy, [fold_predictions(stage, k) for k in range(3)])
     np.testing.assert_array_equal(teacher.predictions.of(expected.rows), expected.logits)
-    assert teacher.name == TEACHER  # not the baseline of the run that asks
+    assert teacher.name == TEACHER  # not the baseline of the run itself
     assert teacher.threshold == StageResult.load(stage).threshold
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_the_best_fold_may_teach_alone(noisy: Corpus, run: Path, stage: Path, tmp_path: Path, own: bool) -> None:
-    asked = how(teacher_folds="best", teacher=() if own else (str(run),))
-    teacher = find_teacher(asked, noisy, stage if own else None, tmp_path)
+def test_the_best_fold_can_be_the_teacher(noisy: Corpus, run: Path, stage: Path, tmp_path: Path, own: bool) -> None:
+    given = settings(teacher_folds="best", teacher=() if own else (str(run),))
+    teacher = find_teacher(given, noisy, stage if own else None, tmp_path)
     result = StageResult.load(stage)
     best = stage / result.checkpoint
     rows = noisy.rows("all")
@@ -133,27 +131,27 @@ def test_the_best_fold_may_teach_alone(noisy: Corpus, run: Path, stage: Path, tm
     assert "best fold" in teacher.source
 
 
-def test_a_run_and_a_checkpoint_teach_together_with_the_mean_of_their_logits(
+def test_the_logits_of_a_run_and_a_checkpoint_are_averaged(
     noisy: Corpus, run: Path, stage: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    teacher = find_teacher(how(teacher=(str(run), str(checkpoint))), noisy, None, tmp_path / "cache")
+    teacher = find_teacher(settings(teacher=(str(run), str(checkpoint))), noisy, None, tmp_path / "cache")
     rows = noisy.rows("all")
     folds = combine_folds(noisy, [fold_predictions(stage, k) for k in range(3)]).of(rows)
-    lone = load_classifier(checkpoint).predict_logits(noisy.take(rows))
-    np.testing.assert_allclose(teacher.predictions.of(rows), (folds + lone) / 2, atol=1e-5)
+    single = load_classifier(checkpoint).predict_logits(noisy.take(rows))
+    np.testing.assert_allclose(teacher.predictions.of(rows), (folds + single) / 2, atol=1e-5)
     assert teacher.checkpoint == stage / StageResult.load(stage).checkpoint
     assert teacher.source == f"fold ensemble, out-of-fold on training rows and {SINGLE}"
-    # The checkpoint may know the training rows, so they choose nothing.
+    # The checkpoint may have been trained on the training rows, so they are not used for the threshold.
     assert teacher.threshold == threshold_on(noisy, teacher.predictions, noisy.rows("validation"))
 
 
 def test_two_ensembles_choose_their_threshold_on_out_of_fold_rows_too(noisy: Corpus, run: Path, tmp_path: Path) -> None:
     second = shutil.copytree(run, tmp_path / "second")
-    teacher = find_teacher(how(teacher=(str(run), str(second))), noisy, None, tmp_path / "cache")
+    teacher = find_teacher(settings(teacher=(str(run), str(second))), noisy, None, tmp_path / "cache")
     assert teacher.threshold == threshold_on(noisy, teacher.predictions, held_out(noisy))
 
 
-def test_a_hugging_face_classifier_teaches(noisy: Corpus, tmp_path: Path) -> None:
+def test_a_hugging_face_classifier_can_be_the_teacher(noisy: Corpus, tmp_path: Path) -> None:
     torch.manual_seed(0)
     tokenizer = train_tokenizer(noisy.texts, 32)
     config = BertConfig(
@@ -163,7 +161,7 @@ def test_a_hugging_face_classifier_teaches(noisy: Corpus, tmp_path: Path) -> Non
     )  # fmt: skip
     BertForSequenceClassification(config).save_pretrained(tmp_path / "bert")
     FastTokenizer(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(tmp_path / "bert")
-    teacher = find_teacher(how(teacher=(str(tmp_path / "bert"),)), noisy, None, tmp_path / "cache")
+    teacher = find_teacher(settings(teacher=(str(tmp_path / "bert"),)), noisy, None, tmp_path / "cache")
     rows = noisy.rows("all")
     expected = load_classifier(tmp_path / "bert").predict_logits(noisy.take(rows))
     np.testing.assert_array_equal(teacher.predictions.of(rows), expected)
@@ -172,17 +170,17 @@ def test_a_hugging_face_classifier_teaches(noisy: Corpus, tmp_path: Path) -> Non
 
 
 def test_a_checkpoint_keeps_its_own_threshold(noisy: Corpus, checkpoint: Path, tmp_path: Path) -> None:
-    assert find_teacher(how(teacher=(str(checkpoint),)), noisy, None, tmp_path / "cache").threshold == 0.45
+    assert find_teacher(settings(teacher=(str(checkpoint),)), noisy, None, tmp_path / "cache").threshold == 0.45
 
 
-def test_a_run_of_another_split_is_one_checkpoint_and_is_announced(
+def test_a_run_with_another_split_is_one_checkpoint_and_is_reported(
     noisy: Corpus, run: Path, stage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = corpus_from_table(
         Table("noisy", {"text": noisy.texts, "label": [noisy.label_names[i] for i in noisy.labels]}),
         CorpusSettings(folds=3, seed=7),
     )
-    teacher = find_teacher(how(teacher=(str(run),)), other, None, tmp_path / "cache")
+    teacher = find_teacher(settings(teacher=(str(run),)), other, None, tmp_path / "cache")
     shown = capsys.readouterr()
     assert f"--teacher {run}: trained on another split" in shown.err
     assert shown.out == ""
@@ -190,212 +188,216 @@ def test_a_run_of_another_split_is_one_checkpoint_and_is_announced(
     assert teacher.source == SINGLE
 
 
-def test_a_run_without_a_baseline_teaches_with_its_student(
+def test_the_teacher_of_a_run_without_a_baseline_is_its_student(
     noisy: Corpus, checkpoint: Path, tmp_path: Path, learned: Classifier
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(checkpoint, folder / "2-distillation")
     write_recipe(Recipe(), folder / "recipe.toml")
     StageResult("distillation", ".", {}, {}, 0.45, 1, 1, 0.0).save(folder / "2-distillation")
-    teacher = find_teacher(how(teacher=(str(folder),)), noisy, None, tmp_path / "cache")
+    teacher = find_teacher(settings(teacher=(str(folder),)), noisy, None, tmp_path / "cache")
     assert teacher.checkpoint == folder / "2-distillation"
     rows = noisy.rows("test")
     np.testing.assert_allclose(teacher.predictions.of(rows), learned.predict_logits(noisy.take(rows)), atol=1e-5)
 
 
-def test_a_teacher_whose_labels_have_no_names_takes_those_of_the_corpus(
+def test_a_teacher_without_label_names_gets_those_of_the_corpus(
     noisy: Corpus, learned: Classifier, tmp_path: Path
 ) -> None:
     save_classifier(dataclasses.replace(learned, labels=("LABEL_0", "LABEL_1")), tmp_path / "checkpoint")
     rows = noisy.rows("test")
-    teacher = find_teacher(how(teacher=(str(tmp_path / "checkpoint"),)), noisy, None, tmp_path / "cache")
+    teacher = find_teacher(settings(teacher=(str(tmp_path / "checkpoint"),)), noisy, None, tmp_path / "cache")
     np.testing.assert_allclose(teacher.predictions.of(rows), learned.predict_logits(noisy.take(rows)), atol=1e-5)
 
 
 @pytest.mark.parametrize("labels", [("sun", "sea"), ("sea", "moon"), ("sea", "sun", "moon")])
-def test_a_teacher_of_other_labels_is_refused(
+def test_a_teacher_with_other_labels_is_refused(
     noisy: Corpus, checkpoint: Path, tmp_path: Path, labels: tuple[str, ...]
 ) -> None:
     other = dataclasses.replace(noisy, label_names=labels)
-    with pytest.raises(InputError, match=r"--teacher .*: its labels are sea, sun .* --label-names"):
-        find_teacher(how(teacher=(str(checkpoint),)), other, None, tmp_path / "cache")
+    with pytest.raises(InputError, match=r"--teacher .*: its labels are sea, sun, but .* --label-names"):
+        find_teacher(settings(teacher=(str(checkpoint),)), other, None, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
-# What a teacher says of texts beyond the corpus.
+# Logits of texts outside the corpus.
 
 
-def test_a_variant_is_labeled_by_the_fold_that_did_not_see_its_row(noisy: Corpus, stage: Path, tmp_path: Path) -> None:
-    teacher = find_teacher(how(), noisy, stage, tmp_path)
+def test_a_variant_gets_out_of_fold_logits(noisy: Corpus, stage: Path, tmp_path: Path) -> None:
+    teacher = find_teacher(settings(), noisy, stage, tmp_path)
     texts = [f"{word} {i}" for i, word in enumerate(["sea", "sun", "number", "texts", "moon", "made-up"])]
     folds = np.array([0, 2, NO_FOLD, 1, NO_FOLD, 0])
-    said = logits_of_texts(teacher, noisy, texts, folds, tmp_path)
+    logits = logits_of_texts(teacher, noisy, texts, folds, tmp_path)
     by_fold = np.stack([load_classifier(stage / f"fold-{k + 1}").predict_logits(texts) for k in range(3)])
-    assert np.abs(by_fold[0] - by_fold[1]).max(axis=1).min() > 0.1, "folds that agree prove nothing"
+    assert np.abs(by_fold[0] - by_fold[1]).max(axis=1).min() > 0.1, "the folds must differ for this test"
     expected = [by_fold.mean(axis=0)[i] if fold == NO_FOLD else by_fold[fold, i] for i, fold in enumerate(folds)]
-    np.testing.assert_allclose(said, expected, atol=0.03)  # bfloat16 where the processor has it
-    assert said.dtype == np.float32
+    np.testing.assert_allclose(logits, expected, atol=0.03)  # bfloat16 where the processor has it
+    assert logits.dtype == np.float32
 
 
-def test_one_checkpoint_labels_every_text_itself(noisy: Corpus, checkpoint: Path, tmp_path: Path) -> None:
-    teacher = find_teacher(how(teacher=(str(checkpoint),)), noisy, None, tmp_path / "cache")
+def test_one_checkpoint_gives_the_logits_of_every_text(noisy: Corpus, checkpoint: Path, tmp_path: Path) -> None:
+    teacher = find_teacher(settings(teacher=(str(checkpoint),)), noisy, None, tmp_path / "cache")
     texts, folds = ["sea 1", "sun 2", "sea sun"], np.array([0, NO_FOLD, 2])
-    said = logits_of_texts(teacher, noisy, texts, folds, tmp_path / "cache")
-    np.testing.assert_allclose(said, load_classifier(checkpoint).predict_logits(texts), atol=0.05)
+    logits = logits_of_texts(teacher, noisy, texts, folds, tmp_path / "cache")
+    np.testing.assert_allclose(logits, load_classifier(checkpoint).predict_logits(texts), atol=0.05)
 
 
-def test_members_say_the_mean_of_further_texts_too(noisy: Corpus, run: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_logits_of_additional_texts_are_averaged_over_members(
+    noisy: Corpus, run: Path, checkpoint: Path, tmp_path: Path
+) -> None:
     texts, folds = ["sea 1", "sun 2", "sea sun"], np.array([0, NO_FOLD, 2])
     both, first, second = (
-        logits_of_texts(find_teacher(how(teacher=given), noisy, None, tmp_path), noisy, texts, folds, tmp_path)
+        logits_of_texts(find_teacher(settings(teacher=given), noisy, None, tmp_path), noisy, texts, folds, tmp_path)
         for given in ((str(run), str(checkpoint)), (str(run),), (str(checkpoint),))
     )
     np.testing.assert_allclose(both, (first + second) / 2, atol=1e-5)
 
 
-def test_no_further_texts_are_no_trouble(noisy: Corpus, stage: Path, tmp_path: Path) -> None:
-    teacher = find_teacher(how(), noisy, stage, tmp_path)
+def test_an_empty_list_of_texts_is_accepted(noisy: Corpus, stage: Path, tmp_path: Path) -> None:
+    teacher = find_teacher(settings(), noisy, stage, tmp_path)
     assert logits_of_texts(teacher, noisy, [], np.zeros(0, dtype=int), tmp_path).shape == (0, 2)
 
 
-# The floor, fitted fold by fold and blended in.
+# The linear baseline, fitted without each fold and blended in.
 
 
-def floor_logits(corpus: Corpus, rows: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-    """The floor by the book of scikit-learn, fitted on `rows`."""
+def linear_logits(corpus: Corpus, rows: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+    """A reference implementation of the linear baseline with scikit-learn, fitted on `rows`."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    made = make_pipeline(
+    model = make_pipeline(
         TfidfVectorizer(analyzer=ANALYZER, ngram_range=NGRAMS, sublinear_tf=True, lowercase=False, min_df=2),
         LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=1000),
     )
-    made.fit([normalize(text).lower() for text in corpus.take(rows)], corpus.labels[rows])
-    return made.predict_log_proba([normalize(text).lower() for text in texts])
+    model.fit([normalize(text).lower() for text in corpus.take(rows)], corpus.labels[rows])
+    return model.predict_log_proba([normalize(text).lower() for text in texts])
 
 
-def expected_floor(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
-    """Of each of `rows`, what a floor says that did not see it."""
+def out_of_fold_linear_logits(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
+    """The logits on `rows` of a linear baseline that was not fitted on the row."""
     logits = np.zeros((len(rows), 2))
     for fold in (-1, *range(corpus.folds)):
-        mine = np.maximum(corpus.fold[rows], -1) == fold
-        if not mine.any():
+        selected = np.maximum(corpus.fold[rows], -1) == fold
+        if not selected.any():
             continue
         fitted_on = np.flatnonzero((corpus.fold >= 0) & (corpus.fold != fold))
-        logits[mine] = floor_logits(corpus, fitted_on, corpus.take(rows[mine]))
+        logits[selected] = linear_logits(corpus, fitted_on, corpus.take(rows[selected]))
     return logits
 
 
-def test_the_floor_of_a_fold_never_saw_its_rows(noisy: Corpus) -> None:
+def test_the_linear_baseline_gives_out_of_fold_logits(noisy: Corpus) -> None:
     rows = noisy.rows("all")
     made = linear_folds(noisy).logits(noisy.take(rows), np.maximum(noisy.fold[rows], NO_FOLD))
-    np.testing.assert_allclose(made, expected_floor(noisy, rows), atol=1e-4)
+    np.testing.assert_allclose(made, out_of_fold_linear_logits(noisy, rows), atol=1e-4)
 
 
 def blended(corpus: Corpus, baseline: Path, cache: Path, **given: Any) -> Teacher:
-    return find_teacher(how(blend_floor=True, **given), corpus, baseline, cache)
+    return find_teacher(settings(blend_floor=True, **given), corpus, baseline, cache)
 
 
 @pytest.mark.parametrize("folds", ["ensemble", "best"])
-def test_the_share_of_the_floor_fits_the_labels_best_on_rows_that_nobody_learned_from(
+def test_the_weight_of_the_linear_baseline_has_the_lowest_loss_on_held_out_rows(
     noisy: Corpus, stage: Path, tmp_path: Path, folds: Any
 ) -> None:
     from sklearn.metrics import log_loss
 
     teacher = blended(noisy, stage, tmp_path, teacher_folds=folds)
-    plain = find_teacher(how(teacher_folds=folds), noisy, stage, tmp_path).predictions
-    # The best fold learned from most training rows: there they choose nothing.
+    plain = find_teacher(settings(teacher_folds=folds), noisy, stage, tmp_path).predictions
+    # The best fold was trained on most training rows, so they are not used for the choice.
     rows = held_out(noisy) if folds == "ensemble" else noisy.rows("validation")
-    network, floor = plain.of(rows).astype(np.float64), expected_floor(noisy, rows)
+    network, linear = plain.of(rows).astype(np.float64), out_of_fold_linear_logits(noisy, rows)
 
     def loss(share: float) -> float:
-        logits = (1 - share) * network + share * floor
+        logits = (1 - share) * network + share * linear
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         return log_loss(noisy.labels[rows], odds / odds.sum(axis=1, keepdims=True))
 
     losses = [loss(share / 10) for share in range(10)]
     assert teacher.floor_share == pytest.approx(np.argmin(losses) / 10)
-    assert 0 < teacher.floor_share < 0.9, "a choice at the edge proves little"
+    assert 0 < teacher.floor_share < 0.9, "the optimum must not be at the edge of the grid"
     everything = noisy.rows("all")
     expected = (1 - teacher.floor_share) * plain.of(everything)
-    expected += teacher.floor_share * expected_floor(noisy, everything)
+    expected += teacher.floor_share * out_of_fold_linear_logits(noisy, everything)
     np.testing.assert_allclose(teacher.predictions.of(everything), expected, atol=1e-4)
     assert teacher.threshold == threshold_on(noisy, teacher.predictions, rows)
     assert teacher.name == TEACHER
     assert f"{100 * teacher.floor_share:.0f} % linear baseline blended in" in teacher.source
 
 
-def test_test_rows_choose_no_share_and_no_threshold(noisy: Corpus, stage: Path, tmp_path: Path) -> None:
-    turned = noisy.labels.copy()
-    turned[noisy.rows("test")] = 1 - turned[noisy.rows("test")]
-    other = dataclasses.replace(noisy, labels=turned)
+def test_test_rows_do_not_affect_weight_and_threshold(noisy: Corpus, stage: Path, tmp_path: Path) -> None:
+    flipped = noisy.labels.copy()
+    flipped[noisy.rows("test")] = 1 - flipped[noisy.rows("test")]
+    other = dataclasses.replace(noisy, labels=flipped)
     copy = shutil.copytree(stage.parent, tmp_path / "run")
     (copy / "corpus.json").write_text(json.dumps({"fingerprint": other.fingerprint}))
     first, second = (blended(c, s, tmp_path) for c, s in ((noisy, stage), (other, copy / "1-baseline")))
-    assert first.members[0].unseen
-    assert second.members[0].unseen
+    assert first.members[0].out_of_fold
+    assert second.members[0].out_of_fold
     assert (first.floor_share, first.threshold) == (second.floor_share, second.threshold)
 
 
-def test_the_floor_is_blended_into_what_is_said_of_further_texts(noisy: Corpus, stage: Path, tmp_path: Path) -> None:
+def test_the_linear_baseline_is_blended_into_logits_of_additional_texts(
+    noisy: Corpus, stage: Path, tmp_path: Path
+) -> None:
     teacher = blended(noisy, stage, tmp_path)
     texts, folds = ["sea 1 of the texts", "sun 2", "sea sun number"], np.array([0, NO_FOLD, 2])
-    plain = logits_of_texts(find_teacher(how(), noisy, stage, tmp_path), noisy, texts, folds, tmp_path)
-    floor = [
-        floor_logits(noisy, np.flatnonzero((noisy.fold >= 0) & (noisy.fold != fold)), [text])[0]
+    plain = logits_of_texts(find_teacher(settings(), noisy, stage, tmp_path), noisy, texts, folds, tmp_path)
+    linear = [
+        linear_logits(noisy, np.flatnonzero((noisy.fold >= 0) & (noisy.fold != fold)), [text])[0]
         for text, fold in zip(texts, folds, strict=True)
     ]
     share = teacher.floor_share
-    expected = (1 - share) * plain + share * np.array(floor)
+    expected = (1 - share) * plain + share * np.array(linear)
     np.testing.assert_allclose(logits_of_texts(teacher, noisy, texts, folds, tmp_path), expected, atol=1e-4)
 
 
 # The cache of logits.
 
 
-def test_logits_are_computed_once_for_all_who_ask(
+def test_logits_are_computed_once(
     noisy: Corpus, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     calls = count_predictions(monkeypatch)
-    asked = how(teacher=(str(checkpoint),))
-    first = find_teacher(asked, noisy, None, tmp_path / "cache")
+    given = settings(teacher=(str(checkpoint),))
+    first = find_teacher(given, noisy, None, tmp_path / "cache")
     assert calls == [len(noisy.rows("all"))]
-    assert "taken from" not in capsys.readouterr().err
+    assert "loaded from" not in capsys.readouterr().err
     moved = shutil.copytree(checkpoint, tmp_path / "moved")
-    for given in (checkpoint, moved):
-        again = find_teacher(how(teacher=(str(given),)), noisy, None, tmp_path / "cache")
+    for folder in (checkpoint, moved):
+        again = find_teacher(settings(teacher=(str(folder),)), noisy, None, tmp_path / "cache")
         assert again.predictions.logits.tobytes() == first.predictions.logits.tobytes()
-        assert f"teacher: logits taken from {tmp_path / 'cache'}" in capsys.readouterr().err
+        assert f"teacher: logits loaded from {tmp_path / 'cache'}" in capsys.readouterr().err
     assert len(calls) == 1
 
 
-def test_other_weights_in_the_same_folder_are_asked_anew(
+def test_other_weights_in_the_same_folder_are_computed_again(
     noisy: Corpus, checkpoint: Path, classifier: Classifier, tmp_path: Path
 ) -> None:
-    asked = how(teacher=(str(checkpoint),))
-    find_teacher(asked, noisy, None, tmp_path / "cache")
+    given = settings(teacher=(str(checkpoint),))
+    find_teacher(given, noisy, None, tmp_path / "cache")
     save_classifier(classifier, checkpoint)
     rows = noisy.rows("all")
-    teacher = find_teacher(asked, noisy, None, tmp_path / "cache")
+    teacher = find_teacher(given, noisy, None, tmp_path / "cache")
     np.testing.assert_array_equal(teacher.predictions.of(rows), classifier.predict_logits(noisy.take(rows)))
 
 
 @pytest.mark.parametrize(
-    ("texts", "anew"), [(["sea", "sun"], False), (["sun", "sea"], True), (["sea"], True), (["seasun"], True)]
+    ("texts", "computed"), [(["sea", "sun"], False), (["sun", "sea"], True), (["sea"], True), (["seasun"], True)]
 )
-def test_other_texts_are_asked_anew(
-    learned: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: list[str], anew: bool
+def test_other_texts_are_computed_again(
+    learned: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: list[str], computed: bool
 ) -> None:
     cached_logits(learned, ["sea", "sun"], tmp_path, "teacher")
     calls = count_predictions(monkeypatch)
     cached_logits(learned, texts, tmp_path, "teacher")
-    assert bool(calls) is anew
+    assert bool(calls) is computed
 
 
 @pytest.mark.parametrize("change", ["pooling", "heads"])
-def test_the_same_weights_in_another_network_are_asked_anew(toy: Corpus, tmp_path: Path, change: str) -> None:
+def test_the_same_weights_in_another_network_are_computed_again(toy: Corpus, tmp_path: Path, change: str) -> None:
     first = build_classifier(TINY, toy.label_names, toy.texts, seed=0)
     settings = {"pooling": {"pooling": "max"}, "heads": {"model": "shape:1x32x2"}}[change]
     second = build_classifier(dataclasses.replace(TINY, **settings), toy.label_names, toy.texts, seed=0)
@@ -405,15 +407,15 @@ def test_the_same_weights_in_another_network_are_asked_anew(toy: Corpus, tmp_pat
     np.testing.assert_array_equal(found, second.predict_logits(texts))
 
 
-def test_a_cache_that_was_not_finished_is_not_read(
+def test_an_unfinished_cache_file_is_not_read(
     learned: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dies(tensors: dict[str, np.ndarray], file: Path) -> None:
+    def interrupted(tensors: dict[str, np.ndarray], file: Path) -> None:
         save_file({"logits": random_logits(2)}, file)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(teacher_logits, "save_file", dies)
+        patch.setattr(teacher_logits, "save_file", interrupted)
         cached_logits(learned, ["sea", "sun"], tmp_path, "teacher")
     found = cached_logits(learned, ["sea", "sun"], tmp_path, "teacher")
     np.testing.assert_array_equal(found, learned.predict_logits(["sea", "sun"]))
@@ -421,7 +423,7 @@ def test_a_cache_that_was_not_finished_is_not_read(
 
 
 @pytest.mark.skipif(not teacher_logits.has_bf16("cpu"), reason="this processor has no bfloat16")
-def test_logits_of_half_precision_never_stand_for_exact_ones(learned: Classifier, tmp_path: Path) -> None:
+def test_bfloat16_logits_are_cached_separately(learned: Classifier, tmp_path: Path) -> None:
     texts = ["sea of texts", "sun number"]
     rough = cached_logits(learned, texts, tmp_path, "teacher", exact=False)
     exact = cached_logits(learned, texts, tmp_path, "teacher")
