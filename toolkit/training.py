@@ -6,11 +6,12 @@ flushed to zero.
 """
 
 import json
+import math
 import os
 import shutil
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def fit(
     torch.set_flush_denormal(mechanics.flush_denormals)
     checkpoint = last_whole_checkpoint(work)
     best = MACRO_F1 if imitation is None else LOSS
-    arguments = _arguments(how, seed, work, mechanics, best)
+    arguments = _arguments(how, len(train.texts), seed, work, mechanics, best)
     if checkpoint is not None and _had_stopped(checkpoint):
         arguments.max_steps = _state(checkpoint)["global_step"]  # nothing is left to do but to take the best epoch
     trainer = _Trainer(
@@ -177,8 +178,13 @@ def loss_of(how: TrainingSettings, labels: np.ndarray, count: int, imitation: Im
     return parts
 
 
-def _arguments(how: TrainingSettings, seed: int, work: Path, mechanics: Mechanics, best: str) -> TrainingArguments:
+def _arguments(
+    how: TrainingSettings, rows: int, seed: int, work: Path, mechanics: Mechanics, best: str
+) -> TrainingArguments:
     os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # the Trainer leaves that of an earlier training behind
+    by_length: dict[str, Any] = {"group_by_length": True}
+    if "train_sampling_strategy" in {field.name for field in fields(TrainingArguments)}:  # since transformers 5
+        by_length = {"train_sampling_strategy": "group_by_length"}
     return TrainingArguments(
         output_dir=str(work),
         per_device_train_batch_size=how.batch_size,
@@ -186,12 +192,12 @@ def _arguments(how: TrainingSettings, seed: int, work: Path, mechanics: Mechanic
         learning_rate=how.learning_rate,
         num_train_epochs=how.epochs,
         weight_decay=how.weight_decay,
-        warmup_ratio=how.warmup_ratio,
+        warmup_steps=math.ceil(how.warmup_ratio * steps_of(rows, how)),
         lr_scheduler_type=how.scheduler,
         max_grad_norm=how.gradient_clip_norm,
         optim=mechanics.optimiser,
         bf16=mechanics.bf16 and has_bf16(how.device),
-        group_by_length=mechanics.like_lengths,
+        **(by_length if mechanics.like_lengths else {}),
         use_cpu=how.device == "cpu" or not torch.cuda.is_available(),
         seed=seed,
         eval_strategy="epoch",
