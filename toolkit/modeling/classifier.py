@@ -238,6 +238,7 @@ def from_hugging_face(
     Raises: InputError, in one line, when the hub cannot be reached or the model is not usable.
     """
     from transformers import AutoConfig, AutoTokenizer
+    from transformers.utils import cached_file
 
     quiet_transformers()
     if not Path(model).is_dir():
@@ -253,6 +254,9 @@ def from_hugging_face(
             output_loading_info=True,
         )
         fast = AutoTokenizer.from_pretrained(model, use_fast=True, trust_remote_code=False)
+        # Transformers 5 keeps the vocabulary of this file and may put its own normalizer in the place of the file's.
+        own = cached_file(model, TOKENIZER_FILE, _raise_exceptions_for_missing_entries=False)
+        tokenizer = Tokenizer.from_file(own) if own is not None and fast.is_fast else None
     except Exception as error:  # for a damaged file the libraries raise anything, a bare Exception too
         mend = f"give {'another' if Path(model).exists() else 'a folder'} with {option} PATH"
         raise InputError(f"{model}: cannot be loaded ({reason_of(error)}); {mend}") from error
@@ -263,11 +267,13 @@ def from_hugging_face(
         raise InputError(
             f"{model}: its weights lack {missing[0]} and {len(missing) - 1} more; give another {option} PATH"
         )
+    if own is None and len(fast) <= len(fast.all_special_tokens):  # transformers 5 makes an empty one
+        raise InputError(f"{model}: no tokenizer; add {TOKENIZER_FILE}, or give another {option} PATH")
     if not fast.is_fast or fast.pad_token is None:
         raise InputError(f"{model}: no fast tokenizer with a padding token; convert it to tokenizer.json first")
     positions = getattr(config, "max_position_embeddings", 512)
     offset = POSITION_OFFSET if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
-    tokenizer = with_normalizer(fast.backend_tokenizer)
+    tokenizer = with_normalizer(tokenizer if tokenizer is not None else fast.backend_tokenizer)
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length=min(max_length, positions - offset))
     return loaded, tokenizer, fast.pad_token_id
@@ -281,12 +287,18 @@ def _with_dropout(config: Any, dropout: float | None) -> Any:
 
 
 def quiet_transformers() -> None:
-    """Warnings about heads that are not there yet help nobody here, nor does each retry of a download."""
+    """Warnings about heads that are not there yet help nobody here, nor does each retry of a download, nor a bar for
+    weights that are read in a moment. Downloads keep their bar."""
     import logging
 
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
     from transformers.utils import logging as transformers_logging
 
+    downloads_show = not are_progress_bars_disabled()
     transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()  # since transformers 5 there is one for reading weights
+    if downloads_show:
+        enable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 

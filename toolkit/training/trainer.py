@@ -6,11 +6,12 @@ flushed to zero.
 """
 
 import json
+import math
 import os
 import shutil
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def fit(
     torch.set_flush_denormal(loop.mechanics.flush_denormals)
     checkpoint = last_complete_checkpoint(work)
     best = MACRO_F1 if distillation_loss is None else LOSS
-    arguments = _arguments(settings, seed, work, loop.mechanics, best)
+    arguments = _arguments(settings, len(train.texts), seed, work, loop.mechanics, best)
     if checkpoint is not None and _had_stopped(checkpoint):
         arguments.max_steps = _state(checkpoint)["global_step"]  # no step is left: only load the best epoch
     trainer = _Trainer(
@@ -191,8 +192,13 @@ def loss_of(
     return parts
 
 
-def _arguments(settings: TrainingSettings, seed: int, work: Path, mechanics: Mechanics, best: str) -> TrainingArguments:
+def _arguments(
+    settings: TrainingSettings, rows: int, seed: int, work: Path, mechanics: Mechanics, best: str
+) -> TrainingArguments:
     os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # reset what an earlier Trainer in this process has set
+    by_length: dict[str, Any] = {"group_by_length": True}
+    if "train_sampling_strategy" in {field.name for field in fields(TrainingArguments)}:  # since transformers 5
+        by_length = {"train_sampling_strategy": "group_by_length"}
     return TrainingArguments(
         output_dir=str(work),
         per_device_train_batch_size=settings.batch_size,
@@ -200,12 +206,12 @@ def _arguments(settings: TrainingSettings, seed: int, work: Path, mechanics: Mec
         learning_rate=settings.learning_rate,
         num_train_epochs=settings.epochs,
         weight_decay=settings.weight_decay,
-        warmup_ratio=settings.warmup_ratio,
+        warmup_steps=math.ceil(settings.warmup_ratio * steps_of(rows, settings)),
         lr_scheduler_type=settings.scheduler,
         max_grad_norm=settings.gradient_clip_norm,
         optim=mechanics.optimizer,
         bf16=mechanics.bf16 and has_bf16(settings.device),
-        group_by_length=mechanics.like_lengths,
+        **(by_length if mechanics.like_lengths else {}),
         use_cpu=settings.device == "cpu" or not torch.cuda.is_available(),
         seed=seed,
         eval_strategy="epoch",

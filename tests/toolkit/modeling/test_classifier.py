@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import Replace
+from tokenizers.pre_tokenizers import Whitespace
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -131,6 +135,21 @@ def test_an_imported_model_normalizes_text_as_training_does(hugging_face: Path) 
     made = load_classifier(hugging_face)
     untidy, tidy = "\ufeff sun\u200b  number\u00a07 ", "sun number 7"
     assert made.predict_logits([untidy]).tobytes() == made.predict_logits([tidy]).tobytes()
+
+
+def test_an_imported_model_splits_text_as_its_tokenizer_json_says(hugging_face: Path, tmp_path: Path) -> None:
+    """A class of transformers may bring a normalizer of its own, with which every other runtime would disagree."""
+    for file in hugging_face.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    words = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "sea": 5, "SEA": 6, "sun": 7}
+    tokenizer = Tokenizer(WordPiece(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.normalizer = Replace("moon", "sun")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    settings = json.dumps(special | {"tokenizer_class": "BertTokenizer", "do_lower_case": True})
+    (tmp_path / "tokenizer_config.json").write_text(settings, "utf-8")
+    assert encode(load_classifier(tmp_path).tokenizer, ["SEA moon", "sea"]) == [[6, 7], [5]]
 
 
 def test_an_imported_model_is_never_saved_as_one_of_ours(hugging_face: Path, tmp_path: Path) -> None:

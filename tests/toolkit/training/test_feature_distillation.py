@@ -265,7 +265,8 @@ def test_the_teacher_stays_as_it_was_and_apart_from_its_student(
     own = {name for name in pair.state_dict() if not name.startswith("projections.")}
     assert own == {f"student.{name}" for name in names}
     for module in (*student.network.modules(), *teacher.network.modules()):
-        assert not module._forward_hooks
+        ours = [hook for hook in module._forward_hooks.values() if hook.__module__.startswith("toolkit")]
+        assert not ours  # transformers 5 leaves hooks of its own on layers whose states were once asked for
     save_classifier(student, tmp_path / "saved")
     again = load_classifier(tmp_path / "saved")
     assert again.predict_logits(["sea"]).tobytes() == student.predict_logits(["sea"]).tobytes()
