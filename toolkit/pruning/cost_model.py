@@ -129,8 +129,8 @@ def _export(classifier: Classifier, target: str, texts: Sequence[str], folder: P
         texts, texts, np.zeros(len(texts), dtype=np.int64), 0.5 if len(classifier.labels) == 2 else None
     )
     with tempfile.TemporaryDirectory(prefix="hbt-single-") as scratch:
-        single = make_reference(how, classifier, evidence, Path(scratch))
-        form = how.candidates(classifier, evidence, ExportSettings(target=target), single.folder)[0]
+        reference = make_reference(how, classifier, evidence, Path(scratch))
+        form = how.candidates(classifier, evidence, ExportSettings(target=target), reference.folder)[0]
         package.write_loadable(folder, classifier, evidence.threshold, how, form, NOTHING)
 
 
