@@ -1,1 +1,1 @@
-"""One file a target; each knows one runtime. The registry is `exporters.registry`."""
+"""One module per target, each for one runtime. The registry is `exporters.registry`."""

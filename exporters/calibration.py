@@ -1,4 +1,4 @@
-"""What the activations of a graph are on calibration texts, and which range of them eight bits should cover."""
+"""Record the activations of a graph on calibration texts and choose their quantization ranges."""
 
 import copy
 from collections.abc import Sequence
@@ -19,24 +19,25 @@ SEED = 0
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """One input of a matrix on all calibration texts."""
+    """The input of one matrix product on all calibration texts."""
 
     low: np.ndarray
-    """float64 (channels,): least value of each channel."""
+    """float64 (channels,): smallest value of each channel."""
     high: np.ndarray
     """float64 (channels,): largest value of each channel."""
     texts: tuple[np.ndarray, ...]
     """float32 (tokens, channels) of each text."""
 
-    def range(self, way: Literal["minmax", "percentile", "entropy"]) -> tuple[float, float]:
-        """Least and largest value that have a code of their own; what lies outside is cut.
+    def range(self, method: Literal["minmax", "percentile", "entropy"]) -> tuple[float, float]:
+        """Return the lower and upper bound of the quantization range; values outside are clipped.
 
-        percentile: but 0.01 % of the values. entropy: the range whose codes tell most of the distribution (least
-        Kullback-Leibler divergence, Migacz 2017). Both by ONNX Runtime's collector.
+        minmax: all values. percentile: all but 0.01 % of the values. entropy: the range with the smallest
+        Kullback-Leibler divergence between the quantized and the original distribution (Migacz 2017). The last two
+        are computed by ONNX Runtime's collector.
         """
-        if way == "minmax":
+        if method == "minmax":
             return float(self.low.min()), float(self.high.max())
-        low, high = self._percentile if way == "percentile" else self._entropy
+        low, high = self._percentile if method == "percentile" else self._entropy
         return float(low), float(high)
 
     @cached_property
@@ -58,34 +59,34 @@ class Activations:
             percentile=PERCENTILE,
             scenario="same",
         )
-        with redirect_stdout(StringIO()):  # it prints a line for each text
-            for text in self.texts:  # one after the other: it takes no texts of different lengths at once
+        with redirect_stdout(StringIO()):  # the collector prints a line for each text
+            for text in self.texts:  # one at a time: the collector cannot stack texts of different lengths
                 collector.collect({"x": [text]})
             return collector.compute_collection_result()["x"][:2]
 
 
-def calibrate(single: Path, encoded: Sequence[Sequence[int]], names: Sequence[str]) -> dict[str, Activations]:
-    """The activations `names` of the graph `single` on texts given as token ids, one text at a time."""
+def calibrate(reference: Path, encoded: Sequence[Sequence[int]], names: Sequence[str]) -> dict[str, Activations]:
+    """Return the activations `names` of the graph `reference` on `encoded` texts (token ids), one text at a time."""
     import onnxruntime
 
-    model = onnx.load(single)
-    widened = copy.deepcopy(model)
+    model = onnx.load(reference)
+    extended = copy.deepcopy(model)
     outputs = list(dict.fromkeys(names))
     for name in outputs:
-        widened.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+        extended.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # Stronger ones would fuse away what is asked for.
+    # Higher levels would fuse nodes and remove the activations to record.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    session = onnxruntime.InferenceSession(widened.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    taken = {entry.name for entry in session.get_inputs()}
-    found: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
+    session = onnxruntime.InferenceSession(extended.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    inputs = {entry.name for entry in session.get_inputs()}
+    recorded: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
     for ids in encoded:
-        given = {"input_ids": np.array([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)}
-        values = session.run(outputs, {name: value for name, value in given.items() if name in taken})
+        feed = {"input_ids": np.array([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)}
+        values = session.run(outputs, {name: value for name, value in feed.items() if name in inputs})
         for name, value in zip(outputs, values, strict=True):
-            found[name].append(value.reshape(-1, value.shape[-1]))
-    return {name: _summary(texts) for name, texts in found.items()}
+            recorded[name].append(value.reshape(-1, value.shape[-1]))
+    return {name: _summary(texts) for name, texts in recorded.items()}
 
 
 def _summary(texts: list[np.ndarray]) -> Activations:

@@ -1,13 +1,13 @@
-"""The sparse student (`toolkit.ngram`) as an ONNX graph, written by hand: each node costs about a microsecond.
+"""Write the ngram student (`toolkit.modeling.ngram`) as an ONNX graph with few nodes: each takes about a microsecond.
 
-A convolution with weights 0 and 1 lays the windows of characters side by side and counts, for each length of
-n-gram, what keeps a window from being one (a space inside, or an end in the padding). One integer product then
-gives every polynomial hash, far below zero where anything was counted; all of these become row -1, and the table
-is turned so that its row of zeros is the last. Input: input_ids int64 (batch, tokens), padded with 0; output:
-logits float32 (batch, labels); both axes of the input are free.
+A convolution with fixed weights extracts the windows of characters. For each n-gram length, it also counts the reasons
+why a window is not an n-gram: a space inside, or an end in the padding. One integer product then computes all
+polynomial hashes, far below zero where anything was counted. These negative hashes become row -1, and the table is
+rolled so that its row of zeros is the last. Input: input_ids int64 (batch, tokens), padded with 0. Output: logits
+float32 (batch, labels). Both input axes are dynamic.
 
-In eight bits the table has one scale a column. The sums are of integers, thus exact, and the scales come after
-them: no score depends on what else is in a batch.
+The int8 table has one scale per column. Sums of integer codes are exact and are scaled afterwards, so predictions do
+not depend on batch composition.
 """
 
 from collections.abc import Sequence
@@ -24,17 +24,17 @@ from toolkit.modeling.ngram import LONGEST, MODULUS, MULTIPLIER, SHORTEST, SPACE
 OPSET, IR_VERSION = 17, 8
 LENGTHS = tuple(range(SHORTEST, LONGEST + 1))
 NOT_AN_NGRAM = -(2**60)
-"""Times 4, the most that is counted, it fits into 63 bits; a hash before its modulo stays below 2^58."""
+"""Times 4, the largest count, it fits into 63 bits; a hash before the modulo stays below 2^58."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """The network's table as it stands in the graph."""
+    """The table of the network as stored in the graph."""
 
     values: np.ndarray
-    """(rows, 1 + outputs): squared idf, then weights; as they are in float32, or codes in int8."""
+    """(rows, 1 + outputs): squared idf, then weights; float32 values or int8 codes."""
     scales: np.ndarray
-    """float32 (1 + outputs,): what the sum of a column is multiplied by."""
+    """float32 (1 + outputs,): the factor for the sum of each column."""
 
 
 def write_fp32(network: NgramNetwork, file: Path) -> None:
@@ -44,15 +44,15 @@ def write_fp32(network: NgramNetwork, file: Path) -> None:
 
 
 def write_int8(network: NgramNetwork, file: Path) -> None:
-    """Write the graph of `network` with a table in eight bits."""
-    _write(in_eight_bits(network), network.intercept.detach().numpy(), file)
+    """Write the graph of `network` with an int8 table."""
+    _write(quantize_table(network), network.intercept.detach().numpy(), file)
 
 
-def in_eight_bits(network: NgramNetwork) -> Table:
-    """The table as codes from -127 to 127: a value is code × |code| × the scale of its column.
+def quantize_table(network: NgramNetwork) -> Table:
+    """Return the table with codes from -127 to 127: a value is code × |code| × the scale of its column.
 
-    Most weights are small and few are large: steps that grow with the value move logits less than equal steps over
-    the whole range (`benchmarks.ngram_choices` measures both).
+    Most weights are small and few are large: steps that grow with the value change logits less than equal steps over
+    the range (`benchmarks.studies.ngram_hyperparameters` measures both).
     """
     values = network.table.detach().numpy().astype(np.float64)
     reach = np.abs(values).max(axis=0)
@@ -62,7 +62,7 @@ def in_eight_bits(network: NgramNetwork) -> Table:
 
 
 class _Graph:
-    """Nodes and constants as they come."""
+    """Collect nodes and constants in order."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -81,57 +81,60 @@ def _write(table: Table, intercept: np.ndarray, file: Path) -> None:
     graph = _Graph()
     _logits(graph, _sums(graph, _rows(graph, len(table.values)), table), table.scales, intercept)
     labels = max(2, len(intercept))
-    made = helper.make_graph(
+    written = helper.make_graph(
         graph.nodes,
         "ngram",
         [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch_size", "sequence_length"])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch_size", labels])],
         graph.constants,
     )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    model = helper.make_model(written, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(file))
 
 
 def _rows(graph: _Graph, rows: int) -> str:
-    """The row of each window, counted from the second on: (batch, lengths, tokens), -1 where there is no n-gram."""
-    # A character as itself and cut at 1, 2 and 3, from which PAD and SPACE follow by additions (see `_unfolding`).
+    """Return the name of the rows of the n-grams (batch, lengths, tokens), minus 1; -1 where there is no n-gram."""
+    # Each character id, unclipped and clipped at 1, 2 and 3: `_unfolding` derives PAD and SPACE from these by addition.
     caps = graph.constant("caps", np.reshape([2**40, 1, 2, 3], (4, 1)), np.int64)
-    apart = graph.node("Unsqueeze", ["input_ids", graph.constant("one", [1], np.int64)], "apart")
-    capped = graph.node("Min", [apart, caps], "capped")  # (batch, 4, tokens)
+    expanded = graph.node("Unsqueeze", ["input_ids", graph.constant("one", [1], np.int64)], "expanded")
+    capped = graph.node("Min", [expanded, caps], "capped")  # (batch, 4, tokens)
     real = graph.node("Cast", [capped], "capped_real", to=TensorProto.FLOAT)
     weights, bias = _unfolding()
-    how = {"pads": [0, LONGEST - 1], "kernel_shape": [LONGEST]}
+    attributes = {"pads": [0, LONGEST - 1], "kernel_shape": [LONGEST]}
     inputs = [real, graph.constant("unfold", weights, np.float32), graph.constant("unfold_bias", bias, np.float32)]
-    unfolded = graph.node("Conv", inputs, "unfolded", **how)  # (batch, 5 characters + 4 counts, tokens)
-    whole = graph.node("Cast", [unfolded], "unfolded_whole", to=TensorProto.INT64)
-    hashes = graph.node("MatMul", [graph.constant("powers", _powers(), np.int64), whole], "hashes")
+    unfolded = graph.node("Conv", inputs, "unfolded", **attributes)  # (batch, 5 characters + 4 counts, tokens)
+    integers = graph.node("Cast", [unfolded], "unfolded_integers", to=TensorProto.INT64)
+    hashes = graph.node("MatMul", [graph.constant("powers", _powers(), np.int64), integers], "hashes")
     hashes = graph.node("Max", [hashes, graph.constant("none", -1, np.int64)], "hashes_or_none")
-    # fmod: the sign is that of the hash, so -1 stays.
+    # fmod keeps the sign of the hash, so -1 stays -1.
     hashes = graph.node("Mod", [hashes, graph.constant("modulus", MODULUS, np.int64)], "hashes_cut", fmod=1)
     return graph.node("Mod", [hashes, graph.constant("last_row", rows - 1, np.int64)], "rows", fmod=1)
 
 
 def _sums(graph: _Graph, rows: str, table: Table) -> str:
-    """(batch, 1 + outputs): the sum of each column over the n-grams, before its scale."""
-    turned = graph.constant("table", np.roll(table.values, -1, axis=0), table.values.dtype)
-    met = graph.node("Gather", [turned, rows], "met")  # (batch, lengths, tokens, 1 + outputs)
-    # Either sum is exact, or as good as that: 4,096 windows of 127² at most, or single precision summed up in double.
-    eight = table.values.dtype == np.int8
-    met = graph.node("Cast", [met], "met_wide", to=TensorProto.INT32 if eight else TensorProto.DOUBLE)
-    if eight:
-        met = graph.node("Mul", [met, graph.node("Abs", [met], "met_size")], "met_squared")
-    sums = graph.node("ReduceSum", [met, graph.constant("windows", [1, 2], np.int64)], "sums_wide", keepdims=0)
+    """Return the name of the unscaled column sums over the n-grams (batch, 1 + outputs)."""
+    rolled = graph.constant("table", np.roll(table.values, -1, axis=0), table.values.dtype)
+    values = graph.node("Gather", [rolled, rows], "values")  # (batch, lengths, tokens, 1 + outputs)
+    # int8: sums of at most 4,096 windows × 127² are exact. float32: summed in double precision, so nearly exact.
+    is_int8 = table.values.dtype == np.int8
+    values = graph.node("Cast", [values], "values_wide", to=TensorProto.INT32 if is_int8 else TensorProto.DOUBLE)
+    if is_int8:
+        values = graph.node("Mul", [values, graph.node("Abs", [values], "values_size")], "values_squared")
+    sums = graph.node("ReduceSum", [values, graph.constant("windows", [1, 2], np.int64)], "sums_wide", keepdims=0)
     return graph.node("Cast", [sums], "sums", to=TensorProto.FLOAT)
 
 
 def _logits(graph: _Graph, sums: str, scales: np.ndarray, intercept: np.ndarray) -> None:
-    """Divide by the norm; scales, intercept and, of one output, its two signs are a last matrix and bias."""
+    """Write the logits: divide the sums by the norm, then apply scales and intercept as one matrix and bias.
+
+    A network with one output gets two logits of opposite sign.
+    """
     first = [graph.constant(name, [value], np.int64) for name, value in (("start", 0), ("end", 1), ("axis", 1))]
     squares = graph.node("Slice", [sums, *first], "squares")  # (batch, 1)
     squares = graph.node("Max", [squares, graph.constant("least", 1 / scales[0], np.float32)], "squares_at_least_1")
     norm = graph.node("Sqrt", [squares], "norm")
-    scores = graph.node("Div", [sums, norm], "scores")  # (batch, 1 + outputs), the first of no use
+    scores = graph.node("Div", [sums, norm], "scores")  # (batch, 1 + outputs), the first column is ignored
     signs = np.array([[-0.5, 0.5]]) if len(intercept) == 1 else np.eye(len(intercept))  # (outputs, labels)
     matrix = (scales[1:, None].astype(np.float64) / np.sqrt(np.float64(scales[0]))) * signs
     matrix = np.concatenate([np.zeros_like(matrix[:1]), matrix])
@@ -140,9 +143,9 @@ def _logits(graph: _Graph, sums: str, scales: np.ndarray, intercept: np.ndarray)
 
 
 def _unfolding() -> tuple[np.ndarray, np.ndarray]:
-    """Weights (5 characters + 4 counts, 4, 5) and bias of a convolution that is exact for ids below 2^24.
+    """Return weights (5 characters + 4 counts, 4, 5) and bias of a convolution that is exact for ids below 2^24.
 
-    Of a character c: min(c, 1) is 0 for PAD alone, and 2 min(c, 2) - min(c, 1) - min(c, 3) is 1 for SPACE alone.
+    For a character c, min(c, 1) is 0 only for PAD, and 2 min(c, 2) - min(c, 1) - min(c, 3) is 1 only for SPACE.
     """
     assert SPACE_ID == 2
     weights = np.zeros((LONGEST + len(LENGTHS), 4, LONGEST))
@@ -157,7 +160,7 @@ def _unfolding() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _powers() -> np.ndarray:
-    """int64 (4 lengths, 5 characters + 4 counts): what makes the polynomial hash, before its modulo, of a window."""
+    """Return the matrix, int64 (4 lengths, 5 characters + 4 counts), that computes window hashes before the modulo."""
     powers = np.zeros((len(LENGTHS), LONGEST + len(LENGTHS)), dtype=np.int64)
     for row, length in enumerate(LENGTHS):
         powers[row, :length] = [pow(MULTIPLIER, length - 1 - place, MODULUS) for place in range(length)]

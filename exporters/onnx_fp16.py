@@ -1,7 +1,7 @@
-"""onnx-fp16: the graph in single precision, its weights stored in half. Half the size; it computes what onnx-fp32 does.
+"""onnx-fp16: the graph of onnx-fp32 with weights stored in half precision, for half the size.
 
-A weight is a float16 initializer behind a Cast to float32, which ONNX Runtime computes once, when it loads the
-model. From then on everything is float32, on every CPU: few of them multiply halves, and size is the point here.
+A weight is a float16 initializer followed by a Cast to float32, which ONNX Runtime evaluates once when it loads the
+model. All computation is in float32, because few CPUs have float16 arithmetic; the target only saves disk space.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from toolkit.modeling.classifier import Classifier
 
 LEAST_VALUES = 256
-"""A Cast takes about a hundred bytes of the file: what has fewer values would gain little or nothing."""
+"""Smaller weights stay in float32: the Cast node alone takes about a hundred bytes."""
 LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
@@ -27,12 +27,12 @@ class OnnxFp16(OnnxTarget):
     """See `exporters.registry.Exporter`."""
 
     def candidates(
-        self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
+        self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", reference: Path
     ) -> list[Candidate]:
         def write(folder: Path, in_float: frozenset[str]) -> dict[str, Any]:
             import onnx
 
-            model = onnx.load(str(single / MODEL_FILE))
+            model = onnx.load(str(reference / MODEL_FILE))
             too_large = halve_weights(model.graph)
             onnx.save(model, str(folder / MODEL_FILE))
             return {"too_large_for_half": too_large}
@@ -41,9 +41,9 @@ class OnnxFp16(OnnxTarget):
 
 
 def halve_weights(graph: "onnx.GraphProto") -> list[str]:
-    """Store each float32 initializer of LEAST_VALUES or more in half precision, whatever its shape.
+    """Store each float32 initializer with at least LEAST_VALUES values in half precision, in place.
 
-    Returns: names of those that stay as they are, because half precision does not reach their largest value.
+    Returns: the names of initializers that stay in float32 because a value exceeds the range of half precision.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -60,12 +60,10 @@ def halve_weights(graph: "onnx.GraphProto") -> list[str]:
         name = weight.name
         weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
         casts.append(helper.make_node("Cast", [weight.name], [name], f"{name}_single", to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]  # a node stands after what it takes
+    nodes = [*casts, *graph.node]  # nodes are in topological order
     del graph.node[:]
     graph.node.extend(nodes)
     return too_large
 
 
-EXPORTER = OnnxFp16(
-    "onnx-fp16", "ONNX Runtime, weights stored in half precision, computed in single: half the size", "smaller"
-)
+EXPORTER = OnnxFp16("onnx-fp16", "ONNX Runtime, float16 weights, float32 computation: half the size", "smaller")

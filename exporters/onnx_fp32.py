@@ -48,7 +48,7 @@ class OnnxFp32(OnnxTarget):
     """See `exporters.registry.Exporter`."""
 
     def candidates(
-        self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
+        self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", reference: Path
     ) -> list[Candidate]:
         def write(folder: Path, in_float: frozenset[str]) -> dict[str, Any]:
             export_graph(classifier, folder / MODEL_FILE)

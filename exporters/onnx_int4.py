@@ -1,7 +1,7 @@
-"""onnx-int4: matrices in four bits, embedding tables in eight, run by ONNX Runtime's MatMulNBits.
+"""onnx-int4: int4 matrices and int8 embedding tables, run by ONNX Runtime's MatMulNBits.
 
-Weights alone are quantized ahead of time. Some tens of them share a scale, in symmetric codes: ONNX Runtime's own
-packer does the like, but needs a package (onnx_ir) that nothing else here does. The head stays in float.
+Only weights are quantized ahead of time, symmetrically, with one scale per block. ONNX Runtime's own packer does the
+same but needs a package (onnx_ir) that hbt does not otherwise depend on. The head stays in float.
 """
 
 from pathlib import Path
@@ -21,21 +21,22 @@ if TYPE_CHECKING:
 
 BLOCKS = (32, 128)
 LEAST_BLOCK = 16
-"""MatMulNBits takes no shorter one."""
+"""The smallest block size that MatMulNBits supports."""
 DOMAIN = "com.microsoft"
 ZERO = 8
-"""The code of 0.0: MatMulNBits implies it where no zero points are given."""
+"""The code of 0.0, which MatMulNBits assumes if there are no zero points."""
 REACH = 7
-"""The largest weight of a block is this many steps from 0."""
+"""Distance of the largest weight of a block from 0, in quantization steps."""
 EIGHT_BIT_ACTIVATIONS = 4
-"""The accuracy level of the fastest kernels: they quantize each block of a row by itself, so no text moves another."""
+"""Accuracy level of the fastest kernels. They quantize each block of a row separately, so predictions do not depend on
+batch composition."""
 
 
 class OnnxInt4(OnnxTarget):
     """See `exporters.registry.Exporter`."""
 
     def candidates(
-        self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
+        self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", reference: Path
     ) -> list[Candidate]:
         import onnx
 
@@ -43,18 +44,18 @@ class OnnxInt4(OnnxTarget):
         from toolkit.modeling.ngram import NgramNetwork
 
         if isinstance(classifier.network, NgramNetwork):
-            raise InputError("--target onnx-int4: an ngram student has no matrices; take onnx-int8")
-        parts = parts_of(onnx.load(str(single / MODEL_FILE)).graph)
-        return [_candidate(single / MODEL_FILE, block, parts) for block in BLOCKS]
+            raise InputError("--target onnx-int4: an ngram student has no matrices to quantize; use --target onnx-int8")
+        parts = parts_of(onnx.load(str(reference / MODEL_FILE)).graph)
+        return [_candidate(reference / MODEL_FILE, block, parts) for block in BLOCKS]
 
 
-def _candidate(single: Path, block: int, parts: tuple[str, ...]) -> Candidate:
+def _candidate(reference: Path, block: int, parts: tuple[str, ...]) -> Candidate:
     def write(folder: Path, in_float: frozenset[str]) -> dict[str, Any]:
         import onnx
 
         from exporters.int8_graph import drop_unused, quantize_tables
 
-        model = onnx.load(str(single))
+        model = onnx.load(str(reference))
         quantize_matrices(model, block, in_float)
         quantize_tables(model.graph, in_float)
         drop_unused(model.graph)
@@ -65,12 +66,12 @@ def _candidate(single: Path, block: int, parts: tuple[str, ...]) -> Candidate:
 
 
 def quantize_matrices(model: "onnx.ModelProto", block: int, in_float: frozenset[str]) -> None:
-    """Make a MatMulNBits of each product with a constant matrix, but of the head and of the parts `in_float`.
+    """Replace products with constant matrices by MatMulNBits, in place, except the head and the parts `in_float`.
 
-    The matrices themselves are left behind: see `exporters.int8_graph.drop_unused`.
+    The float matrices remain in the graph: remove them with `exporters.int8_graph.drop_unused`.
 
-    block: weights that share a scale, a power of 2 from LEAST_BLOCK on; less where a matrix is less deep.
-    in_float: names as of `exporters.int8_graph.part_name`.
+    block: number of weights that share a scale, a power of 2, at least LEAST_BLOCK; reduced for small matrices.
+    in_float: names as returned by `exporters.int8_graph.part_name`.
     """
     from onnx import helper, numpy_helper
 
@@ -82,14 +83,14 @@ def quantize_matrices(model: "onnx.ModelProto", block: int, in_float: frozenset[
     packed: set[str] = set()
     nodes = []
     for node in graph.node:
-        turned = _turned(node) if node.output[0] in chosen else None
-        if turned is None:
+        transposed = _is_transposed(node) if node.output[0] in chosen else None
+        if transposed is None:
             nodes.append(node)
             continue
         matrix = numpy_helper.to_array(weights[node.input[1]])
-        matrix = matrix if turned else matrix.T  # (outputs, inputs)
+        matrix = matrix if transposed else matrix.T  # (outputs, inputs)
         size = min(block, max(LEAST_BLOCK, 1 << (matrix.shape[1] - 1).bit_length()))
-        stored = f"{node.input[1]}_int4{'_turned' if turned else ''}"
+        stored = f"{node.input[1]}_int4{'_transposed' if transposed else ''}"
         if stored not in packed:  # layers may share a matrix
             codes, scales = pack(matrix, size)
             graph.initializer.append(numpy_helper.from_array(codes, stored))
@@ -120,9 +121,9 @@ def quantize_matrices(model: "onnx.ModelProto", block: int, in_float: frozenset[
 
 
 def pack(matrix: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """A float matrix (outputs, inputs) in four bits, as MatMulNBits takes it.
+    """Return a float matrix (outputs, inputs) as int4 codes and scales in the format of MatMulNBits.
 
-    Returns: codes, uint8 (outputs, blocks, block / 2), the earlier weight in the low half of a byte; and scales,
+    Returns: codes, uint8 (outputs, blocks, block / 2), two per byte with the first in the low half; and scales,
     float32 (outputs, blocks). A weight is (code - ZERO) × scale.
     """
     outputs, inputs = matrix.shape
@@ -130,27 +131,27 @@ def pack(matrix: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
     padded = np.zeros((outputs, blocks * block), dtype=np.float32)
     padded[:, :inputs] = matrix
     values = padded.reshape(outputs, blocks, block)
-    # Scales of largest / -8 leave less squared error, but moved logits 1.3 to 4 times as far on three Bangla
-    # classifiers: their pretrained weights lie on that very grid (blocks of 32, as in GGUF's Q4_0), back to which
-    # it rounds what fine-tuning has taught.
+    # Scales of largest / -8 have a smaller squared error but changed the logits of three Bangla classifiers 1.3 to 4
+    # times as much. Their pretrained weights lie on exactly that grid (blocks of 32, as in GGUF's Q4_0), so rounding
+    # to it undoes the changes made by fine-tuning.
     scales = np.abs(values).max(axis=2, keepdims=True) / np.float32(REACH)
     scales[scales == 0] = 1
     codes = (np.rint(values / scales) + ZERO).clip(ZERO - REACH, ZERO + REACH).astype(np.uint8)
     return codes[..., 0::2] | codes[..., 1::2] << 4, scales[..., 0]
 
 
-def _turned(node: "onnx.NodeProto") -> bool | None:
-    """Whether the matrix of a MatMul or Gemm is stored as (outputs, inputs); None if the node does more than that."""
+def _is_transposed(node: "onnx.NodeProto") -> bool | None:
+    """Return whether the matrix of a MatMul or Gemm is stored as (outputs, inputs); None if the Gemm is not plain."""
     from onnx import helper
 
-    has = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    if has.get("transA", 0) or has.get("alpha", 1.0) != 1.0 or has.get("beta", 1.0) != 1.0:
+    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if attributes.get("transA", 0) or attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0:
         return None
-    return bool(has.get("transB", 0))
+    return bool(attributes.get("transB", 0))
 
 
 EXPORTER = OnnxInt4(
     "onnx-int4",
-    "ONNX Runtime, matrices in four bits and embeddings in eight: the smallest, seldom the fastest",
+    "ONNX Runtime, int4 matrices and int8 embeddings: the smallest, seldom the fastest",
     "smaller",
 )

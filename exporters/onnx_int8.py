@@ -1,7 +1,8 @@
 """onnx-int8: matrices and embeddings in eight bits, run by ONNX Runtime.
 
-Which form (`exporters.int8_graph.Form`) is best depends on the classifier and on the processor: this module says which
-are worth trying, and the gate measures them. An ngram student has no activations to quantize, so it has one form.
+Which scheme (`exporters.int8_graph.Scheme`) is best depends on the classifier and on the processor: this module says
+which are worth trying, and the gate measures them. An ngram student has no activations to quantize, so it has one
+scheme.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import onnx
 
     from exporters.calibration import Activations
-    from exporters.int8_graph import Form
+    from exporters.int8_graph import Scheme
     from toolkit.config.settings import ExportSettings
     from toolkit.modeling.classifier import Classifier
 
@@ -35,54 +36,54 @@ class OnnxInt8(OnnxTarget):
     """See `exporters.registry.Exporter`."""
 
     def candidates(
-        self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
+        self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", reference: Path
     ) -> list[Candidate]:
         from toolkit.modeling.ngram import NgramNetwork
 
         if isinstance(classifier.network, NgramNetwork):
             return [_ngram_candidate(classifier.network)]
-        return _graph_candidates(classifier, evidence, settings, single / MODEL_FILE)
+        return _graph_candidates(classifier, evidence, settings, reference / MODEL_FILE)
 
 
-def forms(search: str, flags: tuple[str, ...]) -> list["Form"]:
+def schemes(search: str, flags: tuple[str, ...]) -> list["Scheme"]:
     """Return the schemes to try on a processor with these flags, best guess first.
 
     x86 without 8-bit dot products (VNNI) adds the products of U8S8 in 16 bits, where they can saturate (ONNX Runtime's
     guide to quantization). Weights of seven bits cannot, so that a package has the same scores on every x86 processor.
     ARM has dot products of signed codes.
     """
-    from exporters.int8_graph import STATIC, Form
+    from exporters.int8_graph import STATIC, Scheme
 
     arm = "asimd" in flags
     reduced = not arm
-    best = Form("smoothed", inputs="int8" if arm else "uint8", reduced=reduced)
+    best = Scheme("smoothed", inputs="int8" if arm else "uint8", reduced=reduced)
     fast = [
         best,
-        *(replace(best, way=way) for way in ("minmax", "percentile", "per token")),
-        Form("dynamic", reduced=reduced),
-        Form("dynamic", reduced=reduced, per_column=False),
+        *(replace(best, method=method) for method in ("minmax", "percentile", "per token")),
+        Scheme("dynamic", reduced=reduced),
+        Scheme("dynamic", reduced=reduced, per_column=False),
     ]
     if search == "off":
         return fast[:1]
     if search == "fast":
         return fast
-    ways = (*STATIC, "per token", "dynamic")
+    methods = (*STATIC, "per token", "dynamic")
     grid = [
-        Form(way, per_column, inputs, weights, reduced)
-        for way in ways
+        Scheme(method, per_column, inputs, weights, reduced)
+        for method in methods
         for per_column in (True, False)
         for inputs, weights in CODES
-        if not (way == "dynamic" and inputs == "int8")
+        if not (method == "dynamic" and inputs == "int8")
     ]
-    grid += [replace(best, way=way, reduced=not reduced) for way in STATIC]
-    grid += [replace(form, tables=False) for form in fast]
+    grid += [replace(best, method=method, reduced=not reduced) for method in STATIC]
+    grid += [replace(scheme, tables=False) for scheme in fast]
     return list(dict.fromkeys([*fast, *grid]))
 
 
 def _graph_candidates(
-    classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
+    classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", reference: Path
 ) -> list[Candidate]:
-    """The forms of a transformer that the settings allow."""
+    """The schemes of a transformer that the settings allow."""
     import onnx
 
     from exporters.calibration import calibrate
@@ -90,47 +91,47 @@ def _graph_candidates(
     from toolkit.modeling.tokenizer import encode
     from toolkit.utils.machine import describe_machine
 
-    def allowed(form: "Form") -> bool:
-        if settings.quant_method == "dynamic" and form.static:
+    def allowed(scheme: "Scheme") -> bool:
+        if settings.quant_method == "dynamic" and scheme.static:
             return False
-        if settings.quant_method in ("static", "qat") and not form.static:
+        if settings.quant_method in ("static", "qat") and not scheme.static:
             return False
-        return settings.quant_dtype in (None, form.weights)
+        return settings.quant_dtype in (None, scheme.weights)
 
     @cache
     def seen() -> "dict[str, Activations]":
-        names = [node.input[0] for node in weight_nodes(onnx.load(single).graph)]
-        return calibrate(single, encode(classifier.tokenizer, evidence.calibration), names)
+        names = [node.input[0] for node in weight_nodes(onnx.load(reference).graph)]
+        return calibrate(reference, encode(classifier.tokenizer, evidence.calibration), names)
 
-    everything = forms("full", describe_machine().flags)
-    usual = forms(settings.search, describe_machine().flags)
-    chosen = [form for form in usual if allowed(form)] or [form for form in everything if allowed(form)][:1]
-    parts = parts_of(onnx.load(single).graph)
-    made = [_candidate(form, single, seen, parts) for form in chosen]
+    everything = schemes("full", describe_machine().flags)
+    usual = schemes(settings.search, describe_machine().flags)
+    chosen = [scheme for scheme in usual if allowed(scheme)] or [scheme for scheme in everything if allowed(scheme)][:1]
+    parts = parts_of(onnx.load(reference).graph)
+    made = [_candidate(scheme, reference, seen, parts) for scheme in chosen]
     if settings.search == "full":
-        made += [_fused_candidate(form, classifier, evidence, single) for form in chosen if form in usual[:6]]
+        made += [_fused_candidate(scheme, classifier, evidence, reference) for scheme in chosen if scheme in usual[:6]]
     return made
 
 
-def _candidate(form: "Form", single: Path, seen: Any, parts: tuple[str, ...]) -> Candidate:
+def _candidate(scheme: "Scheme", reference: Path, seen: Any, parts: tuple[str, ...]) -> Candidate:
     def write(folder: Path, in_float: frozenset[str] = NOTHING) -> dict[str, Any]:
-        write_form(single, form, seen() if form.static else {}, folder / MODEL_FILE, in_float)
+        write_scheme(reference, scheme, seen() if scheme.static else {}, folder / MODEL_FILE, in_float)
         return {}
 
-    return Candidate(form.name, write, parts)
+    return Candidate(scheme.name, write, parts)
 
 
-def write_form(
-    single: Path, form: "Form", seen: "dict[str, Activations]", file: Path, in_float: frozenset[str] = NOTHING
+def write_scheme(
+    reference: Path, scheme: "Scheme", seen: "dict[str, Activations]", file: Path, in_float: frozenset[str] = NOTHING
 ) -> None:
-    """Write the graph `single` in the given form. seen: see `exporters.calibration.calibrate`."""
+    """Write the graph `reference` in the given scheme. seen: see `exporters.calibration.calibrate`."""
     import onnx
 
     from exporters.int8_graph import CONTRIB, drop_unused, quantize_matrices, quantize_tables
 
-    model = onnx.load(single)
-    quantize_matrices(model.graph, form, seen, in_float)
-    if form.tables:
+    model = onnx.load(reference)
+    quantize_matrices(model.graph, scheme, seen, in_float)
+    if scheme.tables:
         quantize_tables(model.graph, in_float)
     drop_unused(model.graph)
     if not any(known.domain == CONTRIB for known in model.opset_import):
@@ -138,8 +139,8 @@ def write_form(
     onnx.save(model, str(file))
 
 
-def _fused_candidate(form: "Form", classifier: "Classifier", evidence: Evidence, single: Path) -> Candidate:
-    """The form of a graph whose attention ONNX Runtime's optimizer has put into nodes of its own."""
+def _fused_candidate(scheme: "Scheme", classifier: "Classifier", evidence: Evidence, reference: Path) -> Candidate:
+    """The scheme of a graph whose attention ONNX Runtime's optimizer has put into nodes of its own."""
     from exporters.calibration import calibrate
     from exporters.int8_graph import weight_nodes
     from toolkit.modeling.tokenizer import encode
@@ -148,18 +149,18 @@ def _fused_candidate(form: "Form", classifier: "Classifier", evidence: Evidence,
         import onnx
 
         fused = folder / "fused.onnx"
-        fuse(single, fused)
+        fuse(reference, fused)
         names = [node.input[0] for node in weight_nodes(onnx.load(fused).graph)]
         seen = calibrate(fused, encode(classifier.tokenizer, evidence.calibration), names)
-        write_form(fused, form, seen, folder / MODEL_FILE, in_float)
+        write_scheme(fused, scheme, seen, folder / MODEL_FILE, in_float)
         fused.unlink()
         return {}
 
-    return Candidate(f"{form.name}, fused", write)
+    return Candidate(f"{scheme.name}, fused", write)
 
 
-def fuse(single: Path, file: Path) -> None:
-    """Write the graph `single` with its attention, additions and norms in nodes of ONNX Runtime's own."""
+def fuse(reference: Path, file: Path) -> None:
+    """Write the graph `reference` with its attention, additions and norms in nodes of ONNX Runtime's own."""
     import logging
 
     import onnx
@@ -170,7 +171,7 @@ def fuse(single: Path, file: Path) -> None:
     how.use_multi_head_attention = True  # its matrices stay outside of it, where they can be quantized
     how.enable_embed_layer_norm = False
     logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
-    stated = onnx.load(str(single))
+    stated = onnx.load(str(reference))
     state_heads(stated.graph)
     onnx.save(stated, str(file))
     model = optimize_model(str(file), "bert", num_heads=0, hidden_size=0, optimization_options=how, opt_level=0)

@@ -1,4 +1,4 @@
-"""openvino-int8: matrices, activations and embeddings in eight bits by NNCF, run by OpenVINO."""
+"""openvino-int8: int8 matrices, activations and embeddings, quantized by NNCF and run by OpenVINO."""
 
 import functools
 import sys
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from exporters.loaders.compose import load_package, loader_source
-from exporters.onnx_fp32 import MODEL_FILE as SINGLE_FILE, missing_modules
+from exporters.onnx_fp32 import MODEL_FILE as REFERENCE_FILE, missing_modules
 from exporters.registry import Candidate, Evidence, LoadedArtifact
 from toolkit.evaluation.metrics import apply_threshold, macro_f1, softmax
 from toolkit.utils.errors import InputError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from toolkit.modeling.classifier import Classifier
 
 MODEL_FILE = "model.xml"
-"""The graph; its weights lie beside it in model.bin."""
+"""The graph; its weights are in model.bin in the same folder."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class OpenvinoInt8:
     """See `exporters.registry.Exporter`."""
 
     name: str = "openvino-int8"
-    summary: str = "OpenVINO, weights, activations and embeddings in eight bits, ranges from training texts"
+    summary: str = "OpenVINO, int8 weights, activations and embeddings, ranges from training texts"
     promise: Literal["faster", "smaller", "same"] = "faster"
     reference: str | None = "onnx-fp32"
     file: str = MODEL_FILE
@@ -39,23 +39,23 @@ class OpenvinoInt8:
         return needed or missing_modules("onnx", "onnxruntime")
 
     def candidates(
-        self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
+        self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", reference: Path
     ) -> list[Candidate]:
         from toolkit.modeling.ngram import NgramNetwork
         from toolkit.modeling.tokenizer import encode
 
         if isinstance(classifier.network, NgramNetwork):
             raise InputError(
-                f"--target {self.name}: an ngram student has no matrices to quantize; take --target onnx-int8"
+                f"--target {self.name}: an ngram student has no matrices to quantize; use --target onnx-int8"
             )
         ids_of = functools.partial(encode, classifier.tokenizer)
 
         def plain(folder: Path, in_float: frozenset[str]) -> dict[str, Any]:
-            return _save(_quantized(single, ids_of(evidence.calibration)), folder)
+            return _save(_quantized(reference, ids_of(evidence.calibration)), folder)
 
         def controlled(folder: Path, in_float: frozenset[str]) -> dict[str, Any]:
             rows = _Rows(ids_of(evidence.validation), evidence.labels, len(classifier.labels), evidence.threshold)
-            return _save(_controlled(single, ids_of(evidence.calibration), rows, settings.max_drop), folder)
+            return _save(_controlled(reference, ids_of(evidence.calibration), rows, settings.max_drop), folder)
 
         found = [Candidate("static, smoothed", plain), Candidate("static, smoothed, accuracy control", controlled)]
         return found[:1] if settings.search == "off" else found
@@ -69,17 +69,17 @@ class OpenvinoInt8:
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """Validation rows as NNCF wants them, and the metric that decides."""
+    """Validation rows in the format of NNCF, and the metric for its accuracy control."""
 
     ids: Sequence[Sequence[int]]
     labels: np.ndarray
     """int (rows,)"""
     names: int
-    """How many labels there are."""
+    """Number of labels."""
     threshold: float | None
 
     def macro_f1(self, compiled: Any, rows: Iterable[int]) -> tuple[float, list[list[np.ndarray]]]:
-        """Macro-F1 of a compiled model on some rows, and the logits of each, by which NNCF ranks what to undo."""
+        """Return macro-F1 of a compiled model on `rows`, and their logits, by which NNCF ranks the operations."""
         chosen = list(rows)
         logits = [compiled(_feed(self.ids[i]))[0] for i in chosen]  # each (1, labels)
         predicted = apply_threshold(softmax(np.concatenate(logits)), self.threshold)
@@ -87,15 +87,15 @@ class _Rows:
 
 
 def _feed(ids: Sequence[int]) -> dict[str, np.ndarray]:
-    """One text as a batch of its own: where none is padded, no padding has a say in the ranges."""
+    """Return the inputs for a batch of one text: without padding, so that padding does not affect the ranges."""
     return {"input_ids": np.array([ids], dtype=np.int64), "attention_mask": np.ones((1, len(ids)), dtype=np.int64)}
 
 
-def _quantized(single: Path, calibration: Sequence[Sequence[int]]) -> Any:
-    """The graph in `single` in eight bits; NNCF's transformer scheme smooths outliers and leaves softmax in float."""
+def _quantized(reference: Path, calibration: Sequence[Sequence[int]]) -> Any:
+    """Return the int8 graph of `reference`; NNCF's transformer scheme smooths outliers and keeps softmax in float."""
     nncf, openvino = quiet_nncf()
     return nncf.quantize(
-        openvino.Core().read_model(single / SINGLE_FILE),
+        openvino.Core().read_model(reference / REFERENCE_FILE),
         nncf.Dataset(calibration, _feed),
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(calibration),
@@ -104,18 +104,19 @@ def _quantized(single: Path, calibration: Sequence[Sequence[int]]) -> Any:
 
 
 def _portable(nncf: Any) -> Any:
-    """Return the setting that gives weights seven bits: with eight, 16-bit sums saturate on x86 without VNNI."""
+    """Return the setting for 7-bit weights: with 8 bits, 16-bit sums can saturate on x86 without VNNI."""
     return nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
 
 
-def _controlled(single: Path, calibration: Sequence[Sequence[int]], rows: _Rows, max_drop: float) -> Any:
-    """As `_quantized`, but what costs most goes back to float until macro-F1 on `rows` drops by at most `max_drop`.
+def _controlled(reference: Path, calibration: Sequence[Sequence[int]], rows: _Rows, max_drop: float) -> Any:
+    """Return the int8 graph with accuracy control: macro-F1 on `rows` drops by at most `max_drop`.
 
-    The weights of what went back are stored in eight bits all the same where that keeps to `max_drop` too.
+    The operations that cost most accuracy are reverted to float. Their weights are still stored as int8 if that
+    keeps the drop within `max_drop`, too.
     """
     nncf, openvino = quiet_nncf()
     core = openvino.Core()
-    model = core.read_model(single / SINGLE_FILE)
+    model = core.read_model(reference / REFERENCE_FILE)
     everything = range(len(rows.ids))
     found = nncf.quantize_with_accuracy_control(
         model,
@@ -134,11 +135,11 @@ def _controlled(single: Path, calibration: Sequence[Sequence[int]], rows: _Rows,
         return rows.macro_f1(core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}), everything)[0]
 
     smaller = nncf.compress_weights(found.clone(), mode=nncf.CompressWeightsMode.INT8_SYM)
-    return smaller if score(smaller) >= score(core.read_model(single / SINGLE_FILE)) - max_drop else found
+    return smaller if score(smaller) >= score(core.read_model(reference / REFERENCE_FILE)) - max_drop else found
 
 
 def _save(graph: Any, folder: Path) -> dict[str, Any]:
-    """Write model.xml and model.bin; returns how many activations have eight bits."""
+    """Write model.xml and model.bin; return the number of int8 activations."""
     import openvino
 
     openvino.save_model(graph, folder / MODEL_FILE, compress_to_fp16=False)
@@ -146,17 +147,17 @@ def _save(graph: Any, folder: Path) -> dict[str, Any]:
 
 
 def quiet_nncf() -> tuple[Any, Any]:
-    """The modules nncf and openvino, imported so that they neither print nor send anything.
+    """Import nncf and openvino without output and telemetry, and return both modules.
 
-    Both report each use to Google Analytics unless asked not to, and keep an id for it in the home folder; the switch
-    is a file in that folder or the variable CI, which others heed too. Without openvino_telemetry they do neither.
+    Both report usage to Google Analytics by default and store an id in the home folder. The opt-out is a file in that
+    folder or the variable CI, which also affects other programs. Without openvino_telemetry they do neither.
     """
     import logging
 
     if "nncf" not in sys.modules:
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     before = logging.root.manager.disable
-    logging.disable(logging.INFO)  # importing it logs to standard output and resets its own logger
+    logging.disable(logging.INFO)  # importing nncf logs to standard output and resets its logger
     try:
         import nncf
         from nncf.common.logging import track_progress
@@ -165,15 +166,15 @@ def quiet_nncf() -> tuple[Any, Any]:
     import openvino
 
     nncf.set_log_level(logging.ERROR)
-    for bar in ("Progress", "WeightedProgress"):  # there is no switch for its progress bars
-        made = getattr(track_progress, bar)
-        if not isinstance(made, _Unseen):
-            setattr(track_progress, bar, _Unseen(made))
+    for bar in ("Progress", "WeightedProgress"):  # nncf has no option to disable its progress bars
+        original = getattr(track_progress, bar)
+        if not isinstance(original, _HiddenBars):
+            setattr(track_progress, bar, _HiddenBars(original))
     return nncf, openvino
 
 
-class _Unseen:
-    """Makes progress bars that are not drawn."""
+class _HiddenBars:
+    """Create progress bars that are not displayed."""
 
     def __init__(self, bar: Callable[..., Any]) -> None:
         self.bar = bar

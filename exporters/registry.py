@@ -1,4 +1,4 @@
-"""Which targets there are, and what each must offer. Other distributions add theirs as entry points of GROUP."""
+"""The targets and the interface of their exporters. Other distributions can add targets as entry points of GROUP."""
 
 import importlib
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from toolkit.modeling.classifier import Classifier
 
 GROUP = "hbt.exporters"
-"""Entry points of this group are called with nothing and give an Exporter; their names are those of the targets."""
+"""Each entry point of this group is a callable without arguments that returns an Exporter; its name is the target."""
 _MODULES = {
     "onnx-int8": "exporters.onnx_int8",
     "onnx-fp32": "exporters.onnx_fp32",
@@ -31,129 +31,133 @@ NOTHING: frozenset[str] = frozenset()
 
 @dataclass(frozen=True)
 class Evidence:
-    """Rows that an exporter may look at."""
+    """The rows that an exporter may use."""
 
     calibration: Sequence[str]
-    """Training texts, which tell the ranges of activations."""
+    """Training texts for calibrating the ranges of activations."""
     validation: Sequence[str]
-    """Texts by which a form is chosen."""
+    """Texts for selecting a candidate."""
     labels: np.ndarray
-    """int (validation,): their labels."""
+    """int (validation,): labels of the validation texts."""
     threshold: float | None
-    """Of the classifier; None for more than two labels."""
+    """Decision threshold of the classifier; None for more than two labels."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One form that a target can take."""
+    """One quantization scheme of a target."""
 
     name: str
-    """For people, in a few words: `static, smoothed`."""
+    """Display name, such as `static, smoothed`."""
     write: Callable[[Path, frozenset[str]], dict[str, Any]]
-    """Writes the artifact into a folder, the named parts of it in float; returns what is to know of it."""
+    """Write the artifact into a folder, with the named parts in float; return facts about it for the stage result."""
     parts: tuple[str, ...] = ()
-    """What can be left in float when a form loses too much."""
+    """Names of the parts that can be kept in float if the candidate loses too much."""
 
 
 class LoadedArtifact(Predictor, Protocol):
-    """A predictor that also gives logits."""
+    """A predictor that also returns logits."""
 
     def predict_proba(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
-        """float32 (texts, labels); each text is scored alone unless a batch size is given."""
+        """Return probabilities, float32 (texts, labels)."""
         ...
 
     def predict_logits(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
-        """float32 (texts, labels)."""
+        """Return logits, float32 (texts, labels)."""
         ...
 
     def predict(self, texts: Sequence[str]) -> list[tuple[str, float]]:
-        """Label and its probability for each text."""
+        """Return the predicted label of each text and its probability."""
         ...
 
 
 class Exporter(Protocol):
-    """One target and the one runtime it knows. Its module imports nothing that a package does not need."""
+    """One target and its runtime. At import, its module imports only what a package needs."""
 
     @property
     def name(self) -> str:
-        """Of the target."""
+        """Name of the target."""
         ...
 
     @property
     def summary(self) -> str:
-        """One line for `hbt targets`."""
+        """One-line description for `hbt targets`."""
         ...
 
     @property
     def promise(self) -> Literal["faster", "smaller", "same"]:
-        """What it must be beside the classifier in single precision, or it does not pass."""
+        """What a candidate must be, compared with the reference, to pass the quality gate."""
         ...
 
     @property
     def reference(self) -> str | None:
-        """The target that is the classifier in single precision for this one; None for torch itself."""
+        """The target whose artifact is the single-precision reference; None for torch itself."""
         ...
 
     @property
     def file(self) -> str:
-        """Name of the artifact."""
+        """File name of the artifact."""
         ...
 
     @property
     def distributions(self) -> tuple[str, ...]:
-        """What the package needs at run time; the first is the runtime."""
+        """Distributions that the package needs at run time; the first is the runtime."""
         ...
 
     def available(self) -> str | None:
-        """None if the target can be made here, else the reason and the `pip install` that mends it."""
+        """Return None if the target can be exported here, else the reason and the `pip install` that fixes it."""
         ...
 
     def candidates(
-        self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
+        self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", reference: Path
     ) -> list[Candidate]:
-        """The forms to try, the one to take without a search first.
+        """Return the candidates to evaluate; the first is used without a search.
 
-        single: folder with the artifact of `reference`; of no use where that is None.
-        Raises: InputError if this classifier has no such form.
+        reference: folder with the artifact of the reference target; ignored if that is None.
+        Raises: InputError if the target does not support this classifier.
         """
         ...
 
     def loader(self, model_type: str) -> str:
-        """Return the text of how_to_load.py; `model_type` is that of config.json.
+        """Return the source of how_to_load.py; `model_type` is as in config.json.
 
-        The module that this text is must have `load(folder, threads)`, which returns a LoadedArtifact.
+        The source must define `load(folder, threads)`, which returns a LoadedArtifact.
         """
         ...
 
     def load(self, folder: Path, threads: int | None = None) -> LoadedArtifact:
-        """The predictor of a package folder."""
+        """Return the predictor of a package folder."""
         ...
 
 
 def targets() -> dict[str, str]:
-    """Names of all targets, each with the distribution that brings it."""
-    return dict.fromkeys(_MODULES, "hbt") | {name: _distribution(found) for name, found in _outside().items()}
+    """Return the names of all targets, each with the distribution that provides it."""
+    return dict.fromkeys(_MODULES, "hbt") | {name: _distribution(found) for name, found in _third_party().items()}
 
 
 def exporter(target: str) -> Exporter:
-    """The exporter of a target. Raises InputError if there is none of that name, or if that of others is broken."""
+    """Return the exporter of a target.
+
+    Raises: InputError if the target does not exist or a third-party exporter does not load.
+    """
     if target in _MODULES:
         return importlib.import_module(_MODULES[target]).EXPORTER
-    outside = _outside()
-    if target not in outside:
-        raise InputError(f"--target {target}: no such target; there are {', '.join(targets())}")
+    others = _third_party()
+    if target not in others:
+        raise InputError(f"--target {target}: no such target; available: {', '.join(targets())}")
     try:
-        return outside[target].load()()
-    except Exception as error:  # whatever the code of others raises
+        return others[target].load()()
+    except Exception as error:  # third-party code can raise anything
         raise InputError(
-            f"--target {target}: {_distribution(outside[target])} does not load ({error}); mend or uninstall it"
+            f"--target {target}: {_distribution(others[target])} does not load ({error}); fix or uninstall it"
         ) from error
 
 
-def _outside() -> dict[str, EntryPoint]:
-    """Targets of other distributions; the names of our own are ours."""
+def _third_party() -> dict[str, EntryPoint]:
+    """Return the targets of other distributions; they cannot replace the built-in ones."""
     return {found.name: found for found in entry_points(group=GROUP) if found.name not in _MODULES}
 
 
 def _distribution(found: EntryPoint) -> str:
+    """Return the name of the distribution that provides an entry point."""
     return found.dist.name if found.dist is not None else found.value

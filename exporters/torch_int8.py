@@ -1,10 +1,9 @@
-"""torch-int8: a transformer for PyTorch's own eight-bit kernels, for where ONNX is not possible.
+"""torch-int8: a transformer with PyTorch's int8 kernels, for networks that cannot be exported to ONNX.
 
-It is PyTorch's dynamic quantization (https://docs.pytorch.org/docs/stable/quantization.html): large linear maps are
-stored as int8 and multiplied with activations that are quantized as they come, by `torch.ops.quantized`. The weights
-are quantized here, tensor by tensor, because what `torch.ao.quantization.quantize_dynamic` makes can only be pickled,
-and it leaves the tables of embeddings in single precision. `network.json` says how the network is built,
-`model.safetensors` has every parameter and every buffer of it.
+This is PyTorch's dynamic quantization (https://docs.pytorch.org/docs/stable/quantization.html): large linear layers
+are stored as int8, and `torch.ops.quantized` quantizes their inputs at run time. The weights are quantized here because
+the output of `torch.ao.quantization.quantize_dynamic` can only be pickled and keeps embedding tables in float.
+`network.json` describes the architecture, `model.safetensors` stores all parameters and buffers.
 """
 
 import json
@@ -28,10 +27,10 @@ if TYPE_CHECKING:
 
 MODEL_FILE, NETWORK_FILE = "model.safetensors", "network.json"
 SMALLEST_MATRIX = 1024
-"""Weights. A smaller matrix, such as the head, saves neither time nor bytes in int8."""
+"""Minimum number of weights: int8 saves neither time nor space for a smaller matrix, such as the head."""
 SMALLEST_TABLE = 64
-"""Rows."""
-_NOT_OF_THE_NETWORK = ("architectures", "transformers_version", "dtype", "torch_dtype", "auto_map")
+"""Minimum number of rows of an embedding table."""
+_NOT_ARCHITECTURE = ("architectures", "transformers_version", "dtype", "torch_dtype", "auto_map")
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class TorchInt8:
     """See `exporters.registry.Exporter`."""
 
     name: str = "torch-int8"
-    summary: str = "PyTorch, eight-bit weights: the fallback for a network that ONNX cannot hold"
+    summary: str = "PyTorch, int8 weights: the fallback for a network that cannot be exported to ONNX"
     promise: Literal["faster", "smaller", "same"] = "faster"
     reference: str | None = None
     file: str = MODEL_FILE
@@ -49,17 +48,17 @@ class TorchInt8:
         return missing_modules("torch", "transformers", "safetensors", install="torch transformers safetensors")
 
     def candidates(
-        self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", single: Path
+        self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", reference: Path
     ) -> list[Candidate]:
         from toolkit.modeling.ngram import NgramNetwork
 
         network = classifier.network
         if isinstance(network, NgramNetwork):
-            raise InputError("--target torch-int8: an ngram student has no linear maps; take onnx-int8")
+            raise InputError("--target torch-int8: an ngram student has no linear layers; use --target onnx-int8")
         parts = tuple(large_parts(network))
         return [
-            Candidate("dynamic, one scale a column", partial(write, network, True), parts),
-            Candidate("dynamic, one scale a matrix", partial(write, network, False), parts),
+            Candidate("dynamic, per-channel weights", partial(write, network, True), parts),
+            Candidate("dynamic, per-tensor weights", partial(write, network, False), parts),
         ]
 
     def loader(self, model_type: str) -> str:
@@ -70,10 +69,10 @@ class TorchInt8:
 
 
 def large_parts(network: "nn.Module") -> list[str]:
-    """Names of the linear maps and the tables of embeddings that are worth eight bits."""
+    """Return the names of the linear layers and embedding tables that are large enough to quantize."""
     from torch import nn
 
-    # Exact types: a subclass computes something else, or is looked into by others.
+    # Exact types only: a subclass may compute something else, or other modules may read its weights.
     return [
         name
         for name, module in network.named_modules()
@@ -83,39 +82,40 @@ def large_parts(network: "nn.Module") -> list[str]:
 
 
 def write(network: Any, by_column: bool, folder: Path, in_float: frozenset[str]) -> dict[str, Any]:
-    """Write `network` into `folder`, its large parts in int8 but for those `in_float`.
+    """Write `network` into `folder` with its large parts in int8, except those in `in_float`.
 
-    by_column: each output of a linear map has a scale of its own. Each row of a table has one in any case.
+    by_column: one scale per output of a linear layer. Embedding tables always have one scale per row.
+    Returns: facts about the artifact: number of int8 and float weights.
     """
     from safetensors.torch import save_file
     from torch import nn
 
     stored = {
-        # A clone, as safetensors refuses tensors that share memory.
+        # Cloned because safetensors refuses tensors that share memory.
         name: (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().contiguous().clone()
         for name, tensor in chain(
             network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False)
         )
     }
-    small = [name for name in large_parts(network) if name not in in_float]
-    for name in small:
+    quantized = [name for name in large_parts(network) if name not in in_float]
+    for name in quantized:
         by_row = by_column or isinstance(network.get_submodule(name), nn.Embedding)
-        stored[f"{name}.weight"], stored[f"{name}.scale"] = in_eight_bits(stored[f"{name}.weight"], by_row)
+        stored[f"{name}.weight"], stored[f"{name}.scale"] = quantize(stored[f"{name}.weight"], by_row)
     save_file(stored, folder / MODEL_FILE)
-    (folder / NETWORK_FILE).write_text(json.dumps(_blueprint(network, small), indent=2) + "\n", "utf-8")
+    (folder / NETWORK_FILE).write_text(json.dumps(_blueprint(network, quantized), indent=2) + "\n", "utf-8")
     return {
         "per_channel": by_column,
-        "int8_weights": sum(stored[f"{name}.weight"].numel() for name in small),
+        "int8_weights": sum(stored[f"{name}.weight"].numel() for name in quantized),
         "float_weights": sum(
             tensor.numel()
             for name, tensor in stored.items()
-            if tensor.is_floating_point() and name.removesuffix(".scale") not in small
+            if tensor.is_floating_point() and name.removesuffix(".scale") not in quantized
         ),
     }
 
 
-def in_eight_bits(weight: "torch.Tensor", by_row: bool) -> tuple["torch.Tensor", "torch.Tensor"]:
-    """int8 of the shape of `weight` (rows, columns) and the float32 scales to multiply it with, (rows,) or (1,)."""
+def quantize(weight: "torch.Tensor", by_row: bool) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Return int8 codes in the shape of `weight` (rows, columns) and float32 scales, (rows,) or (1,)."""
     import torch
 
     largest = weight.abs().amax(dim=1) if by_row else weight.abs().max().reshape(1)
@@ -123,8 +123,8 @@ def in_eight_bits(weight: "torch.Tensor", by_row: bool) -> tuple["torch.Tensor",
     return (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8), scale
 
 
-def _blueprint(network: Any, small: list[str]) -> dict[str, Any]:
-    """What network.json says."""
+def _blueprint(network: Any, quantized: list[str]) -> dict[str, Any]:
+    """Return the content of network.json."""
     from toolkit.modeling.classifier import PooledClassifier
 
     pooled = isinstance(network, PooledClassifier)
@@ -136,15 +136,15 @@ def _blueprint(network: Any, small: list[str]) -> dict[str, Any]:
         "config": {
             name: value
             for name, value in config.items()
-            if name not in _NOT_OF_THE_NETWORK and "attn_implementation" not in name and not name.startswith("_")
+            if name not in _NOT_ARCHITECTURE and "attn_implementation" not in name and not name.startswith("_")
         },
-        "attributes": _sizes_of_cut_layers(network),
-        "int8": small,
+        "attributes": _pruned_attention_sizes(network),
+        "int8": quantized,
     }
 
 
-def _sizes_of_cut_layers(network: Any) -> dict[str, dict[str, int]]:
-    """Of a pruned network, what its attention modules must be told; matrices have their sizes in the file."""
+def _pruned_attention_sizes(network: Any) -> dict[str, dict[str, int]]:
+    """Return the attributes to set on attention modules of a pruned network; matrices carry their own shapes."""
     from toolkit.modeling.architecture import architecture_of
     from toolkit.modeling.surgery import is_cut
 

@@ -27,7 +27,7 @@ from toolkit.workflows.pipeline import run_pipeline
 def no_clock_decides() -> Iterator[None]:
     """No form is refused for the milliseconds that it took on a busy machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("toolkit.export.candidates.surely_slower", lambda *_: False)
+        patch.setattr("toolkit.export.candidates.significantly_slower", lambda *_: False)
         yield
 
 

@@ -101,10 +101,10 @@ def written(
 ) -> dict[str, Any]:
     """Write one form of a target as a loadable folder; what the exporter found."""
     how = exporter(target)
-    single = make_reference(how, classifier, evidence, folder.with_name(folder.name + "-single"))
-    forms = how.candidates(classifier, evidence, ExportSettings(target=target, **settings), single.folder)
+    reference = make_reference(how, classifier, evidence, folder.with_name(folder.name + "-single"))
+    forms = how.candidates(classifier, evidence, ExportSettings(target=target, **settings), reference.folder)
     _, facts = write_loadable(folder, classifier, evidence.threshold, how, forms[form], NOTHING)
-    return single.facts | facts
+    return reference.facts | facts
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.studies import results_log
-from exporters.ngram_graph import in_eight_bits
+from exporters.ngram_graph import quantize_table
 from toolkit.config.recipe import Recipe
 from toolkit.config.settings import DistillationSettings
 from toolkit.config.toml_file import recipe_from
@@ -111,7 +111,7 @@ def _int8_changes(student: Classifier, texts: Any) -> dict[str, float]:
     network = student.network
     assert isinstance(network, NgramNetwork)
     values = network.table.detach().numpy()
-    stored = in_eight_bits(network)
+    stored = quantize_table(network)
     codes = stored.values.astype(np.float64)
     largest = np.maximum(np.abs(values).max(axis=0), 1e-12)
     tables = {"squared_steps": codes * np.abs(codes) * stored.scales, "equal_steps": np.rint(values / largest * 127)}

@@ -1,1 +1,1 @@
-"""The code that runs a package, one file a runtime; `exporters.loaders.compose` makes how_to_load.py of it."""
+"""The code that runs a package, one module per runtime; `exporters.loaders.compose` builds how_to_load.py from it."""

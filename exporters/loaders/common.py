@@ -9,7 +9,7 @@ or, from Python:
     model.predict(["text"])           # [("label", probability of that label)]
     model.predict_proba(["text"])     # float32 (texts, labels)
 
-Needs what requirements.txt lists, nothing else.
+Requires only the packages in requirements.txt.
 """
 
 import json
@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 Encode = Callable[[Sequence[str]], list[np.ndarray]]
 """Texts -> the token ids of each, int64 (tokens,)."""
 Network = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
-"""Token ids (batch, tokens) and their mask, 0 at padding, None if there is none -> logits float32 (batch, labels)."""
+"""Token ids (batch, tokens) and their mask (0 for padding; None without padding) -> logits float32 (batch, labels)."""
 
 
 class Model:
@@ -42,7 +42,10 @@ class Model:
         self.network = network
 
     def predict(self, texts: Sequence[str]) -> list[tuple[str, float]]:
-        """Return the label of each text and its probability; with two labels, the second from the threshold on."""
+        """Return the label of each text and its probability.
+
+        With two labels, the second one is predicted if its probability is at least the threshold.
+        """
         probabilities = self.predict_proba(texts)
         if len(self.labels) == 2 and self.threshold is not None:
             chosen = (probabilities[:, 1] >= self.threshold).astype(int)
@@ -53,11 +56,11 @@ class Model:
     def predict_proba(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
         """Return float32 (texts, labels): rows sum to 1, in the order of `texts`, columns in the order of `labels`.
 
-        Each text is scored alone unless a batch size is given: on few cores padding costs more than batches save. The
-        model card says whether batches change the scores.
+        By default, each text is scored by itself: on few cores, padding costs more time than batching saves. The model
+        card reports whether batches change the scores.
         """
         logits = self.predict_logits(texts, batch_size)
-        if len(logits) == 1:  # numpy takes longer to start than to compute
+        if len(logits) == 1:  # for one row, plain Python is faster than numpy
             row = logits[0].tolist()
             largest = max(row)
             exponentials = [math.exp(logit - largest) for logit in row]
@@ -68,7 +71,7 @@ class Model:
         return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
 
     def predict_logits(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
-        """Return float32 (texts, labels); a batch holds texts of similar length."""
+        """Return logits, float32 (texts, labels); texts are batched by length."""
         encoded = self.encode(texts)
         if len(encoded) == 1:
             return self.network(encoded[0][None], None)
@@ -90,7 +93,7 @@ class Model:
 
 
 def main(load: Callable[[], Model]) -> None:
-    """Print label, probability and text of each argument."""
+    """Print label, probability and text for each command-line argument."""
     texts = sys.argv[1:]
     if not texts:
         sys.exit('usage: python how_to_load.py "text" ["another text" …]')

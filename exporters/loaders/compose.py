@@ -1,7 +1,7 @@
-"""how_to_load.py of a package, made of the modules in `exporters.loaders`.
+"""Build how_to_load.py of a package from the modules in `exporters.loaders`.
 
-A package carries one file with the code of its own runtime and no other. The module of a runtime and those that it
-imports from `exporters.loaders` are put together in that file; hbt loads packages by importing the same modules.
+The file contains only the code for the runtime of the package: the module of the runtime and the modules that it
+imports from `exporters.loaders`. hbt itself loads packages by importing the same modules.
 """
 
 import ast
@@ -31,26 +31,26 @@ class Part:
     imports: tuple[ast.Import | ast.ImportFrom, ...]
     body: str
 
-    def needs(self) -> Iterator[str]:
-        """Yield the names of the parts that it imports, in order."""
+    def dependencies(self) -> Iterator[str]:
+        """Yield the names of the parts that this part imports, in order."""
         for statement in self.imports:
             if _is_part(statement):
                 yield str(statement.module).removeprefix(f"{PARTS}.")
 
 
 def load_package(loader: Loader, folder: Path, threads: int | None = None) -> LoadedArtifact:
-    """Return the predictor of a package folder, by the code that ships as its how_to_load.py."""
+    """Return the predictor of a package folder, using the modules that how_to_load.py is built from."""
     return importlib.import_module(f"{PARTS}.{loader}").load(folder, threads)
 
 
 def model_type(folder: Path) -> str:
-    """Return the kind of network in a package folder, as its config.json names it."""
+    """Return `model_type` from config.json in a package folder, "" if it has none."""
     return json.loads((folder / "config.json").read_text("utf-8")).get("model_type", "")
 
 
 def loader_source(loader: Loader) -> str:
-    """Return the text of how_to_load.py for one runtime."""
-    parts = _with_needed(loader, {})
+    """Return the source of how_to_load.py for one loader."""
+    parts = _with_dependencies(loader, {})
     first, last = parts["common"], parts[loader]
     imports = _merged([statement for part in parts.values() for statement in part.imports if not _is_part(statement)])
     docstring = f'"""{first.docstring.rstrip()}\n\n{last.docstring.rstrip()}\n"""'
@@ -58,21 +58,22 @@ def loader_source(loader: Loader) -> str:
     return f"{docstring}\n\n{imports}\n\n{body}\n"
 
 
-def _with_needed(name: str, found: dict[str, Part]) -> dict[str, Part]:
-    """Add a part to `found`, after the parts that it needs; return `found`."""
+def _with_dependencies(name: str, found: dict[str, Part]) -> dict[str, Part]:
+    """Add a part to `found`, after the parts that it imports, and return `found`."""
     if name not in found:
         part = _read(name)
-        for needed in part.needs():
-            _with_needed(needed, found)
+        for dependency in part.dependencies():
+            _with_dependencies(dependency, found)
         found[name] = part
     return found
 
 
 def _read(name: str) -> Part:
+    """Return the parsed source of a part."""
     text = (FOLDER / f"{name}.py").read_text("utf-8")
     tree = ast.parse(text)
     imports = tuple(statement for statement in tree.body if isinstance(statement, ast.Import | ast.ImportFrom))
-    body = "\n".join(text.splitlines()[imports[-1].end_lineno :])  # the comments in front of a statement included
+    body = "\n".join(text.splitlines()[imports[-1].end_lineno :])  # includes comments before the first statement
     return Part(ast.get_docstring(tree) or "", imports, body.strip("\n"))
 
 
@@ -81,7 +82,7 @@ def _is_part(statement: ast.Import | ast.ImportFrom) -> TypeGuard[ast.ImportFrom
 
 
 def _merged(statements: list[ast.Import | ast.ImportFrom]) -> str:
-    """Return the imports as lines: the standard library, then third parties, each sorted and without repetition."""
+    """Return the merged imports: first the standard library, then third-party modules, sorted, without duplicates."""
     plain: set[str] = set()
     names: dict[str, set[str]] = defaultdict(set)
     for statement in statements:

@@ -27,7 +27,7 @@ def transformer(file: Path, threads: int | None) -> Network:
 def load(folder: str | os.PathLike[str] | None = None, threads: int | None = None) -> Model:
     """Return the model in `folder`, by default the folder of this file.
 
-    threads: how many to use at most; None leaves it to the runtime.
+    threads: maximum number of threads; None uses the default of the runtime.
     """
     folder = Path(__file__).parent if folder is None else Path(folder)
     return Model(folder, subwords, transformer(folder / "model.onnx", threads))

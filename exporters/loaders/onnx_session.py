@@ -1,4 +1,4 @@
-"""An ONNX graph in ONNX Runtime."""
+"""Open an ONNX graph with ONNX Runtime."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import onnxruntime
 
 
 def open_session(file: Path, threads: int | None) -> onnxruntime.InferenceSession:
-    """Return the graph in `file`, ready to run on the CPU."""
+    """Return an inference session for the graph in `file` on the CPU."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads:

@@ -14,21 +14,21 @@ from exporters.loaders.subwords import subwords
 
 def transformer(file: Path, threads: int | None) -> Network:
     """Return the network in `file`."""
-    # Importing openvino reports its use and leaves an id in the home folder, unless openvino_telemetry is missing.
+    # Importing openvino sends telemetry and stores an id in the home folder, unless openvino_telemetry is missing.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
-    # bf16, the default where the processor has it, gives other scores than a processor without it.
+    # bf16, the default on processors that support it, would give different scores than on other processors.
     options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     if threads:
         options["INFERENCE_NUM_THREADS"] = threads
     request = openvino.Core().compile_model(str(file), "CPU", options).create_infer_request()
-    lock = Lock()  # a request has one set of tensors
+    lock = Lock()  # a request has only one set of tensors
 
     def run(ids: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         attention = np.ones_like(ids) if mask is None else mask
         with lock:
-            # Shared tensors: infer(dict) copies and looks each up, which shows at a batch of one.
+            # Shared tensors: the copies and lookups of infer(dict) are noticeable for a single text.
             request.set_tensor("input_ids", openvino.Tensor(ids, shared_memory=True))
             request.set_tensor("attention_mask", openvino.Tensor(attention, shared_memory=True))
             request.infer()
@@ -40,7 +40,7 @@ def transformer(file: Path, threads: int | None) -> Network:
 def load(folder: str | os.PathLike[str] | None = None, threads: int | None = None) -> Model:
     """Return the model in `folder`, by default the folder of this file.
 
-    threads: how many to use at most; None leaves it to the runtime.
+    threads: maximum number of threads; None uses the default of the runtime.
     """
     folder = Path(__file__).parent if folder is None else Path(folder)
     return Model(folder, subwords, transformer(folder / "model.xml", threads))

@@ -1,4 +1,4 @@
-"""Token ids of a transformer."""
+"""Encode texts as subword ids for a transformer."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from exporters.loaders.common import Encode
 
 
 def subwords(tokenizer: Tokenizer) -> Encode:
-    """Return a function that splits texts into subwords."""
+    """Return a function that encodes texts as subword ids."""
 
     def encode(texts: Sequence[str]) -> list[np.ndarray]:
-        # A batch is spread over threads, which takes longer than it saves for one text.
+        # encode_batch uses threads, which is slower for a single text.
         found = [tokenizer.encode(texts[0])] if len(texts) == 1 else tokenizer.encode_batch(list(texts))
         return [np.array(each.ids, dtype=np.int64) for each in found]
 

@@ -1,5 +1,5 @@
-"""The model is a transformer, run by PyTorch. network.json says how it is built; nothing is unpickled, and no code that
-a configuration names is run.
+"""The model is a transformer, run by PyTorch. network.json describes its architecture. Loading never unpickles, and it
+never runs code named in a configuration.
 """
 
 import json
@@ -16,19 +16,21 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from exporters.loaders.common import Model, Network, main
 from exporters.loaders.subwords import subwords
 
-# Without VNNI, sums of two products can saturate: PyTorch then takes seven bits for activations. (Its own module
-# always does so, which loses a bit where nothing saturates.)
+# Without VNNI, sums of two products can saturate, which 7-bit activations prevent. (PyTorch's own module always uses
+# 7 bits, which loses precision on processors that cannot saturate.)
 REDUCE_RANGE = not getattr(torch.cpu, "_is_vnni_supported", bool)()
 
 
 class Int8Linear(torch.nn.Module):
-    """A linear map: int8 weight (outputs, inputs), float scale (outputs,) or, one for the whole matrix, (1,)."""
+    """A linear layer: int8 weight (outputs, inputs), float scale (outputs,) per channel or (1,) per tensor."""
 
     def __init__(self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
         restored = weight.float() * scale[:, None]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a later PyTorch drops such tensors; requirements.txt pins this one
+            warnings.simplefilter(
+                "ignore"
+            )  # quantized tensors are deprecated; requirements.txt pins a version that has them
             if len(scale) == 1:
                 quantized = torch.quantize_per_tensor(restored, float(scale), 0, torch.qint8)
             else:
@@ -37,7 +39,7 @@ class Int8Linear(torch.nn.Module):
         self.packed = torch.ops.quantized.linear_prepack(quantized, bias)
 
     @property
-    def weight(self) -> torch.Tensor:  # some architectures look at it
+    def weight(self) -> torch.Tensor:  # some architectures read it
         return torch.ops.quantized.linear_unpack(self.packed)[0].dequantize()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -45,7 +47,7 @@ class Int8Linear(torch.nn.Module):
 
 
 class Int8Embedding(torch.nn.Module):
-    """A table of embeddings: int8 weight (rows, width), float scale (rows,)."""
+    """An embedding table: int8 weight (rows, width), float scale (rows,)."""
 
     def __init__(self, weight: torch.Tensor, scale: torch.Tensor) -> None:
         super().__init__()
@@ -62,44 +64,47 @@ class Int8Embedding(torch.nn.Module):
 def transformer(folder: Path, threads: int | None) -> Network:
     """Return the network in `folder`."""
     if threads:
-        torch.set_num_threads(threads)  # PyTorch knows this for the whole process only
-    built = json.loads((folder / "network.json").read_text("utf-8"))
-    network = empty_network(built)
-    fill(network, load_file(folder / "model.safetensors"), built["int8"])
+        torch.set_num_threads(threads)  # PyTorch only has a setting for the whole process
+    description = json.loads((folder / "network.json").read_text("utf-8"))
+    network = empty_network(description)
+    fill(network, load_file(folder / "model.safetensors"), description["int8"])
     network.eval()
 
     def run(ids: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         with torch.inference_mode():
             tokens = torch.from_numpy(ids)
             attention = torch.ones_like(tokens) if mask is None else torch.from_numpy(mask)
-            return logits_of(network, built["pooling"], tokens, attention).numpy()
+            return logits_of(network, description["pooling"], tokens, attention).numpy()
 
     return run
 
 
-def empty_network(built: dict[str, Any]) -> torch.nn.ModuleDict:
-    """Return the modules of the network without weights, under the names that they have in model.safetensors."""
-    # These keys could name code to fetch; a network of this kind needs none.
-    config = {k: v for k, v in built["config"].items() if k != "auto_map" and "attn_implementation" not in k}
-    described = AutoConfig.for_model(**config)
+def empty_network(description: dict[str, Any]) -> torch.nn.ModuleDict:
+    """Return the modules of the network without weights, named as in model.safetensors."""
+    # These keys could refer to remote code, which these networks do not need.
+    settings = {k: v for k, v in description["config"].items() if k != "auto_map" and "attn_implementation" not in k}
+    config = AutoConfig.for_model(**settings)
     with torch.device("meta"):
-        if built["kind"] == "SequenceClassifier":
-            made = AutoModelForSequenceClassification.from_config(described, trust_remote_code=False)
-            network = torch.nn.ModuleDict({"model": made})
+        if description["kind"] == "SequenceClassifier":
+            model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+            network = torch.nn.ModuleDict({"model": model})
         else:
-            encoder = AutoModel.from_config(described, trust_remote_code=False)
+            encoder = AutoModel.from_config(config, trust_remote_code=False)
             if getattr(encoder, "pooler", None) is not None:
                 encoder.pooler = None
-            head = torch.nn.Linear(described.hidden_size, built["labels"])
+            head = torch.nn.Linear(config.hidden_size, description["labels"])
             network = torch.nn.ModuleDict({"encoder": encoder, "head": head})
-    for name, attributes in built["attributes"].items():  # the attention of pruned layers has fewer heads
+    for name, attributes in description["attributes"].items():  # pruned layers have fewer attention heads
         for attribute, value in attributes.items():
             setattr(network.get_submodule(name), attribute, int(value))
     return network
 
 
 def fill(network: torch.nn.Module, tensors: dict[str, torch.Tensor], int8: list[str]) -> None:
-    """Set every parameter and buffer of `network`; the modules named in `int8` become int8 modules."""
+    """Set all parameters and buffers of `network`; replace the modules named in `int8` by int8 modules.
+
+    Raises: ValueError if a tensor is missing.
+    """
     for name in int8:
         weight, scale = tensors.pop(f"{name}.weight"), tensors.pop(f"{name}.scale")
         if isinstance(network.get_submodule(name), torch.nn.Embedding):
@@ -107,17 +112,17 @@ def fill(network: torch.nn.Module, tensors: dict[str, torch.Tensor], int8: list[
         else:
             network.set_submodule(name, Int8Linear(weight, scale, tensors.pop(f"{name}.bias", None)))
     for name, tensor in tensors.items():
-        path, _, own = name.rpartition(".")
+        path, _, attribute = name.rpartition(".")
         module = network.get_submodule(path)
-        is_parameter = isinstance(getattr(module, own), torch.nn.Parameter)
-        setattr(module, own, torch.nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor)
+        is_parameter = isinstance(getattr(module, attribute), torch.nn.Parameter)
+        setattr(module, attribute, torch.nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor)
     empty = [name for name, tensor in (*network.named_parameters(), *network.named_buffers()) if tensor.is_meta]
     if empty:
         raise ValueError(f"model.safetensors lacks {empty[0]} and {len(empty) - 1} more")
 
 
 def logits_of(network: torch.nn.ModuleDict, pooling: str | None, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return float32 (batch, labels). ids and mask: int64 (batch, tokens)."""
+    """Return logits, float32 (batch, labels). ids and mask: int64 (batch, tokens)."""
     if pooling is None:
         return network["model"](input_ids=ids, attention_mask=mask).logits
     hidden = network["encoder"](input_ids=ids, attention_mask=mask).last_hidden_state  # (batch, tokens, width)
@@ -132,7 +137,7 @@ def logits_of(network: torch.nn.ModuleDict, pooling: str | None, ids: torch.Tens
 def load(folder: str | os.PathLike[str] | None = None, threads: int | None = None) -> Model:
     """Return the model in `folder`, by default the folder of this file.
 
-    threads: how many to use at most; None leaves it to the runtime.
+    threads: maximum number of threads; None uses the default of the runtime.
     """
     folder = Path(__file__).parent if folder is None else Path(folder)
     return Model(folder, subwords, transformer(folder, threads))

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from exporters.calibration import Activations, calibrate
 from exporters.int8_graph import (
     STATIC,
-    Form,
+    Scheme,
     part_name,
     parts_of,
     quantize_tables,
@@ -21,7 +21,7 @@ from exporters.int8_graph import (
     weight_nodes,
 )
 from exporters.onnx_fp32 import export_graph
-from exporters.onnx_int8 import forms, fuse, write_form
+from exporters.onnx_int8 import fuse, schemes, write_scheme
 from tests.toolkit.modeling.test_architecture import LENGTH, network_of
 from toolkit.data.corpus import Corpus
 from toolkit.modeling.classifier import Classifier, pad
@@ -31,14 +31,16 @@ from toolkit.utils.machine import describe_machine
 
 WIDTH, COLUMNS = 24, 10
 ALL = list(
-    dict.fromkeys([*forms("full", ("avx2",)), *(replace(form, reduced=False) for form in forms("full", ("avx2",)))])
+    dict.fromkeys(
+        [*schemes("full", ("avx2",)), *(replace(scheme, reduced=False) for scheme in schemes("full", ("avx2",)))]
+    )
 )
 VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"} & set(describe_machine().flags)
 
 
-def saturates(form: Form) -> bool:
+def saturates(scheme: Scheme) -> bool:
     """Whether the processor adds the products of this scheme in 16 bits, which cannot hold them."""
-    return not VNNI and form.inputs == "uint8" and form.weights == "int8" and not form.reduced
+    return not VNNI and scheme.inputs == "uint8" and scheme.weights == "int8" and not scheme.reduced
 
 
 def run(file: Path, feed: dict[str, np.ndarray]) -> np.ndarray:
@@ -83,36 +85,38 @@ def seen_in(x: np.ndarray) -> dict[str, Activations]:
     return {"x": Activations(x.min(axis=0).astype(float), x.max(axis=0).astype(float), (x,))}
 
 
-def by_hand(x: np.ndarray, weight: np.ndarray, form: Form) -> np.ndarray:
+def by_hand(x: np.ndarray, weight: np.ndarray, scheme: Scheme) -> np.ndarray:
     """The same in whole numbers and double precision."""
     w, a = weight.astype(np.float64), x.astype(np.float64)
-    if form.way == "smoothed":
+    if scheme.method == "smoothed":
         factors = smoothing(seen_in(x)["x"], [w])
         w, a = w * factors[:, None], a / factors
-    signed = form.inputs == "int8"
-    if form.way == "per token":
+    signed = scheme.inputs == "int8"
+    if scheme.method == "per token":
         scale, zero = np.abs(a).max(axis=1, keepdims=True) / 127, 0.0 if signed else 128.0
     else:
-        low, high = seen_in(x)["x"].range(form.way) if form.way in ("percentile", "entropy") else (a.min(), a.max())
+        low, high = (
+            seen_in(x)["x"].range(scheme.method) if scheme.method in ("percentile", "entropy") else (a.min(), a.max())
+        )
         scale = max(-low, high) / 127 if signed else (max(high, 0) - min(low, 0)) / 255
         zero = 0.0 if signed else np.rint(-min(low, 0) / scale)
     codes = np.clip(np.rint(a / scale) + zero, -128 if signed else 0, 127 if signed else 255) - zero
-    reach = 63 if form.reduced else 127
-    steps = np.abs(w).max(axis=0 if form.per_column else None) / reach
+    reach = 63 if scheme.reduced else 127
+    steps = np.abs(w).max(axis=0 if scheme.per_column else None) / reach
     return codes @ np.rint(w / steps) * scale * steps
 
 
-@pytest.mark.parametrize("form", ALL, ids=lambda form: form.name)
+@pytest.mark.parametrize("scheme", ALL, ids=lambda scheme: scheme.name)
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_a_product_is_that_of_whole_numbers(
-    tmp_path: Path, x: np.ndarray, weight: np.ndarray, form: Form, with_bias: bool
+    tmp_path: Path, x: np.ndarray, weight: np.ndarray, scheme: Scheme, with_bias: bool
 ) -> None:
-    if saturates(form):
+    if saturates(scheme):
         pytest.skip("x86 without VNNI: 16-bit sums saturate, which is why seven bits are the default")
     bias = np.arange(COLUMNS, dtype=np.float32) if with_bias else None
     single = product(tmp_path / "single.onnx", weight, bias)
-    write_form(single, form, seen_in(x), tmp_path / "int8.onnx")
-    expected = by_hand(x, weight, form) + (0 if bias is None else bias)
+    write_scheme(single, scheme, seen_in(x), tmp_path / "int8.onnx")
+    expected = by_hand(x, weight, scheme) + (0 if bias is None else bias)
     found = run(tmp_path / "int8.onnx", {"x": x})
     # A value that lies between two codes may go either way in single precision: a step of one channel.
     assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
@@ -125,7 +129,7 @@ def test_a_gemm_with_its_matrix_turned_is_the_same(tmp_path: Path, x: np.ndarray
     bias = np.arange(COLUMNS, dtype=np.float32)
     for gemm in (False, True):
         single = product(tmp_path / f"{gemm}.onnx", weight, bias, gemm)
-        write_form(single, Form(way), seen_in(x), tmp_path / f"{gemm}-int8.onnx")  # type: ignore[arg-type]
+        write_scheme(single, Scheme(way), seen_in(x), tmp_path / f"{gemm}-int8.onnx")  # type: ignore[arg-type]
     first, second = (run(tmp_path / f"{gemm}-int8.onnx", {"x": x}) for gemm in (False, True))
     np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-5)
 
@@ -139,7 +143,7 @@ def test_smoothing_takes_what_hurts_out_of_the_activations(tmp_path: Path, weigh
     quiet[5] = 0  # what the others say
     errors = {}
     for way in ("minmax", "smoothed"):
-        write_form(product(tmp_path / "q.onnx", quiet, None), Form(way), seen_in(x), tmp_path / f"{way}.onnx")  # type: ignore[arg-type]
+        write_scheme(product(tmp_path / "q.onnx", quiet, None), Scheme(way), seen_in(x), tmp_path / f"{way}.onnx")  # type: ignore[arg-type]
         errors[way] = np.abs(run(tmp_path / f"{way}.onnx", {"x": x}) - x @ quiet).mean()
     assert errors["smoothed"] < 0.1 * errors["minmax"]
     assert single.is_file()
@@ -150,7 +154,7 @@ def test_dynamic_is_what_onnx_runtime_makes_of_it(tmp_path: Path, x: np.ndarray,
 
     single = product(tmp_path / "single.onnx", weight, None)
     quantize_dynamic(single, tmp_path / "theirs.onnx", per_channel=True, weight_type=QuantType.QInt8)
-    write_form(single, Form("dynamic"), {}, tmp_path / "ours.onnx")
+    write_scheme(single, Scheme("dynamic"), {}, tmp_path / "ours.onnx")
     ours, theirs = (run(tmp_path / f"{name}.onnx", {"x": x}) for name in ("ours", "theirs"))
     assert np.abs(ours - theirs).max() < 0.01 * np.abs(theirs).max()
 
@@ -178,11 +182,11 @@ def logits(file: Path, made: Classifier, texts: list[str], batch: int = 1) -> np
     return np.concatenate(found)
 
 
-@pytest.mark.parametrize("form", ALL, ids=lambda form: form.name)
+@pytest.mark.parametrize("scheme", ALL, ids=lambda scheme: scheme.name)
 def test_every_form_says_what_torch_says(
-    learned: Classifier, toy: Corpus, single: Path, seen: dict[str, Activations], form: Form, tmp_path: Path
+    learned: Classifier, toy: Corpus, single: Path, seen: dict[str, Activations], scheme: Scheme, tmp_path: Path
 ) -> None:
-    write_form(single, form, seen, tmp_path / "model.onnx")
+    write_scheme(single, scheme, seen, tmp_path / "model.onnx")
     texts = toy.texts[100:160]
     found, exact = logits(tmp_path / "model.onnx", learned, texts), learned.predict_logits(texts)
     assert (found.argmax(axis=1) == exact.argmax(axis=1)).mean() >= 0.9
@@ -196,7 +200,7 @@ def test_what_shares_a_batch_changes_nothing_unless_dynamic(
     texts = [text + " and more" * (i % 5) for i, text in enumerate(toy.texts[:64])]
     moved = {}
     for each in (way, "dynamic"):
-        write_form(single, Form(each), seen, tmp_path / f"{each}.onnx")  # type: ignore[arg-type]
+        write_scheme(single, Scheme(each), seen, tmp_path / f"{each}.onnx")  # type: ignore[arg-type]
         moved[each] = np.abs(
             logits(tmp_path / f"{each}.onnx", learned, texts, 64) - logits(tmp_path / f"{each}.onnx", learned, texts)
         ).max()
@@ -214,10 +218,10 @@ def test_parts_are_named_and_what_is_named_stays_in_float(
     assert not any("head" in part for part in parts)
     texts = toy.texts[:40]
     exact = logits(single, learned, texts)
-    write_form(single, Form("minmax"), seen, tmp_path / "none.onnx", frozenset(parts))
+    write_scheme(single, Scheme("minmax"), seen, tmp_path / "none.onnx", frozenset(parts))
     np.testing.assert_allclose(logits(tmp_path / "none.onnx", learned, texts), exact, atol=1e-5)
     for part in parts:
-        write_form(single, Form("minmax"), seen, tmp_path / "one.onnx", frozenset(parts) - {part})
+        write_scheme(single, Scheme("minmax"), seen, tmp_path / "one.onnx", frozenset(parts) - {part})
         left = {part_name(node) for node in weight_nodes(onnx.load(tmp_path / "one.onnx").graph)}
         left |= {part_name(node) for node in table_nodes(onnx.load(tmp_path / "one.onnx").graph)}
         assert left & set(parts) == set(parts) - {part}
@@ -253,7 +257,7 @@ def test_a_fused_graph_is_the_same_classifier_and_can_be_quantized(
         logits(tmp_path / "fused.onnx", learned, texts), logits(single, learned, texts), atol=1e-4
     )
     assert len(weight_nodes(graph)) == 6
-    write_form(tmp_path / "fused.onnx", Form("per token"), {}, tmp_path / "int8.onnx")
+    write_scheme(tmp_path / "fused.onnx", Scheme("per token"), {}, tmp_path / "int8.onnx")
     found = logits(tmp_path / "int8.onnx", learned, texts)
     assert (found.argmax(axis=1) == learned.predict_logits(texts).argmax(axis=1)).mean() >= 0.9
 
@@ -289,10 +293,10 @@ def test_attention_of_a_pruned_network_is_fused_with_the_heads_of_each_layer(
 )
 def test_the_processor_decides_which_codes_come_first(flags: tuple[str, ...], best: str) -> None:
     for search in ("off", "fast", "full"):
-        assert forms(search, flags)[0].name == best
-    assert len(forms("off", flags)) == 1
-    assert len({form.name for form in forms("full", flags)}) == len(forms("full", flags)) > 30
-    ways = {form.way for form in forms("fast", flags)}
+        assert schemes(search, flags)[0].name == best
+    assert len(schemes("off", flags)) == 1
+    assert len({scheme.name for scheme in schemes("full", flags)}) == len(schemes("full", flags)) > 30
+    ways = {scheme.method for scheme in schemes("fast", flags)}
     assert ways == {"smoothed", "minmax", "percentile", "per token", "dynamic"}
 
 

@@ -14,7 +14,7 @@ import torch
 from exporters.loaders import onnx as transformer_loader
 from exporters.loaders.common import Model
 from exporters.loaders.ngram import load
-from exporters.ngram_graph import in_eight_bits, write_fp32, write_int8
+from exporters.ngram_graph import quantize_table, write_fp32, write_int8
 from exporters.onnx_fp32 import largest_logit_gap
 from exporters.registry import Evidence, exporter
 from tests.helpers import ODD_TEXTS, written
@@ -137,10 +137,10 @@ def test_eight_bits_are_close_and_a_quarter_of_the_size(tmp_path: Path, labels: 
     assert table.data_type == onnx.TensorProto.INT8
 
 
-def test_the_table_in_eight_bits_keeps_zeros_signs_and_every_idf() -> None:
+def test_the_table_quantize_table_keeps_zeros_signs_and_every_idf() -> None:
     made = student(2)
     exact = network_of(made).table.numpy().astype(np.float64)
-    table = in_eight_bits(network_of(made))
+    table = quantize_table(network_of(made))
     assert table.values.dtype == np.int8
     assert table.values[:, 0].min() == 0
     assert np.abs(table.values).max(axis=0).tolist() == [127, 127]

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from exporters.registry import Candidate, Evidence, LoadedArtifact, exporter
-from exporters.torch_int8 import EXPORTER, in_eight_bits
+from exporters.torch_int8 import EXPORTER, quantize
 from tests.helpers import ODD_TEXTS
 from toolkit.config.settings import ExportSettings, ModelSettings
 from toolkit.data.corpus import Corpus
@@ -164,7 +164,7 @@ def test_a_scale_a_column_is_nearer_than_one_a_matrix() -> None:
     weight = torch.randn(40, 30) * torch.logspace(-2, 1, 40)[:, None]
     gap = []
     for by_row in (True, False):
-        small, scale = in_eight_bits(weight, by_row)
+        small, scale = quantize(weight, by_row)
         assert small.dtype == torch.int8
         assert scale.shape == ((40,) if by_row else (1,))
         error = (small.float() * scale[:, None] - weight).abs()
@@ -175,7 +175,7 @@ def test_a_scale_a_column_is_nearer_than_one_a_matrix() -> None:
 
 @pytest.mark.parametrize("value", [0.0, -3.0, 1e-30])
 def test_a_matrix_of_equal_numbers_comes_back(value: float) -> None:
-    small, scale = in_eight_bits(torch.full((3, 4), value), by_row=True)
+    small, scale = quantize(torch.full((3, 4), value), by_row=True)
     torch.testing.assert_close(small.float() * scale[:, None], torch.full((3, 4), value), rtol=1e-5, atol=0)
 
 

@@ -22,7 +22,7 @@ TIMED = 100
 """Validation texts that are timed, in turns."""
 
 
-SURELY = 0.01
+SIGNIFICANCE = 0.01
 """A form is slower if so many more texts took longer that a coin would show it less often than this (sign test)."""
 
 
@@ -54,10 +54,10 @@ class CandidateResult:
 class Gate:
     """What all forms of one search are measured with."""
 
-    how: Exporter
+    target: Exporter
     evidence: Evidence
     max_drop: float
-    single: Reference
+    reference: Reference
     scratch: Path
 
     def macro_f1(self, logits: np.ndarray) -> float:
@@ -70,7 +70,7 @@ class Gate:
 
     def drop(self, logits: np.ndarray) -> float:
         """Macro-F1 that is lost against single precision."""
-        return self.macro_f1(self.single.logits) - self.macro_f1(logits)
+        return self.macro_f1(self.reference.logits) - self.macro_f1(logits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +114,8 @@ def _loaded(
     gate: Gate, candidate: Candidate, classifier: Classifier, in_float: frozenset[str]
 ) -> tuple[Path, LoadedArtifact, int, dict[str, Any]]:
     folder = Path(tempfile.mkdtemp(prefix="candidate-", dir=gate.scratch))
-    size, facts = package.write_loadable(folder, classifier, gate.evidence.threshold, gate.how, candidate, in_float)
-    return folder, gate.how.load(folder, threads=1), size, facts
+    size, facts = package.write_loadable(folder, classifier, gate.evidence.threshold, gate.target, candidate, in_float)
+    return folder, gate.target.load(folder, threads=1), size, facts
 
 
 def judge(gate: Gate, found: Sequence[EvaluatedCandidate]) -> tuple[list[CandidateResult], float]:
@@ -124,8 +124,8 @@ def judge(gate: Gate, found: Sequence[EvaluatedCandidate]) -> tuple[list[Candida
     Returns: the results, and the median milliseconds of the classifier in single precision.
     """
     texts = [gate.evidence.validation[i] for i in fixed_order(gate.evidence.validation)[:TIMED]]
-    with bar(f"{gate.how.name}: timing {len(found)} forms", len(texts)) as advance:
-        times = times_in_turns([gate.single.model, *(each.model for each in found)], texts, advance)
+    with bar(f"{gate.target.name}: timing {len(found)} forms", len(texts)) as advance:
+        times = times_in_turns([gate.reference.model, *(each.model for each in found)], texts, advance)
     results = [_result(gate, each, times[:, 0], times[:, 1 + i]) for i, each in enumerate(found)]
     return results, float(np.median(times[:, 0]))
 
@@ -134,16 +134,16 @@ def _result(gate: Gate, found: EvaluatedCandidate, reference: np.ndarray, times:
     """reference, times: milliseconds (texts,) of the classifier in single precision and of the form."""
     drop, p50 = gate.drop(found.logits), float(np.median(times))
     fails = [f"loses {100 * drop:.2f} points"] if drop > gate.max_drop else []
-    if gate.how.promise == "faster" and surely_slower(reference, times):
+    if gate.target.promise == "faster" and significantly_slower(reference, times):
         fails.append("slower than fp32")
-    if gate.how.promise == "smaller" and found.size_bytes >= gate.single.size_bytes:
+    if gate.target.promise == "smaller" and found.size_bytes >= gate.reference.size_bytes:
         fails.append("not smaller than fp32")
     return CandidateResult(
         form=found.candidate.name,
         macro_f1=gate.macro_f1(found.logits),
         drop=drop,
-        agreement=float((gate.labels(found.logits) == gate.labels(gate.single.logits)).mean()),
-        mean_logit_shift=float(np.abs(found.logits - gate.single.logits).mean()),
+        agreement=float((gate.labels(found.logits) == gate.labels(gate.reference.logits)).mean()),
+        mean_logit_shift=float(np.abs(found.logits - gate.reference.logits).mean()),
         batch_flips=found.batch_flips,
         share_flipped=found.batch_flips / len(found.logits),
         size_bytes=found.size_bytes,
@@ -154,26 +154,26 @@ def _result(gate: Gate, found: EvaluatedCandidate, reference: np.ndarray, times:
     )
 
 
-def surely_slower(reference: np.ndarray, times: np.ndarray) -> bool:
-    """Whether more texts took longer than a coin would make it (one-sided sign test at SURELY).
+def significantly_slower(reference: np.ndarray, times: np.ndarray) -> bool:
+    """Whether more texts took longer than a coin would make it (one-sided sign test at SIGNIFICANCE).
 
     reference, times: milliseconds (texts,) of the same texts in the same turns.
     """
     from scipy.stats import binomtest
 
     decided, longer = int((times != reference).sum()), int((times > reference).sum())
-    return decided > 0 and bool(binomtest(longer, decided, alternative="greater").pvalue < SURELY)
+    return decided > 0 and bool(binomtest(longer, decided, alternative="greater").pvalue < SIGNIFICANCE)
 
 
 def cells(result: dict[str, Any], ships: bool) -> dict[str, str]:
     """Column to value of a result, for tables."""
     verdict = result["fails"] or "passes"
     if ships:
-        verdict = f"ships by force: {result['fails']}" if result["fails"] else "ships"
+        verdict = f"selected by force: {result['fails']}" if result["fails"] else "selected"
     parts = len(result["in_float"])
     kept = f", {parts} part{'s' * (parts != 1)} in float" if parts else ""
     return {
-        "Form": result["form"] + kept,
+        "Candidate": result["form"] + kept,
         "Macro-F1": f"{result['macro_f1']:.4f}",
         "Δ points": f"{-100 * result['drop']:+.2f}",
         "Same label": f"{100 * result['agreement']:.2f} %",
@@ -189,7 +189,7 @@ def cells(result: dict[str, Any], ships: bool) -> dict[str, str]:
 BATCH = 64
 
 
-MANY = 0.001
+MAX_FLIPPED_SHARE = 0.001
 """Share of rows; more than this, and the form is no longer called one that batches do not move."""
 
 

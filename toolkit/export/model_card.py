@@ -164,7 +164,7 @@ def _candidates(gate: dict[str, Any]) -> list[Line]:
         line = trial_cells(results[i], False)
         if i == selected:
             line["Verdict"] = f"selected by force: {results[i]['fails']}" if results[i]["fails"] else "selected"
-        lines.append({"Candidate": line.pop("Form")} | line)
+        lines.append(line)
     return lines
 
 

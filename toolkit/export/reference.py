@@ -51,16 +51,16 @@ class TorchReference:
         return self.classifier.predict_logits(texts, batch_size)
 
 
-def make_reference(how: Exporter, classifier: Classifier, evidence: Evidence, scratch: Path) -> Reference:
+def make_reference(target: Exporter, classifier: Classifier, evidence: Evidence, scratch: Path) -> Reference:
     """The reference of a target, written below `scratch` if it is that of another target.
 
     Raises: CannotExport if that cannot be made of this classifier, or does not run.
     """
     folder = scratch / "single"
-    if how.reference is None:
+    if target.reference is None:
         model = TorchReference(classifier.with_threshold(evidence.threshold))
         return Reference(folder, model, model.predict_logits(evidence.validation), 4 * classifier.parameters, {})
-    other = exporter(how.reference)
+    other = exporter(target.reference)
     reason = other.available()
     if reason is not None:
         raise CannotExport(reason)

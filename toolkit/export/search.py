@@ -17,7 +17,7 @@ import torch
 from exporters.registry import NOTHING, Candidate, Evidence, Exporter
 from toolkit.config.settings import ExportSettings
 from toolkit.export.candidates import (
-    MANY,
+    MAX_FLIPPED_SHARE,
     CandidateResult,
     EvaluatedCandidate,
     Gate,
@@ -31,7 +31,7 @@ from toolkit.modeling.classifier import Classifier
 from toolkit.utils.console import bar, print_table, say
 from toolkit.utils.errors import NothingPasses
 
-AS_FAST = 1.1
+SIMILAR_LATENCY = 1.1
 """Medians of a quick look that are closer than this are told apart by nothing but noise."""
 
 
@@ -52,7 +52,7 @@ class SelectedCandidate:
 
 
 def choose(
-    how: Exporter,
+    target: Exporter,
     classifier: Classifier,
     evidence: Evidence,
     settings: ExportSettings,
@@ -66,13 +66,15 @@ def choose(
     tuned: the classifier after quantization-aware training, whose forms are tried as well.
     Raises: NothingPasses; CannotExport if the classifier in single precision cannot be had.
     """
-    single = make_reference(how, classifier, evidence, scratch)
-    gate = Gate(how, evidence, settings.max_drop, single, scratch)
-    threads = torch.get_num_threads()  # which a form in torch sets for the whole process
-    found = _measure_all(gate, how.candidates(classifier, evidence, settings, single.folder), classifier, settings)
+    reference = make_reference(target, classifier, evidence, scratch)
+    gate = Gate(target, evidence, settings.max_drop, reference, scratch)
+    threads = torch.get_num_threads()  # which a candidate in torch sets for the whole process
+    found = _measure_all(
+        gate, target.candidates(classifier, evidence, settings, reference.folder), classifier, settings
+    )
     if tuned is not None:
-        after = make_reference(how, tuned, evidence, scratch / "tuned")
-        forms = how.candidates(tuned, evidence, settings, after.folder)
+        after = make_reference(target, tuned, evidence, scratch / "tuned")
+        forms = target.candidates(tuned, evidence, settings, after.folder)
         found += _measure_all(gate, [replace(form, name=QAT + form.name) for form in forms], tuned, settings)
     results, reference_ms = judge(gate, found)
     base = _to_keep_in_float(found, results)
@@ -85,17 +87,17 @@ def choose(
         "rows": len(evidence.labels),
         "max_drop": settings.max_drop,
         "search": settings.search,
-        "reference": {"macro_f1": gate.macro_f1(single.logits), "p50_ms": reference_ms},
+        "reference": {"macro_f1": gate.macro_f1(reference.logits), "p50_ms": reference_ms},
         "ships": winner,
         "trials": [asdict(result) for result in results],
     }
-    _render(how.name, facts)
+    _render(target.name, facts)
     if tuned is not None:
-        say(qat_in_words(results))
+        say(qat_summary(results))
     if winner is None:
-        raise NothingPasses(how.name, facts)
+        raise NothingPasses(target.name, facts)
     chosen = found[winner]
-    return SelectedCandidate(chosen.folder, chosen.size_bytes, single.facts | chosen.facts | {"gate": facts})
+    return SelectedCandidate(chosen.folder, chosen.size_bytes, reference.facts | chosen.facts | {"gate": facts})
 
 
 def _measure_all(
@@ -104,7 +106,7 @@ def _measure_all(
     """Every candidate, or the first alone if nothing is to be searched."""
     chosen = candidates[:1] if settings.search == "off" else candidates
     found = []
-    with bar(f"{gate.how.name}: measuring {len(chosen)} forms", len(chosen)) as advance:
+    with bar(f"{gate.target.name}: measuring {len(chosen)} forms", len(chosen)) as advance:
         for candidate in chosen:
             found.append(measure(gate, candidate, classifier, NOTHING))
             advance(1)
@@ -140,12 +142,12 @@ def _fastest(results: Sequence[CandidateResult], of: Sequence[int]) -> int:
 
     A form whose labels depend on what else is in a batch has its turn only if there is no other.
     """
-    steady = [i for i in of if results[i].share_flipped <= MANY] or of
-    limit = AS_FAST * min(results[i].p50_ms for i in steady)
+    steady = [i for i in of if results[i].share_flipped <= MAX_FLIPPED_SHARE] or of
+    limit = SIMILAR_LATENCY * min(results[i].p50_ms for i in steady)
     return min((i for i in steady if results[i].p50_ms <= limit), key=lambda i: results[i].mean_logit_shift)
 
 
-def qat_in_words(results: Sequence[CandidateResult]) -> str:
+def qat_summary(results: Sequence[CandidateResult]) -> str:
     """Whether quantization-aware training was worth it."""
     tuned = max(result.macro_f1 for result in results if result.form.startswith(QAT))
     alone = max(result.macro_f1 for result in results if not result.form.startswith(QAT))
@@ -167,7 +169,7 @@ def _render(target: str, facts: dict[str, Any]) -> None:
         f"{target} on {facts['rows']:,} validation rows; fp32: macro-F1 {reference['macro_f1']:.4f}, "
         f"{reference['p50_ms']:.3f} ms; may lose {100 * facts['max_drop']:g} points"
     )
-    print_table(lines(facts), title, left=("Form", "Verdict"), dispensable=("Logit shift", "MB"), stderr=True)
+    print_table(lines(facts), title, left=("Candidate", "Verdict"), dispensable=("Logit shift", "MB"), stderr=True)
     if facts["ships"] is not None and facts["trials"][facts["ships"]]["in_float"]:
         say(f"in float: {', '.join(facts['results'][facts['ships']]['in_float'])}")
 
@@ -212,9 +214,9 @@ def fewest_that_pass(passes: Callable[[int], bool], most: int) -> int:
 def by_sensitivity(gate: Gate, base: EvaluatedCandidate) -> Sequence[str]:
     """The parts of a form; first that which moves the logits most when it alone is quantized."""
     parts = base.candidate.parts
-    single = gate.single.logits[:RANKED_ON]
+    single = gate.reference.logits[:RANKED_ON]
     moved = {}
-    with bar(f"{gate.how.name}: ranking {len(parts)} parts", len(parts)) as advance:
+    with bar(f"{gate.target.name}: ranking {len(parts)} parts", len(parts)) as advance:
         for part in parts:
             others = frozenset(parts) - {part}
             logits = logits_of_some(gate, base.candidate, base.classifier, others, RANKED_ON)

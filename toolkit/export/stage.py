@@ -30,7 +30,7 @@ from toolkit.utils.errors import CannotExport, InputError, refuse_existing
 from toolkit.utils.files import folder_size, whole_folder
 from toolkit.utils.machine import describe_machine
 
-TORCH_FORM = "itself in torch, fp32"
+TORCH_ORIGINAL = "itself in torch, fp32"
 
 
 CALIBRATION_TEXTS = 128
@@ -69,22 +69,22 @@ def compress(
     Raises: CannotExport if the target cannot be made here or of this classifier; NothingPasses.
     """
     started = time.monotonic()
-    how = exporter(export.target)
-    reason = how.available()
+    target = exporter(export.target)
+    reason = target.available()
     if reason is not None:
         raise CannotExport(reason)
     threshold = _threshold(source)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".hbt-forms-", dir=out.parent) as scratch:
         evidence = _evidence(source.corpus, threshold)
-        choice = choose(how, source.classifier, evidence, export, Path(scratch), force, tuned)
+        choice = choose(target, source.classifier, evidence, export, Path(scratch), force, tuned)
         shutil.rmtree(out.with_name(out.name + ".partial"), ignore_errors=True)  # of an export that was broken off
         with whole_folder(out) as partial:
             shutil.copytree(choice.folder, partial, dirs_exist_ok=True)
-            model = how.load(partial)
+            model = target.load(partial)
             with working(f"{export.target}: evaluating on {len(source.predictions.rows)} rows"):
-                result, predictions = _evaluate(source, how, choice, model, threshold)
-            result = _finish_package(source, how, model, result, partial)
+                result, predictions = _evaluate(source, target, choice, model, threshold)
+            result = _finish_package(source, target, model, result, partial)
     details = result.details | {"package": out.as_posix(), "package_size_bytes": folder_size(out)}
     return replace(result, seconds=time.monotonic() - started, details=details), predictions
 
@@ -104,16 +104,16 @@ def rows_of(result: StageResult) -> list[Row]:
 
 
 def _evaluate(
-    source: Source, how: Exporter, choice: SelectedCandidate, model: LoadedArtifact, threshold: float | None
+    source: Source, target: Exporter, choice: SelectedCandidate, model: LoadedArtifact, threshold: float | None
 ) -> tuple[StageResult, Predictions]:
     corpus, rows = source.corpus, source.predictions.rows
     texts = corpus.take(rows)
     predictions = Predictions(rows, model.predict_logits(texts))
     validation, test, slices = evaluate(corpus, predictions, threshold)
-    name = how.name if source.pruned is None else f"{how.name}, pruned {source.pruned}"
+    name = target.name if source.pruned is None else f"{target.name}, pruned {source.pruned}"
     result = StageResult(
-        stage="export" if how.promise == "same" else "quantization",
-        checkpoint=how.file,
+        stage="export" if target.promise == "same" else "quantization",
+        checkpoint=target.file,
         metrics=test,
         validation_metrics=validation,
         threshold=threshold,
@@ -124,12 +124,12 @@ def _evaluate(
         details=choice.facts
         | ({} if source.trimming is None else {"trimming": asdict(source.trimming)})
         | {
-            "target": how.name,
+            "target": target.name,
             "name": name,
             "invariance": batch_invariance(model, texts, predictions.logits),
             "versus": [
-                asdict(versus(corpus, Contender(how.name, predictions, threshold), other))
-                for other in (Contender(TORCH_FORM, source.predictions, threshold), *source.beside)
+                asdict(versus(corpus, Contender(target.name, predictions, threshold), other))
+                for other in (Contender(TORCH_ORIGINAL, source.predictions, threshold), *source.beside)
             ],
         },
     )
@@ -144,19 +144,19 @@ def _threshold(source: Source) -> float | None:
 
 
 def _finish_package(
-    source: Source, how: Exporter, model: LoadedArtifact, result: StageResult, folder: Path
+    source: Source, target: Exporter, model: LoadedArtifact, result: StageResult, folder: Path
 ) -> StageResult:
     """Measure latency, then write card and manifest."""
     machine = describe_machine()
     golden = package.golden_scores(model, list(DEMO_SENTENCES))
     # The worker loads packages, and a package has a manifest: this one is written again over the card.
-    package.write_manifest(folder, how, machine.isa, source.lineage, golden)
-    with working(f"{how.name}: measuring latency"):
+    package.write_manifest(folder, target, machine.isa, source.lineage, golden)
+    with working(f"{target.name}: measuring latency"):
         latency = median_latency_ms("package", folder, source.corpus.take(source.corpus.rows("test")))
     result = replace(result, details=result.details | {"p50_ms": latency})
     rows = [*source.rows, *rows_of(result)]
-    write_card(folder, source.name, source.corpus, rows, result, source.lineage, machine, how.distributions[0])
-    package.write_manifest(folder, how, machine.isa, source.lineage, golden)
+    write_card(folder, source.name, source.corpus, rows, result, source.lineage, machine, target.distributions[0])
+    package.write_manifest(folder, target, machine.isa, source.lineage, golden)
     return result
 
 
@@ -166,7 +166,7 @@ def lineage_of(corpus: Corpus, **more: Any) -> dict[str, Any]:
     return {"corpus": corpus.name, "corpus_fingerprint": corpus.fingerprint, "corpus_settings": settings} | more
 
 
-WITH_FALLBACK, FALLBACK = "onnx-int8", "torch-int8"
+FALLBACK_FOR, FALLBACK = "onnx-int8", "torch-int8"
 """For a classifier that ONNX cannot take, the second stands in for the first."""
 
 
@@ -180,7 +180,7 @@ def compress_or_stand_in(
     try:
         return compress(source, export, out, force, tuned)
     except CannotExport as error:
-        if export.target != WITH_FALLBACK:
+        if export.target != FALLBACK_FOR:
             mend = f"--target {FALLBACK} does without"
             raise InputError(f"--target {export.target}: this classifier has no ONNX form ({error}); {mend}") from error
         say(f"{export.target}: not possible for this classifier ({error}); {FALLBACK} takes its place")
@@ -192,7 +192,7 @@ def compress_or_stand_in(
 
 def fallback_folder(out: Path) -> Path:
     """Where a package goes whose target was replaced: under the name of what it is."""
-    return out.with_name(out.name.replace(WITH_FALLBACK, FALLBACK))
+    return out.with_name(out.name.replace(FALLBACK_FOR, FALLBACK))
 
 
 def refuse_for_ngram(export: ExportSettings) -> None:
@@ -207,5 +207,5 @@ def refuse_for_ngram(export: ExportSettings) -> None:
 def refuse_unready(export: ExportSettings) -> None:
     """Raises InputError if the target is not known or cannot be made here, and no other takes its place."""
     reason = exporter(export.target).available()
-    if reason is not None and export.target != WITH_FALLBACK:
+    if reason is not None and export.target != FALLBACK_FOR:
         raise InputError(f"--target {export.target}: {reason}")

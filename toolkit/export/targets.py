@@ -27,10 +27,10 @@ def list_targets() -> list[Target]:
 
 def _target(name: str, distribution: str) -> Target:
     try:
-        how = exporter(name)
+        target = exporter(name)
     except InputError as error:
         return Target(name, "", distribution, str(error).partition(": ")[2])
-    return Target(name, how.summary, distribution, how.available() or "")
+    return Target(name, target.summary, distribution, target.available() or "")
 
 
 def render(found: Sequence[Target]) -> None:

@@ -16,8 +16,8 @@ from tests.helpers import TINY, evidence_of
 from toolkit.config.settings import CorpusSettings, ExportSettings
 from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.evaluation.metrics import apply_threshold, macro_f1, softmax
-from toolkit.export.candidates import CandidateResult, surely_slower
-from toolkit.export.search import QAT, _winner, choose, fewest_that_pass, lines, qat_in_words
+from toolkit.export.candidates import CandidateResult, significantly_slower
+from toolkit.export.search import QAT, _winner, choose, fewest_that_pass, lines, qat_summary
 from toolkit.modeling.classifier import Classifier, save_classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.stages.result import StageResult
@@ -152,8 +152,8 @@ def test_by_force_the_least_bad_one_ships() -> None:
 
 def test_training_that_did_not_help_is_said() -> None:
     tuned = replace(GOOD, form=QAT + "good", macro_f1=0.79)
-    assert "no better than static alone" in qat_in_words([GOOD, tuned])
-    assert "no better" not in qat_in_words([GOOD, replace(tuned, macro_f1=0.85)])
+    assert "no better than static alone" in qat_summary([GOOD, tuned])
+    assert "no better" not in qat_summary([GOOD, replace(tuned, macro_f1=0.85)])
 
 
 @pytest.mark.parametrize("needed", range(1, 41))
@@ -174,14 +174,14 @@ def test_slower_is_what_a_coin_would_hardly_show(longer: int) -> None:
     reference = np.ones(100)
     times = np.where(np.arange(100) < longer, 1.01, 0.5)
     expected = binom.sf(longer - 1, 100, 0.5) < 0.01
-    assert surely_slower(reference, times) == expected
-    assert not surely_slower(reference, reference)
+    assert significantly_slower(reference, times) == expected
+    assert not significantly_slower(reference, reference)
 
 
 def test_when_nothing_passes_nothing_ships_and_the_table_is_kept(
     copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolkit.export.candidates.surely_slower", lambda *_: True)
+    monkeypatch.setattr("toolkit.export.candidates.significantly_slower", lambda *_: True)
     assert hbt("compress", "runs/tiny", "--max-drop", "0.5", "-o", "models/never") == 3
     said = capsys.readouterr()
     assert "slower than fp32" in said.err
@@ -194,7 +194,7 @@ def test_when_nothing_passes_nothing_ships_and_the_table_is_kept(
 
 
 def test_by_force_the_card_says_it_first(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.export.candidates.surely_slower", lambda *_: True)
+    monkeypatch.setattr("toolkit.export.candidates.significantly_slower", lambda *_: True)
     settings = ExportSettings(max_drop=0.5)
     with pytest.raises(NothingPasses):
         compress_run(Path("runs/tiny"), settings, Path("models/forced"), force=False)
@@ -212,7 +212,7 @@ def test_a_package_that_passes_says_nothing_of_force(finished: Any) -> None:
     assert "force" not in card
     gate = StageResult.load(finished.run / "4-export-onnx-int8").details["gate"]
     for line in lines(gate)[:3]:
-        assert line["Form"] in card
+        assert line["Candidate"] in card
     assert "| selected |" in card
 
 

@@ -8,7 +8,7 @@ from tests.helpers import TINY, Finished, contents, tiny_recipe
 from toolkit import package
 from toolkit.config.settings import CorpusSettings, ExportSettings
 from toolkit.data.corpus import Corpus, load_corpus
-from toolkit.export.stage import TORCH_FORM
+from toolkit.export.stage import TORCH_ORIGINAL
 from toolkit.modeling.classifier import Classifier, save_classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.stages.result import StageResult
@@ -125,8 +125,8 @@ def test_the_quantized_student_is_compared_with_its_own_full_form(finished: Fini
     result = StageResult.load(finished.run / "4-export-onnx-int8")
     student = StageResult.load(finished.run / "2-distillation")
     versus = {each["a"]: each["comparison"] for each in result.details["versus"]}
-    assert set(versus) == {TORCH_FORM, "linear baseline", "fold ensemble"}
-    own = versus[TORCH_FORM]
+    assert set(versus) == {TORCH_ORIGINAL, "linear baseline", "fold ensemble"}
+    own = versus[TORCH_ORIGINAL]
     assert own["rows"] == student.details["versus_teacher"]["rows"]
     assert own["macro_f1_difference"] == pytest.approx(result.metrics["macro_f1"] - student.metrics["macro_f1"])
     floor = StageResult.load(finished.run / "0-floor")
