@@ -128,10 +128,10 @@ def _export(classifier: Classifier, target: str, texts: Sequence[str], folder: P
     evidence = Evidence(
         texts, texts, np.zeros(len(texts), dtype=np.int64), 0.5 if len(classifier.labels) == 2 else None
     )
-    with tempfile.TemporaryDirectory(prefix="hbt-single-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="hbt-reference-") as scratch:
         reference = make_reference(how, classifier, evidence, Path(scratch))
-        form = how.candidates(classifier, evidence, ExportSettings(target=target), reference.folder)[0]
-        package.write_loadable(folder, classifier, evidence.threshold, how, form, NOTHING)
+        candidate = how.candidates(classifier, evidence, ExportSettings(target=target), reference.folder)[0]
+        package.write_loadable(folder, classifier, evidence.threshold, how, candidate, NOTHING)
 
 
 def _cut_to(classifier: Classifier, left: Sequence[Sizes]) -> Classifier:

@@ -67,7 +67,7 @@ def search_students(
 ) -> StudentSearch:
     """Train, export and measure each of the students that `specs` name.
 
-    Writes runs/NAME.json with the table. A student whose forms all fail their gate is left out.
+    Writes runs/NAME.json with the table. A student whose candidates all fail their gate is left out.
     Raises: InputError as a run does; NothingPasses if no student is left.
     """
     name = recipe.run.name or f"{file_part(Path(recipe.corpus.data).stem)}-students"
