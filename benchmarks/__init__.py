@@ -1,1 +1,1 @@
-"""Measuring predictors: accuracy beside the linear baseline, latency, memory, size."""
+"""Measure predictors: accuracy compared with the linear baseline, latency, memory, size."""

@@ -1,4 +1,4 @@
-"""`hbt bench`: a package beside the linear baseline and the teacher it came from, on its own test rows."""
+"""`hbt bench`: compare packages with the linear baseline and the teacher on their test rows."""
 
 import dataclasses
 import tempfile
@@ -17,7 +17,7 @@ from toolkit.evaluation.metrics import calculate_metrics_with_threshold_explorat
 from toolkit.evaluation.predictor import Predictor
 from toolkit.latency.measure import Measurement, Subject, measure
 from toolkit.latency.worker import load_predictor
-from toolkit.modeling import linear as linear
+from toolkit.modeling import linear
 from toolkit.modeling.classifier import WEIGHTS_FILE
 from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
 from toolkit.stages.run_folder import LINEAR_BASELINE, Run, is_run
@@ -32,15 +32,15 @@ TEACHER = "teacher (torch fp32)"
 def bench_packages(
     folders: list[Path], data: str | None, teacher: Path | None, threads: int, out: Path, quiet: bool
 ) -> Path:
-    """Measure packages of one corpus beside the linear baseline and the teacher; return the JSON file.
+    """Measure packages of one corpus, the linear baseline and the teacher; return the JSON file.
 
-    Prints the table unless `quiet`, and writes NAME.json, NAME.csv, NAME.svg and NAME.png into `out`.
+    Print the table unless `quiet`, and write NAME.json, NAME.csv, NAME.svg and NAME.png into `out`.
 
-    Raises: InputError if a folder is no package, the packages have different corpora, or the data are gone.
+    Raises: InputError if a folder is not a package, the packages have different corpora, or the data are missing.
     """
     fingerprints = {package.read_manifest(folder)["lineage"]["corpus_fingerprint"] for folder in folders}
     if len(fingerprints) > 1:
-        raise InputError("the packages come from different corpora; measure those of one corpus at a time")
+        raise InputError("the packages are from different corpora; measure the packages of one corpus at a time")
     corpus = corpus_of(folders[0], data)
     machine = describe_machine()
     with tempfile.TemporaryDirectory(prefix="hbt-linear-") as scratch:
@@ -60,36 +60,36 @@ def bench_packages(
 
 
 def corpus_of(folder: Path, data: str | None) -> Corpus:
-    """The corpus that a package was made from, split as then, so that its test rows are again unseen rows.
+    """Return the corpus of a package with the same split, so that its test rows were not trained on.
 
-    data: where the file lies now, if not where it lay.
-    Raises: InputError if the file is gone, or is another one: then nobody knows which rows were learned.
+    data: path of the data file if it has moved.
+    Raises: InputError if the file is missing or has changed: then the split is not known.
     """
     lineage = package.read_manifest(folder)["lineage"]
     settings: dict[str, Any] = lineage["corpus_settings"] | ({"data": data} if data else {})
     lists = {name: tuple(settings[name]) for name in ("label_names", "slice")}
     wanted = CorpusSettings(**settings | lists)
     if wanted.data != "demo" and not Path(wanted.data).is_file():
-        raise InputError(f"{folder}: its data {wanted.data} are not here; say where they are with --data FILE")
+        raise InputError(f"{folder}: its data file {wanted.data} is missing; give its path with --data FILE")
     corpus = load_corpus(wanted)
     if corpus.fingerprint != lineage["corpus_fingerprint"]:
         raise InputError(
-            f"{wanted.data}: not the rows that {folder} was made from (another fingerprint), so its test rows are not "
-            "known; give that file with --data"
+            f"{wanted.data}: not the data that {folder} was trained on (different fingerprint), so its test rows are "
+            "unknown; give the original file with --data FILE"
         )
     return corpus
 
 
 def subjects_of(folders: list[Path], teacher: Path | None, corpus: Corpus, scratch: Path) -> list[Subject]:
-    """Return teacher (if there is one), linear baseline, then the packages.
+    """Return the teacher (if available), the linear baseline, then the packages.
 
-    scratch: where a linear baseline is fitted if the run of the first package is not here.
+    scratch: folder for a new linear baseline if the run of the first package is missing.
     """
     run = _run_of(folders[0], corpus)
     subjects = []
     checkpoint = teacher or (run.teacher_checkpoint if run is not None else None)
     if checkpoint is None:
-        say("no teacher to compare with: its run is not here; name a checkpoint with --teacher FOLDER")
+        say("no teacher to compare with: the run of the package is missing; give a checkpoint with --teacher FOLDER")
     else:
         size = (checkpoint / WEIGHTS_FILE).stat().st_size if (checkpoint / WEIGHTS_FILE).is_file() else 0
         subjects.append(Subject(TEACHER, "checkpoint", checkpoint, size))
@@ -103,9 +103,9 @@ def subjects_of(folders: list[Path], teacher: Path | None, corpus: Corpus, scrat
 
 
 def _run_of(folder: Path, corpus: Corpus) -> Run | None:
-    """The run that a package came from, if it is here and has the rows of `corpus`.
+    """Return the run that a package is from; None if it is missing or has different rows than `corpus`.
 
-    The models of another run of that name may have learned from these test rows.
+    The models of a different run with the same name may have been trained on these test rows.
     """
     origin = Path(package.read_manifest(folder)["lineage"].get("run", ""))
     if not origin.name or not is_run(origin):
@@ -117,9 +117,9 @@ def _run_of(folder: Path, corpus: Corpus) -> Run | None:
 def bench(
     models: Sequence[Subject], corpus: Corpus, threads: int = 1, progress: Callable[[str], None] = lambda line: None
 ) -> list[Measurement]:
-    """Speed, memory, size and accuracy of each model on the test rows of `corpus`.
+    """Return latency, memory, size and accuracy of each model on the test rows of `corpus`.
 
-    Raises: InputError if a model's labels are not those of the corpus; RuntimeError if a worker fails.
+    Raises: InputError if the labels of a model differ from those of the corpus; RuntimeError if a worker fails.
     """
     test = corpus.rows("test")
     measured = measure(models, corpus.take(test), threads, progress)
@@ -134,9 +134,9 @@ def bench(
 def accuracy(
     predictor: Predictor, corpus: Corpus, rows: np.ndarray
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Metrics on `rows` of `corpus` at the predictor's own threshold, and the same for each slice of the corpus.
+    """Return metrics on `rows` of `corpus` at the threshold of the predictor, and the same for each slice.
 
-    Raises: InputError if the predictor's labels are not those of the corpus.
+    Raises: InputError if the labels of the predictor differ from those of the corpus.
     """
     if tuple(predictor.labels) != corpus.label_names:
         raise InputError(
@@ -155,5 +155,5 @@ def accuracy(
 
 
 def _threshold(predictor: Predictor) -> float | None:
-    """The predictor's own; 0.5 where two labels have none, so that these rows never choose one."""
+    """Return the threshold of the predictor; 0.5 if it has none for two labels: test rows must not choose one."""
     return 0.5 if predictor.threshold is None and len(predictor.labels) == 2 else predictor.threshold

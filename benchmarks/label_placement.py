@@ -1,6 +1,6 @@
-"""Where the labels of a scatter plot go, so that each is read at its own marker and covers nothing.
+"""Place the labels of a scatter plot next to their markers without overlaps.
 
-adjustText, the library for it, does not know that markers have a size: it put labels onto them.
+The adjustText library ignores the size of markers and places labels on top of them.
 """
 
 from collections.abc import Sequence
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 
 GAPS = (3.0, 9.0, 18.0, 30.0, 45.0, 65.0, 90.0)
-"""Distances between a marker and its label; the nearest with room is taken."""
+"""Possible distances between a marker and its label, in points."""
 AROUND = np.array([-2.0, -1.0, 2.0, 1.0])
-"""Space that a label wants around it."""
+"""Margins around a label: left, bottom, right, top."""
 SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 STARTS, SWEEPS = 100, 20
 STEPS = np.linspace(0, 1, 25)
 OVERLAP, CROSSING, DISTANCE, DOUBT = 3.0, 10.0, 1.5, 6.0
-"""Cost of a covered area; of the length that a leader runs over something; of the distance between a label and its
-marker; of how much nearer it is to another marker."""
+"""Cost weights: overlapping area; length of a leader line over other objects; distance between a label and its marker;
+how much closer the label is to another marker."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """A round marker and the size of the label that belongs to it."""
+    """A round marker and the size of its label."""
 
     x: float
     y: float
@@ -36,11 +36,11 @@ class Label:
 
     @property
     def marker(self) -> np.ndarray:
-        """The box around the marker: left, bottom, right, top (4,)."""
+        """Return the bounding box of the marker: left, bottom, right, top (4,)."""
         return np.concatenate([self.center - self.radius, self.center + self.radius])
 
     def places(self, frame: np.ndarray) -> np.ndarray:
-        """Return the boxes that the label may take inside `frame`, nearest first (places, 4)."""
+        """Return the possible boxes of the label inside `frame`, nearest first (places, 4)."""
         boxes = []
         for gap in GAPS:
             for right, up in SIDES:
@@ -64,42 +64,42 @@ class Label:
 def place_labels(labels: Sequence[Label], frame: np.ndarray) -> np.ndarray:
     """Return a box for each label (labels, 4).
 
-    From many starts, each label in turn goes where it fits best beside the others, until none moves.
-    frame: left, bottom, right and top of where labels may be.
+    Coordinate descent with random restarts: each label in turn moves to its cheapest place until none moves.
+    frame: left, bottom, right and top of the allowed area.
     """
     places = np.array([label.places(frame) for label in labels])  # (labels, places, 4)
-    alone = np.array([_cost_alone(i, labels, places[i]) for i in range(len(labels))])  # (labels, places)
+    own = np.array([_own_cost(i, labels, places[i]) for i in range(len(labels))])  # (labels, places)
     pairs = _cost_of_pairs(labels, places)
     every = np.arange(len(labels))
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     best, lowest = np.zeros(len(labels), dtype=int), np.inf
     for start in range(STARTS):
-        chosen = dice.integers(len(GAPS) * len(SIDES), size=len(labels)) * (start > 0)
+        chosen = rng.integers(len(GAPS) * len(SIDES), size=len(labels)) * (start > 0)
         for _ in range(SWEEPS):
             before = chosen.copy()
             for i in every:
-                chosen[i] = np.argmin(alone[i] + pairs[i, every, :, chosen].sum(axis=0))
+                chosen[i] = np.argmin(own[i] + pairs[i, every, :, chosen].sum(axis=0))
             if (chosen == before).all():
                 break
-        cost = alone[every, chosen].sum() + pairs[every[:, None], every, chosen[:, None], chosen].sum() / 2
+        cost = own[every, chosen].sum() + pairs[every[:, None], every, chosen[:, None], chosen].sum() / 2
         if cost < lowest:
             best, lowest = chosen, cost
     return places[every, best]
 
 
-def _cost_alone(own: int, labels: Sequence[Label], boxes: np.ndarray) -> np.ndarray:
-    """Return what it costs to have a label at each of `boxes` (places, 4), whatever the other labels do (places,)."""
-    label, rivals = labels[own], [*labels[:own], *labels[own + 1 :]]
+def _own_cost(index: int, labels: Sequence[Label], boxes: np.ndarray) -> np.ndarray:
+    """Return the cost of each of `boxes` (places, 4) for one label, without the other labels (places,)."""
+    label, rivals = labels[index], [*labels[:index], *labels[index + 1 :]]
     markers = np.array([each.marker for each in labels])
     cost = OVERLAP * _overlap(boxes + AROUND, markers).sum(axis=1) + DISTANCE * label.gap(boxes)
     if rivals:
-        cost += CROSSING * _crossed(label, boxes, np.delete(markers, own, axis=0)).sum(axis=1)
+        cost += CROSSING * _crossed(label, boxes, np.delete(markers, index, axis=0)).sum(axis=1)
         cost += DOUBT * (label.gap(boxes) + 4 - np.min([each.gap(boxes) for each in rivals], axis=0)).clip(0)
     return cost
 
 
 def _cost_of_pairs(labels: Sequence[Label], places: np.ndarray) -> np.ndarray:
-    """Return what it costs that two labels have their places (labels, labels, places, places)."""
+    """Return the pairwise costs for the places of two labels (labels, labels, places, places)."""
     count, choices = places.shape[:2]
     costs = np.zeros((count, count, choices, choices))
     for i in range(count):
@@ -113,7 +113,7 @@ def _cost_of_pairs(labels: Sequence[Label], places: np.ndarray) -> np.ndarray:
 
 
 def _crossed(label: Label, boxes: np.ndarray, obstacles: np.ndarray) -> np.ndarray:
-    """Return how far the leader from the marker to each of `boxes` runs over each of `obstacles` (boxes, obstacles)."""
+    """Return the length of the leader line to each of `boxes` over each of `obstacles` (boxes, obstacles)."""
     leaders = label.nearest(boxes) - label.center  # (boxes, 2)
     points = (label.center + STEPS[:, None, None] * leaders)[:, :, None]  # (steps, boxes, 1, 2)
     inside = ((points >= obstacles[:, :2]) & (points <= obstacles[:, 2:])).all(axis=3)

@@ -1,8 +1,8 @@
-"""The figure of a benchmark: macro-F1 against latency, the size on disk as the area of a marker.
+"""Plot a benchmark: macro-F1 against latency, with size on disk as marker area.
 
     python -m benchmarks.plot FILE.json …
 
-draws the files of `hbt bench` again. The same measurements give the same SVG, byte for byte.
+redraws the figures of JSON files from `hbt bench`. The same measurements always give a byte-identical SVG.
 """
 
 import sys
@@ -23,30 +23,34 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE, DPI = (9.0, 5.6), 200
-"""Inches, and pixels of the PNG an inch."""
+"""Size in inches, and resolution of the PNG in dots per inch."""
 KINDS = {
     "package": ("package", "#0072b2"),
     "checkpoint": ("checkpoint", "#d55e00"),
     "linear": ("linear baseline", "#555555"),
     "floor": ("linear baseline", "#555555"),  # in files of earlier versions
 }
-"""Name in the legend and color of each kind of model; the colors are Okabe and Ito's, told apart with any eyes."""
+"""Legend name and color of each kind of model; the colors are from the color-blind-safe palette of Okabe and Ito."""
 OTHER_COLOR = "#009e73"
 SMALLEST, LARGEST = 4.0, 20.0
-"""Radius of a marker in points."""
+"""Minimum and maximum radius of a marker in points."""
 LOG_FROM = 3.0
-"""The axis of latency is logarithmic if the slowest model takes this many times as long as the fastest."""
+"""The latency axis is logarithmic if the slowest model takes more than this many times as long as the fastest."""
 NAME_SIZE, FIGURES_SIZE = 8.5, 7.5
 LINE = 10.0
-"""Points from one line of a label to the next."""
+"""Line height of a label in points."""
 LEADER_FROM = 8.0
-"""A label this many points off its marker has a line to it."""
+"""A label at least this many points from its marker has a leader line."""
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],  # the first comes with matplotlib: widths are known
-    "svg.fonttype": "none",  # text stays text: it can be searched, and a reader has the fonts of other scripts
+    "font.sans-serif": [
+        "DejaVu Sans",
+        "Verdana",
+        "Arial",
+    ],  # the first is bundled with matplotlib, so widths are reproducible
+    "svg.fonttype": "none",  # keep text as text: searchable, and the viewer provides fonts for other scripts
     "svg.hashsalt": "hbt",
-    "text.parse_math": False,  # names may have dollar signs
+    "text.parse_math": False,  # names may contain dollar signs
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#555555",
@@ -60,15 +64,17 @@ STYLE: dict[Any, Any] = {
 
 
 def plot(measurements: Sequence[Measurement], file: Path) -> None:
-    """Write the figure as `file`, an SVG, and as a PNG beside it.
+    """Write the figure to `file` as SVG, and as PNG with the same name.
 
-    Models without a median latency or a macro-F1 are left out.
-    Raises: InputError if none has both.
+    Models without a median latency or a macro-F1 are omitted.
+    Raises: InputError if no model has both.
     """
     import matplotlib
 
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # boxes in the PNG; the SVG has the text
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing"
+        )  # the PNG then shows boxes; the SVG contains the text
         drawn = figure(measurements)
         drawn.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
         drawn.savefig(file.with_suffix(".png"), format="png", dpi=DPI)
@@ -85,22 +91,22 @@ def figure(measurements: Sequence[Measurement]) -> "Figure":
     points = np.array([(m.p50_ms, m.metrics["macro_f1"]) for m in shown])  # (models, 2)
     sizes = np.array([m.size_bytes for m in shown])
     radii = (LARGEST * np.sqrt(sizes / max(1, sizes.max()))).clip(SMALLEST)
-    made = Figure(SIZE, dpi=DPI)
-    FigureCanvasAgg(made)
-    made.subplots_adjust(left=0.09, right=0.985, bottom=0.115, top=0.865)
-    axes = made.add_subplot()
+    fig = Figure(SIZE, dpi=DPI)
+    FigureCanvasAgg(fig)
+    fig.subplots_adjust(left=0.09, right=0.985, bottom=0.115, top=0.865)
+    axes = fig.add_subplot()
     _set_axes(axes, points, {m.threads for m in shown})
     for i in np.argsort(-radii, kind="stable"):  # small markers on top
         color = KINDS.get(shown[i].kind, ("", OTHER_COLOR))[1]
         x, y = points[i]
         axes.scatter(x, y, s=(2 * radii[i]) ** 2, color=color, alpha=0.6, edgecolors=color, zorder=2)
-    _add_legend(made, {m.kind: None for m in shown})
+    _add_legend(fig, {m.kind: None for m in shown})
     _add_labels(axes, shown, points, radii)
-    return made
+    return fig
 
 
 def _set_axes(axes: "Axes", points: np.ndarray, threads: set[int]) -> None:
-    """Set scale, limits, ticks and titles."""
+    """Set scale, limits, ticks and axis labels."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     (fastest, lowest), (slowest, highest) = points.min(axis=0), points.max(axis=0)
@@ -123,26 +129,26 @@ def _set_axes(axes: "Axes", points: np.ndarray, threads: set[int]) -> None:
     axes.set_ylabel("Macro-F1 on the test rows", labelpad=5)
 
 
-def _add_legend(made: "Figure", kinds: dict[str, None]) -> None:
-    """Write the title, what each color means, and what the area of a marker means."""
+def _add_legend(fig: "Figure", kinds: dict[str, None]) -> None:
+    """Add the title, the legend of colors and the meaning of the marker area."""
     from matplotlib.lines import Line2D
 
-    made.text(0.012, 0.955, "Macro-F1 against latency", fontsize=13, fontweight="bold", color="#1a1a1a")
+    fig.text(0.012, 0.955, "Macro-F1 against latency", fontsize=13, fontweight="bold", color="#1a1a1a")
     handles = []
     for kind in kinds:
         title, color = KINDS.get(kind, (kind, OTHER_COLOR))
         handles.append(Line2D([], [], marker="o", linestyle="", markersize=8, alpha=0.6, color=color, label=title))
-    made.legend(
+    fig.legend(
         handles=handles, loc="center left", bbox_to_anchor=(0.0, 0.918), ncols=len(handles), frameon=False,
         fontsize=9.5, handletextpad=0.1, columnspacing=1.2, borderaxespad=0.2, labelcolor="#333333",
     )  # fmt: skip
-    made.text(0.985, 0.918, "area of a marker: size on disk", fontsize=9.5, color="#333333", ha="right", va="center")
+    fig.text(0.985, 0.918, "area of a marker: size on disk", fontsize=9.5, color="#333333", ha="right", va="center")
 
 
 def _add_labels(axes: "Axes", shown: Sequence[Measurement], points: np.ndarray, radii: np.ndarray) -> None:
-    """Write name and figures of each model beside its marker, where they cover nothing."""
-    made: Any = axes.figure
-    to_points = 72 / made.dpi
+    """Add the name and figures of each model next to its marker, without overlaps."""
+    fig: Any = axes.figure
+    to_points = 72 / fig.dpi
     texts, labels = [], []
     for m, center, radius in zip(shown, axes.transData.transform(points) * to_points, radii, strict=True):
         figures = f"{m.p50_ms:.3g} ms · {_size(m.size_bytes)} · {m.metrics['macro_f1']:.3f}"
@@ -165,18 +171,19 @@ def _add_labels(axes: "Axes", shown: Sequence[Measurement], points: np.ndarray, 
             _text(axes, "", xy=(label.x, label.y), xytext=tuple(label.nearest(box)), arrowprops=style)
 
 
-def _text(axes: "Axes", text: str, **how: Any) -> Any:
-    """Return a text, still to be placed, in points of the figure."""
-    options: dict[str, Any] = {"xy": (0, 0), "xycoords": "figure points", "zorder": 4}
-    return axes.annotate(text, **options | how)
+def _text(axes: "Axes", text: str, **options: Any) -> Any:
+    """Add a text in figure points; the caller sets its position."""
+    defaults: dict[str, Any] = {"xy": (0, 0), "xycoords": "figure points", "zorder": 4}
+    return axes.annotate(text, **defaults | options)
 
 
 def _printable(name: str) -> str:
-    """Return `name` with a sign for each character that XML does not allow."""
+    """Return `name` with each non-printable character replaced by U+FFFD: XML does not allow control characters."""
     return "".join(each if each.isprintable() else "\ufffd" for each in name)
 
 
 def _size(size_bytes: int) -> str:
+    """Return a size for display, such as `1.5 MiB`."""
     mib = size_bytes / 2**20
     return f"{mib:.0f} MiB" if mib >= 10 else f"{mib:.1f} MiB" if mib >= 0.1 else f"{size_bytes / 1024:.0f} KiB"
 

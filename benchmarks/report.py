@@ -1,4 +1,4 @@
-"""Measurements as a table for people, JSON and CSV for machines."""
+"""Report measurements as a printed table, JSON and CSV."""
 
 import csv
 import dataclasses
@@ -22,13 +22,13 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Row:
-    """One model beside the reference. None: not measured, or too few samples for an honest figure."""
+    """One model compared with the reference. None: not measured, or too few samples for a reliable figure."""
 
     name: str
     kind: str
     macro_f1: float | None
     macro_f1_difference_points: float | None
-    """Against the reference, in hundredths: -1.0 is one point worse."""
+    """Difference from the reference in points: -1.0 is 0.01 lower."""
     accuracy: float | None
     p50_ms: float | None
     p90_ms: float | None
@@ -36,41 +36,41 @@ class Row:
     samples: int
     threads: int
     speedup: float | None
-    """The reference's median latency over this one's: 2.0 is twice as fast."""
+    """Median latency of the reference divided by that of the model: 2.0 is twice as fast."""
     throughput_b8_rows_s: float | None
     throughput_b32_rows_s: float | None
     cold_start_ms: float | None
     peak_rss_mib: float
     size_mib: float
     size_ratio: float | None
-    """The reference's size over this one's: 4.0 is a quarter of the size."""
+    """Size of the reference divided by that of the model: 4.0 is a quarter of the size."""
 
 
 def table(measurements: Sequence[Measurement], reference: str) -> list[Row]:
-    """One row a measurement, in their order, with ratios to the one named `reference`.
+    """Return one row per measurement, in order, with ratios to the one named `reference`.
 
-    Raises: InputError if none has that name.
+    Raises: InputError if there is none of that name.
     """
     base = next((m for m in measurements if m.name == reference), None)
     if base is None:
-        there = ", ".join(m.name for m in measurements)
-        raise InputError(f"--reference: {reference!r} was not measured; there are {there}")
+        names = ", ".join(m.name for m in measurements)
+        raise InputError(f"--reference: {reference!r} was not measured; use one of {names}")
     return [_row(m, base) for m in measurements]
 
 
 def render(rows: Sequence[Row], machine: Machine, reference: str) -> "Group":
-    """The rows for `rich.console.Console().print`: what a model is, then how it behaves, each fit for 100 columns."""
+    """Return two tables and a note for `rich.console.Console().print`, each at most 100 columns wide."""
     from rich.console import Group
     from rich.text import Text
 
     threads = ", ".join(sorted({str(row.threads) for row in rows}))
-    load = "" if machine.load_average is None else f", load average {machine.load_average:g} before"
+    load = "" if machine.load_average is None else f", load average {machine.load_average:g} before the measurement"
     notes = (
         f"{machine.cpu}, {machine.isa}, {machine.cores} CPUs, {machine.memory_gib:g} GiB{load}. "
-        "– stands where there were too few samples or nothing was measured. "
-        "Cold start: process start to first label. Memory: peak of the process."
+        "–: not measured or too few samples. "
+        "Cold start: from process start to the first label. Memory: peak of the process."
     )
-    title = f"Beside {reference}: one text in, its label out; threads: {threads}"
+    title = f"Compared with {reference}: end-to-end latency (tokenization included); threads: {threads}"
     return Group(_shown(rows, _COLUMNS, title), _shown(rows, _MORE_COLUMNS, None), Text(notes, style="dim"))
 
 
@@ -82,12 +82,12 @@ def _shown(rows: Sequence[Row], columns: dict[str, tuple[str, str]], title: str 
     for heading in ("model", *columns):
         table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
     for row in rows:
-        table.add_row(row.name, *(_text(getattr(row, name), form) for name, form in columns.values()))
+        table.add_row(row.name, *(_text(getattr(row, name), template) for name, template in columns.values()))
     return table
 
 
 def write_json(measurements: Sequence[Measurement], machine: Machine, reference: str, file: Path) -> None:
-    """Everything that was measured, the machine and the ratios. What is not a number is null."""
+    """Write measurements, machine and ratios as JSON; NaN becomes null."""
     record = {
         "machine": dataclasses.asdict(machine),
         "reference": reference,
@@ -99,7 +99,7 @@ def write_json(measurements: Sequence[Measurement], machine: Machine, reference:
 
 
 def read_json(file: Path) -> tuple[list[Measurement], Machine, str]:
-    """Measurements, machine and reference as `write_json` wrote them; a NaN comes back as None."""
+    """Return measurements, machine and reference from a file of `write_json`; a NaN is read as None."""
     record = json.loads(file.read_text("utf-8"))
     measurements = [Measurement(**m | {"imported": tuple(m["imported"])}) for m in record["measurements"]]
     machine = record["machine"]
@@ -107,7 +107,7 @@ def read_json(file: Path) -> tuple[list[Measurement], Machine, str]:
 
 
 def write_csv(rows: Sequence[Row], file: Path) -> None:
-    """One line a model; an empty cell where there is no figure."""
+    """Write one line per model; missing figures are empty cells."""
     with file.open("w", newline="", encoding="utf-8") as out:
         writer = csv.DictWriter(out, [f.name for f in dataclasses.fields(Row)], lineterminator="\n")
         writer.writeheader()
@@ -130,7 +130,7 @@ _MORE_COLUMNS = {
     "cold start ms": ("cold_start_ms", "{:,.0f}"),
     "memory MiB": ("peak_rss_mib", "{:,.0f}"),
 }
-"""Heading to field and format, for people."""
+"""Heading to field and format of the printed tables."""
 
 
 def _row(m: Measurement, base: Measurement) -> Row:
@@ -160,11 +160,12 @@ def _ratio(above: float | None, below: float | None) -> float | None:
     return above / below if above and below else None
 
 
-def _text(value: float | None, form: str) -> str:
-    return "–" if value is None or math.isnan(value) else form.format(value)
+def _text(value: float | None, template: str) -> str:
+    return "–" if value is None or math.isnan(value) else template.format(value)
 
 
 def _without_nan(value: Any) -> Any:
+    """Return `value` with each NaN replaced by None."""
     if isinstance(value, dict):
         return {key: _without_nan(v) for key, v in value.items()}
     if isinstance(value, list | tuple):

@@ -25,7 +25,7 @@ from toolkit.workflows.pipeline import run_pipeline
 
 @pytest.fixture(scope="session", autouse=True)
 def no_clock_decides() -> Iterator[None]:
-    """No form is refused for the milliseconds that it took on a busy machine."""
+    """No candidate fails for its latency on a busy machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("toolkit.export.candidates.significantly_slower", lambda *_: False)
         yield

@@ -97,13 +97,13 @@ def evidence_of(corpus: Corpus, threshold: float | None = None) -> Evidence:
 
 
 def written(
-    target: str, classifier: Classifier, evidence: Evidence, folder: Path, form: int = 0, **settings: Any
+    target: str, classifier: Classifier, evidence: Evidence, folder: Path, candidate: int = 0, **settings: Any
 ) -> dict[str, Any]:
-    """Write one form of a target as a loadable folder; what the exporter found."""
+    """Write one candidate of a target as a loadable folder; return the facts of its exporter."""
     how = exporter(target)
-    reference = make_reference(how, classifier, evidence, folder.with_name(folder.name + "-single"))
-    forms = how.candidates(classifier, evidence, ExportSettings(target=target, **settings), reference.folder)
-    _, facts = write_loadable(folder, classifier, evidence.threshold, how, forms[form], NOTHING)
+    reference = make_reference(how, classifier, evidence, folder.with_name(folder.name + "-reference"))
+    candidates = how.candidates(classifier, evidence, ExportSettings(target=target, **settings), reference.folder)
+    _, facts = write_loadable(folder, classifier, evidence.threshold, how, candidates[candidate], NOTHING)
     return reference.facts | facts
 
 

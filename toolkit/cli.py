@@ -155,7 +155,7 @@ def compress(source: str, output: Path | None, force: bool, **options: Any) -> N
     """Make a package of SOURCE: a run, a checkpoint folder, or a Hugging Face classifier (folder or hub id).
 
     A run brings its own data; any other source needs --data, labeled rows to check it on. Any --prune option has it
-    pruned first. The forms of the target are measured on validation rows, and the fastest that loses no more than
+    pruned first. The candidates of the target are measured on validation rows, and the fastest that loses no more than
     --max-drop ships; if none passes, nothing ships but by --force, and the exit code is 3.
     """
     from toolkit.workflows.compress import compress_source
@@ -213,7 +213,7 @@ def compare(a: Path, b: Path, margin: float, as_json: bool) -> None:
 @click.argument("package", type=FOLDER)
 @click.argument("texts", nargs=-1)
 @click.option("--input", "source", type=FOLDER, help="Label the texts of this CSV, TSV, JSON Lines or Parquet file.")
-@click.option("--output", type=FOLDER, help="Where the labeled file goes; its suffix says in which form.")
+@click.option("--output", type=FOLDER, help="Where the labeled file goes; its suffix says in which format.")
 @click.option("--text-column", help="Column of the texts (default: found by name).")
 @force_option
 @json_option

@@ -1,7 +1,7 @@
-"""The folder that ships: write it, verify it, load it.
+"""Write, verify and load packages.
 
-Loading needs nothing but the runtime of the target. It never unpickles, and the code it runs is this
-project's own loader, not the copy in the folder; `verify` says whether any file has changed since.
+Loading needs only the runtime of the target. It never unpickles and runs the loader of hbt, not the copy in the
+package folder. `verify` reports files that have changed since the package was written.
 """
 
 import hashlib
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 SCHEMA = 1
 MANIFEST_FILE, CONFIG_FILE, LOADER_FILE = "manifest.json", "config.json", "how_to_load.py"
 REQUIREMENTS_FILE, CARD_FILE = "requirements.txt", "README.md"
-_OF_THE_CHECKPOINT = ("hbt", "architectures", "transformers_version", "_name_or_path", "dtype", "torch_dtype")
+_CHECKPOINT_ONLY = ("hbt", "architectures", "transformers_version", "_name_or_path", "dtype", "torch_dtype")
 GOLDEN_TOLERANCE = 1e-3
-"""Golden scores may differ by so much: another processor adds up in another order."""
+"""Largest accepted difference of golden scores: processors add in different orders."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found."""
+    """The result of `verify`."""
 
     files: int
     golden_texts: int
     largest_score_gap: float
     problems: list[str]
-    """One line each; empty if the package is what was shipped."""
+    """One line per problem; empty if the package is unchanged and reproduces its golden scores."""
 
 
 def write_loadable(
@@ -43,18 +43,18 @@ def write_loadable(
     classifier: "Classifier",
     threshold: float | None,
     target: Exporter,
-    form: Candidate,
+    candidate: Candidate,
     in_float: frozenset[str],
 ) -> tuple[int, dict[str, Any]]:
-    """Write what it takes to load a form of a target: a package without card and manifest.
+    """Write a candidate as a loadable folder: a package without model card and manifest.
 
-    Returns: bytes of the artifact alone, and what its exporter found.
+    Returns: the size of the artifact in bytes, and the facts reported by the exporter.
     """
     from toolkit.modeling.classifier import TOKENIZER_FILE
     from toolkit.modeling.tokenizer import save_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
-    facts = form.write(folder, in_float)
+    facts = candidate.write(folder, in_float)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     save_tokenizer(classifier.tokenizer, classifier.pad_id, folder / TOKENIZER_FILE)
     write_loading_files(folder, classifier, threshold, target)
@@ -62,9 +62,9 @@ def write_loadable(
 
 
 def write_loading_files(folder: Path, classifier: "Classifier", threshold: float | None, target: Exporter) -> None:
-    """Write config.json, how_to_load.py and requirements.txt; model and tokenizer are there already."""
+    """Write config.json, how_to_load.py and requirements.txt."""
     network = classifier.network.config.to_diff_dict()
-    own = {name: value for name, value in network.items() if name not in _OF_THE_CHECKPOINT}
+    own = {name: value for name, value in network.items() if name not in _CHECKPOINT_ONLY}
     own |= {
         "id2label": dict(enumerate(classifier.labels)),
         "label2id": {name: i for i, name in enumerate(classifier.labels)},
@@ -78,7 +78,7 @@ def write_loading_files(folder: Path, classifier: "Classifier", threshold: float
 
 
 def golden_scores(model: LoadedArtifact, texts: list[str]) -> list[dict[str, Any]]:
-    """Each text with its label and its scores, one text at a time, so that no other text has a say."""
+    """Return each text with its label and scores, computed one text at a time."""
     golden = []
     for text in texts:
         scores = model.predict_proba([text])[0]
@@ -89,7 +89,7 @@ def golden_scores(model: LoadedArtifact, texts: list[str]) -> list[dict[str, Any
 def write_manifest(
     folder: Path, target: Exporter, isa: str, lineage: dict[str, Any], golden: list[dict[str, Any]]
 ) -> None:
-    """Write manifest.json over every other file of the folder. The last thing that is written."""
+    """Write manifest.json with the hashes of all other files in the folder; call it last."""
     runtime = target.distributions[0]
     manifest = {
         "schema": SCHEMA,
@@ -108,32 +108,37 @@ def write_manifest(
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a package. Raises InputError if `folder` is no package or of a later schema."""
+    """Return the manifest of a package.
+
+    Raises: InputError if `folder` is not a package, or its schema is not supported.
+    """
     file = folder / MANIFEST_FILE
     try:
         manifest = json.loads(file.read_text("utf-8"))
         schema = manifest["schema"]
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{folder}: not a package (no {MANIFEST_FILE}); make one with hbt compress") from None
+        raise InputError(f"{folder}: not a package (no {MANIFEST_FILE}); create one with hbt compress") from None
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        raise InputError(f"{file}: not a manifest; make the package again with hbt compress") from None
+        raise InputError(f"{file}: not a valid manifest; create the package again with hbt compress") from None
     if schema != SCHEMA:
-        raise InputError(f"{file}: schema {schema}, and this hbt knows {SCHEMA}; update hbt or make the package again")
+        raise InputError(
+            f"{file}: schema {schema}, but this hbt supports {SCHEMA}; update hbt or create the package again"
+        )
     return manifest
 
 
 def load(folder: Path, threads: int | None = None) -> LoadedArtifact:
-    """The predictor of a package.
+    """Return the predictor of a package.
 
-    Raises: InputError if `folder` is no package, a file of it is missing or broken, or its runtime is not installed.
+    Raises: InputError if `folder` is not a package, a file is missing or damaged, or the runtime is not installed.
     """
     target = exporter(read_manifest(folder)["target"])
     try:
         return target.load(folder, threads)
     except ImportError as error:
         needed = " ".join(target.distributions)
-        raise InputError(f"{folder}: needs {error.name}, which is not installed: pip install {needed}") from None
-    except Exception as error:  # the runtimes raise types of their own for a broken file
+        raise InputError(f"{folder}: needs {error.name}, which is not installed; run pip install {needed}") from None
+    except Exception as error:  # each runtime raises its own types for a damaged file
         problems = changed_files(folder)
         if not problems:
             raise
@@ -141,9 +146,9 @@ def load(folder: Path, threads: int | None = None) -> LoadedArtifact:
 
 
 def verify(folder: Path) -> Verification:
-    """Check the hash of every file and the golden scores.
+    """Check the hashes of all files and the golden scores.
 
-    Raises: InputError if `folder` is no package.
+    Raises: InputError if `folder` is not a package.
     """
     manifest = read_manifest(folder)
     problems = changed_files(folder)
@@ -159,13 +164,13 @@ def verify(folder: Path) -> Verification:
         if flips or gap > GOLDEN_TOLERANCE:
             problems.append(
                 f"golden scores differ by up to {gap:.2g} and {flips} labels flip; "
-                f"the package was checked on {manifest['checked_on']}: make it again on this kind of processor"
+                f"the package was verified on {manifest['checked_on']}; create it again on this kind of processor"
             )
     return Verification(len(manifest["files"]), len(manifest["golden"]), gap, problems)
 
 
 def changed_files(folder: Path) -> list[str]:
-    """One line for each file that is missing, changed or not in the manifest."""
+    """Return one line for each file that is missing, changed or not in the manifest."""
     listed = read_manifest(folder)["files"]
     problems = []
     for name, entry in listed.items():
@@ -173,7 +178,7 @@ def changed_files(folder: Path) -> list[str]:
         if not file.is_file():
             problems.append(f"{name} is missing")
         elif _sha256(file) != entry["sha256"]:
-            problems.append(f"{name} is not the file that was shipped (another SHA-256)")
+            problems.append(f"{name} has changed (different SHA-256)")
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
         if file.is_file() and name not in listed and name != MANIFEST_FILE and "__pycache__" not in file.parts:

@@ -1,5 +1,5 @@
-"""The model is a transformer, run by PyTorch. network.json describes its architecture. Loading never unpickles, and it
-never runs code named in a configuration.
+"""The model is a transformer, run by PyTorch. network.json describes its architecture. Loading never unpickles and does
+not run code named in a configuration.
 """
 
 import json
@@ -28,9 +28,7 @@ class Int8Linear(torch.nn.Module):
         super().__init__()
         restored = weight.float() * scale[:, None]
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # quantized tensors are deprecated; requirements.txt pins a version that has them
+            warnings.simplefilter("ignore")  # quantized tensors are deprecated; requirements.txt pins the version
             if len(scale) == 1:
                 quantized = torch.quantize_per_tensor(restored, float(scale), 0, torch.qint8)
             else:

@@ -14,7 +14,7 @@ from toolkit.package import MANIFEST_FILE
 from toolkit.utils.errors import InputError
 
 
-def test_a_package_brings_back_the_rows_that_nobody_learned_from(at_home: Finished) -> None:
+def test_the_test_rows_of_a_package_are_restored(at_home: Finished) -> None:
     expected = load_corpus(at_home.recipe.corpus)
     found = corpus_of(at_home.package, None)
     np.testing.assert_array_equal(found.fold, expected.fold)
@@ -22,10 +22,10 @@ def test_a_package_brings_back_the_rows_that_nobody_learned_from(at_home: Finish
     assert found.slices.keys() == {"rows 0:200"}
 
 
-def test_the_data_may_lie_elsewhere_now(at_home: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_data_file_may_have_moved(at_home: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved = shutil.copy(at_home.home / "comments.csv", tmp_path / "moved.csv")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"comments\.csv are not here; say where they are with --data FILE"):
+    with pytest.raises(InputError, match=r"comments\.csv is missing; give its path with --data FILE"):
         corpus_of(at_home.package, None)
     assert corpus_of(at_home.package, str(moved)).fingerprint == load_corpus_there(at_home)
 
@@ -34,14 +34,14 @@ def load_corpus_there(finished: Finished) -> str:
     return json.loads((finished.run / "corpus.json").read_text("utf-8"))["fingerprint"]
 
 
-def test_other_rows_are_refused_since_nobody_knows_which_were_learned(at_home: Finished, tmp_path: Path) -> None:
+def test_changed_data_is_refused_because_the_split_is_unknown(at_home: Finished, tmp_path: Path) -> None:
     lines = (at_home.home / "comments.csv").read_text("utf-8").splitlines()
     (tmp_path / "fewer.csv").write_text("\n".join(lines[:-1]) + "\n", "utf-8")
-    with pytest.raises(InputError, match="another fingerprint"):
+    with pytest.raises(InputError, match="different fingerprint"):
         corpus_of(at_home.package, str(tmp_path / "fewer.csv"))
 
 
-def test_the_teacher_of_the_run_and_its_floor_are_measured_first(at_home: Finished, tmp_path: Path) -> None:
+def test_the_teacher_and_the_linear_baseline_of_the_run_come_first(at_home: Finished, tmp_path: Path) -> None:
     corpus = corpus_of(at_home.package, None)
     found = subjects_of([at_home.package], None, corpus, tmp_path)
     assert [subject.name for subject in found] == [TEACHER, LINEAR_BASELINE_NAME, "tiny-onnx-int8"]
@@ -50,7 +50,7 @@ def test_the_teacher_of_the_run_and_its_floor_are_measured_first(at_home: Finish
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_its_run_a_package_still_has_a_floor(
+def test_without_its_run_a_package_still_has_a_linear_baseline(
     at_home: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     package = shutil.copytree(at_home.package, tmp_path / "alone")
@@ -62,7 +62,7 @@ def test_without_its_run_a_package_still_has_a_floor(
     assert "--teacher" in capsys.readouterr().err
 
 
-def test_another_run_of_the_same_name_is_not_taken_for_the_teacher(
+def test_the_teacher_of_a_different_run_with_the_same_name_is_not_used(
     at_home: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = corpus_of(at_home.package, None)
@@ -76,7 +76,7 @@ def test_another_run_of_the_same_name_is_not_taken_for_the_teacher(
     assert found[0].path == tmp_path / "scratch"
 
 
-def test_a_bench_leaves_json_csv_and_a_figure(
+def test_a_bench_writes_json_csv_and_a_figure(
     at_home: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def made_up(subjects: list[Subject], corpus: Corpus, threads: int, say: Any) -> list[Measurement]:
@@ -97,7 +97,7 @@ def test_a_bench_leaves_json_csv_and_a_figure(
     assert "tiny-onnx-int8" in capsys.readouterr().out
 
 
-def test_packages_of_different_corpora_are_not_put_in_one_table(at_home: Finished, tmp_path: Path) -> None:
+def test_packages_of_different_corpora_are_refused(at_home: Finished, tmp_path: Path) -> None:
     other = shutil.copytree(at_home.package, tmp_path / "other")
     manifest = json.loads((other / MANIFEST_FILE).read_text("utf-8"))
     manifest["lineage"]["corpus_fingerprint"] = "0" * 64

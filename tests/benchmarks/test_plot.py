@@ -1,4 +1,4 @@
-"""The figure of a benchmark: every model is named, stands where it was measured, and its label covers nothing."""
+"""The figure of a benchmark: names and positions of all models, and labels without overlaps."""
 
 import math
 import subprocess
@@ -49,7 +49,7 @@ def test_any_name_can_be_drawn(name: str, tmp_path: Path) -> None:
     assert expected in texts_of(tmp_path / "bench.svg")
 
 
-def test_markers_stand_where_their_models_were_measured() -> None:
+def test_markers_are_at_the_measured_values() -> None:
     (axes,) = figure(ALL).axes
     found = {tuple(map(float, marker.get_offsets()[0])): float(marker.get_sizes()[0]) for marker in axes.collections}
     assert found.keys() == {(m.p50_ms, m.metrics["macro_f1"]) for m in ALL}
@@ -71,14 +71,14 @@ def test_the_axis_is_logarithmic_where_latencies_differ_much(slowest: float, sca
     assert ("log scale" in axes.get_xlabel()) == (scale == "log")
 
 
-def test_threads_and_kinds_are_told() -> None:
+def test_threads_and_kinds_are_shown() -> None:
     drawn = figure(ALL)
     assert "(1 thread, log scale)" in drawn.axes[0].get_xlabel()
     (legend,) = drawn.legends
     assert [each.get_text() for each in legend.get_texts()] == ["checkpoint", "package", "linear baseline"]
 
 
-def test_what_has_no_figures_is_left_out_and_an_empty_figure_refused(tmp_path: Path) -> None:
+def test_models_without_figures_are_omitted_and_an_empty_figure_is_refused(tmp_path: Path) -> None:
     plot([*ALL, measured("unmeasured", None, 0.8), measured("unlabelled", 1.0, None)], tmp_path / "bench.svg")
     assert not {"unmeasured", "unlabelled"} & set(texts_of(tmp_path / "bench.svg"))
     with pytest.raises(InputError, match="no model has both"):
@@ -87,7 +87,7 @@ def test_what_has_no_figures_is_left_out_and_an_empty_figure_refused(tmp_path: P
 
 
 @pytest.mark.parametrize("name", STORED)
-def test_no_label_of_the_committed_figures_covers_anything(name: str) -> None:
+def test_labels_of_the_committed_figures_do_not_overlap(name: str) -> None:
     with matplotlib.rc_context(STYLE):
         drawn = figure(read_json(RESULTS / f"{name}.json")[0])
         drawn.draw_without_rendering()
@@ -128,7 +128,7 @@ def test_the_command_draws_the_same_svg_again(name: str, tmp_path: Path) -> None
     assert set(texts_of(RESULTS / f"{name}.svg")) == set(texts_of(tmp_path / f"{name}.svg"))
 
 
-def test_labels_find_places_apart_inside_the_frame() -> None:
+def test_labels_are_inside_the_frame_and_do_not_overlap() -> None:
     frame = np.array([0.0, 0.0, 500.0, 300.0])
     labels = [Label(250.0 + 3 * i, 150.0, 5.0, 60.0, 20.0) for i in range(8)]
     boxes = [Bbox.from_extents(*box) for box in place_labels(labels, frame)]
@@ -136,12 +136,12 @@ def test_labels_find_places_apart_inside_the_frame() -> None:
     assert not [pair for pair in combinations(boxes, 2) if _area(*pair) > 0]
 
 
-def test_a_lone_label_is_right_of_its_marker() -> None:
+def test_a_single_label_is_right_of_its_marker() -> None:
     (box,) = place_labels([Label(100.0, 100.0, 5.0, 60.0, 20.0)], np.array([0.0, 0.0, 500.0, 300.0]))
     assert box.tolist() == [108.0, 90.0, 168.0, 110.0]
 
 
-def test_no_state_of_pyplot_is_touched() -> None:
+def test_the_state_of_pyplot_does_not_change() -> None:
     script = "import sys\nimport benchmarks.plot\nassert 'matplotlib' not in sys.modules\n"
     script += "from tests.benchmarks.test_report import ALL\nbenchmarks.plot.figure(ALL)\n"
     script += "assert 'matplotlib.pyplot' not in sys.modules"

@@ -1,4 +1,4 @@
-"""Ratios by hand-worked numbers, files that come back as they were."""
+"""Ratios against hand-computed values, and round trips through files."""
 
 import csv
 import io
@@ -52,17 +52,17 @@ def test_ratios_are_against_the_reference() -> None:
     assert student.macro_f1_difference_points == pytest.approx(-1.0)
 
 
-def test_what_was_not_measured_has_no_ratio() -> None:
+def test_missing_measurements_have_no_ratio() -> None:
     _, other = table([TEACHER, measured("other", None, None)], "teacher")
     assert (other.speedup, other.macro_f1, other.macro_f1_difference_points) == (None, None, None)
 
 
-def test_unknown_reference_names_those_that_are_there() -> None:
-    with pytest.raises(InputError, match=r"'nobody' was not measured; there are teacher, student & <int8>, floor"):
+def test_unknown_reference_is_reported_with_the_measured_names() -> None:
+    with pytest.raises(InputError, match=r"'nobody' was not measured; use one of teacher, student & <int8>, floor"):
         table(ALL, "nobody")
 
 
-def test_json_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_json_round_trip(tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
     write_json([STUDENT], MACHINE, STUDENT.name, file)
     (found,), machine, reference = read_json(file)
@@ -83,7 +83,7 @@ def test_json_is_strict_and_has_units_in_its_keys(tmp_path: Path) -> None:
     assert {"p50_ms", "size_bytes", "peak_rss_mib", "cold_start_ms"} <= record["measurements"][0].keys()
 
 
-def test_csv_holds_a_line_a_model_and_empty_cells_for_no_figure(tmp_path: Path) -> None:
+def test_csv_has_one_line_per_model_and_empty_cells_for_missing_figures(tmp_path: Path) -> None:
     write_csv(table(ALL, "teacher"), tmp_path / "bench.csv")
     with (tmp_path / "bench.csv").open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
@@ -91,7 +91,7 @@ def test_csv_holds_a_line_a_model_and_empty_cells_for_no_figure(tmp_path: Path) 
     assert (float(rows[1]["speedup"]), rows[1]["p99_ms"], float(rows[2]["p50_ms"])) == (20.0, "", 0.4)
 
 
-def test_table_for_people_shows_figures_machine_and_what_is_missing() -> None:
+def test_printed_table_shows_figures_machine_and_missing_values() -> None:
     out = io.StringIO()
     Console(file=out, width=240).print(render(table(ALL, "teacher"), MACHINE, "teacher"))
     line = next(line for line in out.getvalue().splitlines() if "student" in line)

@@ -1,4 +1,4 @@
-"""The rewritten graphs against ONNX Runtime's own quantizers and against whole numbers counted by hand."""
+"""The rewritten graphs against ONNX Runtime's own quantizers and against integer arithmetic in NumPy."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"} & set(describe_machine().flags)
 
 
 def saturates(scheme: Scheme) -> bool:
-    """Whether the processor adds the products of this scheme in 16 bits, which cannot hold them."""
+    """Whether the processor adds the products of this scheme in 16 bits, which can overflow."""
     return not VNNI and scheme.inputs == "uint8" and scheme.weights == "int8" and not scheme.reduced
 
 
@@ -86,7 +86,7 @@ def seen_in(x: np.ndarray) -> dict[str, Activations]:
 
 
 def by_hand(x: np.ndarray, weight: np.ndarray, scheme: Scheme) -> np.ndarray:
-    """The same in whole numbers and double precision."""
+    """The same product in integer arithmetic and double precision."""
     w, a = weight.astype(np.float64), x.astype(np.float64)
     if scheme.method == "smoothed":
         factors = smoothing(seen_in(x)["x"], [w])
@@ -108,68 +108,70 @@ def by_hand(x: np.ndarray, weight: np.ndarray, scheme: Scheme) -> np.ndarray:
 
 @pytest.mark.parametrize("scheme", ALL, ids=lambda scheme: scheme.name)
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_a_product_is_that_of_whole_numbers(
+def test_a_product_matches_integer_arithmetic(
     tmp_path: Path, x: np.ndarray, weight: np.ndarray, scheme: Scheme, with_bias: bool
 ) -> None:
     if saturates(scheme):
         pytest.skip("x86 without VNNI: 16-bit sums saturate, which is why seven bits are the default")
     bias = np.arange(COLUMNS, dtype=np.float32) if with_bias else None
-    single = product(tmp_path / "single.onnx", weight, bias)
-    write_scheme(single, scheme, seen_in(x), tmp_path / "int8.onnx")
+    reference = product(tmp_path / "single.onnx", weight, bias)
+    write_scheme(reference, scheme, seen_in(x), tmp_path / "int8.onnx")
     expected = by_hand(x, weight, scheme) + (0 if bias is None else bias)
     found = run(tmp_path / "int8.onnx", {"x": x})
-    # A value that lies between two codes may go either way in single precision: a step of one channel.
+    # A value halfway between two codes may be rounded either way in single precision: a step of one channel.
     assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
     assert np.abs(found - expected).mean() < 1e-3 * np.abs(expected).max()
     assert "w" not in {tensor.name for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer}
 
 
-@pytest.mark.parametrize("way", ["smoothed", "per token", "dynamic"])
-def test_a_gemm_with_its_matrix_turned_is_the_same(tmp_path: Path, x: np.ndarray, weight: np.ndarray, way: str) -> None:
+@pytest.mark.parametrize("method", ["smoothed", "per token", "dynamic"])
+def test_a_gemm_with_a_transposed_matrix_is_equivalent(
+    tmp_path: Path, x: np.ndarray, weight: np.ndarray, method: str
+) -> None:
     bias = np.arange(COLUMNS, dtype=np.float32)
     for gemm in (False, True):
-        single = product(tmp_path / f"{gemm}.onnx", weight, bias, gemm)
-        write_scheme(single, Scheme(way), seen_in(x), tmp_path / f"{gemm}-int8.onnx")  # type: ignore[arg-type]
+        reference = product(tmp_path / f"{gemm}.onnx", weight, bias, gemm)
+        write_scheme(reference, Scheme(method), seen_in(x), tmp_path / f"{gemm}-int8.onnx")  # type: ignore[arg-type]
     first, second = (run(tmp_path / f"{gemm}-int8.onnx", {"x": x}) for gemm in (False, True))
     np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-5)
 
 
-def test_smoothing_takes_what_hurts_out_of_the_activations(tmp_path: Path, weight: np.ndarray) -> None:
-    """One channel a hundred times as large as the others leaves these two codes; smoothed, they keep theirs."""
+def test_smoothing_reduces_the_error_of_outlier_channels(tmp_path: Path, weight: np.ndarray) -> None:
+    """With one channel a hundred times as large, the others have only two codes without smoothing."""
     x = np.random.default_rng(3).normal(size=(40, WIDTH)).astype(np.float32)
     x[:, 5] *= 100
-    single = product(tmp_path / "single.onnx", weight, None)
+    reference = product(tmp_path / "single.onnx", weight, None)
     quiet = weight.copy()
-    quiet[5] = 0  # what the others say
+    quiet[5] = 0  # only the other channels contribute
     errors = {}
-    for way in ("minmax", "smoothed"):
-        write_scheme(product(tmp_path / "q.onnx", quiet, None), Scheme(way), seen_in(x), tmp_path / f"{way}.onnx")  # type: ignore[arg-type]
-        errors[way] = np.abs(run(tmp_path / f"{way}.onnx", {"x": x}) - x @ quiet).mean()
+    for method in ("minmax", "smoothed"):
+        write_scheme(product(tmp_path / "q.onnx", quiet, None), Scheme(method), seen_in(x), tmp_path / f"{method}.onnx")  # type: ignore[arg-type]
+        errors[method] = np.abs(run(tmp_path / f"{method}.onnx", {"x": x}) - x @ quiet).mean()
     assert errors["smoothed"] < 0.1 * errors["minmax"]
-    assert single.is_file()
+    assert reference.is_file()
 
 
-def test_dynamic_is_what_onnx_runtime_makes_of_it(tmp_path: Path, x: np.ndarray, weight: np.ndarray) -> None:
+def test_dynamic_matches_onnx_runtimes_quantizer(tmp_path: Path, x: np.ndarray, weight: np.ndarray) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    single = product(tmp_path / "single.onnx", weight, None)
-    quantize_dynamic(single, tmp_path / "theirs.onnx", per_channel=True, weight_type=QuantType.QInt8)
-    write_scheme(single, Scheme("dynamic"), {}, tmp_path / "ours.onnx")
+    reference = product(tmp_path / "single.onnx", weight, None)
+    quantize_dynamic(reference, tmp_path / "theirs.onnx", per_channel=True, weight_type=QuantType.QInt8)
+    write_scheme(reference, Scheme("dynamic"), {}, tmp_path / "ours.onnx")
     ours, theirs = (run(tmp_path / f"{name}.onnx", {"x": x}) for name in ("ours", "theirs"))
     assert np.abs(ours - theirs).max() < 0.01 * np.abs(theirs).max()
 
 
 @pytest.fixture(scope="module")
-def single(learned: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reference(learned: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("single") / "model.onnx"
     export_graph(learned, file)
     return file
 
 
 @pytest.fixture(scope="module")
-def seen(learned: Classifier, toy: Corpus, single: Path) -> dict[str, Activations]:
-    names = [node.input[0] for node in weight_nodes(onnx.load(single).graph)]
-    return calibrate(single, encode(learned.tokenizer, toy.texts[:32]), names)
+def seen(learned: Classifier, toy: Corpus, reference: Path) -> dict[str, Activations]:
+    names = [node.input[0] for node in weight_nodes(onnx.load(reference).graph)]
+    return calibrate(reference, encode(learned.tokenizer, toy.texts[:32]), names)
 
 
 def logits(file: Path, made: Classifier, texts: list[str], batch: int = 1) -> np.ndarray:
@@ -183,52 +185,52 @@ def logits(file: Path, made: Classifier, texts: list[str], batch: int = 1) -> np
 
 
 @pytest.mark.parametrize("scheme", ALL, ids=lambda scheme: scheme.name)
-def test_every_form_says_what_torch_says(
-    learned: Classifier, toy: Corpus, single: Path, seen: dict[str, Activations], scheme: Scheme, tmp_path: Path
+def test_every_scheme_agrees_with_torch(
+    learned: Classifier, toy: Corpus, reference: Path, seen: dict[str, Activations], scheme: Scheme, tmp_path: Path
 ) -> None:
-    write_scheme(single, scheme, seen, tmp_path / "model.onnx")
+    write_scheme(reference, scheme, seen, tmp_path / "model.onnx")
     texts = toy.texts[100:160]
     found, exact = logits(tmp_path / "model.onnx", learned, texts), learned.predict_logits(texts)
     assert (found.argmax(axis=1) == exact.argmax(axis=1)).mean() >= 0.9
     assert np.abs(found - exact).mean() > 0
 
 
-@pytest.mark.parametrize("way", [*STATIC, "per token"])
-def test_what_shares_a_batch_changes_nothing_unless_dynamic(
-    learned: Classifier, toy: Corpus, single: Path, seen: dict[str, Activations], way: str, tmp_path: Path
+@pytest.mark.parametrize("method", [*STATIC, "per token"])
+def test_logits_do_not_depend_on_batch_composition_unless_dynamic(
+    learned: Classifier, toy: Corpus, reference: Path, seen: dict[str, Activations], method: str, tmp_path: Path
 ) -> None:
     texts = [text + " and more" * (i % 5) for i, text in enumerate(toy.texts[:64])]
     moved = {}
-    for each in (way, "dynamic"):
-        write_scheme(single, Scheme(each), seen, tmp_path / f"{each}.onnx")  # type: ignore[arg-type]
+    for each in (method, "dynamic"):
+        write_scheme(reference, Scheme(each), seen, tmp_path / f"{each}.onnx")  # type: ignore[arg-type]
         moved[each] = np.abs(
             logits(tmp_path / f"{each}.onnx", learned, texts, 64) - logits(tmp_path / f"{each}.onnx", learned, texts)
         ).max()
-    assert moved[way] < 1e-5
-    assert moved["dynamic"] > 1e-4 > 10 * moved[way]
+    assert moved[method] < 1e-5
+    assert moved["dynamic"] > 1e-4 > 10 * moved[method]
 
 
-def test_parts_are_named_and_what_is_named_stays_in_float(
-    learned: Classifier, toy: Corpus, single: Path, seen: dict[str, Activations], tmp_path: Path
+def test_named_parts_stay_in_float(
+    learned: Classifier, toy: Corpus, reference: Path, seen: dict[str, Activations], tmp_path: Path
 ) -> None:
-    graph = onnx.load(single).graph
+    graph = onnx.load(reference).graph
     parts = parts_of(graph)
     assert len(parts) == len(set(parts)) == 6 + len(table_nodes(graph))
     assert "encoder/encoder/layer.0/output/dense" in parts
     assert not any("head" in part for part in parts)
     texts = toy.texts[:40]
-    exact = logits(single, learned, texts)
-    write_scheme(single, Scheme("minmax"), seen, tmp_path / "none.onnx", frozenset(parts))
+    exact = logits(reference, learned, texts)
+    write_scheme(reference, Scheme("minmax"), seen, tmp_path / "none.onnx", frozenset(parts))
     np.testing.assert_allclose(logits(tmp_path / "none.onnx", learned, texts), exact, atol=1e-5)
     for part in parts:
-        write_scheme(single, Scheme("minmax"), seen, tmp_path / "one.onnx", frozenset(parts) - {part})
+        write_scheme(reference, Scheme("minmax"), seen, tmp_path / "one.onnx", frozenset(parts) - {part})
         left = {part_name(node) for node in weight_nodes(onnx.load(tmp_path / "one.onnx").graph)}
         left |= {part_name(node) for node in table_nodes(onnx.load(tmp_path / "one.onnx").graph)}
         assert left & set(parts) == set(parts) - {part}
         assert np.abs(logits(tmp_path / "one.onnx", learned, texts) - exact).max() > 0
 
 
-def test_a_table_is_within_half_a_step_a_row(tmp_path: Path) -> None:
+def test_table_rows_are_within_half_a_quantization_step(tmp_path: Path) -> None:
     table = (np.random.default_rng(0).normal(size=(100, 8)) * np.geomspace(0.01, 100, 100)[:, None]).astype(np.float32)
     table[7] = 0
     graph = helper.make_graph(
@@ -247,14 +249,14 @@ def test_a_table_is_within_half_a_step_a_row(tmp_path: Path) -> None:
 
 
 def test_a_fused_graph_is_the_same_classifier_and_can_be_quantized(
-    learned: Classifier, toy: Corpus, single: Path, tmp_path: Path
+    learned: Classifier, toy: Corpus, reference: Path, tmp_path: Path
 ) -> None:
-    fuse(single, tmp_path / "fused.onnx")
+    fuse(reference, tmp_path / "fused.onnx")
     texts = toy.texts[:40]
     graph = onnx.load(tmp_path / "fused.onnx").graph
-    assert len(graph.node) < 0.6 * len(onnx.load(single).graph.node)
+    assert len(graph.node) < 0.6 * len(onnx.load(reference).graph.node)
     np.testing.assert_allclose(
-        logits(tmp_path / "fused.onnx", learned, texts), logits(single, learned, texts), atol=1e-4
+        logits(tmp_path / "fused.onnx", learned, texts), logits(reference, learned, texts), atol=1e-4
     )
     assert len(weight_nodes(graph)) == 6
     write_scheme(tmp_path / "fused.onnx", Scheme("per token"), {}, tmp_path / "int8.onnx")
@@ -296,15 +298,15 @@ def test_the_processor_decides_which_codes_come_first(flags: tuple[str, ...], be
         assert schemes(search, flags)[0].name == best
     assert len(schemes("off", flags)) == 1
     assert len({scheme.name for scheme in schemes("full", flags)}) == len(schemes("full", flags)) > 30
-    ways = {scheme.method for scheme in schemes("fast", flags)}
-    assert ways == {"smoothed", "minmax", "percentile", "per token", "dynamic"}
+    methods = {scheme.method for scheme in schemes("fast", flags)}
+    assert methods == {"smoothed", "minmax", "percentile", "per token", "dynamic"}
 
 
 @pytest.mark.parametrize(
-    ("way", "method"), [("percentile", "Percentile"), ("entropy", "Entropy"), ("minmax", "MinMax")]
+    ("method", "name"), [("percentile", "Percentile"), ("entropy", "Entropy"), ("minmax", "MinMax")]
 )
 def test_ranges_are_those_of_onnx_runtimes_calibration(
-    tmp_path: Path, x: np.ndarray, way: str, method: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, x: np.ndarray, method: str, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, create_calibrator
 
@@ -315,25 +317,25 @@ def test_ranges_are_those_of_onnx_runtimes_calibration(
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.rows, None)
 
-    single = product(tmp_path / "single.onnx", np.eye(WIDTH, COLUMNS, dtype=np.float32), None)
-    extra = {"percentile": {"num_bins": 2048, "percentile": 99.99}, "entropy": {"num_bins": 128}, "minmax": {}}[way]
+    reference = product(tmp_path / "single.onnx", np.eye(WIDTH, COLUMNS, dtype=np.float32), None)
+    extra = {"percentile": {"num_bins": 2048, "percentile": 99.99}, "entropy": {"num_bins": 128}, "minmax": {}}[method]
     calibrator = create_calibrator(
-        single, ["MatMul"], str(tmp_path / "a.onnx"), CalibrationMethod[method], extra_options=extra
+        reference, ["MatMul"], str(tmp_path / "a.onnx"), CalibrationMethod[name], extra_options=extra
     )
     calibrator.set_execution_providers(["CPUExecutionProvider"])
     calibrator.collect_data(Rows())
     theirs = calibrator.compute_data()["x"].range_value
     capsys.readouterr()
-    ours = seen_in(x)["x"].range(way)  # type: ignore[arg-type]
+    ours = seen_in(x)["x"].range(method)  # type: ignore[arg-type]
     assert capsys.readouterr().out == ""
     np.testing.assert_allclose(ours, [np.ravel(each)[0] for each in theirs], rtol=2e-3)  # a bin of the histogram
 
 
-def test_calibration_sees_what_goes_into_each_product(learned: Classifier, toy: Corpus, single: Path) -> None:
-    """The input of the first product is the embedding, which torch gives as well."""
-    name = weight_nodes(onnx.load(single).graph)[0].input[0]
+def test_calibration_records_the_input_of_each_product(learned: Classifier, toy: Corpus, reference: Path) -> None:
+    """The input of the first product is the embedding, which torch computes, too."""
+    name = weight_nodes(onnx.load(reference).graph)[0].input[0]
     encoded = encode(learned.tokenizer, toy.texts[:5])
-    found = calibrate(single, encoded, [name])[name]
+    found = calibrate(reference, encoded, [name])[name]
     for ids, text in zip(encoded, found.texts, strict=True):
         given = pad([ids], learned.pad_id)
         exact = learned.network.encoder.embeddings(given[0]).detach().numpy()[0]  # type: ignore[union-attr]

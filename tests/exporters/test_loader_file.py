@@ -1,4 +1,4 @@
-"""The file that ships as how_to_load.py: one runtime each, and the same scores as through hbt."""
+"""how_to_load.py: only the code of one runtime, and the same scores as hbt."""
 
 import importlib.util
 import json
@@ -42,7 +42,7 @@ RUNTIMES = {"torch", "transformers", "safetensors", "onnxruntime", "openvino", "
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_a_loader_carries_no_code_of_other_runtimes_and_networks(loader: Loader) -> None:
+def test_a_loader_has_no_code_of_other_runtimes_and_networks(loader: Loader) -> None:
     text = loader_source(loader)
     assert [word for word in FOREIGN[loader] if word in text] == []
     assert "exporters" not in text
@@ -52,7 +52,7 @@ def test_a_loader_carries_no_code_of_other_runtimes_and_networks(loader: Loader)
 
 @pytest.mark.parametrize("command", [["check", "--select", "E,F,W,I,B,UP,SIM,RUF100"], ["format", "--check"]])
 @pytest.mark.parametrize("loader", LOADERS)
-def test_a_loader_reads_as_if_written_by_hand(loader: Loader, command: list[str]) -> None:
+def test_a_loader_is_clean_and_short(loader: Loader, command: list[str]) -> None:
     if importlib.util.find_spec("ruff") is None:
         pytest.skip("ruff is not installed")
     words = [sys.executable, "-m", "ruff", *command, "--isolated", "--line-length", "120", "--target-version", "py311"]
@@ -61,7 +61,7 @@ def test_a_loader_reads_as_if_written_by_hand(loader: Loader, command: list[str]
 
 
 def made(loader: Loader, learned: Classifier, toy: Corpus, folder: Path) -> Path:
-    """A package folder without card and manifest, for one of the loaders."""
+    """A package folder without model card and manifest, for one of the loaders."""
     if loader == "ngram":
         return package_of(student(), "onnx-int8", folder)
     target = {"onnx": "onnx-fp32", "torch": "torch-int8", "openvino": "openvino-int8"}[loader]
@@ -72,7 +72,7 @@ def made(loader: Loader, learned: Classifier, toy: Corpus, folder: Path) -> Path
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_a_shipped_loader_needs_its_runtime_alone_and_scores_as_hbt_does(
+def test_a_packaged_loader_needs_only_its_runtime_and_scores_like_hbt(
     loader: Loader, learned: Classifier, toy: Corpus, tmp_path: Path
 ) -> None:
     folder = made(loader, learned, toy, tmp_path / "package")
@@ -85,7 +85,7 @@ def test_a_shipped_loader_needs_its_runtime_alone_and_scores_as_hbt_does(
         "print(json.dumps([model.labels, model.threshold, model.predict_logits(texts).tolist(), "
         "model.predict_proba(texts, batch_size=4).tolist(), model.predict(texts)]))"
     )
-    if loader == "torch":  # transformers asks for onnx, if only to learn that it is missing
+    if loader == "torch":  # transformers checks whether onnx is installed
         script = script.replace("'onnx', ", "")
     environment = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PATH": os.environ["PATH"]}
     command = [sys.executable, "-P", "-c", script, json.dumps([text for text in ODD_TEXTS if "\x00" not in text])]

@@ -58,7 +58,7 @@ def run(file: Path, ids: np.ndarray) -> np.ndarray:
 
 
 def package_of(made: Classifier, target: str, folder: Path) -> Path:
-    """What `load` needs, without card and manifest."""
+    """A loadable folder without model card and manifest."""
     written(target, made, evidence(made, TEXTS), folder)
     return folder
 
@@ -69,7 +69,7 @@ def evidence(made: Classifier, texts: list[str]) -> Evidence:
 
 @pytest.mark.parametrize("labels", [2, 3, 7])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (1, 3), (1, 4), (4, 5), (32, 45), (2, 1024)])
-def test_single_precision_is_torch_for_any_ids(tmp_path: Path, labels: int, shape: tuple[int, int]) -> None:
+def test_single_precision_matches_torch_for_any_ids(tmp_path: Path, labels: int, shape: tuple[int, int]) -> None:
     made = student(labels)
     write_fp32(network_of(made), tmp_path / "model.onnx")
     ids = np.random.default_rng(0).choice([0, 0, 1, 2, 2, 2, 3, 4, 5, 60, 900, 70_000, 1_114_111], shape)
@@ -79,7 +79,7 @@ def test_single_precision_is_torch_for_any_ids(tmp_path: Path, labels: int, shap
 
 
 @pytest.mark.parametrize("rows", [256, 1000, 2**18])
-def test_every_window_meets_its_row(tmp_path: Path, rows: int) -> None:
+def test_every_window_looks_up_its_row(tmp_path: Path, rows: int) -> None:
     """Each row weighs its own number."""
     made = student(2, rows)
     network = network_of(made)
@@ -107,7 +107,7 @@ def test_a_text_without_an_ngram_gets_the_intercept(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, [network_of(made).intercept.tolist()] * 3, atol=1e-6)
 
 
-def test_both_forms_are_few_plain_operators(tmp_path: Path) -> None:
+def test_both_graphs_have_few_standard_operators(tmp_path: Path) -> None:
     made = student()
     write_fp32(network_of(made), tmp_path / "fp32.onnx")
     write_int8(network_of(made), tmp_path / "int8.onnx")
@@ -122,9 +122,9 @@ def test_both_forms_are_few_plain_operators(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("labels", [2, 7])
-def test_eight_bits_are_close_and_a_quarter_of_the_size(tmp_path: Path, labels: int) -> None:
+def test_int8_is_close_and_a_quarter_of_the_size(tmp_path: Path, labels: int) -> None:
     made = student(labels, 2**14)
-    single = written("onnx-fp32", made, evidence(made, TEXTS), tmp_path / "single")
+    reference = written("onnx-fp32", made, evidence(made, TEXTS), tmp_path / "single")
     facts = written("onnx-int8", made, evidence(made, TEXTS), tmp_path / "int8")
     exact = made.predict_logits(TEXTS)
     file, whole = tmp_path / "int8" / "model.onnx", tmp_path / "single" / "model.onnx"
@@ -132,12 +132,12 @@ def test_eight_bits_are_close_and_a_quarter_of_the_size(tmp_path: Path, labels: 
     assert 0 < np.abs(found - exact).mean() < 0.03 * exact.std()
     assert file.stat().st_size < 0.3 * whole.stat().st_size
     assert facts["fp32_size_bytes"] == whole.stat().st_size
-    assert facts["fp32_logit_gap"] == single["fp32_logit_gap"] < 1e-4
+    assert facts["fp32_logit_gap"] == reference["fp32_logit_gap"] < 1e-4
     (table,) = [tensor for tensor in onnx.load(file).graph.initializer if tensor.name == "table"]
     assert table.data_type == onnx.TensorProto.INT8
 
 
-def test_the_table_quantize_table_keeps_zeros_signs_and_every_idf() -> None:
+def test_the_int8_table_keeps_zeros_signs_and_every_idf_zeros_signs_and_every_idf() -> None:
     made = student(2)
     exact = network_of(made).table.numpy().astype(np.float64)
     table = quantize_table(network_of(made))
@@ -149,7 +149,7 @@ def test_the_table_quantize_table_keeps_zeros_signs_and_every_idf() -> None:
     codes = table.values.astype(np.float64)
     root = np.sqrt(np.abs(exact) / np.abs(exact).max(axis=0)) * 127
     assert np.abs(np.abs(codes) - root).max() <= 0.5 + 1e-6
-    steps = (2 * np.abs(codes) + 1) * table.scales / 2  # half the way to the next code
+    steps = (2 * np.abs(codes) + 1) * table.scales / 2  # half the distance to the next code
     assert (np.abs(codes * np.abs(codes) * table.scales - exact) <= steps * 1.01).all()
 
 
@@ -164,7 +164,7 @@ def test_small_weights_survive_a_large_one(tmp_path: Path) -> None:
     assert np.abs(run(tmp_path / "model.onnx", ids.numpy()) - exact).mean() < 0.15 * exact.std()
 
 
-def test_an_untaught_student_is_written_all_the_same(tmp_path: Path) -> None:
+def test_an_untrained_student_can_be_written(tmp_path: Path) -> None:
     made = student(2)
     network_of(made).table.data[:] = 0
     written("onnx-int8", made, evidence(made, ["sea", ""]), tmp_path / "made")
@@ -174,7 +174,7 @@ def test_an_untaught_student_is_written_all_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["onnx-fp32", "onnx-int8"])
 @pytest.mark.parametrize("labels", [2, 7])
-def test_a_loaded_package_gives_the_same_whatever_the_batch(tmp_path: Path, target: str, labels: int) -> None:
+def test_predictions_do_not_depend_on_batch_composition(tmp_path: Path, target: str, labels: int) -> None:
     made = student(labels)
     model = exporter(target).load(package_of(made, target, tmp_path / "package"))
     texts = [*ODD_TEXTS, "", *TEXTS[:30]]
@@ -205,11 +205,11 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Model:
         *ODD_TEXTS,
     ],
 )  # fmt: skip
-def test_the_short_way_to_ids_is_the_tokenizers(loaded: Model, text: str) -> None:
+def test_fast_encoding_matches_the_tokenizer(loaded: Model, text: str) -> None:
     assert loaded.encode([text])[0].tolist() == loaded.tokenizer.encode(text).ids
 
 
-def test_the_short_way_to_ids_is_the_tokenizers_for_random_texts(loaded: Model) -> None:
+def test_fast_encoding_matches_the_tokenizer_for_random_texts(loaded: Model) -> None:
     dice = np.random.default_rng(0)
     pools = [
         (0, 0x80),
@@ -227,7 +227,7 @@ def test_the_short_way_to_ids_is_the_tokenizers_for_random_texts(loaded: Model) 
         assert loaded.encode([text])[0].tolist() == loaded.tokenizer.encode(text).ids, ascii(text)
 
 
-def test_another_tokenizer_goes_its_own_way(tmp_path: Path, learned: Classifier) -> None:
+def test_other_tokenizers_do_not_use_fast_encoding(tmp_path: Path, learned: Classifier) -> None:
     model = transformer_loader.load(package_of(learned, "onnx-fp32", tmp_path / "package"))
     alone = np.concatenate([model.predict_logits([text]) for text in ODD_TEXTS])
     np.testing.assert_allclose(alone, learned.predict_logits(ODD_TEXTS), atol=1e-4)
@@ -235,7 +235,7 @@ def test_another_tokenizer_goes_its_own_way(tmp_path: Path, learned: Classifier)
 
 
 @pytest.mark.parametrize("target", ["onnx-fp32", "onnx-int8"])
-def test_a_package_needs_nothing_but_its_requirements(tmp_path: Path, target: str) -> None:
+def test_a_package_needs_only_its_requirements(tmp_path: Path, target: str) -> None:
     made = student()
     folder = package_of(made, target, tmp_path / "package")
     config = json.loads((folder / "config.json").read_text("utf-8"))

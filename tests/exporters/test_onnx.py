@@ -52,12 +52,12 @@ def run(file: Path, encoded: Sequence[Sequence[int]], pad_id: int, to: int = 0) 
     return session_of(file).run(["logits"], {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})[0]
 
 
-def test_what_is_missing_is_told_with_the_install() -> None:
+def test_missing_modules_are_reported_with_the_install_command() -> None:
     assert missing_modules("onnx") is None
     assert missing_modules("onnx", "no_such_module") == "no_such_module missing: pip install onnx onnxruntime"
 
 
-def test_single_precision_gives_the_logits_of_torch(learned: Classifier, fp32: Made) -> None:
+def test_single_precision_matches_the_logits_of_torch(learned: Classifier, fp32: Made) -> None:
     for text, ids in zip(ODD_TEXTS, encode(learned.tokenizer, ODD_TEXTS), strict=True):
         found = run(fp32.file, [ids], learned.pad_id)
         np.testing.assert_allclose(found, learned.predict_logits([text]), atol=1e-4)
@@ -128,12 +128,12 @@ def test_export_leaves_the_network_as_it_was(toy: Corpus, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.parametrize("length", [2, 7, 32])
-def test_batch_and_length_are_free(learned: Classifier, fp32: Made, batch: int, length: int) -> None:
+def test_batch_size_and_length_are_dynamic(learned: Classifier, fp32: Made, batch: int, length: int) -> None:
     ids = np.random.default_rng(0).integers(5, 60, (batch, length)).tolist()
     assert run(fp32.file, ids, learned.pad_id).shape == (batch, 2)
 
 
-def test_padding_does_not_move_the_graphs_logits(learned: Classifier, fp32: Made) -> None:
+def test_padding_does_not_change_the_logits(learned: Classifier, fp32: Made) -> None:
     encoded = encode(learned.tokenizer, ODD_TEXTS)
     together = run(fp32.file, encoded, learned.pad_id, to=32)
     alone = np.concatenate([run(fp32.file, [ids], learned.pad_id) for ids in encoded])
@@ -147,27 +147,23 @@ def test_the_graph_takes_ids_and_mask_and_gives_logits(fp32: Made, int8: Made) -
         assert [entry.name for entry in session.get_outputs()] == ["logits"]
 
 
-def test_a_graph_that_is_not_the_classifier_shows_a_gap(
-    learned: Classifier, classifier: Classifier, fp32: Made
-) -> None:
+def test_a_graph_of_another_classifier_shows_a_gap(learned: Classifier, classifier: Classifier, fp32: Made) -> None:
     assert largest_logit_gap(classifier, ODD_TEXTS, fp32.file) > 0.01
 
 
-def test_eight_bits_agree_on_most_rows_and_take_less_room(
-    learned: Classifier, toy: Corpus, fp32: Made, int8: Made
-) -> None:
+def test_int8_agrees_on_most_rows_and_is_smaller(learned: Classifier, toy: Corpus, fp32: Made, int8: Made) -> None:
     encoded = encode(learned.tokenizer, toy.texts)
-    single, eight = (
+    reference, eight = (
         np.concatenate([run(each.file, [ids], learned.pad_id) for ids in encoded]).argmax(axis=1)
         for each in (fp32, int8)
     )
-    assert (single == eight).mean() > 0.9
-    assert 20 < single.sum() < 220
+    assert (reference == eight).mean() > 0.9
+    assert 20 < reference.sum() < 220
     assert int8.file.stat().st_size < 0.8 * fp32.file.stat().st_size
     assert int8.facts["fp32_size_bytes"] == fp32.file.stat().st_size
 
 
-def test_weights_and_embeddings_are_in_eight_bits(int8: Made) -> None:
+def test_weights_and_embeddings_are_int8(int8: Made) -> None:
     graph = onnx.load(int8.file).graph
     sizes: dict[int, int] = {}
     for tensor in graph.initializer:

@@ -23,7 +23,7 @@ from toolkit.package import write_loading_files
 from toolkit.utils.errors import InputError
 
 FIRST, CONTROLLED = 0, 1
-# Not pytest.importorskip: that import of openvino would report itself to its makers.
+# Not pytest.importorskip: importing openvino directly would send telemetry.
 if missing := EXPORTER.available():
     pytest.skip(missing, allow_module_level=True)
 
@@ -33,11 +33,13 @@ def evidence_of(made: Classifier, toy: Corpus) -> Evidence:
     return Evidence(toy.take(toy.rows("train"))[:32], toy.take(rows), toy.labels[rows], made.threshold)
 
 
-def candidates(made: Classifier, toy: Corpus, single: Path, settings: ExportSettings | None = None) -> list[Candidate]:
-    return EXPORTER.candidates(made, evidence_of(made, toy), settings or ExportSettings(), single)
+def candidates(
+    made: Classifier, toy: Corpus, reference: Path, settings: ExportSettings | None = None
+) -> list[Candidate]:
+    return EXPORTER.candidates(made, evidence_of(made, toy), settings or ExportSettings(), reference)
 
 
-def single_of(made: Classifier, folder: Path) -> Path:
+def reference_of(made: Classifier, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     export_graph(made, folder / "model.onnx")
     return folder
@@ -53,19 +55,19 @@ def packaged(made: Classifier, candidate: Candidate, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def wide(toy: Corpus) -> Classifier:
-    """Two layers whose matrices outweigh all else."""
+    """Two layers, so wide that matrices dominate the size."""
     settings = ModelSettings(model="shape:2x128", pooling="mean", max_length=32)
     return build_classifier(settings, toy.label_names, toy.texts, seed=0)
 
 
 @pytest.fixture(scope="module")
-def single(learned: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return single_of(learned, tmp_path_factory.mktemp("single"))
+def reference(learned: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return reference_of(learned, tmp_path_factory.mktemp("single"))
 
 
 @pytest.fixture(scope="module")
-def folder(learned: Classifier, toy: Corpus, single: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return packaged(learned, candidates(learned, toy, single)[FIRST], tmp_path_factory.mktemp("openvino"))
+def folder(learned: Classifier, toy: Corpus, reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return packaged(learned, candidates(learned, toy, reference)[FIRST], tmp_path_factory.mktemp("openvino"))
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +75,12 @@ def model(folder: Path) -> LoadedArtifact:
     return EXPORTER.load(folder, threads=1)
 
 
-def test_the_registry_gives_this_target() -> None:
+def test_the_registry_returns_this_target() -> None:
     assert exporter("openvino-int8") is EXPORTER
     assert EXPORTER.available() is None
 
 
-def test_asking_what_is_available_imports_neither_runtime() -> None:
+def test_checking_availability_imports_neither_runtime() -> None:
     code = (
         "import sys; from exporters.registry import exporter; exporter('openvino-int8').available();"
         "print({'openvino', 'nncf', 'torch', 'onnxruntime'} & set(sys.modules))"
@@ -108,20 +110,20 @@ def test_odd_texts_are_scored(learned: Classifier, model: LoadedArtifact, text: 
     np.testing.assert_allclose(found, learned.predict_proba([text]), atol=0.1)
 
 
-def test_a_text_that_shares_a_batch_gets_the_same_scores(toy: Corpus, model: LoadedArtifact) -> None:
+def test_predictions_do_not_depend_on_batch_composition(toy: Corpus, model: LoadedArtifact) -> None:
     texts = [*ODD_TEXTS, *toy.texts[:22]]
     alone, together = model.predict_logits(texts, 1), model.predict_logits(texts, 8)
     assert np.abs(alone - together).max() < 1e-3
 
 
-def test_scores_stay_when_other_lengths_came_in_between(model: LoadedArtifact) -> None:
+def test_scores_do_not_depend_on_lengths_scored_in_between(model: LoadedArtifact) -> None:
     first = model.predict_logits(["sea"])
     for text in ODD_TEXTS:
         model.predict_logits([text])
     np.testing.assert_array_equal(model.predict_logits(["sea"]), first)
 
 
-def test_threads_that_share_a_model_do_not_get_each_others_scores(model: LoadedArtifact) -> None:
+def test_a_model_can_be_shared_between_threads(model: LoadedArtifact) -> None:
     texts = ["sea", "sun number 7 of the made-up texts"]
     expected = [model.predict_logits([text]) for text in texts]
     wrong: list[int] = []
@@ -139,25 +141,25 @@ def test_threads_that_share_a_model_do_not_get_each_others_scores(model: LoadedA
     assert not wrong
 
 
-def test_matrices_and_embeddings_take_a_quarter_of_their_size(wide: Classifier, toy: Corpus, tmp_path: Path) -> None:
-    single = single_of(wide, tmp_path / "single")
-    made = packaged(wide, candidates(wide, toy, single, ExportSettings(search="off"))[FIRST], tmp_path / "made")
+def test_matrices_and_embeddings_are_a_quarter_of_the_size(wide: Classifier, toy: Corpus, tmp_path: Path) -> None:
+    reference = reference_of(wide, tmp_path / "single")
+    made = packaged(wide, candidates(wide, toy, reference, ExportSettings(search="off"))[FIRST], tmp_path / "made")
     weights = (made / "model.bin").stat().st_size
-    assert weights < 0.3 * (single / "model.onnx").stat().st_size
+    assert weights < 0.3 * (reference / "model.onnx").stat().st_size
     assert np.isfinite(EXPORTER.load(made).predict_logits(ODD_TEXTS)).all()
 
 
 @pytest.mark.parametrize(("search", "names"), [("off", 1), ("fast", 2), ("full", 2)])
-def test_without_a_search_there_is_one_form(learned: Classifier, toy: Corpus, search: str, names: int) -> None:
+def test_without_a_search_there_is_one_candidate(learned: Classifier, toy: Corpus, search: str, names: int) -> None:
     settings = ExportSettings(search=search)  # type: ignore[arg-type]
     assert len(candidates(learned, toy, Path("nowhere"), settings)) == names
 
 
 def test_accuracy_control_keeps_to_max_drop(
-    learned: Classifier, toy: Corpus, single: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    learned: Classifier, toy: Corpus, reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = ExportSettings(max_drop=0.0)
-    made = packaged(learned, candidates(learned, toy, single, settings)[CONTROLLED], tmp_path / "made")
+    made = packaged(learned, candidates(learned, toy, reference, settings)[CONTROLLED], tmp_path / "made")
     evidence = evidence_of(learned, toy)
 
     def score(logits: np.ndarray) -> float:
@@ -168,17 +170,17 @@ def test_accuracy_control_keeps_to_max_drop(
     assert capsys.readouterr().out == "", "nncf prints"
 
 
-def test_accuracy_control_undoes_what_costs_too_much(learned: Classifier, toy: Corpus, single: Path) -> None:
+def test_accuracy_control_reverts_costly_operations(learned: Classifier, toy: Corpus, reference: Path) -> None:
     texts = toy.take(toy.rows("validation"))
     probabilities = learned.predict_proba(texts, 1)[:, 1]
-    hardest = float(np.median(probabilities))  # half of the rows lie at the edge, so eight bits flip some
+    hardest = float(np.median(probabilities))  # half of the rows are near the threshold, so int8 flips some
     truth = (probabilities >= hardest).astype(np.int64)
     rows = _Rows(encode(learned.tokenizer, texts), truth, 2, hardest)
     calibration = encode(learned.tokenizer, ["sea"])  # ranges from one text are bad ranges
     _, openvino = quiet_nncf()
 
     def score(max_drop: float) -> float:
-        graph = _controlled(single, calibration, rows, max_drop)
+        graph = _controlled(reference, calibration, rows, max_drop)
         options = {"INFERENCE_PRECISION_HINT": "f32"}
         return rows.macro_f1(openvino.Core().compile_model(graph, "CPU", options), range(len(texts)))[0]
 
@@ -189,12 +191,12 @@ def test_accuracy_control_undoes_what_costs_too_much(learned: Classifier, toy: C
 def test_an_ngram_student_is_refused_in_one_line(learned: Classifier, toy: Corpus) -> None:
     network = NgramNetwork(NgramConfig(rows=8, outputs=1))
     student = Classifier(network, learned.tokenizer, learned.pad_id, learned.labels)
-    with pytest.raises(InputError, match="no matrices to quantize; take --target onnx-int8"):
+    with pytest.raises(InputError, match="no matrices to quantize; use --target onnx-int8"):
         candidates(student, toy, Path("nowhere"))
 
 
 def in_a_process_of_its_own(code: str, home: Path, **extra: str) -> str:
-    """What `code` prints, with a home folder of its own and nothing that tells of tests or CI."""
+    """Return the output of `code`, with its own home folder and without environment variables of tests or CI."""
     hidden = ("CI", "NNCF_CI", "NNCF_DEV", "GITHUB_ACTIONS", "PYTEST_CURRENT_TEST")
     own = {name: value for name, value in os.environ.items() if name not in hidden}
     found = subprocess.run(
@@ -231,7 +233,7 @@ print(isinstance(telemetry, NNCFTelemetry), tm.__name__, left)
     assert not list(home.iterdir())
 
 
-def test_a_package_loads_without_torch_and_tells_nobody(folder: Path, home: Path, model: LoadedArtifact) -> None:
+def test_a_package_loads_without_torch_and_telemetry(folder: Path, home: Path, model: LoadedArtifact) -> None:
     code = f"""{NO_NETWORK}
 sys.path = [{str(folder)!r}] + [entry for entry in sys.path if entry not in ("", {str(Path.cwd())!r})]
 for name in ("torch", "transformers", "onnxruntime", "nncf", "toolkit", "exporters"):
@@ -244,9 +246,9 @@ import json; print(json.dumps(load(threads=1).predict_proba(["sea"])[0].tolist()
     assert not list(home.iterdir())
 
 
-def test_the_files_of_a_form_are_its_graph_and_its_weights(
-    learned: Classifier, toy: Corpus, single: Path, tmp_path: Path
+def test_the_files_of_a_candidate_are_its_graph_and_its_weights(
+    learned: Classifier, toy: Corpus, reference: Path, tmp_path: Path
 ) -> None:
-    found = candidates(learned, toy, single)[FIRST].write(tmp_path, NOTHING)
+    found = candidates(learned, toy, reference)[FIRST].write(tmp_path, NOTHING)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["model.bin", MODEL_FILE]
     assert found["int8_activations"] > 0

@@ -1,4 +1,4 @@
-"""Targets: our own, and those that another distribution brings."""
+"""Built-in and third-party targets."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from toolkit.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 OWN = ["onnx-int8", "onnx-fp32", "onnx-fp16", "onnx-int4", "torch-int8", "openvino-int8"]
-OUTSIDE = """
+THIRD_PARTY = """
 from dataclasses import dataclass
 
 from exporters.loaders.compose import load_package, loader_source
@@ -34,7 +34,7 @@ class Shouting:
     def available(self):
         return None
 
-    def candidates(self, classifier, evidence, settings, single):
+    def candidates(self, classifier, evidence, settings, reference):
         def write(folder, in_float):
             export_graph(classifier, folder / self.file)
             return {"loud": True}
@@ -49,7 +49,7 @@ class Shouting:
 """
 
 
-def test_every_target_has_an_exporter_of_its_name() -> None:
+def test_every_target_has_an_exporter_of_that_name() -> None:
     assert list(targets())[: len(OWN)] == OWN
     for name in OWN:
         found = exporter(name)
@@ -60,12 +60,12 @@ def test_every_target_has_an_exporter_of_its_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["nope", "", "onnx", "ONNX-INT8", "exporters.registry"])
-def test_a_target_that_is_not_there_is_told_with_those_that_are(name: str) -> None:
-    with pytest.raises(InputError, match=r"no such target; there are onnx-int8, onnx-fp32"):
+def test_an_unknown_target_is_reported_with_the_available_ones(name: str) -> None:
+    with pytest.raises(InputError, match=r"no such target; available: onnx-int8, onnx-fp32"):
         exporter(name)
 
 
-def test_what_is_missing_is_listed_with_its_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_modules_are_listed_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exporters.openvino_int8.missing_modules", lambda *_, **__: "openvino missing: pip install x")
     found = {each.name: each for each in list_targets()}
     assert found["openvino-int8"].missing == "openvino missing: pip install x"
@@ -74,11 +74,11 @@ def test_what_is_missing_is_listed_with_its_mend(monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def outside(tmp_path: Path) -> dict[str, str]:
-    """The environment of a process that has another distribution with targets, one of them broken, installed."""
+    """The environment of a process with a third-party distribution of targets installed, one of them broken."""
     site = tmp_path / "site"
     info = site / "shout-1.0.dist-info"
     info.mkdir(parents=True)
-    (site / "shout.py").write_text(OUTSIDE, "utf-8")
+    (site / "shout.py").write_text(THIRD_PARTY, "utf-8")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shout\nVersion: 1.0\n", "utf-8")
     (info / "entry_points.txt").write_text(
         "[hbt.exporters]\nshouting = shout:Shouting\nbroken = shout:Missing\nonnx-int8 = shout:Shouting\n", "utf-8"
@@ -92,9 +92,7 @@ def hbt(environment: dict[str, str], where: Path, *arguments: str) -> subprocess
     return subprocess.run(command, env=environment, cwd=where, capture_output=True, text=True)
 
 
-def test_a_target_of_another_distribution_is_listed_and_made(
-    outside: dict[str, str], tmp_path: Path, toy_csv: Path
-) -> None:
+def test_a_third_party_target_is_listed_and_exported(outside: dict[str, str], tmp_path: Path, toy_csv: Path) -> None:
     found = {each["name"]: each for each in json.loads(hbt(outside, tmp_path, "targets", "--json").stdout)}
     assert list(found) == [*OWN, "shouting", "broken"]
     assert found["shouting"] == {
@@ -107,8 +105,8 @@ def test_a_target_of_another_distribution_is_listed_and_made(
     assert made.returncode == 0, made.stderr
     manifest = json.loads((tmp_path / "models" / "checkpoint-shouting" / "manifest.json").read_text("utf-8"))
     assert manifest["target"] == "shouting"
-    told = hbt(outside, tmp_path, "predict", "models/checkpoint-shouting", "sea")
-    assert told.returncode == 0, told.stderr
+    done = hbt(outside, tmp_path, "predict", "models/checkpoint-shouting", "sea")
+    assert done.returncode == 0, done.stderr
 
     refused = hbt(outside, tmp_path, "compress", "checkpoint", "--data", str(toy_csv), "--target", "broken")
     assert refused.returncode == 2
@@ -118,7 +116,7 @@ def test_a_target_of_another_distribution_is_listed_and_made(
 
 @pytest.fixture
 def toy_csv(tmp_path: Path, learned: object) -> Path:
-    """A labeled file, and beside it the folder `checkpoint` of a classifier of its labels."""
+    """A labeled file, and next to it the folder `checkpoint` of a classifier with its labels."""
     from toolkit.modeling.classifier import Classifier, save_classifier
 
     assert isinstance(learned, Classifier)

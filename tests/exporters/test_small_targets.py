@@ -1,4 +1,4 @@
-"""onnx-fp16 and onnx-int4: what they store is what they say, and what they compute is that."""
+"""onnx-fp16 and onnx-int4: the stored precision, and the logits computed from it."""
 
 import copy
 from pathlib import Path
@@ -30,25 +30,25 @@ MODEL = "model.onnx"
 FP16, INT4 = exporter("onnx-fp16"), exporter("onnx-int4")
 
 
-def single_of(classifier: Classifier, folder: Path) -> Path:
+def reference_of(classifier: Classifier, folder: Path) -> Path:
     """The artifact of onnx-fp32."""
     folder.mkdir()
     export_graph(classifier, folder / MODEL)
     return folder
 
 
-def candidates_of(target: Exporter, classifier: Classifier, single: Path) -> list[Candidate]:
+def candidates_of(target: Exporter, classifier: Classifier, reference: Path) -> list[Candidate]:
     evidence = Evidence([], [], np.empty(0, dtype=int), classifier.threshold)
-    return target.candidates(classifier, evidence, ExportSettings(), single)
+    return target.candidates(classifier, evidence, ExportSettings(), reference)
 
 
 def write(
-    target: Exporter, classifier: Classifier, single: Path, choice: int, *in_float: str
+    target: Exporter, classifier: Classifier, reference: Path, choice: int, *in_float: str
 ) -> tuple[Path, LoadedArtifact]:
     """Model file and predictor of one candidate."""
-    folder = single.with_name(f"{target.name}-{choice}")
+    folder = reference.with_name(f"{target.name}-{choice}")
     folder.mkdir()
-    candidates_of(target, classifier, single)[choice].write(folder, frozenset(in_float))
+    candidates_of(target, classifier, reference)[choice].write(folder, frozenset(in_float))
     save_tokenizer(classifier.tokenizer, classifier.pad_id, folder / "tokenizer.json")
     write_loading_files(folder, classifier, classifier.threshold, target)
     return folder / MODEL, target.load(folder)
@@ -74,7 +74,7 @@ def with_halved_weights(classifier: Classifier) -> Classifier:
 
 @pytest.fixture(scope="module")
 def wide(toy: Corpus) -> Classifier:
-    """Most of it is matrices. Random weights."""
+    """Random weights, mostly in matrices."""
     settings = ModelSettings(model="shape:2x128", pooling="mean", max_length=32)
     return build_classifier(settings, toy.label_names, toy.take(toy.rows("train")), seed=0)
 
@@ -82,24 +82,24 @@ def wide(toy: Corpus) -> Classifier:
 # -- half precision -------------------------------------------------------------------------------------------------
 
 
-def test_half_computes_in_single_precision_with_weights_rounded_to_half(learned: Classifier, tmp_path: Path) -> None:
-    _, model = write(FP16, learned, single_of(learned, tmp_path / "single"), 0)
+def test_fp16_computes_in_single_precision_with_weights_rounded_to_half(learned: Classifier, tmp_path: Path) -> None:
+    _, model = write(FP16, learned, reference_of(learned, tmp_path / "single"), 0)
     for text in ODD_TEXTS:
         found = model.predict_logits([text])
         np.testing.assert_allclose(found, learned.predict_logits([text]), atol=1e-2)
         np.testing.assert_allclose(found, with_halved_weights(learned).predict_logits([text]), atol=1e-4)
 
 
-def test_half_is_half_the_size(wide: Classifier, tmp_path: Path) -> None:
-    single = single_of(wide, tmp_path / "single")
-    file, _ = write(FP16, wide, single, 0)
-    assert 0.48 < file.stat().st_size / (single / MODEL).stat().st_size < 0.55
+def test_fp16_is_half_the_size(wide: Classifier, tmp_path: Path) -> None:
+    reference = reference_of(wide, tmp_path / "single")
+    file, _ = write(FP16, wide, reference, 0)
+    assert 0.48 < file.stat().st_size / (reference / MODEL).stat().st_size < 0.55
 
 
-def test_half_takes_an_ngram_student(tmp_path: Path) -> None:
+def test_fp16_supports_an_ngram_student(tmp_path: Path) -> None:
     student = ngram_student()
-    single = single_of(student, tmp_path / "single")
-    file, model = write(FP16, student, single, 0)
+    reference = reference_of(student, tmp_path / "single")
+    file, model = write(FP16, student, reference, 0)
     halved = with_halved_weights(student)
     for text in ODD_TEXTS:
         np.testing.assert_allclose(model.predict_logits([text]), halved.predict_logits([text]), atol=1e-4)
@@ -107,8 +107,8 @@ def test_half_takes_an_ngram_student(tmp_path: Path) -> None:
     assert table.data_type == TensorProto.FLOAT16
 
 
-def test_no_half_and_no_cast_of_weights_are_left_once_a_session_has_loaded(wide: Classifier, tmp_path: Path) -> None:
-    file, _ = write(FP16, wide, single_of(wide, tmp_path / "single"), 0)
+def test_a_session_folds_the_casts_of_weights_when_it_loads(wide: Classifier, tmp_path: Path) -> None:
+    file, _ = write(FP16, wide, reference_of(wide, tmp_path / "single"), 0)
     assert TensorProto.FLOAT16 in {tensor.data_type for tensor in onnx.load(str(file)).graph.initializer}
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -131,7 +131,7 @@ def test_no_half_and_no_cast_of_weights_are_left_once_a_session_has_loaded(wide:
         (np.inf, LEAST_VALUES, TensorProto.FLOAT),
     ],
 )
-def test_what_half_does_not_reach_and_what_is_small_stays(value: float, size: int, kind: int) -> None:
+def test_small_weights_and_those_out_of_range_stay_in_float32(value: float, size: int, kind: int) -> None:
     weight = np.full(size, 0.5, dtype=np.float32)
     weight[7] = value
     model = model_of([helper.make_node("Mul", ["x", "w"], ["logits"], "product")], {"w": weight}, size)
@@ -141,7 +141,7 @@ def test_what_half_does_not_reach_and_what_is_small_stays(value: float, size: in
     np.testing.assert_array_equal(run(model, np.ones((1, size)))[0], weight)
 
 
-def test_a_weight_that_two_nodes_take_is_stored_once(tmp_path: Path) -> None:
+def test_a_weight_shared_by_two_nodes_is_stored_once(tmp_path: Path) -> None:
     weight = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32)
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["y"], "a"),
@@ -176,7 +176,7 @@ def run(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
 
 
 def by_hand(codes: np.ndarray, scales: np.ndarray, outputs: int, inputs: int) -> np.ndarray:
-    """What the packed bytes stand for, one weight at a time: (outputs, inputs)."""
+    """Return the weights in the packed bytes, decoded one at a time: (outputs, inputs)."""
     found = np.zeros((outputs, inputs))
     block = 2 * codes.shape[2]
     for row in range(outputs):
@@ -188,7 +188,7 @@ def by_hand(codes: np.ndarray, scales: np.ndarray, outputs: int, inputs: int) ->
 
 
 def whole_numbers(rows: int, width: int) -> np.ndarray:
-    """Activations that eight bits hold as they are, whatever the block: 127 stands in each."""
+    """Return activations that int8 represents exactly for any block size: each block contains 127."""
     x = np.random.default_rng(5).integers(-127, 128, (rows, width)).astype(np.float64)
     x[:, ::16] = 127
     return x
@@ -196,7 +196,7 @@ def whole_numbers(rows: int, width: int) -> np.ndarray:
 
 @pytest.mark.parametrize("block", [16, 32, 128])
 @pytest.mark.parametrize("inputs", [1, 31, 32, 33, 128, 200])
-def test_a_weight_is_at_most_half_a_step_off_in_four_bits(inputs: int, block: int) -> None:
+def test_an_int4_weight_is_within_half_a_step(inputs: int, block: int) -> None:
     matrix = np.random.default_rng(inputs).standard_t(3, (9, inputs)).astype(np.float32)
     codes, scales = pack(matrix, block)
     assert codes.dtype == np.uint8
@@ -218,7 +218,7 @@ def test_a_matrix_of_zeros_stays_zero() -> None:
 @pytest.mark.parametrize("kind", ["MatMul", "Gemm", "Gemm turned"])
 @pytest.mark.parametrize("block", [32, 128])
 @pytest.mark.parametrize("inputs", [8, 32, 100, 257])
-def test_the_runtime_reads_the_packed_bytes_as_they_are_meant(kind: str, block: int, inputs: int) -> None:
+def test_the_runtime_decodes_the_packed_bytes(kind: str, block: int, inputs: int) -> None:
     dice = np.random.default_rng(inputs)
     matrix, bias, head = dice.normal(size=(inputs, 24)), dice.normal(size=24), np.eye(24)
     stored = matrix.T if kind == "Gemm turned" else matrix
@@ -238,7 +238,7 @@ def test_the_runtime_reads_the_packed_bytes_as_they_are_meant(kind: str, block: 
 
 
 @pytest.mark.parametrize("more", [{"alpha": 0.5}, {"beta": 2.0}, {"transA": 1}])
-def test_a_gemm_that_does_more_than_a_product_stays(more: dict[str, Any]) -> None:
+def test_a_gemm_with_other_attributes_stays(more: dict[str, Any]) -> None:
     weights = {"w": np.random.default_rng(0).normal(size=(64, 64)), "bias": np.ones(64), "head": np.eye(64)}
     nodes = [
         helper.make_node("Gemm", ["x", "w", "bias"], ["hidden"], "layer", **more),
@@ -262,8 +262,8 @@ def test_layers_that_share_a_matrix_share_its_bytes() -> None:
 
 
 @pytest.mark.parametrize("choice", [0, 1])
-def test_four_bits_know_the_toy_corpus(learned: Classifier, toy: Corpus, tmp_path: Path, choice: int) -> None:
-    _, model = write(INT4, learned, single_of(learned, tmp_path / "single"), choice)
+def test_int4_classifies_the_toy_corpus(learned: Classifier, toy: Corpus, tmp_path: Path, choice: int) -> None:
+    _, model = write(INT4, learned, reference_of(learned, tmp_path / "single"), choice)
     texts = toy.take(toy.rows("test"))
     expected = learned.predict_proba(texts)[:, 1] >= learned.threshold
     found = [learned.labels.index(label) for label, _ in model.predict(texts)]
@@ -272,21 +272,21 @@ def test_four_bits_know_the_toy_corpus(learned: Classifier, toy: Corpus, tmp_pat
 
 
 @pytest.mark.parametrize("choice", [0, 1])
-def test_texts_of_a_batch_do_not_move_each_other_in_four_bits(learned: Classifier, tmp_path: Path, choice: int) -> None:
-    _, model = write(INT4, learned, single_of(learned, tmp_path / "single"), choice)
+def test_int4_predictions_do_not_depend_on_batch_composition(learned: Classifier, tmp_path: Path, choice: int) -> None:
+    _, model = write(INT4, learned, reference_of(learned, tmp_path / "single"), choice)
     alone = model.predict_logits(ODD_TEXTS)
     np.testing.assert_allclose(model.predict_logits(ODD_TEXTS, batch_size=len(ODD_TEXTS)), alone, atol=1e-4)
 
 
 @pytest.mark.parametrize(("choice", "bits"), [(0, 5), (1, 4.25)])
-def test_matrices_take_four_bits_a_weight_and_a_scale_a_block(
+def test_matrices_take_four_bits_per_weight_and_a_scale_per_block(
     wide: Classifier, tmp_path: Path, choice: int, bits: float
 ) -> None:
-    single = single_of(wide, tmp_path / "single")
-    file, _ = write(INT4, wide, single, choice)
-    before = {tensor.name: tensor for tensor in onnx.load(str(single / MODEL)).graph.initializer}
+    reference = reference_of(wide, tmp_path / "single")
+    file, _ = write(INT4, wide, reference, choice)
+    before = {tensor.name: tensor for tensor in onnx.load(str(reference / MODEL)).graph.initializer}
     after = {tensor.name: tensor for tensor in onnx.load(str(file)).graph.initializer}
-    matrices = {node.input[1] for node in onnx.load(str(single / MODEL)).graph.node if node.op_type == "MatMul"}
+    matrices = {node.input[1] for node in onnx.load(str(reference / MODEL)).graph.node if node.op_type == "MatMul"}
     weights = sum(int(np.prod(before[name].dims)) for name in matrices if name in before)
     packed = [
         name for node in onnx.load(str(file)).graph.node if node.op_type == "MatMulNBits" for name in node.input[1:]
@@ -295,19 +295,19 @@ def test_matrices_take_four_bits_a_weight_and_a_scale_a_block(
     assert len(packed) == 2 * 2 * 6
     assert taken == weights * bits / 8
     assert not matrices & after.keys()
-    assert file.stat().st_size < 0.3 * (single / MODEL).stat().st_size
+    assert file.stat().st_size < 0.3 * (reference / MODEL).stat().st_size
 
 
 @pytest.mark.parametrize("choice", [0, 1])
 def test_named_parts_and_the_head_stay_in_float(wide: Classifier, tmp_path: Path, choice: int) -> None:
-    single = single_of(wide, tmp_path / "single")
-    before = onnx.load(str(single / MODEL)).graph
+    reference = reference_of(wide, tmp_path / "single")
+    before = onnx.load(str(reference / MODEL)).graph
     products = {part_name(node): node for node in weight_nodes(before)}
-    parts = candidates_of(INT4, wide, single)[choice].parts
+    parts = candidates_of(INT4, wide, reference)[choice].parts
     assert len(products) == 2 * 6
     assert parts == (*map(part_name, table_nodes(before)), *products)
     left = (parts[0], *list(products)[1::3])
-    file, _ = write(INT4, wide, single, choice, *left)
+    file, _ = write(INT4, wide, reference, choice, *left)
     after = onnx.load(str(file)).graph
     made = {node.output[0]: node for node in after.node}
     stored = {tensor.name: tensor for tensor in after.initializer}
@@ -319,20 +319,22 @@ def test_named_parts_and_the_head_stay_in_float(wide: Classifier, tmp_path: Path
 
 
 def test_with_every_part_in_float_nothing_is_lost(learned: Classifier, tmp_path: Path) -> None:
-    single = single_of(learned, tmp_path / "single")
-    _, model = write(INT4, learned, single, 0, *candidates_of(INT4, learned, single)[0].parts)
+    reference = reference_of(learned, tmp_path / "single")
+    _, model = write(INT4, learned, reference, 0, *candidates_of(INT4, learned, reference)[0].parts)
     np.testing.assert_allclose(model.predict_logits(ODD_TEXTS), learned.predict_logits(ODD_TEXTS), atol=1e-4)
 
 
 def test_an_ngram_student_is_refused_in_one_line(tmp_path: Path) -> None:
     student = ngram_student()
     with pytest.raises(InputError) as caught:
-        candidates_of(INT4, student, single_of(student, tmp_path / "single"))
-    assert str(caught.value) == "--target onnx-int4: an ngram student has no matrices; take onnx-int8"
+        candidates_of(INT4, student, reference_of(student, tmp_path / "single"))
+    assert (
+        str(caught.value) == "--target onnx-int4: an ngram student has no matrices to quantize; use --target onnx-int8"
+    )
 
 
 @pytest.mark.parametrize("target", [FP16, INT4])
-def test_both_are_measured_by_their_size_against_single_precision(target: Exporter) -> None:
+def test_both_promise_a_smaller_size(target: Exporter) -> None:
     assert (target.promise, target.reference, target.file) == ("smaller", "onnx-fp32", MODEL)
     assert target.available() is None
     assert target.distributions[0] == "onnxruntime"

@@ -43,7 +43,7 @@ def _threads_as_they_were() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def wide(toy: Corpus) -> Classifier:
-    """Two layers whose matrices outweigh all else."""
+    """Two layers, so wide that matrices dominate the size."""
     return build_classifier(ModelSettings(model="shape:2x128", max_length=32), toy.label_names, toy.texts, seed=0)
 
 
@@ -57,16 +57,16 @@ def candidates(made: Classifier) -> list[Candidate]:
     return EXPORTER.candidates(made, evidence, ExportSettings(), NOWHERE)
 
 
-def package(made: Classifier, folder: Path, form: int = COLUMN, in_float: frozenset[str] = frozenset()) -> Path:
-    """`folder`, with all that a package needs to be loaded."""
-    candidates(made)[form].write(folder, in_float)
+def package(made: Classifier, folder: Path, candidate: int = COLUMN, in_float: frozenset[str] = frozenset()) -> Path:
+    """Write a loadable package to `folder` and return it."""
+    candidates(made)[candidate].write(folder, in_float)
     save_tokenizer(made.tokenizer, made.pad_id, folder / "tokenizer.json")
     write_loading_files(folder, made, made.threshold, exporter(EXPORTER.name))
     return folder
 
 
-def loaded(made: Classifier, folder: Path, form: int = COLUMN, in_float: frozenset[str] = frozenset()) -> Any:
-    return EXPORTER.load(package(made, folder, form, in_float))
+def loaded(made: Classifier, folder: Path, candidate: int = COLUMN, in_float: frozenset[str] = frozenset()) -> Any:
+    return EXPORTER.load(package(made, folder, candidate, in_float))
 
 
 def random(kind: str, toy: Corpus, pooling: str = "mean", **changed: Any) -> Classifier:
@@ -87,7 +87,7 @@ def imported(kind: str, toy: Corpus) -> Classifier:
         "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
         "initializer_range": 0.3, "num_labels": 3,
     }  # fmt: skip
-    if kind == "deberta-v2":  # which looks into the table of its relative positions
+    if kind == "deberta-v2":  # reads the table of its relative positions
         given |= {"relative_attention": True, "position_buckets": 32, "pos_att_type": ["p2c", "c2p"]}
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, **given))
@@ -95,7 +95,7 @@ def imported(kind: str, toy: Corpus) -> Classifier:
 
 
 def by_hand(made: Classifier, folder: Path, seven_bits: bool) -> Classifier:
-    """The numbers in the file as single precision, with activations rounded as the documentation of PyTorch says."""
+    """The stored weights in single precision, with activations rounded as documented by PyTorch."""
     network: Any = copy.deepcopy(made.network)
     stored = load_file(folder / "model.safetensors")
     steps = 127 if seven_bits else 255
@@ -130,26 +130,26 @@ def test_the_target_is_in_the_registry() -> None:
     assert EXPORTER.distributions[0] == "torch"
 
 
-@pytest.mark.parametrize("form", [COLUMN, MATRIX])
-def test_logits_are_those_of_a_hand_computation_with_the_numbers_in_the_file(
-    learned: Classifier, tmp_path: Path, form: int
+@pytest.mark.parametrize("candidate", [COLUMN, MATRIX])
+def test_logits_match_a_reference_implementation_with_the_stored_weights(
+    learned: Classifier, tmp_path: Path, candidate: int
 ) -> None:
-    model = loaded(learned, tmp_path, form)
+    model = loaded(learned, tmp_path, candidate)
     seven_bits = not torch.cpu._is_vnni_supported() and torch.backends.quantized.engine != "qnnpack"
     expected = by_hand(learned, tmp_path, seven_bits)
     assert relative_gap(one_by_one(model, ODD_TEXTS), one_by_one(expected, ODD_TEXTS)) < 0.001
 
 
-@pytest.mark.parametrize("form", [COLUMN, MATRIX])
-def test_logits_are_near_those_of_quantize_dynamic(learned: Classifier, tmp_path: Path, form: int) -> None:
+@pytest.mark.parametrize("candidate", [COLUMN, MATRIX])
+def test_logits_are_near_those_of_quantize_dynamic(learned: Classifier, tmp_path: Path, candidate: int) -> None:
     from torch.ao import quantization
 
-    how = [quantization.per_channel_dynamic_qconfig, quantization.default_dynamic_qconfig][form]
+    how = [quantization.per_channel_dynamic_qconfig, quantization.default_dynamic_qconfig][candidate]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network: Any = quantization.quantize_dynamic(copy.deepcopy(learned.network), {nn.Linear: how})
     expected = one_by_one(replace(learned, network=network), ODD_TEXTS)
-    assert relative_gap(one_by_one(loaded(learned, tmp_path, form), ODD_TEXTS), expected) < 0.1
+    assert relative_gap(one_by_one(loaded(learned, tmp_path, candidate), ODD_TEXTS), expected) < 0.1
 
 
 def test_labels_are_those_of_the_classifier(learned: Classifier, packaged: Path, toy: Corpus) -> None:
@@ -159,7 +159,7 @@ def test_labels_are_those_of_the_classifier(learned: Classifier, packaged: Path,
     assert [label for label, _ in EXPORTER.load(packaged).predict(texts)] == [learned.labels[int(i)] for i in second]
 
 
-def test_a_scale_a_column_is_nearer_than_one_a_matrix() -> None:
+def test_per_channel_scales_have_a_smaller_error_than_per_tensor() -> None:
     torch.manual_seed(0)
     weight = torch.randn(40, 30) * torch.logspace(-2, 1, 40)[:, None]
     gap = []
@@ -174,15 +174,17 @@ def test_a_scale_a_column_is_nearer_than_one_a_matrix() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, -3.0, 1e-30])
-def test_a_matrix_of_equal_numbers_comes_back(value: float) -> None:
+def test_a_constant_matrix_is_restored(value: float) -> None:
     small, scale = quantize(torch.full((3, 4), value), by_row=True)
     torch.testing.assert_close(small.float() * scale[:, None], torch.full((3, 4), value), rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("form", [COLUMN, MATRIX])
-def test_each_row_of_a_table_is_off_by_half_a_step_of_its_own(wide: Classifier, tmp_path: Path, form: int) -> None:
+@pytest.mark.parametrize("candidate", [COLUMN, MATRIX])
+def test_each_row_of_a_table_is_within_half_a_step_of_its_scale(
+    wide: Classifier, tmp_path: Path, candidate: int
+) -> None:
     words = "encoder.embeddings.word_embeddings"
-    candidates(wide)[form].write(tmp_path, frozenset())
+    candidates(wide)[candidate].write(tmp_path, frozenset())
     stored = load_file(tmp_path / "model.safetensors")
     table = wide.network.get_parameter(f"{words}.weight").detach()
     step = table.abs().amax(dim=1, keepdim=True) / 127
@@ -190,14 +192,14 @@ def test_each_row_of_a_table_is_off_by_half_a_step_of_its_own(wide: Classifier, 
     assert bool((error <= step * 0.5001).all())
 
 
-def test_with_every_part_in_float_the_classifier_comes_back(learned: Classifier, tmp_path: Path) -> None:
+def test_with_every_part_in_float_the_classifier_is_restored(learned: Classifier, tmp_path: Path) -> None:
     parts = frozenset(candidates(learned)[COLUMN].parts)
     model = loaded(learned, tmp_path, in_float=parts)
     np.testing.assert_allclose(model.predict_logits(ODD_TEXTS), learned.predict_logits(ODD_TEXTS), atol=1e-4)
     assert json.loads((tmp_path / "network.json").read_text("utf-8"))["int8"] == []
 
 
-def test_parts_in_float_keep_their_numbers_and_the_others_do_not(wide: Classifier, tmp_path: Path) -> None:
+def test_only_parts_in_float_keep_their_weights(wide: Classifier, tmp_path: Path) -> None:
     parts = candidates(wide)[COLUMN].parts
     tables = {name for name in parts if isinstance(wide.network.get_submodule(name), nn.Embedding)}
     assert tables
@@ -250,15 +252,15 @@ def test_an_imported_classifier_has_its_own_head(kind: str, toy: Corpus, tmp_pat
     assert relative_gap(found, expected) < (1e-3 if all_in_float else 0.3)
 
 
-def test_the_file_is_a_third_of_single_precision_at_most(wide: Classifier, tmp_path: Path) -> None:
+def test_the_file_is_at_most_a_third_of_single_precision(wide: Classifier, tmp_path: Path) -> None:
     single = {name: tensor.clone() for name, tensor in wide.network.state_dict().items()}
     save_file(single, tmp_path / "single.safetensors")
-    for form in (COLUMN, MATRIX):
-        known = candidates(wide)[form].write(tmp_path, frozenset())
+    for candidate in (COLUMN, MATRIX):
+        known = candidates(wide)[candidate].write(tmp_path, frozenset())
         small = (tmp_path / EXPORTER.file).stat().st_size
         assert 3 * small < (tmp_path / "single.safetensors").stat().st_size
         assert known["int8_weights"] + known["float_weights"] == wide.parameters
-        assert known["per_channel"] == (form == COLUMN)
+        assert known["per_channel"] == (candidate == COLUMN)
 
 
 def test_nothing_in_the_folder_is_pickled(packaged: Path) -> None:
@@ -288,7 +290,7 @@ def test_a_configuration_cannot_name_code(packaged: Path, learned: Classifier, t
 
 
 @pytest.mark.parametrize("gone", ["head.bias", "encoder.embeddings.position_ids"])
-def test_a_file_that_lacks_numbers_does_not_load(learned: Classifier, tmp_path: Path, gone: str) -> None:
+def test_a_file_with_missing_tensors_does_not_load(learned: Classifier, tmp_path: Path, gone: str) -> None:
     folder = package(learned, tmp_path)
     stored = load_file(folder / "model.safetensors")
     del stored[gone]
@@ -297,13 +299,13 @@ def test_a_file_that_lacks_numbers_does_not_load(learned: Classifier, tmp_path: 
         EXPORTER.load(folder)
 
 
-def test_two_writes_are_the_same_to_the_last_bit(learned: Classifier, packaged: Path, tmp_path: Path) -> None:
+def test_two_writes_are_bit_identical(learned: Classifier, packaged: Path, tmp_path: Path) -> None:
     again = package(learned, tmp_path)
     for file in packaged.iterdir():
         assert file.read_bytes() == (again / file.name).read_bytes()
 
 
-def test_writing_does_not_touch_the_classifier(wide: Classifier, tmp_path: Path) -> None:
+def test_writing_does_not_change_the_classifier(wide: Classifier, tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in wide.network.state_dict().items()}
     candidates(wide)[MATRIX].write(tmp_path, frozenset())
     after = wide.network.state_dict()
@@ -313,12 +315,14 @@ def test_writing_does_not_touch_the_classifier(wide: Classifier, tmp_path: Path)
 
 def test_an_ngram_student_is_refused_in_one_line(learned: Classifier) -> None:
     made = replace(learned, network=NgramNetwork(NgramConfig(8, 1)))
-    with pytest.raises(InputError, match=r"^--target torch-int8: an ngram student has no linear maps; take onnx-int8$"):
+    with pytest.raises(
+        InputError, match=r"^--target torch-int8: an ngram student has no linear layers; use --target onnx-int8$"
+    ):
         candidates(made)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_threads_are_what_is_asked_for(packaged: Path, threads: int) -> None:
+def test_the_number_of_threads_is_set(packaged: Path, threads: int) -> None:
     torch.set_num_threads(3)
     EXPORTER.load(packaged)
     assert torch.get_num_threads() == 3

@@ -445,4 +445,4 @@ def test_a_way_of_quantizing_that_is_not_there_is_one_line(hbt: Hbt, capsys: pyt
     said = capsys.readouterr().err
     assert "'magic' is not one of 'dynamic', 'static', 'qat', 'fp16', 'int4'" in said
     assert hbt("compress", "runs/x", "--quant-method", "static", "--target", "onnx-fp32") == 2
-    assert "static is not a form of --target onnx-fp32" in capsys.readouterr().err
+    assert "static is not available for --target onnx-fp32" in capsys.readouterr().err

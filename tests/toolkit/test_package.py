@@ -31,7 +31,7 @@ def rewrite(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def loader_of(folder: Path) -> ModuleType:
-    """The package's own how_to_load.py, imported as its reader would."""
+    """how_to_load.py of the package, imported as a user would."""
     spec = importlib.util.spec_from_file_location("how_to_load_of_a_package", folder / "how_to_load.py")
     assert spec is not None
     assert spec.loader is not None
@@ -41,7 +41,7 @@ def loader_of(folder: Path) -> ModuleType:
 
 
 def outside(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """A command in a folder that knows nothing of this project."""
+    """Run a command in a folder outside this project."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
     return subprocess.run(
@@ -49,7 +49,7 @@ def outside(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_package_holds_what_the_design_says(finished: Finished) -> None:
+def test_the_files_of_a_package(finished: Finished) -> None:
     names = {path.name for path in finished.package.iterdir()}
     assert names - {"__pycache__"} == {
         "model.onnx", "tokenizer.json", "config.json", "how_to_load.py", "requirements.txt", "README.md",
@@ -57,7 +57,7 @@ def test_a_package_holds_what_the_design_says(finished: Finished) -> None:
     }  # fmt: skip
 
 
-def test_a_package_as_shipped_verifies(copied: Path) -> None:
+def test_an_unchanged_package_verifies(copied: Path) -> None:
     found = package.verify(copied)
     assert found.problems == []
     assert found.files == 6
@@ -113,10 +113,10 @@ def other_golden_label(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        (change_a_byte("model.onnx"), "model.onnx is not the file that was shipped"),
-        (change_a_byte("tokenizer.json"), "tokenizer.json is not the file that was shipped"),
-        (change_a_byte("how_to_load.py"), "how_to_load.py is not the file that was shipped"),
-        (change_a_byte("README.md"), "README.md is not the file that was shipped"),
+        (change_a_byte("model.onnx"), "model.onnx has changed"),
+        (change_a_byte("tokenizer.json"), "tokenizer.json has changed"),
+        (change_a_byte("how_to_load.py"), "how_to_load.py has changed"),
+        (change_a_byte("README.md"), "README.md has changed"),
         (remove("requirements.txt"), "requirements.txt is missing"),
         (remove("model.onnx"), "model.onnx is missing"),
         (add("extra.txt"), "extra.txt is not in the manifest"),
@@ -125,7 +125,7 @@ def other_golden_label(folder: Path) -> None:
         (other_golden_label, "and 1 labels flip"),
     ],
 )
-def test_what_is_not_as_shipped_is_a_problem(copied: Path, damage: Callable[[Path], None], problem: str) -> None:
+def test_changes_are_reported_as_problems(copied: Path, damage: Callable[[Path], None], problem: str) -> None:
     damage(copied)
     (found,) = package.verify(copied).problems
     assert problem in found
@@ -133,7 +133,7 @@ def test_what_is_not_as_shipped_is_a_problem(copied: Path, damage: Callable[[Pat
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "model.onnx", "config.json"])
-def test_a_package_that_lacks_a_file_says_which_when_it_is_loaded(copied: Path, name: str) -> None:
+def test_loading_reports_a_missing_file(copied: Path, name: str) -> None:
     (copied / name).unlink()
     with pytest.raises(InputError, match=f"does not load: {name} is missing"):
         package.load(copied)
@@ -142,17 +142,17 @@ def test_a_package_that_lacks_a_file_says_which_when_it_is_loaded(copied: Path, 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"schema": 2}', "schema 2, and this hbt knows 1"),
+        ('{"schema": 2}', "schema 2, but this hbt supports 1"),
         ('{"schema": "1"}', "update hbt"),
-        ("{}", "not a manifest"),
-        ("[]", "not a manifest"),
-        ("nothing", "not a manifest"),
-        ("", "not a manifest"),
+        ("{}", "not a valid manifest"),
+        ("[]", "not a valid manifest"),
+        ("nothing", "not a valid manifest"),
+        ("", "not a valid manifest"),
         (None, "not a package"),
     ],
 )
 @pytest.mark.parametrize("use", [package.load, package.verify, package.read_manifest])
-def test_a_manifest_that_cannot_be_read_is_one_line(
+def test_an_unreadable_manifest_is_reported_in_one_line(
     copied: Path, use: Callable[[Path], Any], text: str | None, message: str
 ) -> None:
     if text is None:
@@ -164,13 +164,13 @@ def test_a_manifest_that_cannot_be_read_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_manifest_that_is_no_text_is_one_line(copied: Path) -> None:
+def test_a_binary_manifest_is_reported_in_one_line(copied: Path) -> None:
     (copied / "manifest.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="not a manifest"):
+    with pytest.raises(InputError, match="not a valid manifest"):
         package.read_manifest(copied)
 
 
-def test_a_target_of_a_later_hbt_is_told_by_name(copied: Path) -> None:
+def test_an_unknown_target_is_reported_by_name(copied: Path) -> None:
     rewrite(copied / "manifest.json", lambda manifest: manifest.update(target="onnx-int2"))
     with pytest.raises(InputError, match="onnx-int2"):
         package.load(copied)
@@ -187,20 +187,20 @@ def test_the_loader_runs_as_a_script_from_anywhere(copied: Path, tmp_path: Path)
         assert float(score) == pytest.approx(entry["scores"][place], abs=1e-3)
 
 
-def test_the_loader_without_a_text_says_how_to_use_it(copied: Path, tmp_path: Path) -> None:
+def test_the_loader_without_a_text_prints_its_usage(copied: Path, tmp_path: Path) -> None:
     done = outside(tmp_path, str(copied / "how_to_load.py"))
     assert done.returncode == 1
     assert done.stderr.startswith("usage: python how_to_load.py")
 
 
-def test_the_loader_imports_and_gives_the_golden_scores(copied: Path) -> None:
+def test_the_loader_can_be_imported_and_reproduces_the_golden_scores(copied: Path) -> None:
     model = loader_of(copied).load()
     for entry in package.read_manifest(copied)["golden"]:
         np.testing.assert_allclose(model.predict_proba([entry["text"]])[0], entry["scores"], atol=1e-3)
         assert model.predict([entry["text"]])[0][0] == entry["label"]
 
 
-def test_the_shipped_loader_is_the_one_that_hbt_uses(finished: Finished) -> None:
+def test_the_packaged_loader_is_the_one_that_hbt_uses(finished: Finished) -> None:
     theirs, ours = loader_of(finished.package).load(finished.package), package.load(finished.package)
     assert theirs.predict_logits(ODD_TEXTS).tobytes() == ours.predict_logits(ODD_TEXTS).tobytes()
 
@@ -217,7 +217,7 @@ def test_using_a_package_imports_neither_torch_nor_transformers(finished: Finish
     assert done.stdout.strip() == "set()", done.stderr
 
 
-def test_the_shipped_loader_needs_nothing_but_its_requirements(finished: Finished, tmp_path: Path) -> None:
+def test_the_packaged_loader_needs_only_its_requirements(finished: Finished, tmp_path: Path) -> None:
     script = "import sys; import how_to_load as m; m.load().predict(['a']); print(*sys.modules)"
     environment = {"PYTHONPATH": str(finished.package), "PYTHONDONTWRITEBYTECODE": "1", "PATH": os.environ["PATH"]}
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -249,7 +249,7 @@ def test_a_label_flips_exactly_at_the_threshold(copied: Path) -> None:
         assert loader_of(copied).load().predict([text])[0][0] == label
 
 
-def test_without_a_threshold_the_likelier_label_is_given(copied: Path) -> None:
+def test_without_a_threshold_the_most_probable_label_is_predicted(copied: Path) -> None:
     rewrite(copied / "config.json", lambda config: config.update(threshold=None))
     model = package.load(copied)
     likelier = model.predict_proba(ODD_TEXTS).argmax(axis=1)
@@ -257,13 +257,13 @@ def test_without_a_threshold_the_likelier_label_is_given(copied: Path) -> None:
 
 
 @pytest.mark.parametrize("texts", [[], ["a"], ODD_TEXTS])
-def test_any_number_of_texts_is_answered(finished: Finished, texts: list[str]) -> None:
+def test_any_number_of_texts_is_scored(finished: Finished, texts: list[str]) -> None:
     model = package.load(finished.package)
     assert model.predict_proba(texts).shape == (len(texts), 2)
     assert len(model.predict(texts)) == len(texts)
 
 
-def test_the_manifest_says_where_the_package_comes_from(finished: Finished) -> None:
+def test_the_manifest_records_the_origin_of_the_package(finished: Finished) -> None:
     manifest = package.read_manifest(finished.package)
     recorded = json.loads((finished.run / "corpus.json").read_text("utf-8"))
     assert manifest["target"] == "onnx-int8"
@@ -274,13 +274,13 @@ def test_the_manifest_says_where_the_package_comes_from(finished: Finished) -> N
     assert manifest["lineage"]["corpus_settings"]["folds"] == 2
 
 
-def test_no_path_of_this_machine_is_shipped(finished: Finished) -> None:
+def test_a_package_contains_no_local_paths(finished: Finished) -> None:
     for name, held in contents(finished.package).items():
         assert str(finished.home).encode() not in held, name
 
 
 @pytest.mark.parametrize("place", ["run", "package"])
-def test_nothing_that_can_be_unpickled_is_left_anywhere(finished: Finished, place: str) -> None:
+def test_no_folder_contains_pickles(finished: Finished, place: str) -> None:
     held = contents(getattr(finished, place))
     assert len(held) > 6
     for name, data in held.items():
@@ -288,7 +288,7 @@ def test_nothing_that_can_be_unpickled_is_left_anywhere(finished: Finished, plac
         assert not data.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")), name
 
 
-def test_int8_scores_do_not_depend_on_the_texts_around(finished: Finished) -> None:
+def test_int8_scores_do_not_depend_on_batch_composition(finished: Finished) -> None:
     model = package.load(finished.package)
     alone = np.concatenate([model.predict_proba([text]) for text in ODD_TEXTS])
     np.testing.assert_array_equal(model.predict_proba(ODD_TEXTS), alone)

@@ -254,14 +254,14 @@ class ExportSettings:
     target: str = "onnx-int8"
     """What to make; hbt targets lists them."""
     quant_method: Literal["dynamic", "static", "qat", "fp16", "int4"] | None = None
-    """dynamic and static keep the search of onnx-int8 to such forms; qat fine-tunes with fake quantization before
+    """dynamic and static keep the search of onnx-int8 to such candidates; qat fine-tunes with fake quantization before
     static; fp16 and int4 are names for the targets onnx-fp16 and onnx-int4."""
     quant_dtype: Literal["int8", "uint8", "fp16", "int4"] | None = None
     """int8 and uint8 keep the search of onnx-int8 to such weights; fp16 and int4 are names for those targets."""
     max_drop: float = 0.005
-    """Macro-F1 on validation rows that a form may lose and still ship."""
+    """Macro-F1 on validation rows that a candidate may lose and still ship."""
     search: Literal["fast", "full", "off"] = "fast"
-    """How many forms of a target are measured: a few good ones, all, or the first alone."""
+    """How many candidates of a target are measured: a few good ones, all, or the first alone."""
     trim_vocabulary: int | None = None
     """Drop the pieces of the vocabulary that the corpus and --unlabelled do not use; with N, keep N pieces in all."""
 
@@ -274,7 +274,7 @@ class ExportSettings:
             fits = self.target in (target, "onnx-int8") or (
                 value in ("dynamic", "int8") and self.target.endswith("-int8")
             )
-            require(fits, option, f"{value} is not a form of --target {self.target}; leave one of them out")
+            require(fits, option, f"{value} is not available for --target {self.target}; leave one of them out")
             if self.target == "onnx-int8":  # the default: the other two options say more
                 object.__setattr__(self, "target", target)
 

@@ -1,4 +1,4 @@
-"""Measure the forms of a target on validation rows, beside the classifier in single precision."""
+"""Evaluate the candidates of a target on validation rows, compared with the single-precision reference."""
 
 import shutil
 import tempfile
@@ -19,40 +19,40 @@ from toolkit.utils.console import bar
 from toolkit.utils.files import MB
 
 TIMED = 100
-"""Validation texts that are timed, in turns."""
-
-
+"""Number of validation texts for timing."""
 SIGNIFICANCE = 0.01
-"""A form is slower if so many more texts took longer that a coin would show it less often than this (sign test)."""
+"""A candidate is slower if the p-value of a one-sided sign test on the latencies is below this level."""
 
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """A form of a target on the validation rows."""
+    """The results of a candidate on the validation rows."""
 
     form: str
+    """Name of the candidate."""
     macro_f1: float
     drop: float
-    """Macro-F1 of the classifier in single precision minus its own."""
+    """Macro-F1 of the reference minus that of the candidate."""
     agreement: float
-    """Share of rows that get the same label from both."""
+    """Share of rows with the same predicted label as the reference."""
     mean_logit_shift: float
+    """Mean absolute difference from the logits of the reference."""
     batch_flips: int
-    """Rows whose label changes when they are scored in mixed, padded batches."""
+    """Number of rows whose predicted label changes in mixed, padded batches."""
     share_flipped: float
-    """The same as a share of all rows."""
+    """`batch_flips` as a share of all rows."""
     size_bytes: int
     p50_ms: float
     times_faster: float
     in_float: tuple[str, ...]
-    """Parts that were left in float."""
+    """Parts kept in float."""
     fails: str
-    """Why it may not ship; empty if it may."""
+    """Why it fails the quality gate; empty if it passes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Gate:
-    """What all forms of one search are measured with."""
+    """The quality gate: what the candidates of one search are evaluated with."""
 
     target: Exporter
     evidence: Evidence
@@ -61,38 +61,38 @@ class Gate:
     scratch: Path
 
     def macro_f1(self, logits: np.ndarray) -> float:
-        """Of logits (validation rows, labels) at the classifier's threshold."""
+        """Return macro-F1 of `logits` (validation rows, labels) at the threshold of the classifier."""
         return macro_f1(self.evidence.labels, self.labels(logits), logits.shape[1])
 
     def labels(self, logits: np.ndarray) -> np.ndarray:
-        """int (rows,)."""
+        """Return the predicted labels, int (rows,)."""
         return apply_threshold(softmax(logits), self.evidence.threshold)
 
     def drop(self, logits: np.ndarray) -> float:
-        """Macro-F1 that is lost against single precision."""
+        """Return the loss of macro-F1 compared with the reference."""
         return self.macro_f1(self.reference.logits) - self.macro_f1(logits)
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedCandidate:
-    """A form that was written and has answered the validation rows, not yet timed."""
+    """A candidate with its logits on the validation rows; latency is not measured yet."""
 
     candidate: Candidate
     classifier: Classifier
     in_float: frozenset[str]
     folder: Path
     model: LoadedArtifact
-    """On one thread."""
+    """Runs on one thread."""
     logits: np.ndarray
-    """float32 (validation rows, labels), each text scored alone."""
+    """float32 (validation rows, labels), each text in a batch of its own."""
     batch_flips: int
     size_bytes: int
     facts: dict[str, Any]
-    """What its exporter found."""
+    """Facts reported by the exporter."""
 
 
 def measure(gate: Gate, candidate: Candidate, classifier: Classifier, in_float: frozenset[str]) -> EvaluatedCandidate:
-    """Write a form, load it and let it answer the validation rows."""
+    """Write and load a candidate and compute its logits on the validation rows."""
     folder, model, size, facts = _loaded(gate, candidate, classifier, in_float)
     texts = list(gate.evidence.validation)
     logits = model.predict_logits(texts)
@@ -100,10 +100,10 @@ def measure(gate: Gate, candidate: Candidate, classifier: Classifier, in_float: 
     return EvaluatedCandidate(candidate, classifier, in_float, folder, model, logits, flips, size, facts)
 
 
-def logits_of_some(
+def logits_of_first(
     gate: Gate, candidate: Candidate, classifier: Classifier, in_float: frozenset[str], rows: int
 ) -> np.ndarray:
-    """Logits (rows, labels) of the first validation texts; what is written for them is removed again."""
+    """Return logits (rows, labels) of a candidate on the first validation texts; its artifact is deleted."""
     folder, model, _, _ = _loaded(gate, candidate, classifier, in_float)
     logits = model.predict_logits(gate.evidence.validation[:rows])
     shutil.rmtree(folder)
@@ -113,25 +113,26 @@ def logits_of_some(
 def _loaded(
     gate: Gate, candidate: Candidate, classifier: Classifier, in_float: frozenset[str]
 ) -> tuple[Path, LoadedArtifact, int, dict[str, Any]]:
+    """Write and load a candidate; return its folder, predictor, size in bytes and facts."""
     folder = Path(tempfile.mkdtemp(prefix="candidate-", dir=gate.scratch))
     size, facts = package.write_loadable(folder, classifier, gate.evidence.threshold, gate.target, candidate, in_float)
     return folder, gate.target.load(folder, threads=1), size, facts
 
 
 def judge(gate: Gate, found: Sequence[EvaluatedCandidate]) -> tuple[list[CandidateResult], float]:
-    """Time all in turns beside the classifier in single precision and say which may ship.
+    """Measure latencies, interleaved with those of the reference, and apply the quality gate.
 
-    Returns: the results, and the median milliseconds of the classifier in single precision.
+    Returns: the results, and the median latency of the reference in milliseconds.
     """
     texts = [gate.evidence.validation[i] for i in fixed_order(gate.evidence.validation)[:TIMED]]
-    with bar(f"{gate.target.name}: timing {len(found)} forms", len(texts)) as advance:
+    with bar(f"{gate.target.name}: timing {len(found)} candidates", len(texts)) as advance:
         times = times_in_turns([gate.reference.model, *(each.model for each in found)], texts, advance)
     results = [_result(gate, each, times[:, 0], times[:, 1 + i]) for i, each in enumerate(found)]
     return results, float(np.median(times[:, 0]))
 
 
 def _result(gate: Gate, found: EvaluatedCandidate, reference: np.ndarray, times: np.ndarray) -> CandidateResult:
-    """reference, times: milliseconds (texts,) of the classifier in single precision and of the form."""
+    """Return the result of a candidate. reference, times: latencies of both in milliseconds (texts,)."""
     drop, p50 = gate.drop(found.logits), float(np.median(times))
     fails = [f"loses {100 * drop:.2f} points"] if drop > gate.max_drop else []
     if gate.target.promise == "faster" and significantly_slower(reference, times):
@@ -155,20 +156,20 @@ def _result(gate: Gate, found: EvaluatedCandidate, reference: np.ndarray, times:
 
 
 def significantly_slower(reference: np.ndarray, times: np.ndarray) -> bool:
-    """Whether more texts took longer than a coin would make it (one-sided sign test at SIGNIFICANCE).
+    """Return whether `times` are significantly longer than `reference` (one-sided sign test at SIGNIFICANCE).
 
-    reference, times: milliseconds (texts,) of the same texts in the same turns.
+    reference, times: latencies in milliseconds (texts,) of the same texts, measured in the same rounds.
     """
     from scipy.stats import binomtest
 
-    decided, longer = int((times != reference).sum()), int((times > reference).sum())
-    return decided > 0 and bool(binomtest(longer, decided, alternative="greater").pvalue < SIGNIFICANCE)
+    different, longer = int((times != reference).sum()), int((times > reference).sum())
+    return different > 0 and bool(binomtest(longer, different, alternative="greater").pvalue < SIGNIFICANCE)
 
 
-def cells(result: dict[str, Any], ships: bool) -> dict[str, str]:
-    """Column to value of a result, for tables."""
+def cells(result: dict[str, Any], selected: bool) -> dict[str, str]:
+    """Return column to value of a result, for tables."""
     verdict = result["fails"] or "passes"
-    if ships:
+    if selected:
         verdict = f"selected by force: {result['fails']}" if result["fails"] else "selected"
     parts = len(result["in_float"])
     kept = f", {parts} part{'s' * (parts != 1)} in float" if parts else ""
@@ -187,24 +188,23 @@ def cells(result: dict[str, Any], ships: bool) -> dict[str, str]:
 
 
 BATCH = 64
-
-
+"""Batch size for checking batch invariance."""
 MAX_FLIPPED_SHARE = 0.001
-"""Share of rows; more than this, and the form is no longer called one that batches do not move."""
+"""Predictions of a candidate count as independent of batch composition up to this share of changed labels."""
 
 
-def batch_invariance(model: LoadedArtifact, texts: list[str], alone: np.ndarray) -> dict[str, Any]:
-    """How far scores move, and how many labels flip, when texts are scored in batches and not alone.
+def batch_invariance(model: LoadedArtifact, texts: list[str], single: np.ndarray) -> dict[str, Any]:
+    """Return how much scores change, and how many labels flip, in batches compared with single texts.
 
-    The batches are mixed at random, so that most texts are padded to a length far from their own.
-    alone: logits (texts, labels) of the texts one by one.
+    The batches are random, so that most texts are padded to a length far from their own.
+    single: logits (texts, labels), each text in a batch of its own.
     """
     order = fixed_order(texts)
-    among = np.empty_like(alone)
+    batched = np.empty_like(single)
     for start in range(0, len(order), BATCH):
         chosen = order[start : start + BATCH]
-        among[chosen] = model.predict_logits([texts[i] for i in chosen], batch_size=len(chosen))
-    one, other = softmax(alone), softmax(among)
+        batched[chosen] = model.predict_logits([texts[i] for i in chosen], batch_size=len(chosen))
+    one, other = softmax(single), softmax(batched)
     flips = apply_threshold(one, model.threshold) != apply_threshold(other, model.threshold)
     return {
         "rows": len(texts),

@@ -1,6 +1,6 @@
-"""The model card: README.md of a package, made of what was measured and nothing else.
+"""The model card: README.md of a package, rendered from measured results only.
 
-The text is in model_card_template.md. What users named (labels, files, models) is escaped in it, by `text` or `code`.
+The text is in model_card_template.md. User-defined names (labels, files, models) are escaped by `text` or `code`.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from toolkit.data.corpus import Corpus, describe_split
 from toolkit.evaluation.comparison import Versus
 from toolkit.evaluation.significance import Comparison
-from toolkit.export.candidates import cells as trial_cells
+from toolkit.export.candidates import cells as candidate_cells
 from toolkit.package import CARD_FILE
 from toolkit.stages.result import StageResult
 from toolkit.stages.results_table import UNSLICED, Row, cells, shown
@@ -19,7 +19,7 @@ from toolkit.utils.machine import Machine
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 CANDIDATES_SHOWN = 6
-"""The selected candidate among them; the run lists them all."""
+"""Including the selected candidate; the run folder lists all of them."""
 Line = dict[str, str]
 """One line of a table: heading to cell."""
 
@@ -43,13 +43,13 @@ def write_card(
 ) -> None:
     """Write README.md into the package `folder`.
 
-    rows: the table of the run, the package's own row in it.
+    rows: the results table of the run, including the row of the package.
     runtime: the distribution that runs the package.
     """
     from huggingface_hub import ModelCard
 
     rendered = render_card(name, corpus, rows, result, lineage, machine, runtime)
-    ModelCard(rendered).save(folder / CARD_FILE)  # which reads the front matter back and would refuse a broken one
+    ModelCard(rendered).save(folder / CARD_FILE)  # ModelCard validates the front matter
 
 
 def render_card(
@@ -80,7 +80,7 @@ def render_card(
         synthetic=corpus.settings.data == "demo",
         machine=machine,
         test_rows=len(corpus.rows("test")),
-        held_out="run" in lineage,  # made in a run of this corpus: its test rows are unseen for sure
+        held_out="run" in lineage,  # made in a run of this corpus, so its test rows were never trained on
         results=_table(_results(rows, corpus)),
         slices=_table(_slices(rows, corpus)),
         comparisons=_table([each.shown() for each in found]),
@@ -103,12 +103,12 @@ def render_card(
 
 
 def text(value: object) -> str:
-    """Return `value` for a line or a cell of Markdown, where it must not be markup."""
+    """Return `value` on one line, with Markdown markup escaped."""
     return re.sub(r"([\\|`*<>\[\]])", r"\\\1", " ".join(str(value).splitlines()))
 
 
 def code(value: object) -> str:
-    """Return `value` as a span of code, in more backticks than it has in a row itself."""
+    """Return `value` as a Markdown code span, fenced by more backticks than `value` has in a row."""
     inside = " ".join(str(value).splitlines())
     fence = "`" * (1 + max(map(len, re.findall(r"`+", inside)), default=0))
     space = " " if "`" in inside else ""
@@ -116,7 +116,7 @@ def code(value: object) -> str:
 
 
 def _front_matter(name: str, corpus: Corpus, result: StageResult, runtime: str) -> str:
-    """Return the YAML that the Hugging Face Hub reads."""
+    """Return the YAML metadata for the Hugging Face Hub."""
     from huggingface_hub import EvalResult, ModelCardData
 
     def measured(kind: str, title: str, value: float) -> EvalResult:
@@ -144,28 +144,23 @@ def _front_matter(name: str, corpus: Corpus, result: StageResult, runtime: str) 
 
 
 def _results(rows: Sequence[Row], corpus: Corpus) -> list[Line]:
+    """Return the table of results on all test rows."""
     lines = [cells(row, corpus.label_names) for row in rows if row.slice is None]
     return [{k: shown(k, v) for k, v in line.items()} for line in lines]
 
 
 def _slices(rows: Sequence[Row], corpus: Corpus) -> list[Line]:
-    """Return the table of the parts of the test rows, without the columns that are the same for all of them."""
+    """Return the table of the test slices, without the columns that are the same for all of them."""
     lines = [{"Slice": row.slice} | cells(row, corpus.label_names) for row in rows if row.slice is not None]
     lines.sort(key=lambda line: line["Slice"])
     return [{k: shown(k, v) for k, v in line.items() if k not in UNSLICED} for line in lines]
 
 
 def _candidates(gate: dict[str, Any]) -> list[Line]:
-    """Return the table of the selected candidate and the best of the others."""
+    """Return the table of the selected candidate and the best other candidates."""
     results, selected = gate["trials"], gate["ships"]
     order = sorted(range(len(results)), key=lambda i: (i != selected, bool(results[i]["fails"]), results[i]["p50_ms"]))
-    lines = []
-    for i in order[:CANDIDATES_SHOWN]:
-        line = trial_cells(results[i], False)
-        if i == selected:
-            line["Verdict"] = f"selected by force: {results[i]['fails']}" if results[i]["fails"] else "selected"
-        lines.append(line)
-    return lines
+    return [candidate_cells(results[i], i == selected) for i in order[:CANDIDATES_SHOWN]]
 
 
 def _table(lines: Sequence[Line]) -> Table:

@@ -1,4 +1,4 @@
-"""The classifier in single precision, beside which every form of a target is measured."""
+"""The reference: the classifier in single precision that the candidates of a target are measured against."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ from toolkit.utils.errors import CannotExport
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What a form is compared with."""
+    """The single-precision classifier that candidates are compared with."""
 
     folder: Path
-    """Its artifact; nothing is there if the target has no reference."""
+    """Folder of the artifact; does not exist if the reference is torch itself."""
     model: Predictor
-    """On one thread."""
+    """Runs on one thread."""
     logits: np.ndarray
-    """float32 (validation rows, labels), each text scored alone."""
+    """float32 (validation rows, labels), each text in a batch of its own."""
     size_bytes: int
     facts: dict[str, Any]
-    """What its exporter found."""
+    """Facts reported by the exporter."""
 
 
 @dataclass(frozen=True, eq=False)
 class TorchReference:
-    """The classifier in torch, each text scored alone unless a batch size is given."""
+    """The classifier in torch, with a default batch size of 1."""
 
     classifier: Classifier
 
@@ -52,11 +52,11 @@ class TorchReference:
 
 
 def make_reference(target: Exporter, classifier: Classifier, evidence: Evidence, scratch: Path) -> Reference:
-    """The reference of a target, written below `scratch` if it is that of another target.
+    """Return the reference of a target; its artifact, if it has one, is written below `scratch`.
 
-    Raises: CannotExport if that cannot be made of this classifier, or does not run.
+    Raises: CannotExport if the reference cannot be exported from this classifier or its exporter is not available.
     """
-    folder = scratch / "single"
+    folder = scratch / "reference"
     if target.reference is None:
         model = TorchReference(classifier.with_threshold(evidence.threshold))
         return Reference(folder, model, model.predict_logits(evidence.validation), 4 * classifier.parameters, {})
@@ -64,8 +64,8 @@ def make_reference(target: Exporter, classifier: Classifier, evidence: Evidence,
     reason = other.available()
     if reason is not None:
         raise CannotExport(reason)
-    form = other.candidates(classifier, evidence, ExportSettings(target=other.name), folder)[0]
-    size, facts = package.write_loadable(folder, classifier, evidence.threshold, other, form, NOTHING)
+    candidate = other.candidates(classifier, evidence, ExportSettings(target=other.name), folder)[0]
+    size, facts = package.write_loadable(folder, classifier, evidence.threshold, other, candidate, NOTHING)
     loaded = other.load(folder, threads=1)
     return Reference(
         folder, loaded, loaded.predict_logits(evidence.validation), size, facts | {"fp32_size_bytes": size}

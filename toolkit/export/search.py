@@ -1,9 +1,8 @@
-"""Which form of a target ships: the fastest that loses little enough on validation rows.
+"""Candidate search: select the fastest candidate of a target that passes the quality gate on validation rows.
 
-A form passes if it loses at most `--max-drop` of the macro-F1 of the classifier in single precision, and keeps the
-target's promise: to be faster, or smaller. Of those that pass, one whose labels do not depend on what else is in a
-batch comes first. If none does because too much is lost, the parts that eight bits hurt most
-stay in float (`toolkit.sensitivity`).
+A candidate passes if it loses at most `--max-drop` of the macro-F1 of the reference and keeps the promise of its
+target: to be faster, or smaller. Candidates whose predictions do not depend on batch composition are preferred. If all
+candidates fail, the parts most sensitive to quantization are kept in float.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from toolkit.export.candidates import (
     Gate,
     cells,
     judge,
-    logits_of_some,
+    logits_of_first,
     measure,
 )
 from toolkit.export.reference import make_reference
@@ -32,23 +31,21 @@ from toolkit.utils.console import bar, print_table, say
 from toolkit.utils.errors import NothingPasses
 
 SIMILAR_LATENCY = 1.1
-"""Medians of a quick look that are closer than this are told apart by nothing but noise."""
-
-
+"""Median latencies within this ratio count as equal: the difference is within noise."""
 QAT = "after qat: "
-"""Before the name of a form of the classifier after quantization-aware training."""
+"""Prefix for the names of candidates after quantization-aware training."""
 
 
 @dataclass(frozen=True)
 class SelectedCandidate:
-    """The form that ships."""
+    """The candidate to package."""
 
     folder: Path
-    """A loadable folder without card and manifest."""
+    """A loadable folder without model card and manifest."""
     size_bytes: int
-    """Of the artifact."""
+    """Size of the artifact."""
     facts: dict[str, Any]
-    """What exporters found, and under "gate" how the form was chosen."""
+    """Facts reported by the exporters, and under "gate" the results of the search."""
 
 
 def choose(
@@ -60,24 +57,25 @@ def choose(
     force: bool,
     tuned: Classifier | None = None,
 ) -> SelectedCandidate:
-    """Write and measure the forms of a target below the folder `scratch`, and print them as a table.
+    """Evaluate the candidates of a target, print them as a table and return the selected one.
 
-    force: let the least bad one ship if none passes.
-    tuned: the classifier after quantization-aware training, whose forms are tried as well.
-    Raises: NothingPasses; CannotExport if the classifier in single precision cannot be had.
+    scratch: folder for the artifacts.
+    force: select the candidate that loses least if none passes.
+    tuned: the classifier after quantization-aware training, whose candidates are evaluated, too.
+    Raises: NothingPasses; CannotExport if the reference cannot be exported.
     """
     reference = make_reference(target, classifier, evidence, scratch)
     gate = Gate(target, evidence, settings.max_drop, reference, scratch)
-    threads = torch.get_num_threads()  # which a candidate in torch sets for the whole process
+    threads = torch.get_num_threads()  # torch candidates set it for the whole process
     found = _measure_all(
         gate, target.candidates(classifier, evidence, settings, reference.folder), classifier, settings
     )
     if tuned is not None:
         after = make_reference(target, tuned, evidence, scratch / "tuned")
-        forms = target.candidates(tuned, evidence, settings, after.folder)
-        found += _measure_all(gate, [replace(form, name=QAT + form.name) for form in forms], tuned, settings)
+        candidates = target.candidates(tuned, evidence, settings, after.folder)
+        found += _measure_all(gate, [replace(each, name=QAT + each.name) for each in candidates], tuned, settings)
     results, reference_ms = judge(gate, found)
-    base = _to_keep_in_float(found, results)
+    base = _base_for_mixed_precision(found, results)
     if settings.search != "off" and base is not None and all(result.fails for result in results):
         found += keep_fewest_in_float(gate, base)
         results, reference_ms = judge(gate, found)
@@ -103,44 +101,46 @@ def choose(
 def _measure_all(
     gate: Gate, candidates: Sequence[Candidate], classifier: Classifier, settings: ExportSettings
 ) -> list[EvaluatedCandidate]:
-    """Every candidate, or the first alone if nothing is to be searched."""
+    """Return all candidates, or only the first without a search, with their logits."""
     chosen = candidates[:1] if settings.search == "off" else candidates
     found = []
-    with bar(f"{gate.target.name}: measuring {len(chosen)} forms", len(chosen)) as advance:
+    with bar(f"{gate.target.name}: evaluating {len(chosen)} candidates", len(chosen)) as advance:
         for candidate in chosen:
             found.append(measure(gate, candidate, classifier, NOTHING))
             advance(1)
     return found
 
 
-def _to_keep_in_float(
+def _base_for_mixed_precision(
     found: Sequence[EvaluatedCandidate], results: Sequence[CandidateResult]
 ) -> EvaluatedCandidate | None:
-    """The form that loses least of those that could lose less."""
-    able = [i for i, each in enumerate(found) if each.candidate.parts and "slower" not in results[i].fails]
-    return found[min(able, key=lambda i: (results[i].drop, results[i].mean_logit_shift))] if able else None
+    """Return the candidate with the smallest loss among those that can keep parts in float and are not slower."""
+    eligible = [i for i, each in enumerate(found) if each.candidate.parts and "slower" not in results[i].fails]
+    return found[min(eligible, key=lambda i: (results[i].drop, results[i].mean_logit_shift))] if eligible else None
 
 
 def _winner(results: Sequence[CandidateResult], force: bool) -> int | None:
-    """Which result ships: the fastest that passes, or by force the least bad one.
+    """Return the index of the selected candidate: the fastest that passes, or by force the one that loses least.
 
-    After quantization-aware training: its best if that has a higher macro-F1 than the best without.
+    A candidate after quantization-aware training is only selected if its macro-F1 is higher than without.
     """
     passing = [i for i, result in enumerate(results) if not result.fails]
     tuned = [i for i in passing if results[i].form.startswith(QAT)]
-    alone = [i for i in passing if i not in tuned]
+    untuned = [i for i in passing if i not in tuned]
     if not passing:
         order = range(len(results)) if force else []
         return min(order, key=lambda i: ("slower" in results[i].fails, results[i].drop), default=None)
-    if tuned and (not alone or results[_fastest(results, tuned)].macro_f1 > results[_fastest(results, alone)].macro_f1):
+    if tuned and (
+        not untuned or results[_fastest(results, tuned)].macro_f1 > results[_fastest(results, untuned)].macro_f1
+    ):
         return _fastest(results, tuned)
-    return _fastest(results, alone)
+    return _fastest(results, untuned)
 
 
 def _fastest(results: Sequence[CandidateResult], of: Sequence[int]) -> int:
-    """The fastest; of those about as fast, the nearest to single precision.
+    """Return the fastest candidate; among those of similar latency, the one with the smallest logit shift.
 
-    A form whose labels depend on what else is in a batch has its turn only if there is no other.
+    Candidates whose predictions depend on batch composition are only considered if there are no others.
     """
     steady = [i for i in of if results[i].share_flipped <= MAX_FLIPPED_SHARE] or of
     limit = SIMILAR_LATENCY * min(results[i].p50_ms for i in steady)
@@ -148,41 +148,41 @@ def _fastest(results: Sequence[CandidateResult], of: Sequence[int]) -> int:
 
 
 def qat_summary(results: Sequence[CandidateResult]) -> str:
-    """Whether quantization-aware training was worth it."""
+    """Return one line that says whether quantization-aware training improved macro-F1."""
     tuned = max(result.macro_f1 for result in results if result.form.startswith(QAT))
-    alone = max(result.macro_f1 for result in results if not result.form.startswith(QAT))
+    untuned = max(result.macro_f1 for result in results if not result.form.startswith(QAT))
     return (
-        f"static after quantization-aware training: at best {tuned:.4f} macro-F1 on validation rows, "
-        f"{'better' if tuned > alone else 'no better'} than static alone with {alone:.4f}"
+        f"static after quantization-aware training: best macro-F1 {tuned:.4f} on validation rows, "
+        f"{'better' if tuned > untuned else 'no better'} than static without it ({untuned:.4f})"
     )
 
 
 def lines(facts: dict[str, Any]) -> list[dict[str, str]]:
-    """The table of a search."""
+    """Return the table of a search, one line per candidate."""
     return [cells(result, i == facts["ships"]) for i, result in enumerate(facts["trials"])]
 
 
 def _render(target: str, facts: dict[str, Any]) -> None:
-    """Print the table, and what stays in float, on stderr: stdout is for what was asked for."""
+    """Print the table of a search and the parts kept in float on stderr; stdout is for the result of the command."""
     reference = facts["reference"]
     title = (
         f"{target} on {facts['rows']:,} validation rows; fp32: macro-F1 {reference['macro_f1']:.4f}, "
-        f"{reference['p50_ms']:.3f} ms; may lose {100 * facts['max_drop']:g} points"
+        f"{reference['p50_ms']:.3f} ms; maximum loss {100 * facts['max_drop']:g} points"
     )
     print_table(lines(facts), title, left=("Candidate", "Verdict"), dispensable=("Logit shift", "MB"), stderr=True)
     if facts["ships"] is not None and facts["trials"][facts["ships"]]["in_float"]:
-        say(f"in float: {', '.join(facts['results'][facts['ships']]['in_float'])}")
+        say(f"kept in float: {', '.join(facts['results'][facts['ships']]['in_float'])}")
 
 
 RANKED_ON = 128
-"""Validation texts by which the parts are ranked."""
+"""Number of validation texts for ranking the parts."""
 
 
 def keep_fewest_in_float(gate: Gate, base: EvaluatedCandidate) -> list[EvaluatedCandidate]:
-    """The form `base` with more and more of its most sensitive parts in float, as measured.
+    """Return evaluated variants of `base` with increasing numbers of its most sensitive parts in float.
 
-    The one with the fewest parts in float that loses little enough is the last; if none does, all parts are in float
-    in the last.
+    The last one has the fewest parts in float of those within the maximum loss; if there are none, it has all parts in
+    float.
     """
     order = by_sensitivity(gate, base)
     found: dict[int, EvaluatedCandidate] = {}
@@ -196,9 +196,10 @@ def keep_fewest_in_float(gate: Gate, base: EvaluatedCandidate) -> list[Evaluated
 
 
 def fewest_that_pass(passes: Callable[[int], bool], most: int) -> int:
-    """The least count from 1 to `most` that passes, if more never hurts; `most` if none does.
+    """Return the smallest count from 1 to `most` that passes, or `most` if none does.
 
-    Twice as many each time until one passes, then halving in between: about 2 log2(count) evaluations.
+    Assumes that larger counts pass if a smaller one does. Doubles the count until it passes, then bisects: about
+    2 log2(count) evaluations.
     """
     low, high = 0, 1
     while not passes(high):
@@ -212,14 +213,14 @@ def fewest_that_pass(passes: Callable[[int], bool], most: int) -> int:
 
 
 def by_sensitivity(gate: Gate, base: EvaluatedCandidate) -> Sequence[str]:
-    """The parts of a form; first that which moves the logits most when it alone is quantized."""
+    """Return the parts of `base`, most sensitive first: how much logits change if only that part is quantized."""
     parts = base.candidate.parts
-    single = gate.reference.logits[:RANKED_ON]
-    moved = {}
+    exact = gate.reference.logits[:RANKED_ON]
+    shifts = {}
     with bar(f"{gate.target.name}: ranking {len(parts)} parts", len(parts)) as advance:
         for part in parts:
             others = frozenset(parts) - {part}
-            logits = logits_of_some(gate, base.candidate, base.classifier, others, RANKED_ON)
-            moved[part] = float(np.abs(logits - single).mean())
+            logits = logits_of_first(gate, base.candidate, base.classifier, others, RANKED_ON)
+            shifts[part] = float(np.abs(logits - exact).mean())
             advance(1)
-    return sorted(parts, key=lambda part: -moved[part])
+    return sorted(parts, key=lambda part: -shifts[part])

@@ -1,4 +1,4 @@
-"""The export stage: a classifier in, a checked and measured package out."""
+"""The export stage: a classifier in, a verified and measured package out."""
 
 import shutil
 import tempfile
@@ -30,43 +30,42 @@ from toolkit.utils.errors import CannotExport, InputError, refuse_existing
 from toolkit.utils.files import folder_size, whole_folder
 from toolkit.utils.machine import describe_machine
 
-TORCH_ORIGINAL = "itself in torch, fp32"
-
-
+TORCH_ORIGINAL = "original (torch fp32)"
+"""Name of the exported classifier in comparisons with its package."""
 CALIBRATION_TEXTS = 128
-"""Training texts that tell the ranges of activations; they are drawn, as rows may be in an order."""
+"""Number of training texts for calibrating activation ranges; drawn at random because rows may be sorted."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is exported, and what is known of it."""
+    """The classifier to export and its context."""
 
     classifier: Classifier
     name: str
     corpus: Corpus
     predictions: Predictions
-    """Of the classifier in torch, on validation and test rows."""
+    """Predictions of the classifier in torch on validation and test rows."""
     lineage: dict[str, Any]
-    """Where it comes from, for the manifest and the card."""
+    """Where the classifier comes from, for manifest and model card."""
     rows: list[Row]
-    """What is shown beside it: floor, teacher, its own fp32 form; in this order."""
+    """Rows to show above the package in the results table: linear baseline, teacher, the classifier in torch."""
     beside: list[Contender]
-    """What the artifact is compared with on the same rows, beside its own form in torch."""
+    """Models to compare the artifact with on the same rows, in addition to the classifier in torch."""
     pruned: str | None = None
-    """How it was pruned."""
+    """Tag of the pruning; None if the classifier is not pruned."""
     trimming: Trimming | None = None
-    """What was cut from the classifier's vocabulary, which changes none of its predictions on the corpus."""
+    """The trimming of the vocabulary, which changes no prediction on the corpus; None if there was none."""
 
 
 def compress(
     source: Source, export: ExportSettings, out: Path, force: bool = False, tuned: Classifier | None = None
 ) -> tuple[StageResult, Predictions]:
-    """Choose a form of the target, check, evaluate and package `source` as the folder `out`.
+    """Select a candidate of the target, evaluate it and write it as the package folder `out`.
 
-    force: ship the least bad form if none passes its gate.
+    force: package the candidate that loses least if none passes the quality gate.
     tuned: the classifier after quantization-aware training.
-    Returns: the result, and the artifact's predictions on validation and test rows.
-    Raises: CannotExport if the target cannot be made here or of this classifier; NothingPasses.
+    Returns: the result, and the predictions of the artifact on validation and test rows.
+    Raises: CannotExport if the target is not available or does not support this classifier; NothingPasses.
     """
     started = time.monotonic()
     target = exporter(export.target)
@@ -75,10 +74,10 @@ def compress(
         raise CannotExport(reason)
     threshold = _threshold(source)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".hbt-forms-", dir=out.parent) as scratch:
+    with tempfile.TemporaryDirectory(prefix=".hbt-candidates-", dir=out.parent) as scratch:
         evidence = _evidence(source.corpus, threshold)
         choice = choose(target, source.classifier, evidence, export, Path(scratch), force, tuned)
-        shutil.rmtree(out.with_name(out.name + ".partial"), ignore_errors=True)  # of an export that was broken off
+        shutil.rmtree(out.with_name(out.name + ".partial"), ignore_errors=True)  # left by an interrupted export
         with whole_folder(out) as partial:
             shutil.copytree(choice.folder, partial, dirs_exist_ok=True)
             model = target.load(partial)
@@ -90,14 +89,14 @@ def compress(
 
 
 def _evidence(corpus: Corpus, threshold: float | None) -> Evidence:
-    """What a form may be chosen by: some training texts, and all validation rows."""
+    """Return the rows for selecting a candidate: a sample of the training texts and all validation rows."""
     train, validation = corpus.rows("train"), corpus.rows("validation")
-    some = np.random.default_rng(corpus.settings.seed).permutation(len(train))[:CALIBRATION_TEXTS]
-    return Evidence(corpus.take(train[np.sort(some)]), corpus.take(validation), corpus.labels[validation], threshold)
+    sample = np.random.default_rng(corpus.settings.seed).permutation(len(train))[:CALIBRATION_TEXTS]
+    return Evidence(corpus.take(train[np.sort(sample)]), corpus.take(validation), corpus.labels[validation], threshold)
 
 
 def rows_of(result: StageResult) -> list[Row]:
-    """The rows of an exported artifact in a table."""
+    """Return the rows of an exported artifact for the results table: all test rows, then each slice."""
     name = result.details["name"]
     own = Row(name, result.metrics, result.size_bytes, result.parameters, result.details["p50_ms"])
     return [own, *(Row(name, metrics, slice=part) for part, metrics in result.slices.items())]
@@ -106,6 +105,7 @@ def rows_of(result: StageResult) -> list[Row]:
 def _evaluate(
     source: Source, target: Exporter, choice: SelectedCandidate, model: LoadedArtifact, threshold: float | None
 ) -> tuple[StageResult, Predictions]:
+    """Return the result and the predictions of the artifact on validation and test rows."""
     corpus, rows = source.corpus, source.predictions.rows
     texts = corpus.take(rows)
     predictions = Predictions(rows, model.predict_logits(texts))
@@ -137,7 +137,7 @@ def _evaluate(
 
 
 def _threshold(source: Source) -> float | None:
-    """The classifier's own; chosen on validation rows where an imported model has none."""
+    """Return the threshold of the classifier, or one chosen on validation rows if an imported model has none."""
     if source.classifier.threshold is not None:
         return source.classifier.threshold
     return evaluate(source.corpus, source.predictions)[0].get("best_threshold")
@@ -146,10 +146,10 @@ def _threshold(source: Source) -> float | None:
 def _finish_package(
     source: Source, target: Exporter, model: LoadedArtifact, result: StageResult, folder: Path
 ) -> StageResult:
-    """Measure latency, then write card and manifest."""
+    """Measure latency, then write model card and manifest."""
     machine = describe_machine()
     golden = package.golden_scores(model, list(DEMO_SENTENCES))
-    # The worker loads packages, and a package has a manifest: this one is written again over the card.
+    # The worker can only load a package with a manifest; it is written again after the model card.
     package.write_manifest(folder, target, machine.isa, source.lineage, golden)
     with working(f"{target.name}: measuring latency"):
         latency = median_latency_ms("package", folder, source.corpus.take(source.corpus.rows("test")))
@@ -161,51 +161,53 @@ def _finish_package(
 
 
 def lineage_of(corpus: Corpus, **more: Any) -> dict[str, Any]:
-    """What a manifest says of the origin: enough to rebuild the same test rows from the same file."""
+    """Return the origin for a manifest: enough to rebuild the same test rows from the same file."""
     settings = asdict(corpus.settings)
     return {"corpus": corpus.name, "corpus_fingerprint": corpus.fingerprint, "corpus_settings": settings} | more
 
 
 FALLBACK_FOR, FALLBACK = "onnx-int8", "torch-int8"
-"""For a classifier that ONNX cannot take, the second stands in for the first."""
+"""The target that falls back, and its replacement for classifiers that cannot be exported to ONNX."""
 
 
 def compress_or_stand_in(
     source: Source, export: ExportSettings, out: Path, force: bool, tuned: Classifier | None
 ) -> tuple[StageResult, Predictions]:
-    """`compress`, with torch-int8 in the place of onnx-int8 for a classifier that ONNX cannot take.
+    """Run `compress`, with torch-int8 instead of onnx-int8 for a classifier that cannot be exported to ONNX.
 
-    Raises: InputError for another target of such a classifier.
+    Raises: InputError for any other target if the classifier cannot be exported to it.
     """
     try:
         return compress(source, export, out, force, tuned)
     except CannotExport as error:
         if export.target != FALLBACK_FOR:
-            mend = f"--target {FALLBACK} does without"
-            raise InputError(f"--target {export.target}: this classifier has no ONNX form ({error}); {mend}") from error
-        say(f"{export.target}: not possible for this classifier ({error}); {FALLBACK} takes its place")
+            fix = f"use --target {FALLBACK}"
+            raise InputError(f"--target {export.target}: cannot export this classifier ({error}); {fix}") from error
+        say(f"{export.target}: cannot export this classifier ({error}); using {FALLBACK} instead")
     out = fallback_folder(out)
     refuse_existing(out, force)
-    instead = replace(export, target=FALLBACK, quant_method=None, quant_dtype=None)
-    return compress(source, instead, out, force)
+    fallback = replace(export, target=FALLBACK, quant_method=None, quant_dtype=None)
+    return compress(source, fallback, out, force)
 
 
 def fallback_folder(out: Path) -> Path:
-    """Where a package goes whose target was replaced: under the name of what it is."""
+    """Return the package folder for the fallback target, named after that target."""
     return out.with_name(out.name.replace(FALLBACK_FOR, FALLBACK))
 
 
 def refuse_for_ngram(export: ExportSettings) -> None:
-    """Raises InputError if the target has no form of an ngram student, before one is trained."""
-    untaught = Classifier(NgramNetwork(NgramConfig(2, 1)), character_tokenizer([""]), PAD_ID, ("0", "1"), 0.5)
+    """Raise InputError if the target does not support an ngram student, before one is trained."""
+    untrained = Classifier(NgramNetwork(NgramConfig(2, 1)), character_tokenizer([""]), PAD_ID, ("0", "1"), 0.5)
     if export.quant_method == "qat":
-        raise InputError("--quant-method qat: an ngram student has no layers to train under rounding; leave it out")
-    nothing = Evidence([], [], np.zeros(0, dtype=np.int64), 0.5)
-    exporter(export.target).candidates(untaught, nothing, export, Path())
+        raise InputError(
+            "--quant-method qat: an ngram student has no layers for quantization-aware training; leave it out"
+        )
+    no_rows = Evidence([], [], np.zeros(0, dtype=np.int64), 0.5)
+    exporter(export.target).candidates(untrained, no_rows, export, Path())
 
 
 def refuse_unready(export: ExportSettings) -> None:
-    """Raises InputError if the target is not known or cannot be made here, and no other takes its place."""
+    """Raise InputError if the target is unknown, or if it is not available here and has no fallback."""
     reason = exporter(export.target).available()
     if reason is not None and export.target != FALLBACK_FOR:
         raise InputError(f"--target {export.target}: {reason}")

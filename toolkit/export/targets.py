@@ -1,4 +1,4 @@
-"""`hbt targets`: what can be made of a classifier, here and now."""
+"""`hbt targets`: list the targets and whether they are available here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ class Target:
     name: str
     summary: str
     distribution: str
-    """What brings it."""
+    """The distribution that provides the exporter."""
     missing: str
-    """Why it cannot be made here, and what to install; empty if it can."""
+    """Why the target is not available here and what to install; empty if it is available."""
 
 
 def list_targets() -> list[Target]:
-    """All targets, those of other distributions as well. One that is broken is listed with what is wrong."""
+    """Return all targets, including third-party ones. A broken one is listed with its error."""
     return [_target(name, distribution) for name, distribution in targets().items()]
 
 
@@ -38,10 +38,10 @@ def render(found: Sequence[Target]) -> None:
     lines = [
         {
             "Target": each.name,
-            "What": each.summary,
-            "From": each.distribution,
-            "Here": each.missing or "yes",
+            "Description": each.summary,
+            "Provided by": each.distribution,
+            "Available": each.missing or "yes",
         }
         for each in found
     ]
-    print_table(lines, "targets of hbt compress --target", left=("Target", "What", "From", "Here"))
+    print_table(lines, "targets of hbt compress --target", left=("Target", "Description", "Provided by", "Available"))

@@ -1,6 +1,6 @@
 """Fine-tuning under the rounding of eight bits, so that a network loses less by it once it is quantized.
 
-Quantization-aware training (Jacob et al. 2018): weights and inputs are rounded as in the static int8 form that ships,
+Quantization-aware training (Jacob et al. 2018): weights and inputs are rounded as in the static int8 scheme that ships,
 smoothed like there (SmoothQuant, Xiao et al. 2023), and gradients pass the rounding as if it were not there (Bengio
 et al. 2013). What comes out is in floating point as before.
 """

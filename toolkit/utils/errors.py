@@ -19,11 +19,11 @@ def refuse_existing(out: Path, force: bool, option: str = "-o") -> None:
 
 
 class CannotExport(Exception):
-    """A classifier cannot be brought into the form that a runtime needs; another target may do without."""
+    """A classifier cannot be exported to a target; another target may support it."""
 
 
 class NothingPasses(Exception):
-    """No form of a target loses little enough and keeps the target's promise. Exit code 3; no package was written."""
+    """No candidate of a target passes the quality gate. Exit code 3; no package was written."""
 
     def __init__(self, target: str, facts: dict[str, Any]) -> None:
         super().__init__(

@@ -159,10 +159,19 @@ def test_ways_of_quantizing_are_names_for_targets(given: dict[str, str], target:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"target": "onnx-fp32", "quant_method": "static"}, "--quant-method: static is not a form of --target onnx-f"),
-        ({"target": "torch-int8", "quant_method": "qat"}, "--quant-method: qat is not a form of --target torch-int8"),
-        ({"quant_method": "fp16", "quant_dtype": "int8"}, "--quant-dtype: int8 is not a form of --target onnx-fp16"),
-        ({"target": "onnx-int4", "quant_dtype": "fp16"}, "--quant-dtype: fp16 is not a form of --target onnx-int4"),
+        (
+            {"target": "onnx-fp32", "quant_method": "static"},
+            "--quant-method: static is not available for --target onnx-f",
+        ),
+        (
+            {"target": "torch-int8", "quant_method": "qat"},
+            "--quant-method: qat is not available for --target torch-int8",
+        ),
+        (
+            {"quant_method": "fp16", "quant_dtype": "int8"},
+            "--quant-dtype: int8 is not available for --target onnx-fp16",
+        ),
+        ({"target": "onnx-int4", "quant_dtype": "fp16"}, "--quant-dtype: fp16 is not available for --target onnx-int4"),
         ({"max_drop": -0.1}, "--max-drop: -0.1 is outside"),
         ({"quant_method": "magic"}, "'magic' is not one of dynamic, static"),
     ],

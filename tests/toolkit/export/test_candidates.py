@@ -9,8 +9,8 @@ from toolkit.export.candidates import BATCH, batch_invariance
 
 
 @dataclass(frozen=True)
-class Moody:
-    """A model whose logit of the second label moves with the longest text of the batch."""
+class BatchDependent:
+    """A model whose second logit depends on the longest text of the batch."""
 
     threshold: float | None = 0.5
     labels: tuple[str, ...] = ("no", "yes")
@@ -21,28 +21,28 @@ class Moody:
         return np.stack([np.zeros(len(texts)), own + shift], axis=1).astype(np.float32)
 
 
-def test_scores_that_move_with_their_neighbors_are_counted() -> None:
+def test_scores_that_depend_on_the_batch_are_counted() -> None:
     texts = ["-0.1", "-0.002", "-0.00300000", "0.8"]  # with 11 characters the longest
-    alone = Moody().predict_logits(texts)
-    found = batch_invariance(Moody(), texts, alone)  # type: ignore[arg-type]
+    alone = BatchDependent().predict_logits(texts)
+    found = batch_invariance(BatchDependent(), texts, alone)  # type: ignore[arg-type]
     moved = alone + np.array([0, 0.011], dtype=np.float32)
     assert found["label_flips"] == 2
     assert found["rows"] == 4
     assert found["largest_score_difference"] == pytest.approx(np.abs(softmax(alone) - softmax(moved)).max(), abs=1e-6)
 
 
-def test_batches_are_mixed() -> None:
-    """Short and long texts meet: in batches of like lengths only the long ones would be moved."""
+def test_batches_mix_lengths() -> None:
+    """Batches mix short and long texts: otherwise only the scores of long texts would change."""
     texts = ["0.0001"] * BATCH + ["-0.001" + "0" * 194] * BATCH
-    found = batch_invariance(Moody(), texts, Moody().predict_logits(texts))  # type: ignore[arg-type]
+    found = batch_invariance(BatchDependent(), texts, BatchDependent().predict_logits(texts))  # type: ignore[arg-type]
     assert found["label_flips"] == BATCH
 
 
-def test_a_steady_model_flips_nothing() -> None:
-    class Steady(Moody):
+def test_a_batch_invariant_model_has_no_flips() -> None:
+    class BatchInvariant(BatchDependent):
         def predict_logits(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
             return super().predict_logits(texts)
 
     texts = [f"{value:.3f}" for value in np.linspace(-1, 1, 150)]
-    found = batch_invariance(Steady(), texts, Steady().predict_logits(texts))  # type: ignore[arg-type]
+    found = batch_invariance(BatchInvariant(), texts, BatchInvariant().predict_logits(texts))  # type: ignore[arg-type]
     assert (found["label_flips"], found["largest_score_difference"]) == (0, 0.0)

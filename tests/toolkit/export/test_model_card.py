@@ -1,4 +1,4 @@
-"""The model card: the same figures as in the run, in plain words, whatever labels and files are called."""
+"""The model card: the figures of the run, with any names of labels and files."""
 
 import re
 import socket
@@ -31,8 +31,8 @@ def corpus_of(labels: tuple[str, ...], source: str = "made-up") -> Corpus:
     return corpus_from_table(table, CorpusSettings(data=source, folds=2, label_names=labels))
 
 
-def result(form: str, p50_ms: float, fails: str = "", in_float: tuple[str, ...] = ()) -> dict[str, Any]:
-    return asdict(CandidateResult(form, 0.8765, 0.0021, 0.98, 0.01, 0, 0.0, 2_500_000, p50_ms, 1.5, in_float, fails))
+def result(name: str, p50_ms: float, fails: str = "", in_float: tuple[str, ...] = ()) -> dict[str, Any]:
+    return asdict(CandidateResult(name, 0.8765, 0.0021, 0.98, 0.01, 0, 0.0, 2_500_000, p50_ms, 1.5, in_float, fails))
 
 
 def metrics_of(labels: tuple[str, ...]) -> dict[str, float]:
@@ -41,7 +41,7 @@ def metrics_of(labels: tuple[str, ...]) -> dict[str, float]:
 
 def result_of(labels: tuple[str, ...], **details: Any) -> StageResult:
     results = [result("static, minmax", 0.5), result("dynamic", 0.4), result("per token", 0.3, "loses 3.00 points")]
-    beside = ("itself in torch, fp32", "linear baseline")
+    beside = ("original (torch fp32)", "linear baseline")
     versus = [{"b": "onnx-int8", "a": a, "comparison": asdict(COMPARISON)} for a in beside]
     gate = {
         "rows": 1234,
@@ -81,7 +81,7 @@ def columns(line: str) -> int:
     return len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) - 1
 
 
-def test_the_front_matter_is_what_the_hub_reads() -> None:
+def test_the_front_matter_is_valid_for_the_hub() -> None:
     front = yaml.safe_load(card().split("---\n")[1])
     assert (front["pipeline_tag"], front["library_name"], front["datasets"]) == (
         "text-classification", "onnxruntime", ["made-up"],
@@ -95,7 +95,7 @@ def test_the_front_matter_is_what_the_hub_reads() -> None:
     assert [(each["name"], each["value"]) for each in found["metrics"]] == [("Macro F1", 0.8456), ("Accuracy", 0.9123)]
 
 
-def test_sections_follow_in_their_order() -> None:
+def test_sections_are_in_order() -> None:
     found = re.findall(r"^## (.*)$", card(), flags=re.M)
     assert found == [
         "Use", "Results", "Paired comparisons", "Candidates evaluated", "Data", "How it was made", "Limitations",
@@ -122,12 +122,12 @@ def test_figures_are_those_that_were_measured() -> None:
     assert [line.split(" | ")[-1] for line in lines] == ["selected |", "passes |", "loses 3.00 points |"]
 
 
-@pytest.mark.parametrize("word", ["floor", "ships", "forms", "what was tried", "no choice", "yardstick"])
+@pytest.mark.parametrize("word", ["floor", "ships", "forms", "what was tried", "stand in", "no choice", "yardstick"])
 def test_no_private_words(word: str) -> None:
     assert word not in card().lower()
 
 
-def test_a_forced_package_says_first_what_it_fails() -> None:
+def test_the_card_of_a_forced_package_starts_with_its_failures() -> None:
     gate = result_of(("a", "b")).details["gate"] | {"ships": 2}
     rendered = card(gate=gate)
     first = rendered.split("# demo (onnx-int8)\n\n")[1].splitlines()[0]
@@ -162,12 +162,12 @@ def test_a_synthetic_corpus_is_named_so() -> None:
     assert "synthetic" not in render_card("x", corpus_of(labels), rows, *given)
 
 
-def test_what_trimming_cut_is_told() -> None:
+def test_trimming_is_reported() -> None:
     cut = {
         "pieces_before": 8000, "pieces_after": 650, "half_pieces": 600, "unseen_identical": 0.987, "unseen_texts": 1500,
         "unseen_unknown": 0.0012, "unseen_unknown_before": 0.0,
     }  # fmt: skip
-    assert "- vocabulary cut from 8,000 to 650 pieces;" in card(trimming=cut)
+    assert "- vocabulary trimmed from 8,000 to 650 tokens;" in card(trimming=cut)
     assert "vocabulary" not in card()
 
 

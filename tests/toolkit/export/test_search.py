@@ -1,4 +1,4 @@
-"""Which form ships, and what happens if none may; and a network that eight bits break."""
+"""Candidate search: selection, no passing candidate, and a network that int8 quantization breaks."""
 
 import copy
 from dataclasses import asdict, replace
@@ -30,7 +30,7 @@ GOOD = CandidateResult("good", 0.8, 0.0, 1.0, 0.01, 0, 0.0, 100, 1.0, 2.0, (), "
 
 @pytest.fixture(scope="module")
 def hard(learned: Classifier) -> Classifier:
-    """The learned classifier with two outlier channels, each taken away again behind what it spoils.
+    """The learned classifier with two outlier channels, each removed again after the layer that it disturbs.
 
     One stands in every row of the word embeddings, the token type takes it away; one in what query, key and value
     see, their biases take it away. Each is about a hundred times as large as its neighbors.
@@ -53,14 +53,16 @@ def search(made: Classifier, corpus: Corpus, out: Path, force: bool = False, **s
     return choose(exporter(given.target), made, evidence_of(corpus, 0.45), given, out, force)
 
 
-def test_a_network_with_an_outlier_answers_as_before(learned: Classifier, hard: Classifier, toy: Corpus) -> None:
+def test_outlier_channels_do_not_change_predictions(learned: Classifier, hard: Classifier, toy: Corpus) -> None:
     np.testing.assert_allclose(hard.predict_logits(toy.texts), learned.predict_logits(toy.texts), atol=0.1)
 
 
 TABLE = "encoder/embeddings/word_embeddings"
 
 
-def test_naive_int8_collapses_and_the_search_ships_what_does_not(hard: Classifier, toy: Corpus, tmp_path: Path) -> None:
+def test_naive_int8_fails_and_the_search_selects_a_passing_candidate(
+    hard: Classifier, toy: Corpus, tmp_path: Path
+) -> None:
     choice = search(hard, toy, tmp_path)
     gate = choice.facts["gate"]
     naive = [result for result in gate["trials"] if not result["in_float"]]
@@ -71,11 +73,11 @@ def test_naive_int8_collapses_and_the_search_ships_what_does_not(hard: Classifie
     assert (shipped["fails"], shipped["in_float"]) == ("", (TABLE,))
     validation = toy.rows("validation")
     loaded = exporter("onnx-int8").load(choice.folder)
-    said = apply_threshold(loaded.predict_proba(toy.take(validation)), 0.45)
-    assert macro_f1(toy.labels[validation], said, 2) == pytest.approx(shipped["macro_f1"])
+    predicted = apply_threshold(loaded.predict_proba(toy.take(validation)), 0.45)
+    assert macro_f1(toy.labels[validation], predicted, 2) == pytest.approx(shipped["macro_f1"])
 
 
-def test_a_weaker_form_needs_more_in_float(hard: Classifier, toy: Corpus, tmp_path: Path) -> None:
+def test_a_weaker_candidate_needs_more_parts_in_float(hard: Classifier, toy: Corpus, tmp_path: Path) -> None:
     gate = search(hard, toy, tmp_path, quant_method="dynamic").facts["gate"]
     shipped = gate["trials"][gate["ships"]]
     assert shipped["fails"] == ""
@@ -85,7 +87,7 @@ def test_a_weaker_form_needs_more_in_float(hard: Classifier, toy: Corpus, tmp_pa
     assert len(shipped["in_float"]) > max(fewer)
 
 
-def test_the_figures_of_a_trial_are_those_of_its_logits(learned: Classifier, toy: Corpus, tmp_path: Path) -> None:
+def test_the_results_of_a_candidate_match_its_logits(learned: Classifier, toy: Corpus, tmp_path: Path) -> None:
     choice = search(learned, toy, tmp_path, search="off", max_drop=1.0)
     (result,) = choice.facts["gate"]["trials"]
     rows = toy.rows("validation")
@@ -99,7 +101,9 @@ def test_the_figures_of_a_trial_are_those_of_its_logits(learned: Classifier, toy
     assert result["size_bytes"] == (choice.folder / "model.onnx").stat().st_size == choice.size_bytes
 
 
-def test_the_full_search_tries_every_form_and_ships_one(learned: Classifier, toy: Corpus, tmp_path: Path) -> None:
+def test_the_full_search_evaluates_all_candidates_and_selects_one(
+    learned: Classifier, toy: Corpus, tmp_path: Path
+) -> None:
     gate = search(learned, toy, tmp_path, search="full").facts["gate"]
     names = [result["form"] for result in gate["trials"]]
     assert len(names) == len(set(names)) > 40
@@ -112,7 +116,7 @@ def test_the_full_search_tries_every_form_and_ships_one(learned: Classifier, toy
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
-def test_a_search_keeps_to_the_codes_that_are_asked_for(
+def test_a_search_only_evaluates_the_requested_dtype(
     learned: Classifier, toy: Corpus, tmp_path: Path, dtype: str
 ) -> None:
     results = search(learned, toy, tmp_path, quant_dtype=dtype).facts["gate"]["trials"]
@@ -131,7 +135,7 @@ def test_a_search_keeps_to_the_codes_that_are_asked_for(
         ([replace(GOOD, share_flipped=0.03), replace(GOOD, p50_ms=0.5, share_flipped=0.02)], 1),  # as all do
         ([replace(GOOD, fails="slower than fp32")], None),
         ([GOOD, replace(GOOD, form=QAT + "good", macro_f1=0.81, p50_ms=1.3)], 1),
-        ([GOOD, replace(GOOD, form=QAT + "good", macro_f1=0.8, p50_ms=0.3)], 0),  # no better than static alone
+        ([GOOD, replace(GOOD, form=QAT + "good", macro_f1=0.8, p50_ms=0.3)], 0),  # no better than without
         ([GOOD, replace(GOOD, form=QAT + "good", macro_f1=0.81, fails="slower than fp32")], 0),
         ([], None),
     ],
@@ -140,7 +144,7 @@ def test_the_winner(results: list[CandidateResult], expected: int | None) -> Non
     assert _winner(results, force=False) == expected
 
 
-def test_by_force_the_least_bad_one_ships() -> None:
+def test_by_force_the_candidate_with_the_smallest_loss_is_selected() -> None:
     results = [
         replace(GOOD, drop=0.02, fails="loses 2.00 points"),
         replace(GOOD, drop=0.01, fails="loses 1.00 points"),
@@ -150,15 +154,15 @@ def test_by_force_the_least_bad_one_ships() -> None:
     assert _winner(results, force=True) == 1
 
 
-def test_training_that_did_not_help_is_said() -> None:
+def test_quantization_aware_training_without_gain_is_reported() -> None:
     tuned = replace(GOOD, form=QAT + "good", macro_f1=0.79)
-    assert "no better than static alone" in qat_summary([GOOD, tuned])
+    assert "no better than static without it" in qat_summary([GOOD, tuned])
     assert "no better" not in qat_summary([GOOD, replace(tuned, macro_f1=0.85)])
 
 
 @pytest.mark.parametrize("needed", range(1, 41))
 @pytest.mark.parametrize("most", [1, 2, 7, 40])
-def test_the_fewest_are_found_in_few_trials(needed: int, most: int) -> None:
+def test_the_fewest_parts_are_found_in_few_evaluations(needed: int, most: int) -> None:
     tried: list[int] = []
 
     def passes(count: int) -> bool:
@@ -170,7 +174,7 @@ def test_the_fewest_are_found_in_few_trials(needed: int, most: int) -> None:
 
 
 @pytest.mark.parametrize("longer", [50, 62, 63, 64, 100])
-def test_slower_is_what_a_coin_would_hardly_show(longer: int) -> None:
+def test_slower_means_significantly_slower(longer: int) -> None:
     reference = np.ones(100)
     times = np.where(np.arange(100) < longer, 1.01, 0.5)
     expected = binom.sf(longer - 1, 100, 0.5) < 0.01
@@ -178,22 +182,22 @@ def test_slower_is_what_a_coin_would_hardly_show(longer: int) -> None:
     assert not significantly_slower(reference, reference)
 
 
-def test_when_nothing_passes_nothing_ships_and_the_table_is_kept(
+def test_when_nothing_passes_there_is_no_package_and_the_table_is_kept(
     copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("toolkit.export.candidates.significantly_slower", lambda *_: True)
     assert hbt("compress", "runs/tiny", "--max-drop", "0.5", "-o", "models/never") == 3
-    said = capsys.readouterr()
-    assert "slower than fp32" in said.err
-    assert said.err.strip().splitlines()[-1].startswith("hbt: onnx-int8: none of ")
-    assert "--force" in said.err
+    captured = capsys.readouterr()
+    assert "slower than fp32" in captured.err
+    assert captured.err.strip().splitlines()[-1].startswith("hbt: onnx-int8: none of ")
+    assert "--force" in captured.err
     assert not Path("models/never").exists()
     assert list(Path("models").glob(".hbt-*")) == []
     table = Path("runs/tiny/outputs/forms_onnx-int8.csv").read_text("utf-8")
     assert "slower than fp32" in table
 
 
-def test_by_force_the_card_says_it_first(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_card_of_a_forced_package_starts_with_its_failures(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.export.candidates.significantly_slower", lambda *_: True)
     settings = ExportSettings(max_drop=0.5)
     with pytest.raises(NothingPasses):
@@ -207,7 +211,7 @@ def test_by_force_the_card_says_it_first(copied: Path, monkeypatch: pytest.Monke
     assert outcome.package == Path("models/forced")
 
 
-def test_a_package_that_passes_says_nothing_of_force(finished: Any) -> None:
+def test_the_card_of_a_passing_package_does_not_mention_force(finished: Any) -> None:
     card = (finished.package / "README.md").read_text("utf-8")
     assert "force" not in card
     gate = StageResult.load(finished.run / "4-export-onnx-int8").details["gate"]
@@ -217,12 +221,12 @@ def test_a_package_that_passes_says_nothing_of_force(finished: Any) -> None:
 
 
 def bare_checkpoint(folder: Path) -> None:
-    """An untaught classifier of the labels of comments.csv."""
+    """An untrained classifier of the labels of comments.csv."""
     corpus = load_corpus(DATA)
     save_classifier(build_classifier(TINY, corpus.label_names, corpus.texts, seed=1).with_threshold(0.5), folder)
 
 
-def test_a_classifier_that_onnx_cannot_take_becomes_torch_int8(
+def test_a_classifier_that_onnx_does_not_support_becomes_torch_int8(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bare_checkpoint(workplace / "odd")
@@ -238,14 +242,14 @@ def test_a_classifier_that_onnx_cannot_take_becomes_torch_int8(
     assert outcome.package == Path("models/odd-torch-int8")
     assert (outcome.package / "model.safetensors").is_file()
     assert not Path("models/odd-onnx-int8").exists()
-    said = capsys.readouterr().err
-    assert "onnx-int8: not possible for this classifier" in said
-    assert "torch-int8 takes its place" in said
-    with pytest.raises(InputError, match=r"--target onnx-fp16: this classifier has no ONNX form .*--target torch-int8"):
+    message = capsys.readouterr().err
+    assert "onnx-int8: cannot export this classifier" in message
+    assert "using torch-int8 instead" in message
+    with pytest.raises(InputError, match=r"--target onnx-fp16: cannot export this classifier .*--target torch-int8"):
         compress_checkpoint("odd", DATA, ExportSettings(target="onnx-fp16"), None, force=False)
 
 
-def test_without_onnx_runtime_torch_takes_its_place(
+def test_without_onnx_runtime_torch_int8_is_used(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bare_checkpoint(workplace / "plain")
@@ -257,11 +261,11 @@ def test_without_onnx_runtime_torch_takes_its_place(
         compress_checkpoint("plain", DATA, ExportSettings(target="onnx-fp32"), None, force=False)
 
 
-def test_a_trial_goes_to_json_and_back() -> None:
+def test_a_result_survives_json() -> None:
     assert CandidateResult(**asdict(GOOD)) == GOOD
 
 
-def test_a_torch_network_that_cannot_be_traced_is_told(hard: Classifier, tmp_path: Path) -> None:
+def test_a_network_that_cannot_be_traced_is_reported(hard: Classifier, tmp_path: Path) -> None:
     from exporters.onnx_fp32 import export_graph
 
     class Broken(torch.nn.Module):

@@ -99,7 +99,7 @@ def pair(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> Pair:
 
 @pytest.fixture(scope="module")
 def exported(pair: Pair, texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """The int8 form of the cut network, in a folder that the exporter loads."""
+    """The int8 artifact of the cut network, in a folder that the exporter loads."""
     folder = tmp_path_factory.mktemp(pair.kind)
     facts = written("onnx-int8", pair.pruned, unlabelled(texts), folder / "int8")
     return Exported(pair, folder / "int8", facts)
