@@ -1,9 +1,10 @@
-"""Where the n-gram student's constants come from: `python -m benchmarks.ngram_choices --teacher RUN --unlabelled FILE`.
+"""Hyperparameters of the n-gram student.
 
-Fits the student of one teacher run with one setting changed at a time and compares cross-entropy, ROC-AUC and
-macro-F1 on validation rows, at the weight of the penalty that is best for each. Also how far two ways of storing the
-table in eight bits move its logits on these rows. The test rows are not looked at. Every fit appends one line to
---out as it ends, and what is there already is not fitted again.
+Run `python -m benchmarks.studies.ngram_hyperparameters --teacher RUN --unlabelled FILE`.
+
+Fits the n-gram student with one hyperparameter changed at a time and compares cross-entropy, ROC-AUC and macro-F1 on
+validation rows, each at its best ridge penalty. Also reports how much two int8 quantization schemes of the table change
+its logits. Test rows are not used. Each finished fit appends one line to --out and is not repeated.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.studies import results_log as ledger
+from benchmarks.studies import results_log
 from exporters.ngram_graph import in_eight_bits
 from toolkit.config.recipe import Recipe
 from toolkit.config.settings import DistillationSettings
@@ -42,7 +43,7 @@ from toolkit.utils.console import print_table
 
 @dataclass(frozen=True)
 class Choice:
-    """One setting of the student, and what it learns from."""
+    """Hyperparameters of the student and its training data; the defaults are those of the toolkit."""
 
     ratio_power: float = RATIO_POWER
     label_logit: float = LABEL_LOGIT
@@ -50,7 +51,7 @@ class Choice:
     bits: int = 17
     blend_floor: bool = False
     further: bool = True
-    """Whether the unlabeled texts are learned from too."""
+    """Whether the unlabeled texts are used."""
 
 
 CHANGES: dict[str, tuple[Any, ...]] = {
@@ -71,64 +72,65 @@ def main() -> None:
     for name in given.settings:
         for value in CHANGES[name]:
             choice = replace(Choice(), **{name: value})
-            if not ledger.is_there(file, asdict(choice)):
-                ledger.append(file, asdict(choice) | fitted(choice, corpus, run, given.unlabelled))
-    report(ledger.lines(file), given.settings)
+            if not results_log.contains(file, asdict(choice)):
+                results_log.append(file, asdict(choice) | fitted(choice, corpus, run, given.unlabelled))
+    report(results_log.lines(file), given.settings)
 
 
 def fitted(choice: Choice, corpus: Corpus, run: Path, unlabelled: str) -> dict[str, float]:
-    """Validation figures of one choice at its best weight of the penalty, its size, and its seconds."""
-    how = DistillationSettings(
+    """Fit one choice; return validation metrics at its best penalty, used table rows and fitting time in seconds."""
+    settings = DistillationSettings(
         student=f"ngram:{choice.bits}",
         teacher=(str(run),),
         unlabelled=unlabelled if choice.further else None,
         blend_floor=choice.blend_floor,
     )
-    data = prepare_distillation(Recipe(distillation=how), corpus, None)
+    data = prepare_distillation(Recipe(distillation=settings), corpus, None)
     assert data.train.teacher_logits is not None
     started = time.monotonic()
     tokenizer = character_tokenizer(data.train.texts)
     features = tfidf(tokenizer, data.train.texts, 2**choice.bits)
-    wanted = wanted_outputs(data.train.teacher_logits, data.train.labels, choice.kd_alpha, choice.label_logit)
-    scales = ratio_scales(features.matrix, wanted, choice.ratio_power)
+    targets = wanted_outputs(data.train.teacher_logits, data.train.labels, choice.kd_alpha, choice.label_logit)
+    scales = ratio_scales(features.matrix, targets, choice.ratio_power)
     tried = []
     for ridge in RIDGES:
-        network = network_of(features, *regress(features.matrix, wanted, scales, ridge))
+        network = network_of(features, *regress(features.matrix, targets, scales, ridge))
         student = Classifier(network, tokenizer, PAD_ID, corpus.label_names)
         found = judged(student, data.validation)
         tried.append((found["val_loss"], ridge, found, student))
     _, ridge, found, student = min(tried, key=lambda each: each[0])
-    kept = {name: found[f"val_{name}"] for name in ("loss", "roc_auc", "macro_f1")}
+    metrics = {name: found[f"val_{name}"] for name in ("loss", "roc_auc", "macro_f1")}
     seconds = time.monotonic() - started
     used = float((features.squared_idf > 0).sum())
-    return kept | {"ridge": ridge, "rows_used": used, "seconds": seconds} | _moved(student, data.validation.texts)
+    changes = _int8_changes(student, data.validation.texts)
+    return metrics | {"ridge": ridge, "rows_used": used, "seconds": seconds} | changes
 
 
-def _moved(student: Classifier, texts: Any) -> dict[str, float]:
-    """Mean change of a logit by a table in eight bits: in steps that grow with the value, and in equal steps."""
+def _int8_changes(student: Classifier, texts: Any) -> dict[str, float]:
+    """Return the mean absolute change of a logit by int8 quantization, with squared steps and with equal steps."""
     network = student.network
     assert isinstance(network, NgramNetwork)
     values = network.table.detach().numpy()
     stored = in_eight_bits(network)
     codes = stored.values.astype(np.float64)
-    reach = np.maximum(np.abs(values).max(axis=0), 1e-12)
-    tables = {"squared_steps": codes * np.abs(codes) * stored.scales, "equal_steps": np.rint(values / reach * 127)}
-    tables["equal_steps"] *= reach / 127
+    largest = np.maximum(np.abs(values).max(axis=0), 1e-12)
+    tables = {"squared_steps": codes * np.abs(codes) * stored.scales, "equal_steps": np.rint(values / largest * 127)}
+    tables["equal_steps"] *= largest / 127
     exact = student.predict_logits(texts, BATCH)
-    moved = {}
+    changes = {}
     for name, table in tables.items():
         other = NgramNetwork(network.config)
         other.table.data, other.intercept.data = torch.from_numpy(table.astype(np.float32)), network.intercept.data
         logits = replace(student, network=other.eval()).predict_logits(texts, BATCH)
-        moved[name] = float(np.abs(logits - exact).mean())
-    return moved
+        changes[name] = float(np.abs(logits - exact).mean())
+    return changes
 
 
 def report(lines: list[dict[str, Any]], settings: list[str]) -> None:
-    """Print a table a setting."""
-    usual = asdict(Choice())
+    """Print one table per hyperparameter."""
+    defaults = asdict(Choice())
     for name in settings:
-        chosen = [line for line in lines if all(line[other] == usual[other] for other in usual if other != name)]
+        chosen = [line for line in lines if all(line[other] == defaults[other] for other in defaults if other != name)]
         table = [
             {
                 name: str(line[name]),
@@ -137,21 +139,23 @@ def report(lines: list[dict[str, Any]], settings: list[str]) -> None:
                 "Macro F1": f"{line['macro_f1']:.4f}",
                 "Penalty": f"{line['ridge']:g}",
                 "Rows used": f"{line['rows_used']:,.0f}",
-                "int8 moves": f"{line['squared_steps']:.4f}",
-                "equal steps": f"{line['equal_steps']:.4f}",
+                "int8 change": f"{line['squared_steps']:.4f}",
+                "int8 change, equal steps": f"{line['equal_steps']:.4f}",
             }
             for line in sorted(chosen, key=lambda line: line[name])
         ]
-        print_table(table, f"on validation rows, by {name}")
+        print_table(table, f"validation rows, by {name}")
 
 
 def _arguments() -> argparse.Namespace:
-    summary = (__doc__ or "").split("\n\n")[1]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ngram_choices", description=summary)
+    summary = (__doc__ or "").split("\n\n")[2]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.ngram_hyperparameters", description=summary)
     parser.add_argument("--teacher", required=True, help="run folder with a finished baseline")
-    parser.add_argument("--unlabelled", required=True, help="texts that only the teacher labels")
-    parser.add_argument("--data", help="where the run's data lie now")
-    parser.add_argument("--settings", nargs="+", default=list(CHANGES), choices=CHANGES, help="which (default: all)")
+    parser.add_argument("--unlabelled", required=True, help="file of unlabeled texts")
+    parser.add_argument("--data", help="data file of the run, if it was moved")
+    parser.add_argument(
+        "--settings", nargs="+", default=list(CHANGES), choices=CHANGES, help="hyperparameters to vary (default: all)"
+    )
     parser.add_argument("--out", default="ngram-choices.jsonl", help="file to append to")
     return parser.parse_args()
 

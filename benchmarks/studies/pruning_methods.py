@@ -1,9 +1,9 @@
-"""Is it worth choosing what to cut? `python -m benchmarks.pruning_methods RUN --layers 2 1`.
+"""Structured pruning methods at equal latency: `python -m benchmarks.studies.pruning_methods RUN --layers 2 1`.
 
-Cuts the student of a run to the latency that it would have with fewer layers, in three ways: whole layers; heads and
-neurons with the smallest weights; and what `--prune-method structured` plans. Each recovers for the same epochs from
-the same teacher and is compared on validation rows. The artifacts of one latency are timed in turns on the same
-texts. The test rows are not looked at. Every result appends one line to --out, and what is there is not made again.
+Prunes the student of a run to the latency that it would have with fewer layers, with three methods: dropping layers;
+removing the heads and neurons with the smallest weights; and `--prune-method structured`. Each pruned student recovers
+for the same number of epochs with the same teacher and is evaluated on validation rows. The exported students are timed
+in turns on the same texts. Test rows are not used. Each result appends one line to --out and is not repeated.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.studies import results_log as ledger
+from benchmarks.studies import results_log
 from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration, softmax
 from toolkit.modeling.architecture import Sizes, sizes, summary_of
 from toolkit.modeling.classifier import Classifier, load_classifier
@@ -40,28 +40,30 @@ def main() -> None:
     objective, recover, trial = _training(run)
     for layers in given.layers:
         for method in given.methods:
-            one = {"run": run.folder.name, "layers": layers, "method": method, "epochs": given.epochs}
-            if not ledger.is_there(file, one):
-                kept = cut_to_the_same(student, objective, trial, costs, layers, method)
+            key = {"run": run.folder.name, "layers": layers, "method": method, "epochs": given.epochs}
+            if not results_log.contains(file, key):
+                kept = prune_to_same_latency(student, objective, trial, costs, layers, method)
                 pruned = cut_copy(student, kept)
                 left = sizes(pruned.network)
                 with tempfile.TemporaryDirectory(prefix="hbt-methods-") as work:
                     found = recover(Path(work), pruned, given.epochs)
                 loss = objective.loss_of(cut_copy(student, kept))
-                ledger.append(file, one | {"left": [asdict(size) for size in left], "loss_after_cut": loss} | found)
+                results_log.append(
+                    file, key | {"left": [asdict(size) for size in left], "loss_after_cut": loss} | found
+                )
     _time(student, target, texts, file, run.folder.name)
-    report(ledger.lines(file))
+    report(results_log.lines(file))
 
 
-def cut_to_the_same(
+def prune_to_same_latency(
     student: Classifier, objective: Objective, trial: Trial, costs: Costs, layers: int, method: str
 ) -> Sequence[Kept | None]:
-    """What stays by `method` of what `student` takes with `layers` whole layers, by the cost model."""
+    """Return the units to keep by `method` so that `student` is as fast as with `layers` full layers (cost model)."""
     scores = scores_of(student, objective)
-    whole = [Kept(tuple(range(size.heads)), tuple(range(size.neurons))) for size in sizes(student.network)]
-    gone = scores.layers[: len(whole) - layers]
-    by_layers = [None if place in gone else stays for place, stays in enumerate(whole)]
-    budget = costs.of([Sizes(len(stays.heads), len(stays.neurons)) for stays in by_layers if stays is not None])
+    full = [Kept(tuple(range(size.heads)), tuple(range(size.neurons))) for size in sizes(student.network)]
+    dropped = scores.layers[: len(full) - layers]
+    by_layers = [None if place in dropped else units for place, units in enumerate(full)]
+    budget = costs.of([Sizes(len(units.heads), len(units.neurons)) for units in by_layers if units is not None])
     if method == "layers":
         return by_layers
     if method == "magnitude":
@@ -70,12 +72,12 @@ def cut_to_the_same(
         return by_magnitude
     plans = plans_within(student, objective, scores, costs, budget)
     plan, losses = most_promising(student, plans, trial)
-    say(f"layers dropped {[each.dropped for each in plans]}: loss {[each.loss for each in plans]}, tried {losses}")
+    say(f"layers dropped {[each.dropped for each in plans]}: loss {[each.loss for each in plans]}, trials {losses}")
     return plan.kept
 
 
 def _training(run: Run) -> tuple[Objective, Any, Trial]:
-    """What plans are made on, how a cut student recovers (figures on validation rows), and how it is tried."""
+    """Return the objective for plans, a function that recovers and evaluates a pruned student, and the trial."""
     data = prepare_distillation(run.recipe, run.corpus, run.baseline_folder)
 
     def recover(work: Path, pruned: Classifier, epochs: int) -> dict[str, Any]:
@@ -89,29 +91,29 @@ def _training(run: Run) -> tuple[Objective, Any, Trial]:
 
 
 def _time(student: Classifier, target: str, texts: list[str], file: Path, run: str) -> None:
-    """Write the measured milliseconds of all lines of `run`, timed in turns with the uncut student."""
-    lines = ledger.lines(file)
-    mine = [line for line in lines if line["run"] == run]
-    lefts = [tuple(sizes(student.network)), *(tuple(Sizes(**size) for size in line["left"]) for line in mine)]
+    """Add measured latency and size to all lines of `run`, timed in turns with the unpruned student."""
+    lines = results_log.lines(file)
+    of_run = [line for line in lines if line["run"] == run]
+    lefts = [tuple(sizes(student.network)), *(tuple(Sizes(**size) for size in line["left"]) for line in of_run)]
     distinct = list(dict.fromkeys(lefts))
     measured = dict(zip(distinct, measure_shapes(student, distinct, target, texts), strict=True))
-    for line, left in zip(mine, lefts[1:], strict=True):
+    for line, left in zip(of_run, lefts[1:], strict=True):
         line |= {"ms": measured[left].ms, "mb": measured[left].mb, "uncut_ms": measured[lefts[0]].ms}
     file.unlink()
     for line in lines:
-        ledger.append(file, line)
+        results_log.append(file, line)
 
 
 def report(lines: list[dict[str, Any]]) -> None:
-    """Print one line a result, those of one latency together."""
+    """Print one line per result, grouped by latency."""
     table = [
         {
             "As fast as": f"{line['layers']} layer{'s' * (line['layers'] > 1)}",
             "Method": line["method"],
             "ms": f"{line['ms']:.2f}",
-            "of the uncut": f"{line['ms'] / line['uncut_ms']:.2f}",
+            "relative to unpruned": f"{line['ms'] / line['uncut_ms']:.2f}",
             "MB": f"{line['mb']:.2f}",
-            "Loss after cut": f"{line['loss_after_cut']:.4f}",
+            "Loss after pruning": f"{line['loss_after_cut']:.4f}",
             "Loss": f"{line['loss']:.4f}",
             "Macro F1": f"{line['macro_f1']:.4f}",
             "ROC-AUC": f"{line['roc_auc']:.4f}",
@@ -119,16 +121,20 @@ def report(lines: list[dict[str, Any]]) -> None:
         }
         for line in sorted(lines, key=lambda line: (-line["layers"], METHODS.index(line["method"])))
     ]
-    print_table(table, "on validation rows, after recovery", left=("As fast as", "Method", "Left"))
+    print_table(table, "validation rows, after recovery", left=("As fast as", "Method", "Left"))
 
 
 def _arguments() -> argparse.Namespace:
     summary = (__doc__ or "").split("\n\n")[1]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pruning_methods", description=summary)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.pruning_methods", description=summary)
     parser.add_argument("run", help="run folder with a finished student")
-    parser.add_argument("--layers", type=int, nargs="+", default=[2, 1], help="latencies, as whole layers left")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, help="which (default: all)")
-    parser.add_argument("--epochs", type=int, default=2, help="of recovery (default 2)")
+    parser.add_argument(
+        "--layers", type=int, nargs="+", default=[2, 1], help="latencies to prune to, in full layers (default 2 1)"
+    )
+    parser.add_argument(
+        "--methods", nargs="+", default=list(METHODS), choices=METHODS, help="methods to compare (default: all)"
+    )
+    parser.add_argument("--epochs", type=int, default=2, help="epochs of recovery (default 2)")
     parser.add_argument("--out", default="pruning-methods.jsonl", help="file to append to")
     return parser.parse_args()
 

@@ -1,9 +1,9 @@
-"""How much faster is a training epoch here? `python -m benchmarks.training_speed --data FILE --model FOLDER`.
+"""Training speed of the toolkit: `python -m benchmarks.studies.training_speed --data FILE --model FOLDER`.
 
-(A) the product's loop: batches of texts of like length, bfloat16 where the CPU has it, fused AdamW, denormals
-flushed; against (B) the same loop as it is usually written: every text padded to the longest allowed length,
-float32, plain AdamW. Same rows, same model, same number of steps, in turns (A B A B), so that a machine that
-slows down slows both. Prints a table for people and ends with one line of JSON for machines.
+Compares one epoch of (A) the training loop of the toolkit (batches of texts of similar length, bfloat16 on CPUs that
+support it, fused AdamW, denormals flushed to zero) and (B) a plain loop (all texts padded to the maximum length,
+float32, plain AdamW). Both train the same model on the same rows for the same number of steps, in turns (A B A B), so
+that changes in machine speed affect both. Prints a table, then one line of JSON.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from toolkit.training.dataset import Examples
 from toolkit.training.trainer import Mechanics, fit, has_bf16
 from toolkit.utils.machine import describe_machine
 
-NAMES = {"A": "product", "B": "padded fp32"}
+NAMES = {"A": "toolkit", "B": "padded fp32"}
 VALIDATION_ROWS = 8
-"""The loop validates after an epoch; that is not timed, so a few rows do."""
+"""The loop validates after each epoch; validation is not timed, so a few rows are enough."""
 
 
 def main() -> None:
@@ -46,13 +46,13 @@ def main() -> None:
 
 
 def time_epoch(name: str, corpus: Corpus, texts: Examples, model: ModelSettings, training: TrainingSettings) -> float:
-    """Seconds from the first forward pass to the end of the last step of one epoch from the same start."""
+    """Train one epoch from the same initial weights; return the seconds from first forward pass to end of last step."""
     classifier = build_classifier(model, corpus.label_names, texts.texts, seed=42)
-    some = corpus.rows("validation")[:VALIDATION_ROWS]
-    validation = Examples(corpus.take(some), corpus.labels[some])
-    begun: list[float] = []  # of each forward pass
-    ended: list[float] = []  # of each training step
-    classifier.network.register_forward_pre_hook(lambda *_: begun.append(time.perf_counter()))
+    rows = corpus.rows("validation")[:VALIDATION_ROWS]
+    validation = Examples(corpus.take(rows), corpus.labels[rows])
+    started: list[float] = []  # start of each forward pass
+    ended: list[float] = []  # end of each training step
+    classifier.network.register_forward_pre_hook(lambda *_: started.append(time.perf_counter()))
     with tempfile.TemporaryDirectory(prefix="hbt-bench-") as work:
         fit(
             classifier,
@@ -64,49 +64,49 @@ def time_epoch(name: str, corpus: Corpus, texts: Examples, model: ModelSettings,
             advance=lambda _: ended.append(time.perf_counter()),
             mechanics=mechanics(name, classifier.max_length),
         )
-    return ended[-1] - begun[0]
+    return ended[-1] - started[0]
 
 
 def mechanics(name: str, max_length: int) -> Mechanics:
-    """What of the loop is turned on."""
+    """Return the optimizations of loop A, or none of them for loop B."""
     if name == "A":
         return Mechanics()
     return Mechanics(like_lengths=False, pad_to=max_length, bf16=False, optimizer="adamw_torch", flush_denormals=False)
 
 
 def training_texts(corpus: Corpus, rows: int) -> Examples:
-    """The first `rows` training rows in an order that only the texts decide: short and long, of every part."""
+    """Return `rows` training rows in a fixed order, a mix of lengths and of all parts of the file."""
     train = corpus.rows("train")
     chosen = train[fixed_order(corpus.take(train))[:rows]]
     return Examples(corpus.take(chosen), corpus.labels[chosen])
 
 
 def report(seconds: dict[str, list[float]], texts: Examples, bf16: bool) -> None:
-    """Print the table and the line of JSON."""
+    """Print the table and one line of JSON."""
     from rich.console import Console
     from rich.table import Table
 
     machine = describe_machine()
     rows = len(texts.texts)
-    middle = {name: statistics.median(values) for name, values in seconds.items()}
-    ratio = middle["B"] / middle["A"]
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    ratio = median["B"] / median["A"]
     table = Table(
         title=f"One training epoch of {rows} rows, {torch.get_num_threads()} threads",
         caption=f"{machine.cpu}, {machine.isa}, load average {machine.load_average}, "
-        f"bf16 {'used by A' if bf16 else 'not there'}; A is {ratio:.1f} × faster",
+        f"bf16 {'used by A' if bf16 else 'not supported'}; A is {ratio:.1f} × faster",
     )
     for heading in ("loop", "seconds (median)", "each", "rows/s"):
         table.add_column(heading, justify="left" if heading == "loop" else "right")
     for name, values in seconds.items():
         each = " ".join(f"{value:.1f}" for value in values)
-        table.add_row(f"{name} {NAMES[name]}", f"{middle[name]:.1f}", each, f"{rows / middle[name]:.1f}")
+        table.add_row(f"{name} {NAMES[name]}", f"{median[name]:.1f}", each, f"{rows / median[name]:.1f}")
     Console().print(table)
     record: dict[str, Any] = {
         "rows": rows,
         "product_s": seconds["A"],
         "padded_fp32_s": seconds["B"],
-        "product_rows_s": rows / middle["A"],
-        "padded_fp32_rows_s": rows / middle["B"],
+        "product_rows_s": rows / median["A"],
+        "padded_fp32_rows_s": rows / median["B"],
         "ratio": ratio,
         "threads": torch.get_num_threads(),
         "bf16": bf16,
@@ -118,14 +118,14 @@ def report(seconds: dict[str, list[float]], texts: Examples, bf16: bool) -> None
 
 def _arguments() -> argparse.Namespace:
     summary = (__doc__ or "").split("\n\n")[1]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_speed", description=summary)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.training_speed", description=summary)
     parser.add_argument("--data", required=True, help="file with labeled texts, or demo")
     parser.add_argument("--model", required=True, help="encoder: a folder, a hub id or shape:LxH")
     parser.add_argument("--rows", type=int, default=1024, help="training rows (default 1024)")
-    parser.add_argument("--batch-size", type=int, default=32, help="texts in a step (default 32)")
-    parser.add_argument("--max-length", type=int, default=128, help="what B pads to, in tokens (default 128)")
-    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
-    parser.add_argument("--rounds", type=int, default=2, help="how often each loop runs (default 2: A B A B)")
+    parser.add_argument("--batch-size", type=int, default=32, help="texts per step (default 32)")
+    parser.add_argument("--max-length", type=int, default=128, help="tokens that B pads to (default 128)")
+    parser.add_argument("--threads", type=int, help="PyTorch threads (default: chosen by PyTorch)")
+    parser.add_argument("--rounds", type=int, default=2, help="runs of each loop (default 2: A B A B)")
     return parser.parse_args()
 
 
