@@ -13,8 +13,8 @@ from toolkit.training.trainer import Loop, WatchEpoch, fit, steps_of
 from toolkit.utils import console
 
 CALIBRATION_BATCH = 32
-SLOWER = 0.25
-"""Times the learning rate of the student: little is to be learned, and large steps would undo what is known."""
+LEARNING_RATE_FACTOR = 0.25
+"""Factor on the learning rate of the student: the weights only need small changes."""
 
 
 def quantization_aware(
@@ -22,8 +22,8 @@ def quantization_aware(
 ) -> tuple[Classifier, dict[str, Any]]:
     """Return a copy of `classifier`, in floating point, that learned from its teacher while fake-quantized, and how.
 
-    It trains for as many epochs as a pruned network recovers, at SLOWER times the student's learning rate. The best
-    epoch is the best one under fake quantization.
+    It trains for `fine_tune_epochs`, at LEARNING_RATE_FACTOR times the student's learning rate. The best epoch is the
+    best one under fake quantization.
     work: folder for checkpoints of the optimizer; training under the same recipe resumes from there.
     Raises: InputError as `fake_quantized`.
     """
@@ -31,7 +31,7 @@ def quantization_aware(
     encoded = encode(classifier.tokenizer, data.calibration().texts)
     groups = like_lengths(encoded, CALIBRATION_BATCH)
     batches = [pad([encoded[i] for i in chosen], classifier.pad_id) for chosen in groups]
-    rate = SLOWER * data.training.learning_rate
+    rate = LEARNING_RATE_FACTOR * data.training.learning_rate
     training = replace(data.training, epochs=recipe.pruning.fine_tune_epochs, learning_rate=rate)
     made = replace(classifier, network=copy.deepcopy(classifier.network))
     with (
