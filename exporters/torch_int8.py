@@ -153,7 +153,8 @@ def _pruned_attention_sizes(network: Any) -> dict[str, dict[str, int]]:
     names = {module: name for name, module in network.named_modules()}
     return {
         names[layer.attention]: {
-            attribute: int(getattr(layer.attention, attribute)) for attribute in (layer.paths.heads, layer.paths.inner)
+            attribute: int(getattr(layer.attention, attribute))
+            for attribute in (layer.paths.heads, layer.paths.all_head_size)
         }
         for layer in architecture_of(network).layers
     }

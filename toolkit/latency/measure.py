@@ -1,4 +1,4 @@
-"""Measure models side by side: each in a fresh process for speed and memory, then on test rows for accuracy."""
+"""Measure the latency, throughput and memory of models, each in its own process."""
 
 import json
 import os
@@ -26,21 +26,26 @@ _THREAD_VARIABLES = (
 
 _PROJECT = Path(__file__).resolve().parents[2]
 
+Kind = Literal["package", "checkpoint", "linear"]
+
+MEDIAN_TEXTS, MEDIAN_BUDGET_S = 200, 10.0
+"""Texts and seconds at most that `median_latency_ms` uses."""
+
 
 @dataclass(frozen=True)
 class Subject:
     """A model to measure."""
 
     name: str
-    kind: Literal["package", "checkpoint", "linear"]
+    kind: Kind
     path: Path
     size_bytes: int
-    """On disk, all that is needed to run it."""
+    """Total size of the files needed to run it."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of one model. None: too few samples for an honest figure, or not measured."""
+    """Measurements of one model. None means not measured, or too few samples."""
 
     name: str
     kind: str
@@ -55,13 +60,13 @@ class Measurement:
     throughput_b32_rows_s: float | None
     cold_start_ms: float | None
     peak_rss_mib: float
-    """Of the whole process, the passes at batch 8 and 32 included."""
+    """Of the whole process, including the throughput passes with batches of 8 and 32."""
     imported: tuple[str, ...] = ()
-    """Heavy modules that the model needed."""
+    """Heavy modules that the model imported."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """On the test rows, at the model's own threshold."""
+    """Metrics on the test rows, at the model's own threshold."""
     slices: dict[str, dict[str, float]] = field(default_factory=dict)
-    """The same for parts of the test rows."""
+    """Metrics on slices of the test rows."""
 
 
 def measure(
@@ -72,29 +77,31 @@ def measure(
     budget_s: float = 60.0,
     cold: ColdStart = ColdStart(),  # noqa: B008 (frozen)
 ) -> list[Measurement]:
-    """Speed, memory and size of each model on `texts`, one process after the other.
+    """Measure speed, memory and size of each model on `texts`, one process after the other.
 
-    Raises: RuntimeError with the end of its error output if a worker fails.
+    progress: called with a line of text before each step. budget_s: time limit of the latency pass.
+    cold: number of cold starts.
+    Raises: RuntimeError with the end of the worker's error output if a worker fails.
     """
     shuffled = [texts[i] for i in fixed_order(texts)]
     spec: dict[str, Any] = {"texts": shuffled, "threads": threads, "budget_s": budget_s}
-    found = []
+    measurements = []
     for model in models:
-        its = spec | {"kind": model.kind, "path": str(model.path)}
+        model_spec = spec | {"kind": model.kind, "path": str(model.path)}
         starts = []
         for start in range(cold.starts - 1):
             progress(f"{model.name}: start {start + 1} of {cold.starts}")
-            starts.append(_worker(model, its | {"texts": shuffled[:1], "latency": False})["cold_start_ms"])
+            starts.append(_worker(model, model_spec | {"texts": shuffled[:1], "latency": False})["cold_start_ms"])
         progress(f"{model.name}: latency and throughput, {threads} thread{'s' * (threads > 1)}")
-        figures = _worker(model, its)
+        figures = _worker(model, model_spec)
         figures["cold_start_ms"] = statistics.median([*starts, figures["cold_start_ms"]])
         figures["imported"] = tuple(figures["imported"])
-        found.append(Measurement(model.name, model.kind, model.size_bytes, **figures))
-    return found
+        measurements.append(Measurement(model.name, model.kind, model.size_bytes, **figures))
+    return measurements
 
 
 def _worker(model: Subject, spec: dict[str, Any]) -> dict[str, Any]:
-    """The figures that a worker printed. The spec goes through a file that is gone afterwards."""
+    """Run a worker and return the measurements that it prints. The spec is passed in a temporary file."""
     environment = os.environ | {name: str(spec["threads"]) for name in _THREAD_VARIABLES}
     environment |= {"TOKENIZERS_PARALLELISM": "true" if spec["threads"] > 1 else "false"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH")]))
@@ -108,13 +115,7 @@ def _worker(model: Subject, spec: dict[str, Any]) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-Kind = Literal["package", "checkpoint", "linear"]
-
-
-SAMPLES, BUDGET_S = 200, 10.0
-
-
 def median_latency_ms(kind: Kind, path: Path, texts: Sequence[str]) -> float | None:
-    """Median text-to-label time on one thread over SAMPLES of `texts`, in a process of its own."""
+    """Return the median end-to-end latency on one thread over MEDIAN_TEXTS of `texts`, measured in its own process."""
     subject = Subject(path.name, kind, path, 0)
-    return measure([subject], texts[:SAMPLES], threads=1, budget_s=BUDGET_S, cold=ColdStart(1))[0].p50_ms
+    return measure([subject], texts[:MEDIAN_TEXTS], threads=1, budget_s=MEDIAN_BUDGET_S, cold=ColdStart(1))[0].p50_ms

@@ -1,18 +1,18 @@
-"""Measures one model in a process of its own: `python -m toolkit.latency.worker SPEC.json [STARTED_NS]`.
+"""Measure one model in its own process: `python -m toolkit.latency.worker SPEC.json [STARTED_NS]`.
 
-Prints one line of JSON. Imports nothing that the model does not need, so that its start and its memory are
-those of the model. SPEC.json holds:
+Prints one line of JSON. Imports only what the model needs, so that start time and memory are those of the model.
+SPEC.json contains:
 
     kind         "package", "checkpoint" or "linear"
-    path         its folder
-    texts        list of texts, or the name of a file with one text a line
-    threads      threads of the model; the libraries' own settings come through the environment (`benchmarks.run`)
-    latency      false: stop after the first label, for the cold start alone (default true)
-    max_samples  texts that are timed at most (default 1200)
+    path         folder of the model
+    texts        list of texts, or the name of a file with one text per line
+    threads      threads of the model; `toolkit.latency.measure` sets those of libraries in the environment
+    latency      false: stop after the first label, to measure only the cold start (default true)
+    max_samples  maximum number of timed texts (default 1200)
     budget_s     seconds for the latency pass; each throughput pass gets a third (default 60)
 
-STARTED_NS is time.monotonic_ns() of the parent right before it started this process: that clock is shared by
-all processes of a machine. Without it there is no cold_start_ms.
+STARTED_NS is the time.monotonic_ns() of the parent right before it started this process; all processes of a machine
+share this clock. Without it, cold_start_ms is null.
 """
 
 import json
@@ -26,8 +26,8 @@ from toolkit.evaluation.predictor import Predictor
 from toolkit.latency.timing import Latency, Throughput, label_indices, percentiles, time_latency, time_throughput
 
 BATCHES = (8, 32)
-HEAVY = ("torch", "transformers", "sklearn", "scipy", "pandas", "onnxruntime", "mlflow")
-"""Modules whose import is reported: a package for the edge should be seen to need none but its runtime."""
+HEAVY_MODULES = ("torch", "transformers", "sklearn", "scipy", "pandas", "onnxruntime", "mlflow")
+"""Modules whose import is reported. A package should only need its runtime."""
 
 
 def main(arguments: list[str]) -> None:
@@ -37,24 +37,25 @@ def main(arguments: list[str]) -> None:
 
 
 def measure_here(spec: dict[str, Any], started_ns: int | None) -> dict[str, Any]:
-    """The figures of one model in this process. A figure for which there were too few samples is null."""
+    """Measure one model in this process. Values with too few samples are None."""
     threads = spec.get("threads", 1)
-    pin(threads)
+    pin_to_cpus(threads)
     texts = _texts(spec["texts"])
     predictor = load_predictor(spec["kind"], Path(spec["path"]), threads)
     label_indices(predictor, texts[:1])
     first_label_ns = time.monotonic_ns()
-    found: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "threads": threads,
         "cold_start_ms": None if started_ns is None else (first_label_ns - started_ns) / 1e6,
     }
     if spec.get("latency", True):
-        found |= _timed(predictor, texts, spec.get("max_samples", 1200), spec.get("budget_s", 60.0))
-    return found | {"peak_rss_mib": peak_rss_mib(), "imported": [name for name in HEAVY if name in sys.modules]}
+        measured |= _timed(predictor, texts, spec.get("max_samples", 1200), spec.get("budget_s", 60.0))
+    imported = [name for name in HEAVY_MODULES if name in sys.modules]
+    return measured | {"peak_rss_mib": peak_rss_mib(), "imported": imported}
 
 
 def load_predictor(kind: str, path: Path, threads: int) -> Predictor:
-    """The model of `path`, ready to answer."""
+    """Load the model in `path`, ready to predict."""
     if kind == "package":
         from toolkit.package import load
 
@@ -70,19 +71,19 @@ def load_predictor(kind: str, path: Path, threads: int) -> Predictor:
         from toolkit.modeling.linear import load_linear
 
         return load_linear(path)
-    raise ValueError(f"no such kind of model: {kind!r}")
+    raise ValueError(f"unknown kind of model: {kind!r}")
 
 
-def pin(threads: int) -> None:
-    """Keep this process on the first `threads` CPUs that it may use, where the system can do that."""
+def pin_to_cpus(threads: int) -> None:
+    """Pin this process to the first `threads` of its allowed CPUs, if the operating system supports it."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def peak_rss_mib() -> float:
-    """Most memory that this process ever had in RAM.
+    """Return the peak resident memory of this process.
 
-    Linux: VmHWM and not getrusage, whose figure starts at the memory of the parent that spawned the process.
+    On Linux, it is VmHWM, because getrusage includes the memory of the parent process.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -94,19 +95,19 @@ def peak_rss_mib() -> float:
         return psutil.Process().memory_info().peak_wset / 2**20
     import resource
 
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
-    return most / (2**20 if sys.platform == "darwin" else 2**10)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _timed(predictor: Predictor, texts: list[str], max_samples: int, budget_s: float) -> dict[str, Any]:
     samples = time_latency(predictor, texts, Latency(max_samples=max_samples, budget_s=budget_s))
-    known = percentiles(samples)
-    found: dict[str, Any] = {"samples": len(samples)}
-    found |= {f"p{q}_ms": known.get(f"p{q}") for q in (50, 90, 99)}
+    quantiles = percentiles(samples)
+    timed: dict[str, Any] = {"samples": len(samples)}
+    timed |= {f"p{q}_ms": quantiles.get(f"p{q}") for q in (50, 90, 99)}
     for batch in BATCHES:
         rate = time_throughput(predictor, texts, Throughput(batch, budget_s=budget_s / 3))
-        found[f"throughput_b{batch}_rows_s"] = rate
-    return found
+        timed[f"throughput_b{batch}_rows_s"] = rate
+    return timed
 
 
 def _texts(given: list[str] | str) -> list[str]:

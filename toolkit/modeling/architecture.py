@@ -1,4 +1,4 @@
-"""Where an encoder keeps what can be cut: the heads of its attention and the neurons of its feed-forward part."""
+"""Access to the layers, attention heads and feed-forward neurons of the supported encoder architectures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,23 +8,21 @@ from torch import nn
 
 from toolkit.utils.errors import InputError
 
-OWN = ("encoder.layer", "transformer.layer")
-"""BERT and its kin; DistilBERT."""
-
-
-SHARED = "encoder.albert_layer_groups.0.albert_layers"
-"""ALBERT: a text goes through the same layer many times."""
+LAYER_LIST_PATHS = ("encoder.layer", "transformer.layer")
+"""Layer list of BERT-like encoders and of DistilBERT."""
+SHARED_LAYER_LIST_PATH = "encoder.albert_layer_groups.0.albert_layers"
+"""Layer list of ALBERT, which applies the same layer repeatedly."""
 
 
 def encoder_of(network: Any) -> Any:
-    """The encoder in a classifier's network, None if it is no transformer."""
-    own = getattr(network, "encoder", None)
-    return own if own is not None else getattr(getattr(network, "model", None), "base_model", None)
+    """Return the transformer encoder of a classifier's network, or None if it has none."""
+    encoder = getattr(network, "encoder", None)
+    return encoder if encoder is not None else getattr(getattr(network, "model", None), "base_model", None)
 
 
 def layer_stack(encoder: Any, *paths: str) -> nn.ModuleList | None:
-    """The layers of `encoder`, in order, under the first of `paths` (OWN by default) that it has; None for none."""
-    for path in paths or OWN:
+    """Return the layers of `encoder` at the first of `paths` (default: LAYER_LIST_PATHS) that exists, or None."""
+    for path in paths or LAYER_LIST_PATHS:
         try:
             found = encoder.get_submodule(path)
         except AttributeError:
@@ -35,42 +33,42 @@ def layer_stack(encoder: Any, *paths: str) -> nn.ModuleList | None:
 
 
 def keep_layers(encoder: Any, kept: Sequence[int]) -> None:
-    """Drop all layers of `encoder` but those of the numbers `kept`, in that order."""
+    """Keep only the layers of `encoder` with the indices `kept`, in that order."""
     stack = layer_stack(encoder)
     assert stack is not None
-    for place, layer in enumerate([stack[i] for i in kept]):
-        stack[place] = layer
+    for index, layer in enumerate([stack[i] for i in kept]):
+        stack[index] = layer
     del stack[len(kept) :]
     encoder.config.num_hidden_layers = len(kept)
 
 
 @dataclass(frozen=True)
 class LayerPaths:
-    """What an architecture calls the parts of a layer."""
+    """Paths of the submodules of a layer, by architecture."""
 
-    kinds: frozenset[str]
-    """What the configuration calls the architectures that are so. Names alone tell too little: ConvBERT, Longformer,
-    MobileBERT, BigBird and Nystromformer have the same ones, and more behind them that counts heads."""
+    model_types: frozenset[str]
+    """`model_type` of the supported architectures. Matching paths are not enough: ConvBERT, Longformer, MobileBERT,
+    BigBird and Nystromformer use the same paths, but have further modules that depend on the number of heads."""
     attention: str
-    """The module that knows the number of its heads."""
+    """The module that stores the number of heads."""
     query: str
     key: str
     value: str
     context: str
-    """The linear map behind the heads."""
+    """The output projection of the attention."""
     into: str
-    """The linear map from the width to the neurons."""
+    """The first linear map of the feed-forward part: hidden size to neurons."""
     out: str
-    """That from the neurons back."""
+    """The second linear map of the feed-forward part: neurons to hidden size."""
     heads: str
     """Attribute of `attention`: number of heads."""
-    inner: str
-    """Attribute of `attention`: width of all heads together."""
+    all_head_size: str
+    """Attribute of `attention`: total width of all heads."""
 
 
 LAYER_PATHS = (
     LayerPaths(
-        kinds=frozenset({"bert", "camembert", "electra", "ernie", "rembert", "roberta", "xlm-roberta"}),
+        model_types=frozenset({"bert", "camembert", "electra", "ernie", "rembert", "roberta", "xlm-roberta"}),
         attention="attention.self",
         query="attention.self.query",
         key="attention.self.key",
@@ -79,10 +77,10 @@ LAYER_PATHS = (
         into="intermediate.dense",
         out="output.dense",
         heads="num_attention_heads",
-        inner="all_head_size",
+        all_head_size="all_head_size",
     ),
     LayerPaths(
-        kinds=frozenset({"distilbert"}),
+        model_types=frozenset({"distilbert"}),
         attention="attention",
         query="attention.q_lin",
         key="attention.k_lin",
@@ -91,10 +89,10 @@ LAYER_PATHS = (
         into="ffn.lin1",
         out="ffn.lin2",
         heads="n_heads",
-        inner="dim",
+        all_head_size="dim",
     ),
     LayerPaths(
-        kinds=frozenset({"albert"}),  # whose one layer is gone through many times
+        model_types=frozenset({"albert"}),
         attention="attention",
         query="attention.query",
         key="attention.key",
@@ -103,7 +101,7 @@ LAYER_PATHS = (
         into="ffn",
         out="ffn_output",
         heads="num_attention_heads",
-        inner="all_head_size",
+        all_head_size="all_head_size",
     ),
 )
 
@@ -129,77 +127,77 @@ class Layer:
         return self.module.get_submodule(self.paths.attention)
 
     def linear(self, part: str) -> nn.Linear:
-        """The linear map that `LayerPaths` calls `part`."""
+        """Return the linear map at the field `part` of `LayerPaths`."""
         found = self.module.get_submodule(getattr(self.paths, part))
         assert isinstance(found, nn.Linear)
         return found
 
-    def replace(self, part: str, made: nn.Linear) -> None:
-        """Put `made` where `part` was."""
-        self.module.set_submodule(getattr(self.paths, part), made)
+    def replace(self, part: str, linear: nn.Linear) -> None:
+        """Replace the linear map at the field `part` of `LayerPaths`."""
+        self.module.set_submodule(getattr(self.paths, part), linear)
 
 
 @dataclass(frozen=True, eq=False)
 class Architecture:
-    """The layers of an encoder that are there once, in order."""
+    """An encoder and its distinct layers, in order. A shared layer (ALBERT) is listed once."""
 
     layers: tuple[Layer, ...]
     encoder: Any
-    """The module that holds the layers, with its configuration."""
+    """The module that contains the layers and has the configuration."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is left of one layer."""
+    """Number of heads and neurons of one layer."""
 
     heads: int
     neurons: int
 
 
 def architecture_of(network: nn.Module) -> Architecture:
-    """The parts of a classifier's encoder that can be cut.
+    """Return the encoder of a classifier's network and its layers.
 
-    Raises: InputError, saying why, for an architecture whose parts are not known here.
+    Raises: InputError if the architecture is not supported.
     """
     encoder = encoder_of(network)
     if encoder is None:
-        raise InputError("--prune-method: a student without a transformer has no heads or neurons; leave pruning out")
+        raise InputError("--prune-method: a model without a transformer has no heads or neurons; leave out pruning")
     config = encoder.config
-    stack = layer_stack(encoder, *OWN, SHARED)
-    paths = next((each for each in LAYER_PATHS if config.model_type in each.kinds), None)
+    stack = layer_stack(encoder, *LAYER_LIST_PATHS, SHARED_LAYER_LIST_PATH)
+    paths = next((each for each in LAYER_PATHS if config.model_type in each.model_types), None)
     if stack is None or paths is None:
         raise InputError(
-            f"--prune-method: a {config.model_type} network, whose heads and neurons are not known here; "
-            "take BERT, RoBERTa, XLM-RoBERTa, ELECTRA, DistilBERT or ALBERT"
+            f"--prune-method: {config.model_type} models are not supported; "
+            "use BERT, RoBERTa, XLM-RoBERTa, ELECTRA, DistilBERT or ALBERT"
         )
     if getattr(config, "num_hidden_groups", 1) > 1 or getattr(config, "inner_group_num", 1) > 1:
-        raise InputError("--prune-method: an ALBERT with several groups of layers; only one group can be pruned here")
+        raise InputError("--prune-method: this ALBERT has several layer groups; use one with a single group")
     width = config.hidden_size // config.num_attention_heads
     layers = tuple(Layer(module, paths, width) for module in stack)
     return Architecture(layers, encoder)
 
 
 def sizes(network: nn.Module) -> list[Sizes]:
-    """Heads and neurons of each layer, as they are now."""
+    """Return the current number of heads and neurons of each layer."""
     return [Sizes(layer.heads, layer.neurons) for layer in architecture_of(network).layers]
 
 
 def encoder_weights(network: nn.Module) -> int:
-    """Weights of the layers of the encoder, biases and norms included; embeddings and head are not counted."""
+    """Return the number of parameters of the encoder layers, without embeddings and classification head."""
     return sum(p.numel() for layer in architecture_of(network).layers for p in layer.module.parameters())
 
 
 def summary_of(left: Sequence[Sizes]) -> str:
-    """For people: `4 layers; heads 6 6 5 3; neurons 768 704 512 256`."""
+    """Return a readable summary: `4 layers; heads 6 6 5 3; neurons 768 704 512 256`."""
     heads, neurons = (" ".join(str(getattr(each, name)) for each in left) for name in ("heads", "neurons"))
     return f"{len(left)} layer{'s' * (len(left) > 1)}; heads {heads}; neurons {neurons}"
 
 
 def encoder_layers(encoder: Any) -> nn.ModuleList:
-    """The layers of an encoder, in order. Raises InputError where an architecture has none of its own."""
-    found = layer_stack(encoder)
-    if found is not None:
-        return found
+    """Return the layers of an encoder, in order. Raise InputError if it has no separate layers."""
+    layers = layer_stack(encoder)
+    if layers is not None:
+        return layers
     raise InputError(
-        f"--student layers:N: a {encoder.config.model_type} encoder has no layers to choose from; use shape:LxH"
+        f"--student layers:N: {encoder.config.model_type} encoders have no separate layers to select; use shape:LxH"
     )

@@ -1,8 +1,8 @@
-"""A text classifier in torch: a network, its tokenizer and its labels; a folder in, a folder out.
+"""A text classifier in torch: network, tokenizer and labels, saved to and loaded from a folder.
 
-Two kinds of folder load: a checkpoint of this project (`config.json` with an "hbt" table: encoder, pooling and
-head, or the sparse student of `toolkit.ngram`), and any Hugging Face sequence-classification model. Weights are
-safetensors, and no code of a model is run.
+Two kinds of folder can be loaded: a checkpoint of this project (`config.json` with an "hbt" table: an encoder with
+pooling and head, or the n-gram student of `toolkit.modeling.ngram`), and any Hugging Face sequence-classification
+model. Weights are safetensors, and remote code is never run.
 """
 
 import json
@@ -29,9 +29,9 @@ from toolkit.utils.errors import InputError, reason_of
 
 WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE = "model.safetensors", "config.json", "tokenizer.json"
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
-"""What the architectures call their dropout in `config.json`."""
+"""Names of dropout settings in `config.json`, by architecture."""
 POSITION_OFFSET = 2
-"""RoBERTa-like encoders lose this many positions to padding."""
+"""Positions that RoBERTa-like encoders reserve for padding."""
 
 
 class PooledClassifier(nn.Module):
@@ -40,7 +40,7 @@ class PooledClassifier(nn.Module):
     def __init__(self, encoder: Any, pooling: str, labels: int, dropout: float) -> None:
         super().__init__()
         if getattr(encoder, "pooler", None) is not None:
-            encoder.pooler = None  # an untrained or unused matrix that would ship for nothing
+            encoder.pooler = None  # never used, and would be saved with the model
         self.config: Any = encoder.config
         self.encoder = encoder
         self.pooling = pooling
@@ -54,7 +54,7 @@ class PooledClassifier(nn.Module):
 
 
 class SequenceClassifier(nn.Module):
-    """Any Hugging Face sequence-classification model behind the same call."""
+    """A Hugging Face sequence-classification model with the interface of `PooledClassifier`."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class SequenceClassifier(nn.Module):
 
 
 def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:
-    """One vector a text (batch, width) from token vectors (batch, tokens, width); padding does not count."""
+    """Pool token vectors (batch, tokens, width) into text vectors (batch, width), ignoring padding."""
     if pooling == "cls":
         return hidden[:, 0]
     mask = attention_mask.unsqueeze(-1).to(hidden.dtype)  # (batch, tokens, 1)
@@ -102,36 +102,39 @@ class Classifier:
         return replace(self, threshold=threshold)
 
     def predict_proba(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-        """See `toolkit.predictor.Predictor`."""
+        """See `toolkit.evaluation.predictor.Predictor`."""
         return softmax(self.predict_logits(texts, batch_size)).astype(np.float32)
 
     def predict_logits(
         self, texts: Sequence[str], batch_size: int = 32, advance: Callable[[int], None] | None = None
     ) -> np.ndarray:
-        """float32 (texts, labels), in the order of `texts`; computed in batches of like length."""
+        """Return logits, float32 (texts, labels), in the order of `texts`, computed in batches of similar length.
+
+        advance: called with the number of texts of each batch.
+        """
         encoded = encode(self.tokenizer, texts)
         device = next(self.network.parameters()).device
         self.network.eval()
         logits = np.empty((len(texts), len(self.labels)), dtype=np.float32)
         with torch.inference_mode():
-            for chosen in like_lengths(encoded, batch_size):
-                ids, mask = pad([encoded[i] for i in chosen], self.pad_id)
-                out = self.network(ids.to(device), mask.to(device))["logits"]
-                logits[chosen] = out.float().cpu().numpy()
+            for indices in like_lengths(encoded, batch_size):
+                ids, mask = pad([encoded[i] for i in indices], self.pad_id)  # both (batch, tokens)
+                out = self.network(ids.to(device), mask.to(device))["logits"]  # (batch, labels)
+                logits[indices] = out.float().cpu().numpy()
                 if advance is not None:
-                    advance(len(chosen))
+                    advance(len(indices))
         return logits
 
 
 def like_lengths(encoded: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
-    """Index batches of texts that are about equally long; the longest come first, so that memory runs out early."""
+    """Yield batches of indices of texts of similar length, longest first, so that a lack of memory shows early."""
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
 
 
 def pad(encoded: Sequence[Sequence[int]], pad_id: int, to: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and attention mask, both int64 (batch, tokens), padded to the longest text or to `to`."""
+    """Return ids and attention mask, both int64 (batch, tokens), padded to the longest text, and to `to` at least."""
     longest = max(to, *map(len, encoded)) if len(encoded) > 1 or to else len(encoded[0])
     ids = torch.full((len(encoded), longest), pad_id, dtype=torch.int64)
     mask = torch.zeros((len(encoded), longest), dtype=torch.int64)
@@ -142,21 +145,24 @@ def pad(encoded: Sequence[Sequence[int]], pad_id: int, to: int = 0) -> tuple[tor
 
 
 def save_classifier(classifier: Classifier, folder: Path) -> None:
-    """Write weights, configuration and tokenizer to `folder`, which may exist."""
+    """Write weights, configuration and tokenizer to `folder`, which may exist.
+
+    Raises: TypeError for a Hugging Face classifier.
+    """
     network = classifier.network
     if isinstance(network, SequenceClassifier):
-        raise TypeError("an imported model is not saved: it keeps its own folder")
-    own: dict[str, Any] = {"threshold": classifier.threshold}
+        raise TypeError("a Hugging Face classifier cannot be saved as a checkpoint: use its own folder")
+    hbt: dict[str, Any] = {"threshold": classifier.threshold}
     if isinstance(network, PooledClassifier):
-        own |= {"pooling": network.pooling, "dropout": network.dropout.p}
+        hbt |= {"pooling": network.pooling, "dropout": network.dropout.p}
         if is_cut(network):
-            own |= {"layers": [asdict(size) for size in sizes(network)]}
+            hbt |= {"layers": [asdict(size) for size in sizes(network)]}
     folder.mkdir(parents=True, exist_ok=True)
     config = network.config.to_diff_dict() | {
         "architectures": [type(network).__name__],
         "id2label": dict(enumerate(classifier.labels)),
         "label2id": {name: i for i, name in enumerate(classifier.labels)},
-        "hbt": own,
+        "hbt": hbt,
     }
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
     weights = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in network.state_dict().items()}
@@ -165,12 +171,12 @@ def save_classifier(classifier: Classifier, folder: Path) -> None:
 
 
 def load_classifier(folder: Path, dropout: float | None = None, option: str = "--model") -> Classifier:
-    """The classifier in `folder`, ready to predict.
+    """Load the classifier in `folder`, ready to predict.
 
-    dropout: set everywhere in the encoder of a checkpoint; None keeps what its configuration says.
-    option: what names it on the command line, for messages.
-    Raises: InputError if it is neither a checkpoint nor a Hugging Face sequence-classification folder,
-    or if its weights are missing, broken or of another shape.
+    dropout: set for the whole encoder of a checkpoint; None keeps the configured value.
+    option: command-line option that names the model, for error messages.
+    Raises: InputError if `folder` is neither a checkpoint nor a Hugging Face sequence-classification model, or if
+    its weights are missing, damaged or do not match the configuration.
     """
     config = read_config(folder)
     if "hbt" not in config:
@@ -179,49 +185,46 @@ def load_classifier(folder: Path, dropout: float | None = None, option: str = "-
     try:
         network.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except (FileNotFoundError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"{folder / WEIGHTS_FILE}: weights do not load ({reason_of(error)})") from None
+        raise InputError(f"{folder / WEIGHTS_FILE}: cannot load the weights ({reason_of(error)})") from None
     tokenizer, pad_id = read_tokenizer(folder / TOKENIZER_FILE)
     return Classifier(network.eval(), tokenizer, pad_id, _label_names(config["id2label"]), config["hbt"]["threshold"])
 
 
 def _pooled(config: dict[str, Any], folder: Path, dropout: float | None) -> PooledClassifier:
-    """The network that `config` of `folder` describes, with random weights. dropout: see `load_classifier`."""
+    """Build the network described by `config`, with random weights. dropout: see `load_classifier`."""
     from transformers import AutoConfig, AutoModel
 
     try:
         encoder = AutoModel.from_config(_with_dropout(AutoConfig.from_pretrained(folder), dropout))
     except (ValueError, OSError) as error:
-        raise InputError(f"{folder / CONFIG_FILE}: not a known kind of encoder ({reason_of(error)})") from None
-    own = config["hbt"]
-    network = PooledClassifier(encoder, own["pooling"], len(config["id2label"]), own["dropout"])
-    if "layers" in own:
+        raise InputError(f"{folder / CONFIG_FILE}: unknown encoder type ({reason_of(error)})") from None
+    hbt = config["hbt"]
+    network = PooledClassifier(encoder, hbt["pooling"], len(config["id2label"]), hbt["dropout"])
+    if "layers" in hbt:
         try:
-            shrink(network, [Sizes(int(size["heads"]), int(size["neurons"])) for size in own["layers"]])
+            shrink(network, [Sizes(int(size["heads"]), int(size["neurons"])) for size in hbt["layers"]])
         except (InputError, KeyError, TypeError, ValueError, OverflowError) as error:
-            raise InputError(
-                f"{folder / CONFIG_FILE}: the sizes of its layers are broken ({reason_of(error)})"
-            ) from None
+            raise InputError(f"{folder / CONFIG_FILE}: invalid layer sizes ({reason_of(error)})") from None
     return network
 
 
 def _ngram_network(config: dict[str, Any], folder: Path) -> NgramNetwork:
-    """The network that `config` of `folder` describes, without weights."""
+    """Build the n-gram network described by `config`, with zero weights."""
     try:
         rows, outputs = int(config["rows"]), int(config["outputs"])
     except (KeyError, TypeError, ValueError):
         rows, outputs = 0, 0
     labels = len(config["id2label"])
     if rows < 2 or outputs != (1 if labels == 2 else labels):
-        raise InputError(f"{folder / CONFIG_FILE}: rows and outputs are not those of an {NGRAM} model of its labels")
+        raise InputError(f"{folder / CONFIG_FILE}: rows and outputs do not fit an {NGRAM} model with {labels} labels")
     return NgramNetwork(NgramConfig(rows, outputs))
 
 
 def load_sequence_classifier(model: str, max_length: int = 128, option: str = "--model") -> Classifier:
-    """A Hugging Face sequence-classification model from a folder or the hub, with its own head and labels.
+    """Load a Hugging Face sequence-classification model from a folder or the hub, with its own head and labels.
 
-    option: what names it on the command line, for messages.
-
-    Raises: InputError if it cannot be had or has no classification head.
+    option: command-line option that names the model, for error messages.
+    Raises: InputError if it cannot be loaded or has no classification head.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -232,17 +235,17 @@ def load_sequence_classifier(model: str, max_length: int = 128, option: str = "-
 def from_hugging_face(
     auto_class: Any, model: str, max_length: int, dropout: float | None = None, option: str = "--model"
 ) -> tuple[Any, Tokenizer, int]:
-    """Model, tokenizer and padding id of a hub id or folder: float32, safetensors only, no remote code.
+    """Load model, tokenizer and padding id from a hub id or folder: float32, safetensors only, no remote code.
 
-    dropout: set everywhere in the model; None keeps what its configuration says.
-    Raises: InputError, in one line, when the hub cannot be reached or the model is not usable.
+    dropout: set for the whole model; None keeps the configured value.
+    Raises: InputError if the hub cannot be reached or the model cannot be used.
     """
     from transformers import AutoConfig, AutoTokenizer
     from transformers.utils import cached_file
 
     quiet_transformers()
     if not Path(model).is_dir():
-        say(f"{model}: no such folder, so asking the Hugging Face hub")
+        say(f"{model}: no such folder; looking for it on the Hugging Face hub")
     try:
         config = _with_dropout(AutoConfig.from_pretrained(model, trust_remote_code=False), dropout)
         loaded, report = auto_class.from_pretrained(
@@ -257,15 +260,15 @@ def from_hugging_face(
         # Transformers 5 keeps the vocabulary of this file and may put its own normalizer in the place of the file's.
         own = cached_file(model, TOKENIZER_FILE, _raise_exceptions_for_missing_entries=False)
         tokenizer = Tokenizer.from_file(own) if own is not None and fast.is_fast else None
-    except Exception as error:  # for a damaged file the libraries raise anything, a bare Exception too
-        mend = f"give {'another' if Path(model).exists() else 'a folder'} with {option} PATH"
-        raise InputError(f"{model}: cannot be loaded ({reason_of(error)}); {mend}") from error
+    except Exception as error:  # for damaged files, the libraries raise errors of any type
+        fix = f"give {'another model' if Path(model).exists() else 'a folder'} with {option} PATH"
+        raise InputError(f"{model}: cannot be loaded ({reason_of(error)}); {fix}") from error
     missing = [
         name for name in sorted(report["missing_keys"]) if "pooler" not in name or "Classification" in str(auto_class)
     ]
     if missing:
         raise InputError(
-            f"{model}: its weights lack {missing[0]} and {len(missing) - 1} more; give another {option} PATH"
+            f"{model}: {missing[0]} and {len(missing) - 1} other weights are missing; give another {option} PATH"
         )
     if own is None and len(fast) <= len(fast.all_special_tokens):  # transformers 5 makes an empty one
         raise InputError(f"{model}: no tokenizer; add {TOKENIZER_FILE}, or give another {option} PATH")
@@ -287,8 +290,7 @@ def _with_dropout(config: Any, dropout: float | None) -> Any:
 
 
 def quiet_transformers() -> None:
-    """Warnings about heads that are not there yet help nobody here, nor does each retry of a download, nor a bar for
-    weights that are read in a moment. Downloads keep their bar."""
+    """Silence warnings about untrained heads and about retried downloads, and the bar for reading weights; downloads keep theirs."""
     import logging
 
     from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
@@ -303,11 +305,11 @@ def quiet_transformers() -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The `config.json` of a model folder. Raises InputError if there is none."""
+    """Return the `config.json` of a model folder. Raise InputError if it is missing or is not JSON."""
     try:
         return json.loads((folder / CONFIG_FILE).read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{folder}: no model here (no {CONFIG_FILE})") from None
+        raise InputError(f"{folder}: not a model folder (no {CONFIG_FILE})") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{folder / CONFIG_FILE}: not JSON ({error.msg})") from None
 

@@ -1,4 +1,4 @@
-"""Where a classifier's encoder comes from: a hub id, a folder, or a shape with a tokenizer of its own."""
+"""Build a classifier on an encoder from a hub id, from a folder, or of a given shape with its own tokenizer."""
 
 import re
 from collections.abc import Sequence
@@ -18,27 +18,27 @@ HEAD_WIDTH = 32
 
 
 def build_classifier(settings: ModelSettings, labels: tuple[str, ...], texts: Sequence[str], seed: int) -> Classifier:
-    """A classifier with an untrained head, the same for the same seed.
+    """Build a classifier with an untrained head, reproducible from `seed`.
 
-    texts: what the tokenizer of a `shape:` is trained on; give training rows only.
-    Raises: InputError if the encoder cannot be had.
+    texts: training texts for the tokenizer of a `shape:` model; pass training rows only.
+    Raises: InputError if the encoder cannot be loaded.
     """
     torch.manual_seed(seed)
     shape = parse_shape(settings.model, "--model")
     if shape is not None:
         tokenizer = train_tokenizer(texts, settings.max_length)
-        made = classifier_from_shape(shape, tokenizer, tokenizer.token_to_id(PAD), settings, labels)
+        classifier = classifier_from_shape(shape, tokenizer, tokenizer.token_to_id(PAD), settings, labels)
     else:
         encoder, tokenizer, pad_id = _pretrained(settings)
         network = PooledClassifier(encoder, settings.pooling, len(labels), settings.dropout)
-        made = Classifier(network, tokenizer, pad_id, labels)
+        classifier = Classifier(network, tokenizer, pad_id, labels)
     if settings.freeze_base:
-        made.network.encoder.requires_grad_(False)
-    return made
+        classifier.network.encoder.requires_grad_(False)
+    return classifier
 
 
 def _pretrained(settings: ModelSettings) -> tuple[Any, Tokenizer, int]:
-    """Encoder, tokenizer and padding id of a checkpoint of this project, a Hugging Face folder or a hub id."""
+    """Load encoder, tokenizer and padding id from a checkpoint of this project, a Hugging Face folder or a hub id."""
     folder = Path(settings.model)
     if folder.is_dir() and "hbt" in read_config(folder):
         classifier = load_classifier(folder, settings.dropout)
@@ -50,7 +50,11 @@ def _pretrained(settings: ModelSettings) -> tuple[Any, Tokenizer, int]:
 
 
 def parse_shape(text: str, option: str) -> tuple[int, int, int] | None:
-    """(layers, width, heads) of `shape:LxH[xA]`, None if `text` is no shape. Raises InputError for a broken one."""
+    """Return (layers, width, heads) of `shape:LxH[xA]`, or None if `text` is not a shape.
+
+    option: command-line option of `text`, for error messages.
+    Raises: InputError if the shape is invalid.
+    """
     if not text.startswith("shape:"):
         return None
     numbers = re.fullmatch(r"shape:(\d+)x(\d+)(?:x(\d+))?", text)
@@ -60,15 +64,15 @@ def parse_shape(text: str, option: str) -> tuple[int, int, int] | None:
         if layers >= 1 and heads >= 1 and width % heads == 0 and (numbers[3] or width % HEAD_WIDTH == 0):
             return layers, width, heads
     raise InputError(
-        f"{option} {text}: write shape:LxH, layers times width, the width a multiple of {HEAD_WIDTH}: shape:4x128; "
-        "or shape:LxHxA with A heads that divide the width: shape:4x120x6"
+        f"{option} {text}: use shape:LxH for L layers of width H, a multiple of {HEAD_WIDTH}, such as shape:4x128, "
+        "or shape:LxHxA for A heads, where A divides H, such as shape:4x120x6"
     )
 
 
 def classifier_from_shape(
     shape: tuple[int, int, int], tokenizer: Tokenizer, pad_id: int, settings: ModelSettings, labels: tuple[str, ...]
 ) -> Classifier:
-    """A BERT encoder of the given (layers, width, heads) with random weights behind `tokenizer`."""
+    """Build a classifier on a BERT encoder of the given (layers, width, heads) with random weights."""
     from transformers import BertConfig, BertModel
 
     layers, width, heads = shape

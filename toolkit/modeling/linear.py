@@ -1,7 +1,7 @@
-"""The linear baseline: a linear classifier over character n-grams, shown beside every other result.
+"""The linear baseline: a linear classifier over character n-grams, reported next to every other result.
 
-It trains in seconds, so whatever takes hours to train must beat it, or be seen to lose.
-Saved as JSON and safetensors: loading it never unpickles.
+It trains in seconds, so a model that takes hours to train should beat it. It is saved as JSON and safetensors, so
+loading it never unpickles.
 """
 
 import json
@@ -17,7 +17,7 @@ from toolkit.data.normalization import normalize
 from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration
 from toolkit.utils.errors import InputError
 
-# Picked on the training rows of bangla_hate.csv (12,305 rows, 3 folds, each held out once), never on its
+# Selected by 3-fold cross-validation on the training rows of bangla_hate.csv (12,305 rows), never on its
 # validation or test rows. Mean macro-F1 at threshold 0.5 for C = 1, 2, 4, 8:
 #   char_wb 2-5  0.8197  0.8243  0.8265  0.8219    (ROC-AUC at 4: 0.9096)
 #   char    2-5  0.8113  0.8164  0.8201  0.8173    (ROC-AUC at 4: 0.9053)
@@ -28,7 +28,7 @@ TEXT_FILE, WEIGHTS_FILE = "floor.json", "floor.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class LinearModel:
-    """TF-IDF and logistic regression as a predictor."""
+    """A predictor with TF-IDF features and logistic regression."""
 
     labels: tuple[str, ...]
     threshold: float | None
@@ -40,24 +40,24 @@ class LinearModel:
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         if len(texts) == 0:
             return np.zeros((0, len(self.labels)), dtype=np.float32)
-        counts = self.vectorizer.transform(_prepared(texts))  # sparse (texts, n-grams)
-        return self.classifier.predict_proba(counts).astype(np.float32)  # (texts, labels)
+        features = self.vectorizer.transform(_normalized(texts))  # sparse (texts, n-grams)
+        return self.classifier.predict_proba(features).astype(np.float32)  # (texts, labels)
 
 
 def fit_linear(corpus: Corpus, rows: np.ndarray | None = None) -> LinearModel:
-    """Fit on the training rows (or on `rows`) and, for two labels, pick the threshold on the validation rows."""
-    rows, chosen_on = corpus.rows("train") if rows is None else rows, corpus.rows("validation")
+    """Fit on the training rows (or on `rows`) and, for two labels, choose the threshold on the validation rows."""
+    rows, validation = corpus.rows("train") if rows is None else rows, corpus.rows("validation")
     vectorizer, classifier = _vectorizer(min_df=2), _classifier()
-    classifier.fit(vectorizer.fit_transform(_prepared(corpus.take(rows))), corpus.labels[rows])
+    classifier.fit(vectorizer.fit_transform(_normalized(corpus.take(rows))), corpus.labels[rows])
     model = LinearModel(corpus.label_names, None, vectorizer, classifier)
     metrics = calculate_metrics_with_threshold_exploration(
-        corpus.labels[chosen_on], model.predict_proba(corpus.take(chosen_on))
+        corpus.labels[validation], model.predict_proba(corpus.take(validation))
     )
     return LinearModel(corpus.label_names, metrics.get("best_threshold"), vectorizer, classifier)
 
 
 def save(model: LinearModel, folder: Path) -> None:
-    """Write `model` into `folder` so that `load_linear` gives the same probabilities to the last bit."""
+    """Write `model` into `folder`; the model that `load_linear` returns gives bit-identical probabilities."""
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,9 +77,9 @@ def save(model: LinearModel, folder: Path) -> None:
 
 
 def load_linear(folder: Path) -> LinearModel:
-    """The linear baseline that `save` wrote.
+    """Load the linear baseline that `save` wrote.
 
-    Raises: InputError if `folder` holds none, or if its two files do not belong together.
+    Raises: InputError if `folder` contains none, or if its two files do not match.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -94,9 +94,9 @@ def load_linear(folder: Path) -> LinearModel:
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: no such file; {folder} is not a saved linear baseline") from None
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise InputError(f"{folder}: not readable as a saved linear baseline: {error}") from None
+        raise InputError(f"{folder}: cannot be read as a saved linear baseline: {error}") from None
     if not fits:
-        raise InputError(f"{folder}: {TEXT_FILE} and {WEIGHTS_FILE} do not belong together; save it again")
+        raise InputError(f"{folder}: {TEXT_FILE} and {WEIGHTS_FILE} do not match; save the linear baseline again")
     vectorizer = _vectorizer(vocabulary={ngram: column for column, ngram in enumerate(ngrams)})
     vectorizer.idf_ = weights["idf"]
     classifier = _classifier()
@@ -105,14 +105,14 @@ def load_linear(folder: Path) -> LinearModel:
     return LinearModel(labels, texts["threshold"], vectorizer, classifier)
 
 
-def _prepared(texts: Sequence[str]) -> list[str]:
+def _normalized(texts: Sequence[str]) -> list[str]:
     return [normalize(text).lower() for text in texts]
 
 
-def _vectorizer(**how: Any) -> Any:
+def _vectorizer(**options: Any) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(analyzer=ANALYZER, ngram_range=NGRAMS, sublinear_tf=True, lowercase=False, **how)
+    return TfidfVectorizer(analyzer=ANALYZER, ngram_range=NGRAMS, sublinear_tf=True, lowercase=False, **options)
 
 
 def _classifier() -> Any:

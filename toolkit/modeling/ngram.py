@@ -1,12 +1,12 @@
-"""The sparse student: a linear model over hashed character n-grams that learned a transformer's logits.
+"""The n-gram student: a linear model over hashed character n-grams, trained on the logits of a transformer.
 
-In the spirit of Sparse Distillation (Ye et al. 2021): no layers, no attention, one table that is looked up. A text
-is its characters; every window of 2 to 5 characters inside a word and its boundaries is hashed to a row of the
-table, which holds the squared idf of the n-gram and its weights. Sums of these are the logits:
+It follows Sparse Distillation (Ye et al. 2021): a lookup table replaces layers and attention. Every window of 2 to 5
+characters inside a word and its boundaries is hashed to a row of the table, which holds the squared idf of the n-gram
+and its weights. The logits are sums of these:
 
-    logits = Σ weights / √(Σ idf²) + intercept        (TF-IDF, L2-normalized, linear)
+    logits = Σ weights / √(Σ idf²) + intercept        (linear in L2-normalized TF-IDF)
 
-so that a runtime needs shifts, multiplications, a modulo, one look-up, sums and a square root.
+A runtime only needs shifts, multiplications, a modulo, one lookup, sums and a square root.
 """
 
 import re
@@ -26,21 +26,21 @@ SHORTEST, LONGEST = 2, 5
 PAD_ID, UNKNOWN_ID, SPACE_ID = 0, 1, 2
 SPACE = "▁"
 MULTIPLIER, MODULUS = 1_000_003, 2**31 - 1
-"""The hash of an n-gram: a polynomial in MULTIPLIER of its character ids modulo a Mersenne prime; every product
-stays below 2^63, so any runtime with 64-bit integers gets the same."""
-LONGEST_TEXT = 1024
-"""Characters of a text that count."""
-BITS = 18
-"""log2 of the rows of the table where the student's name does not say it."""
+"""The hash of an n-gram is a polynomial in MULTIPLIER of its character ids, modulo a Mersenne prime. Every product is
+below 2^63, so all runtimes with 64-bit integers agree."""
+MAX_CHARACTERS = 1024
+"""Texts are truncated to this many characters."""
+DEFAULT_BITS = 18
+"""log2 of the number of table rows for the student name `ngram`."""
 
 
 @dataclass(frozen=True)
 class NgramConfig:
-    """What `config.json` says of the network; the two names are those of Hugging Face configurations."""
+    """Network settings in `config.json`, with the interface of a Hugging Face configuration."""
 
     rows: int
     outputs: int
-    """1 for two labels: the difference of their logits."""
+    """1 for two labels (the difference of their logits), otherwise the number of labels."""
     model_type: str = MODEL_TYPE
 
     def to_diff_dict(self) -> dict[str, Any]:
@@ -48,59 +48,60 @@ class NgramConfig:
 
 
 class NgramNetwork(nn.Module):
-    """The table and the intercept, behind the same call as a transformer."""
+    """The table and the intercept, with the interface of a transformer classifier."""
 
     def __init__(self, config: NgramConfig) -> None:
         super().__init__()
         self.config: Any = config
         self.table = nn.Parameter(torch.zeros(config.rows, 1 + config.outputs), requires_grad=False)
-        """Squared idf, then the weight (times idf) of each output. Row 0 is that of no n-gram: zeros."""
+        """(rows, 1 + outputs): squared idf, then the weight times idf of each output. Row 0 (no n-gram) is zero."""
         self.intercept = nn.Parameter(torch.zeros(config.outputs), requires_grad=False)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         sums = self.table[table_rows(input_ids, self.config.rows)].sum(dim=1)  # (batch, 1 + outputs)
-        norm = torch.sqrt(sums[:, :1].clamp(min=1.0))  # no n-gram at all: the intercept alone
+        norm = torch.sqrt(sums[:, :1].clamp(min=1.0))  # 1 for a text without n-grams
         scores = sums[:, 1:] / norm + self.intercept  # (batch, outputs)
         return {"logits": torch.cat([-scores / 2, scores / 2], dim=1) if scores.shape[1] == 1 else scores}
 
 
 def table_rows(input_ids: torch.Tensor, rows: int) -> torch.Tensor:
-    """The row of every window of characters: int64 (batch, tokens) -> (batch, windows), 0 where there is no n-gram.
+    """Return the table row of every window of characters: int64 (batch, tokens) -> (batch, windows).
 
-    A window is an n-gram if it ends before the padding and has no space inside; at its ends it may.
+    A window is an n-gram if it ends before the padding and contains no space, except at its ends. Other windows get
+    row 0.
     """
-    longest = nn.functional.pad(input_ids, (0, LONGEST - 1), value=PAD_ID)
+    padded = nn.functional.pad(input_ids, (0, LONGEST - 1), value=PAD_ID)
     tokens = input_ids.shape[1]
     hashed = input_ids
-    alive = torch.ones_like(input_ids)
-    found = []
+    valid = torch.ones_like(input_ids)
+    table_row = []
     for last in range(1, LONGEST):
-        char = longest[:, last : last + tokens]  # the last character of the window that starts at each place
+        char = padded[:, last : last + tokens]  # last character of the window that starts at each position
         hashed = (hashed * MULTIPLIER + char) % MODULUS
-        found.append((hashed % (rows - 1) + 1) * alive * (char != PAD_ID))
-        alive = alive * (char != SPACE_ID)  # as the next window has it inside
-    return torch.cat(found, dim=1)
+        table_row.append((hashed % (rows - 1) + 1) * valid * (char != PAD_ID))
+        valid = valid * (char != SPACE_ID)  # in longer windows, this character is inside
+    return torch.cat(table_row, dim=1)
 
 
 def is_ngram(student: str | None) -> bool:
-    """Whether a student's name asks for this model."""
+    """Return whether a student's name means an n-gram student."""
     return student is not None and (student == MODEL_TYPE or student.startswith(f"{MODEL_TYPE}:"))
 
 
 def rows_of(student: str) -> int:
-    """Rows of the table that `ngram` or `ngram:BITS` asks for. Raises InputError for a broken name."""
+    """Return the number of table rows of the student `ngram` or `ngram:BITS`. Raise InputError for other names."""
     if student == MODEL_TYPE:
-        return 2**BITS
+        return 2**DEFAULT_BITS
     bits = re.fullmatch(rf"{MODEL_TYPE}:(\d+)", student)
     if not bits or not 8 <= int(bits[1]) <= 24:
-        raise InputError(f"--student {student}: write ngram, or ngram:BITS for a table of 2^BITS rows, BITS 8 to 24")
+        raise InputError(f"--student {student}: use ngram, or ngram:BITS for a table of 2^BITS rows, BITS from 8 to 24")
     return 2 ** int(bits[1])
 
 
 def character_tokenizer(texts: Sequence[str]) -> Tokenizer:
-    """A tokenizer whose tokens are characters of the normalized, lower-cased text, a space at either end.
+    """Return a tokenizer that splits normalized, lowercased text into characters and adds a space at both ends.
 
-    Characters that `texts` lack become the unknown one.
+    Characters that do not occur in `texts` become the unknown token.
     """
     steps = [*normalizer_steps(), normalizers.Lowercase(), normalizers.Replace(" ", SPACE)]
     normalizer = normalizers.Sequence(steps)
@@ -113,5 +114,5 @@ def character_tokenizer(texts: Sequence[str]) -> Tokenizer:
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{SPACE} $A {SPACE}", special_tokens=[(SPACE, SPACE_ID)]
     )
-    tokenizer.enable_truncation(max_length=LONGEST_TEXT)
+    tokenizer.enable_truncation(max_length=MAX_CHARACTERS)
     return tokenizer

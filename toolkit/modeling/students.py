@@ -1,6 +1,6 @@
-"""A smaller classifier: from a teacher's layers, from a shape, or a smaller pretrained encoder.
+"""Build a smaller classifier: from layers of the teacher, from a shape, or from a smaller pretrained encoder.
 
-The student without a transformer is in `toolkit.ngram`.
+The student without a transformer is in `toolkit.modeling.ngram`.
 """
 
 import copy
@@ -22,10 +22,10 @@ OPTION = "--student"
 def build_student(
     student: str, teacher: Classifier, settings: ModelSettings, texts: Sequence[str], seed: int
 ) -> Classifier:
-    """The untrained student that `student` names: layers:N, layers:I,J,…, shape:LxH[xA], a folder or a hub id.
+    """Build the untrained student `student`: layers:N, layers:I,J,…, shape:LxH[xA], a folder or a hub id.
 
-    A student made from layers or a shape shares the teacher's tokenizer.
-    Raises: InputError if the specification is broken or does not fit the teacher.
+    A student built from layers or a shape shares the teacher's tokenizer.
+    Raises: InputError if the specification is invalid or does not fit the teacher.
     """
     if student.startswith("layers:"):
         return student_from_layers(teacher, student)
@@ -37,12 +37,12 @@ def build_student(
 
 
 def student_from_layers(teacher: Classifier, student: str) -> Classifier:
-    """A copy of `teacher` with some of its layers: layers:N evenly spaced, first and last included, or those named.
+    """Return a copy of `teacher` with some of its layers: N evenly spaced ones (layers:N), or those listed.
 
-    Raises: InputError if the specification is broken or names layers that the teacher has not.
+    Raises: InputError if the specification is invalid or lists layers that the teacher does not have.
     """
     if not isinstance(teacher.network, PooledClassifier):
-        raise InputError(f"{OPTION} {student}: needs a teacher that hbt train made; use shape:LxH")
+        raise InputError(f"{OPTION} {student}: needs a teacher trained with hbt; use shape:LxH")
     network = copy.deepcopy(teacher.network)
     network.requires_grad_(True)
     keep_layers(network.encoder, _chosen_layers(student, len(encoder_layers(network.encoder))))
@@ -50,27 +50,30 @@ def student_from_layers(teacher: Classifier, student: str) -> Classifier:
 
 
 def evenly_spaced(layers: int, count: int) -> list[int]:
-    """`count` of the layer numbers 0 … layers-1, the first and the last included; the last alone for one."""
+    """Return `count` evenly spaced indices of 0 … layers-1, with both ends; only the last one if `count` is 1."""
     if count == 1:
         return [layers - 1]
     return [round(i * (layers - 1) / (count - 1)) for i in range(count)]
 
 
 def _chosen_layers(student: str, layers: int) -> list[int]:
-    """The layer numbers, counted from 0, that `student` names of a teacher with so many layers."""
+    """Return the indices of the layers to keep of a teacher with `layers` layers.
+
+    Raises: InputError if `student` is invalid or lists layers that do not exist.
+    """
     count = re.fullmatch(r"layers:([1-9]\d*)", student)
     if count:
         if int(count[1]) > layers:
-            raise InputError(f"{OPTION} {student}: the teacher has {layers} layers; give that many or fewer")
+            raise InputError(f"{OPTION} {student}: the teacher has {layers} layers; keep {layers} or fewer")
         return evenly_spaced(layers, int(count[1]))
     if not re.fullmatch(r"layers:\d+(,\d+)+", student):
         raise InputError(
-            f"{OPTION} {student}: write layers:N with the number of layers to keep, such as layers:4, "
-            "or the layers themselves, counted from 0: layers:0,4,8,11"
+            f"{OPTION} {student}: use layers:N with the number of layers to keep, such as layers:4, "
+            "or list the layers to keep, counted from 0, such as layers:0,4,8,11"
         )
-    named = [int(number) for number in student.removeprefix("layers:").split(",")]
-    if named != sorted(set(named)) or named[-1] >= layers:
+    listed = [int(number) for number in student.removeprefix("layers:").split(",")]
+    if listed != sorted(set(listed)) or listed[-1] >= layers:
         raise InputError(
-            f"{OPTION} {student}: the teacher has the layers 0 to {layers - 1}; name each once, in rising order"
+            f"{OPTION} {student}: the teacher has layers 0 to {layers - 1}; list each layer once, in ascending order"
         )
-    return named
+    return listed

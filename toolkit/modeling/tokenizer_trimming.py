@@ -1,11 +1,11 @@
-"""Which pieces of a vocabulary texts need, and the tokenizer cut to those: WordPiece, BPE and Unigram.
+"""Find the pieces of a vocabulary that the texts need, and trim the tokenizer to them: WordPiece, BPE and Unigram.
 
-Why the pieces of the texts cannot move, model by model: a winner among all pieces is still the winner among
-fewer, if nothing that scores candidates changes. That asks for more than the pieces themselves:
+The segmentation of the texts stays the same as long as all pieces that decide it stay. Besides the pieces of the
+texts, these are:
 
-- Unigram charges an unknown character by the lowest score of the vocabulary, so the piece of that score stays.
-- BPE reaches a piece through merges, so the pieces on the way stay, with their merges.
-- WordPiece gives up on a word only after a greedy walk, so the pieces walked over in unknown words stay.
+- Unigram: the piece with the lowest score, because the score of unknown characters is derived from it.
+- BPE: the intermediate pieces from which a piece is merged, with their merges.
+- WordPiece: the pieces matched in words that turn out to be unknown, because matching is greedy.
 """
 
 import copy
@@ -22,28 +22,30 @@ from tokenizers import Tokenizer
 from toolkit.utils.errors import InputError
 
 OPTION = "--trim-vocabulary"
-MEND = f"leave {OPTION} out"
+FIX = f"leave {OPTION} out"
 WORD_START = "▁"
 BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 PLACEHOLDER = re.compile(r"\W*(unused|madeupword)_?\d+\W*")
-"""Pieces that were reserved and never trained: the last to fill up with."""
+"""Reserved pieces that were never trained; `fill_up` adds them last."""
 
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """A tokenizer taken apart."""
+    """A tokenizer and its parsed vocabulary."""
 
     tokenizer: Tokenizer
     spec: dict[str, Any]
-    """Its tokenizer.json. Not to be changed: copy it."""
+    """Content of tokenizer.json; do not modify it."""
     ids: dict[str, int]
-    """Piece to id, added tokens among them."""
+    """Piece to id, with added tokens."""
     pieces: dict[int, str]
+    """Id to piece."""
     ranks: dict[tuple[str, str], int]
-    """BPE: pair to the rank of its merge."""
+    """BPE: pair to the rank of its merge; empty for other models."""
     unknown: int | None
+    """Id of the unknown piece."""
     always: frozenset[int]
-    """Ids that no choice of texts takes away."""
+    """Ids that are kept for any texts."""
     byte_level: bool
 
     @property
@@ -52,17 +54,17 @@ class Vocabulary:
 
 
 def read_vocabulary(tokenizer: Tokenizer, pad_id: int, embeddings: int, position_offset: int) -> Vocabulary:
-    """`tokenizer` taken apart.
+    """Parse the vocabulary of `tokenizer`.
 
-    embeddings: rows of the matrix behind it. position_offset: the last id that must keep its number, or -1.
-    Raises: InputError if it is of a kind that cannot be cut.
+    embeddings: rows of the model's embedding matrix. position_offset: ids up to this one must not change, or -1.
+    Raises: InputError if the tokenizer cannot be trimmed.
     """
     spec = json.loads(tokenizer.to_str())
     model, ids = spec["model"], tokenizer.get_vocab()
     if model["type"] not in ("WordPiece", "BPE", "Unigram"):
-        raise InputError(f"{OPTION}: a {model['type']} tokenizer cannot be cut; {MEND}")
+        raise InputError(f"{OPTION}: a {model['type']} tokenizer cannot be trimmed; {FIX}")
     if max(ids.values()) >= embeddings:
-        raise InputError(f"{OPTION}: the tokenizer has more pieces than the model has embeddings; {MEND}")
+        raise InputError(f"{OPTION}: the tokenizer has more pieces than the model has embeddings; {FIX}")
     unknown = model["unk_id"] if model["type"] == "Unigram" else ids.get(model["unk_token"])
     byte_level = any('"ByteLevel"' in json.dumps(spec[part]) for part in ("pre_tokenizer", "normalizer"))
     always = {token["id"] for token in spec["added_tokens"]} | {pad_id}
@@ -75,90 +77,93 @@ def read_vocabulary(tokenizer: Tokenizer, pad_id: int, embeddings: int, position
         always |= {ids[char] for char in _BYTE_OF if char in ids}
     if model["type"] == "Unigram":
         scores = [score for _, score in model["vocab"]]
-        always.add(scores.index(min(scores)))  # the unknown character is charged relative to it
+        always.add(scores.index(min(scores)))  # the score of unknown characters is relative to it
     if not always <= set(ids.values()):
-        raise InputError(f"{OPTION}: the tokenizer refers to ids that no piece has; {MEND}")
+        raise InputError(f"{OPTION}: the tokenizer refers to ids without a piece; {FIX}")
     ranks = {tuple(pair): rank for rank, pair in enumerate(model.get("merges", []))}
     pieces = {i: piece for piece, i in ids.items()}
     return Vocabulary(tokenizer, spec, ids, pieces, ranks, unknown, frozenset(always), byte_level)
 
 
-def needed_pieces(whole: Vocabulary, plain: Sequence[str], encoded: Sequence[Sequence[int]]) -> set[int]:
-    """Ids without which a text would change its pieces or a letter of its scripts be unknown."""
-    used = set(chain.from_iterable(encoded)) | whole.always | _alphabet(whole, set().union(*plain))
-    if whole.model["type"] == "WordPiece":
+def needed_pieces(vocabulary: Vocabulary, plain: Sequence[str], encoded: Sequence[Sequence[int]]) -> set[int]:
+    """Return the ids needed to keep the pieces of all texts, and all single letters of their scripts.
+
+    plain: normalized texts. encoded: ids of each text, without truncation.
+    """
+    used = set(chain.from_iterable(encoded)) | vocabulary.always | _alphabet(vocabulary, set().union(*plain))
+    if vocabulary.model["type"] == "WordPiece":
         for text, ids in zip(plain, encoded, strict=True):
-            if whole.unknown in ids:
-                used |= _greedy_walk(whole, text)
-    return used.union(*(_way_to(whole, i) for i in used))
+            if vocabulary.unknown in ids:
+                used |= _greedy_matches(vocabulary, text)
+    return used.union(*(_merge_path(vocabulary, i) for i in used))
 
 
-def fill_up(whole: Vocabulary, needed: set[int], plain: Sequence[str], size: int) -> set[int]:
-    """`needed` and the commonest further ids, `size` together; pieces in scripts of the texts come first.
+def fill_up(vocabulary: Vocabulary, needed: set[int], plain: Sequence[str], size: int) -> set[int]:
+    """Return `needed` and the most frequent other ids, `size` in total; pieces in scripts of the texts come first.
 
-    Raises: InputError if `needed` is more than `size`.
+    Raises: InputError if `size` is less than the number of needed ids.
     """
     if size and size < len(needed):
         raise InputError(
-            f"{OPTION} {size}: the texts need {len(needed)} pieces; give that many or more, or no number for just those"
+            f"{OPTION} {size}: the texts need {len(needed)} pieces; use {len(needed)} or more, or leave out the number"
         )
     if size <= len(needed):
         return needed
-    if size >= len(whole.ids):
-        return set(whole.pieces)
-    kept, model, scripts = set(needed), whole.model, _scripts(set().union(*plain))
+    if size >= len(vocabulary.ids):
+        return set(vocabulary.pieces)
+    kept, model, scripts = set(needed), vocabulary.model, _scripts(set().union(*plain))
     scores = {i: score for i, (_, score) in enumerate(model["vocab"])} if model["type"] == "Unigram" else {}
 
     def rank(i: int) -> tuple[bool, bool, float, int]:
-        piece = whole.pieces[i]
-        foreign = not _scripts({char for char in _bare(whole, piece) if char.isalpha()}) <= scripts
+        piece = vocabulary.pieces[i]
+        foreign = not _scripts({char for char in _piece_text(vocabulary, piece) if char.isalpha()}) <= scripts
         return PLACEHOLDER.fullmatch(piece) is not None, foreign, -scores.get(i, 0.0), i
 
-    further = sorted(whole.pieces.keys() - needed, key=rank)
+    others = sorted(vocabulary.pieces.keys() - needed, key=rank)
     before = -1
-    while before < len(kept) < size:  # again, since the way to a piece may have been too long for the room left
+    while before < len(kept) < size:  # repeat: a piece whose merge path did not fit may fit after its parts were added
         before = len(kept)
-        for i in further:
-            way = (_way_to(whole, i) | {i}) - kept
-            if len(kept) + len(way) <= size:
-                kept |= way
+        for i in others:
+            added = (_merge_path(vocabulary, i) | {i}) - kept
+            if len(kept) + len(added) <= size:
+                kept |= added
     return kept
 
 
-def _alphabet(whole: Vocabulary, seen: set[str]) -> set[int]:
-    """Ids of single characters: those seen, those of a script seen, and signs that belong to no script."""
-    single = {i: char for piece, i in whole.ids.items() if len(char := _bare(whole, piece)) == 1}
+def _alphabet(vocabulary: Vocabulary, seen: set[str]) -> set[int]:
+    """Return the ids of single characters: those seen, those of a script seen, and symbols without a script."""
+    single = {i: char for piece, i in vocabulary.ids.items() if len(char := _piece_text(vocabulary, piece)) == 1}
     scripts = _scripts(seen)
     lettered = _scripts({char for char in single.values() if char.isalpha()})
 
-    def stays(char: str) -> bool:
+    def keep(char: str) -> bool:
         script = _scripts(char)
-        sign = unicodedata.category(char)[0] in "NPS" and not script & lettered
-        return char in seen or sign or bool(script & scripts)
+        symbol = unicodedata.category(char)[0] in "NPS" and not script & lettered
+        return char in seen or symbol or bool(script & scripts)
 
-    return {i for i, char in single.items() if stays(char)}
+    return {i for i, char in single.items() if keep(char)}
 
 
 def _scripts(chars: Collection[str]) -> set[str]:
-    """First words of the names of `chars`, which tell the script ("BENGALI LETTER KA"); unnamed ones have none."""
+    """Return the scripts of `chars`: the first words of their Unicode names ("BENGALI LETTER KA"), if they have one."""
     return {unicodedata.name(char, "").partition(" ")[0] for char in chars} - {""}
 
 
-def _bare(whole: Vocabulary, piece: str) -> str:
-    """What a piece says, without the marks of its place in a word; "" for part of a character."""
-    if whole.byte_level and all(char in _BYTE_OF for char in piece):
+def _piece_text(vocabulary: Vocabulary, piece: str) -> str:
+    """Return the text of a piece without word-boundary markers; "" for an incomplete UTF-8 character."""
+    if vocabulary.byte_level and all(char in _BYTE_OF for char in piece):
         try:
             piece = bytes(_BYTE_OF[char] for char in piece).decode()
         except UnicodeDecodeError:
             return ""
         return piece.removeprefix(" ") or piece
-    piece = piece.removeprefix(whole.model.get("continuing_subword_prefix") or "")
-    piece = piece.removesuffix(whole.model.get("end_of_word_suffix") or "")
+    piece = piece.removeprefix(vocabulary.model.get("continuing_subword_prefix") or "")
+    piece = piece.removesuffix(vocabulary.model.get("end_of_word_suffix") or "")
     return piece.removeprefix(WORD_START) or piece
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The characters that stand for bytes in a byte-level vocabulary (Radford et al. 2019)."""
+    """Return the byte of each character of a byte-level vocabulary (Radford et al. 2019)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
@@ -167,74 +172,76 @@ def _byte_alphabet() -> dict[str, int]:
 _BYTE_OF = _byte_alphabet()
 
 
-def _way_to(whole: Vocabulary, i: int) -> set[int]:
-    """BPE: ids of the pieces that the merges go through on the way to piece `i`; else none.
+def _merge_path(vocabulary: Vocabulary, i: int) -> set[int]:
+    """Return the ids of the intermediate pieces from which BPE merges piece `i`; empty for other models.
 
-    Inside a word they are the same as for the piece alone, because no merge that won there crossed its ends.
+    They do not depend on the word around the piece, because none of its merges crosses the ends of the piece.
     """
-    if not whole.ranks:
+    if not vocabulary.ranks:
         return set()
-    prefix, suffix = (whole.model[name] or "" for name in ("continuing_subword_prefix", "end_of_word_suffix"))
-    piece = whole.pieces[i]
+    prefix, suffix = (vocabulary.model[name] or "" for name in ("continuing_subword_prefix", "end_of_word_suffix"))
+    piece = vocabulary.pieces[i]
     first = prefix if piece.startswith(prefix) else ""
     last = suffix if piece.endswith(suffix) else ""
     chars = piece.removeprefix(first).removesuffix(last)
-    parts = [(prefix if at else first) + char for at, char in enumerate(chars)]
+    parts = [(prefix if index else first) + char for index, char in enumerate(chars)]
     parts[-1:] = [part + last for part in parts[-1:]]
-    passed = set(parts)
+    intermediate = set(parts)
     while True:
-        ranked = ((whole.ranks[pair], at) for at, pair in enumerate(pairwise(parts)) if pair in whole.ranks)
-        _, at = min(ranked, default=(0, -1))
-        if at < 0:
+        ranked = (
+            (vocabulary.ranks[pair], index) for index, pair in enumerate(pairwise(parts)) if pair in vocabulary.ranks
+        )
+        _, index = min(ranked, default=(0, -1))
+        if index < 0:
             break
-        parts[at : at + 2] = [parts[at] + parts[at + 1].removeprefix(prefix)]
-        passed.add(parts[at])
-    return {whole.ids[part] for part in passed if part in whole.ids} if parts == [piece] else set()
+        parts[index : index + 2] = [parts[index] + parts[index + 1].removeprefix(prefix)]
+        intermediate.add(parts[index])
+    return {vocabulary.ids[part] for part in intermediate if part in vocabulary.ids} if parts == [piece] else set()
 
 
-def _greedy_walk(whole: Vocabulary, text: str) -> set[int]:
-    """WordPiece: ids tried in the words of a normalized text, those of words that end up unknown among them."""
-    walked = set()
-    prefix = whole.model["continuing_subword_prefix"]
-    splitter = whole.tokenizer.pre_tokenizer
+def _greedy_matches(vocabulary: Vocabulary, text: str) -> set[int]:
+    """WordPiece: return the ids matched in the words of a normalized text, including words that become unknown."""
+    matched = set()
+    prefix = vocabulary.model["continuing_subword_prefix"]
+    splitter = vocabulary.tokenizer.pre_tokenizer
     for word, _ in [(text, None)] if splitter is None else splitter.pre_tokenize_str(text):
         start = 0
-        while start < len(word) <= whole.model["max_input_chars_per_word"]:
+        while start < len(word) <= vocabulary.model["max_input_chars_per_word"]:
             spans = ((end, prefix * (start > 0) + word[start:end]) for end in range(len(word), start, -1))
-            start, piece = next(((end, piece) for end, piece in spans if piece in whole.ids), (len(word), ""))
-            walked |= {whole.ids[piece]} if piece else set()
-    return walked
+            start, piece = next(((end, piece) for end, piece in spans if piece in vocabulary.ids), (len(word), ""))
+            matched |= {vocabulary.ids[piece]} if piece else set()
+    return matched
 
 
-def cut_tokenizer(whole: Vocabulary, keep: Collection[int]) -> tuple[Tokenizer, list[int]]:
-    """The tokenizer with the ids `keep` alone, numbered anew in their old order, and the old id of each new one."""
-    spec = {part: copy.deepcopy(value) for part, value in whole.spec.items() if part != "model"}
-    model = spec["model"] = dict(whole.model)
+def trim_tokenizer(vocabulary: Vocabulary, keep: Collection[int]) -> tuple[Tokenizer, list[int]]:
+    """Return the tokenizer with only the ids `keep`, renumbered in their old order, and the old id of each new id."""
+    spec = {part: copy.deepcopy(value) for part, value in vocabulary.spec.items() if part != "model"}
+    model = spec["model"] = dict(vocabulary.model)
     kept = sorted(keep)
     new_id = {old: new for new, old in enumerate(kept)}
     if model["type"] == "Unigram":
         model["vocab"] = [model["vocab"][i] for i in kept if i < len(model["vocab"])]
-        model["unk_id"] = None if whole.unknown is None else new_id[whole.unknown]
+        model["unk_id"] = None if vocabulary.unknown is None else new_id[vocabulary.unknown]
     else:
         model["vocab"] = {piece: new_id[i] for piece, i in model["vocab"].items() if i in new_id}
     if model["type"] == "BPE":
-        prefix, there = model["continuing_subword_prefix"] or "", model["vocab"]
+        prefix, vocab = model["continuing_subword_prefix"] or "", model["vocab"]
         model["merges"] = [
-            [a, b] for a, b in model["merges"] if a in there and b in there and a + b.removeprefix(prefix) in there
+            [a, b] for a, b in model["merges"] if a in vocab and b in vocab and a + b.removeprefix(prefix) in vocab
         ]
     for token in spec["added_tokens"]:
         token["id"] = new_id[token["id"]]
     for slots, i in _id_slots(spec["post_processor"]):
         slots[i] = new_id[slots[i]]
-    spec["padding"] = None  # a Classifier pads by itself
+    spec["padding"] = None  # a Classifier pads its batches itself
     tokenizer = Tokenizer.from_str(json.dumps(spec))
-    if tokenizer.get_vocab() != {whole.pieces[old]: new for new, old in enumerate(kept)}:
-        raise InputError(f"{OPTION}: the pieces of this tokenizer cannot be numbered anew; {MEND}")
+    if tokenizer.get_vocab() != {vocabulary.pieces[old]: new for new, old in enumerate(kept)}:
+        raise InputError(f"{OPTION}: the pieces of this tokenizer cannot be renumbered; {FIX}")
     return tokenizer, kept
 
 
 def _id_slots(processor: dict[str, Any] | None) -> Iterator[tuple[list[Any], int]]:
-    """Where a post-processor holds ids: list and index."""
+    """Yield where a post-processor stores ids, as list and index."""
     for part in (processor or {}).get("processors", []):
         yield from _id_slots(part)
     for token in (processor or {}).get("special_tokens", {}).values():
@@ -243,13 +250,13 @@ def _id_slots(processor: dict[str, Any] | None) -> Iterator[tuple[list[Any], int
         yield from ((processor[name], 1) for name in ("cls", "sep"))
 
 
-def encode_whole(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text at full length, without the special tokens of the template."""
-    uncut = Tokenizer.from_str(tokenizer.to_str())
-    uncut.no_truncation()
-    return [encoding.ids for encoding in uncut.encode_batch_fast(list(texts), add_special_tokens=False)]
+def encode_untruncated(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Return the ids of each text, without truncation and without special tokens."""
+    untruncated = Tokenizer.from_str(tokenizer.to_str())
+    untruncated.no_truncation()
+    return [encoding.ids for encoding in untruncated.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
 def normalized(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
-    """Each text as the normalizer of `tokenizer` leaves it."""
+    """Apply the normalizer of `tokenizer` to each text."""
     return [text if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(text) for text in texts]

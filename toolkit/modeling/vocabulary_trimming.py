@@ -1,10 +1,11 @@
-"""A vocabulary cut to the texts: pieces that no text uses leave the tokenizer and the embedding matrix.
+"""Trim a vocabulary to the texts: remove unused pieces from the tokenizer and the embedding matrix.
 
-What stays: the pieces of the texts, special and added tokens, and every single character of the scripts
-seen, so that a new word still falls into known letters. Digits, punctuation, symbols and emoji stay too where
-they belong to no script: there are few, and a comment not seen yet may well hold another emoji.
+Kept are the pieces of the texts, special and added tokens, and all single characters of the scripts of the texts, so
+that new words can still be split into known letters. Digits, punctuation, symbols and emoji that belong to no script
+are kept, too: they are few, and future texts may contain them.
 
-Why the pieces of the texts cannot move is told in `toolkit.pieces`. It is checked on every text all the same.
+`toolkit.modeling.tokenizer_trimming` explains why the pieces of the texts do not change. This is also verified on
+every text.
 """
 
 import copy
@@ -21,15 +22,15 @@ from toolkit.data.unlabeled import read_unlabeled
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.tokenizer import encode
 from toolkit.modeling.tokenizer_trimming import (
-    MEND,
+    FIX,
     OPTION,
     Vocabulary,
-    cut_tokenizer,
-    encode_whole,
+    encode_untruncated,
     fill_up,
     needed_pieces,
     normalized,
     read_vocabulary,
+    trim_tokenizer,
 )
 from toolkit.utils.console import working
 from toolkit.utils.errors import InputError
@@ -37,76 +38,81 @@ from toolkit.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Trimming:
-    """What trimming kept, and how well a vocabulary cut to half of the texts covers the other half."""
+    """Vocabulary sizes, and how well a vocabulary trimmed to half of the texts covers the other half."""
 
     pieces_before: int
     pieces_after: int
     half_pieces: int
-    """Pieces of the vocabulary that was cut to the first half alone; the figures below are of that one."""
+    """Pieces of a vocabulary trimmed to the first half only; the figures below are for this vocabulary."""
     unseen_texts: int
-    """Distinct texts of the other half; none of them is in the first."""
+    """Distinct texts of the second half; none of them occurs in the first."""
     unseen_identical: float
-    """Share of those whose pieces are the same as under the whole vocabulary."""
+    """Share of the unseen texts with the same pieces as under the full vocabulary."""
     unseen_longer: float
-    """Pieces of those per piece under the whole vocabulary: 1.02 is two in a hundred more."""
+    """Pieces of the unseen texts divided by their pieces under the full vocabulary: 1.02 means 2 % more."""
     unseen_unknown: float
-    """Share of the pieces of those that are the unknown piece."""
+    """Share of unknown pieces among the pieces of the unseen texts."""
     unseen_unknown_before: float
-    """The same share under the whole vocabulary."""
+    """The same share under the full vocabulary."""
 
 
 def trim_vocabulary(classifier: Classifier, texts: Sequence[str], size: int = 0) -> tuple[Classifier, Trimming]:
-    """A copy of `classifier` with fewer pieces, and the same pieces and logits on every one of `texts`.
+    """Return a copy of `classifier` with fewer pieces, but the same pieces and logits for all `texts`.
 
-    size: pieces to keep in all, 0 for as few as the texts need. What is left of it goes to further pieces, those
-    in scripts of the texts first, the commonest first: by score (Unigram) or by id (BPE, WordPiece). More than
-    there are keeps them all.
-    Raises: InputError if `size` is too small, the tokenizer or model cannot be cut, or a text changes its pieces.
+    size: number of pieces to keep, or 0 for only those that the texts need. If it is larger than needed, other pieces
+    are added: those in scripts of the texts first, then by frequency (score for Unigram, id for BPE and WordPiece).
+    If it exceeds the vocabulary, all pieces are kept.
+    Raises: InputError if `size` is too small, if the tokenizer or the model cannot be trimmed, or if the pieces of a
+    text would change.
     """
     embedding = _embedding(classifier.network)
-    whole = read_vocabulary(
+    vocabulary = read_vocabulary(
         classifier.tokenizer,
         classifier.pad_id,
         embedding.num_embeddings,
         _position_offset(classifier.network, embedding),
     )
-    encoded = encode_whole(whole.tokenizer, texts)
-    plain = normalized(whole.tokenizer, texts)
+    encoded = encode_untruncated(vocabulary.tokenizer, texts)
+    plain = normalized(vocabulary.tokenizer, texts)
     first_row = {text: row for row, text in reversed(list(enumerate(plain)))}
     distinct = sorted(first_row.values())
     if len(distinct) < 2:
-        raise InputError(f"{OPTION}: needs two different texts or more; {MEND}")
+        raise InputError(f"{OPTION}: needs at least two different texts; {FIX}")
 
-    tokenizer, kept = cut_tokenizer(whole, fill_up(whole, needed_pieces(whole, plain, encoded), plain, size))
-    _refuse_changed_pieces(encoded, encode_whole(tokenizer, texts), kept)
-    # And as they reach the network: the tokenizer in memory may differ from its own JSON in the last bit of a score.
+    needed = needed_pieces(vocabulary, plain, encoded)
+    tokenizer, kept = trim_tokenizer(vocabulary, fill_up(vocabulary, needed, plain, size))
+    _refuse_changed_pieces(encoded, encode_untruncated(tokenizer, texts), kept)
+    # Also with the tokenizer in memory: the last bit of its scores may differ from those in its JSON.
     _refuse_changed_pieces(encode(classifier.tokenizer, texts), encode(tokenizer, texts), kept)
     new_id = {old: new for new, old in enumerate(kept)}
-    network = _cut_network(classifier.network, embedding, new_id)
-    cut = replace(classifier, network=network, tokenizer=tokenizer, pad_id=new_id[classifier.pad_id])
-    return cut, _measure(whole, texts, plain, encoded, distinct, size, len(kept))
+    network = _trim_embedding(classifier.network, embedding, new_id)
+    result = replace(classifier, network=network, tokenizer=tokenizer, pad_id=new_id[classifier.pad_id])
+    return result, _measure(vocabulary, texts, plain, encoded, distinct, size, len(kept))
 
 
 def trimmed(
     classifier: Classifier, export: ExportSettings, corpus: Corpus, unlabelled: str | None
 ) -> tuple[Classifier, Trimming | None]:
-    """`classifier` with the vocabulary of the corpus and of the unlabeled texts, if that is asked for."""
+    """Trim the vocabulary to the corpus and the unlabeled texts if `export` requests it."""
     if export.trim_vocabulary is None:
         return classifier, None
-    further = [] if unlabelled is None else read_unlabeled(Path(unlabelled))
+    unlabeled = [] if unlabelled is None else read_unlabeled(Path(unlabelled))
     with working("trimming the vocabulary"):
-        return trim_vocabulary(classifier, [*corpus.texts, *further], export.trim_vocabulary)
+        return trim_vocabulary(classifier, [*corpus.texts, *unlabeled], export.trim_vocabulary)
 
 
 def _refuse_changed_pieces(before: Sequence[list[int]], after: Sequence[list[int]], kept: Sequence[int]) -> None:
-    """Old ids are compared, not strings: an unknown piece may carry the string of the piece that is gone."""
+    """Raise InputError if the pieces of a text change.
+
+    Compares ids, not strings: an unknown piece may have the string of a removed piece.
+    """
     for row, (old, new) in enumerate(zip(before, after, strict=True)):
         if old != [kept[i] for i in new]:
-            raise InputError(f"{OPTION}: text {row} (counted from 0) would change its pieces; {MEND}")
+            raise InputError(f"{OPTION}: the pieces of text {row} (counted from 0) would change; {FIX}")
 
 
 def _measure(
-    whole: Vocabulary,
+    vocabulary: Vocabulary,
     texts: Sequence[str],
     plain: Sequence[str],
     encoded: Sequence[Sequence[int]],
@@ -114,17 +120,17 @@ def _measure(
     size: int,
     pieces_after: int,
 ) -> Trimming:
-    """Cut to every second distinct text, count on those between: a text that is there twice is not unseen."""
+    """Trim to every second distinct text and measure on the others. Duplicates do not count as unseen."""
     seen, unseen = distinct[::2], distinct[1::2]
     seen_plain = [plain[i] for i in seen]
-    needed = needed_pieces(whole, seen_plain, [encoded[i] for i in seen])
-    tokenizer, kept = cut_tokenizer(whole, fill_up(whole, needed, seen_plain, size))
+    needed = needed_pieces(vocabulary, seen_plain, [encoded[i] for i in seen])
+    tokenizer, kept = trim_tokenizer(vocabulary, fill_up(vocabulary, needed, seen_plain, size))
     before = [encoded[i] for i in unseen]
-    after = [[kept[i] for i in ids] for ids in encode_whole(tokenizer, [texts[i] for i in unseen])]
+    after = [[kept[i] for i in ids] for ids in encode_untruncated(tokenizer, [texts[i] for i in unseen])]
     pieces = [max(1, sum(map(len, side))) for side in (before, after)]
-    unknown = [sum(ids.count(whole.unknown) for ids in side) for side in (before, after)]
+    unknown = [sum(ids.count(vocabulary.unknown) for ids in side) for side in (before, after)]
     return Trimming(
-        pieces_before=len(whole.ids),
+        pieces_before=len(vocabulary.ids),
         pieces_after=pieces_after,
         half_pieces=len(kept),
         unseen_texts=len(unseen),
@@ -139,32 +145,32 @@ def _embedding(network: nn.Module) -> nn.Embedding:
     inner = getattr(network, "encoder", None) or getattr(network, "model", None)
     embedding = None if inner is None else inner.get_input_embeddings()
     if not isinstance(embedding, nn.Embedding):
-        raise InputError(f"{OPTION}: this model has no embedding matrix to cut; {MEND}")
+        raise InputError(f"{OPTION}: this model has no embedding matrix to trim; {FIX}")
     return embedding
 
 
 def _position_offset(network: nn.Module, embedding: nn.Embedding) -> int:
-    """The padding id if positions are counted from it, as in RoBERTa, else -1.
+    """Return the padding id if position ids start from it, as in RoBERTa, else -1.
 
-    There it must keep its number, and so must every id below, or each position would move with it.
+    The padding id and all ids below it must then stay the same, or all positions would shift.
     """
     others = (m for m in network.modules() if isinstance(m, nn.Embedding) and m is not embedding)
     return max((m.padding_idx for m in others if m.padding_idx is not None), default=-1)
 
 
-def _cut_network(network: Any, embedding: nn.Embedding, new_id: dict[int, int]) -> Any:
-    """A copy of `network` with the embedding rows of the ids in `new_id` alone, in that order."""
+def _trim_embedding(network: Any, embedding: nn.Embedding, new_id: dict[int, int]) -> Any:
+    """Return a copy of `network` with only the embedding rows of the old ids in `new_id`, in that order."""
     old = embedding.weight  # (old ids, width)
     rows = nn.Parameter(old.detach()[list(new_id)].clone(), requires_grad=old.requires_grad)  # (new ids, width)
-    cut = copy.deepcopy(network, {id(old): rows})  # so whatever shares the matrix shares the new one
-    for module in cut.modules():
+    trimmed_network = copy.deepcopy(network, {id(old): rows})  # tied weights share the new matrix
+    for module in trimmed_network.modules():
         if isinstance(module, nn.Embedding) and module.weight is rows:
             module.num_embeddings = len(new_id)
             module.padding_idx = None if module.padding_idx is None else new_id.get(module.padding_idx)
-    for config in {id(m.config): m.config for m in cut.modules() if hasattr(m, "config")}.values():
+    for config in {id(m.config): m.config for m in trimmed_network.modules() if hasattr(m, "config")}.values():
         config.vocab_size = len(new_id)
         for name, value in list(vars(config).items()):
             if name.endswith("_token_id") and value is not None:
-                many = [new_id[i] for i in value if i in new_id] if isinstance(value, list) else []
-                setattr(config, name, many or (None if isinstance(value, list) else new_id.get(value)))
-    return cut
+                ids = [new_id[i] for i in value if i in new_id] if isinstance(value, list) else []
+                setattr(config, name, ids or (None if isinstance(value, list) else new_id.get(value)))
+    return trimmed_network

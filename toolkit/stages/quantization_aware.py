@@ -13,8 +13,8 @@ from toolkit.training.trainer import Loop, WatchEpoch, fit, steps_of
 from toolkit.utils import console
 
 CALIBRATION_BATCH = 32
-SLOWER = 0.25
-"""Factor on the student's learning rate: the classifier is trained already, and large steps would undo that."""
+LEARNING_RATE_FACTOR = 0.25
+"""Factor on the learning rate of the student: the weights only need small changes."""
 
 
 def quantization_aware(
@@ -22,16 +22,16 @@ def quantization_aware(
 ) -> tuple[Classifier, dict[str, Any]]:
     """Return a floating-point copy of `classifier` after quantization-aware training, and the training details.
 
-    It is trained for `fine_tune_epochs` at SLOWER times the student's learning rate. The best epoch is chosen under
-    fake quantization.
-    work: folder for optimizer checkpoints; training with the same recipe resumes from there.
+    It trains for `fine_tune_epochs`, at LEARNING_RATE_FACTOR times the student's learning rate. The best epoch is the
+    best one under fake quantization.
+    work: folder for checkpoints of the optimizer; training under the same recipe resumes from there.
     Raises: InputError as `fake_quantized`.
     """
     recipe, seed = data.recipe, data.corpus.settings.seed
     encoded = encode(classifier.tokenizer, data.calibration().texts)
     groups = like_lengths(encoded, CALIBRATION_BATCH)
     batches = [pad([encoded[i] for i in chosen], classifier.pad_id) for chosen in groups]
-    rate = SLOWER * data.training.learning_rate
+    rate = LEARNING_RATE_FACTOR * data.training.learning_rate
     training = replace(data.training, epochs=recipe.pruning.fine_tune_epochs, learning_rate=rate)
     trained = replace(classifier, network=copy.deepcopy(classifier.network))
     with (

@@ -1,4 +1,4 @@
-"""What a classifier learns from: texts, labels and what a teacher says, and how they become batches."""
+"""Training data of a classifier (texts, labels and logits of a teacher) and its batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ from toolkit.modeling.tokenizer import encode
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts to learn from or to validate on."""
+    """Texts for training or validation."""
 
     texts: Sequence[str]
     labels: np.ndarray
-    """int (texts,); UNLABELED only where there are teacher logits."""
+    """int (texts,); may contain UNLABELED only if there are teacher logits."""
     teacher_logits: np.ndarray | None = None
-    """float (texts, labels): what a student imitates."""
+    """float (texts, labels); None without a teacher."""
 
     def take(self, chosen: np.ndarray) -> "Examples":
-        """Some of them, by number, in that order."""
+        """Return the examples with the indices `chosen`, in that order."""
         logits = None if self.teacher_logits is None else self.teacher_logits[chosen]
         return Examples([self.texts[i] for i in chosen.tolist()], self.labels[chosen], logits)
 
 
 def encoded(classifier: Classifier, examples: Examples) -> list[dict[str, Any]]:
-    """One entry a text: its ids, its label and, where there are such, the teacher's logits."""
-    pieces = encode(classifier.tokenizer, examples.texts)
+    """Return a row per text with its ids, its label and, if present, the logits of the teacher."""
+    token_ids = encode(classifier.tokenizer, examples.texts)
     rows: list[dict[str, Any]] = [
-        {"input_ids": ids, "labels": int(label)} for ids, label in zip(pieces, examples.labels, strict=True)
+        {"input_ids": ids, "labels": int(label)} for ids, label in zip(token_ids, examples.labels, strict=True)
     ]
     if examples.teacher_logits is not None:
         for row, logits in zip(rows, examples.teacher_logits, strict=True):
@@ -41,10 +41,11 @@ def encoded(classifier: Classifier, examples: Examples) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Collate:
-    """Makes a batch of entries of `encoded`."""
+    """Collates rows of `encoded` into a batch."""
 
     pad_id: int
     pad_to: int
+    """Minimum length in tokens to which texts are padded."""
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         ids, mask = pad([row["input_ids"] for row in rows], self.pad_id, self.pad_to)

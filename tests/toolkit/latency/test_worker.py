@@ -1,4 +1,4 @@
-"""A model is measured in a process of its own that imports only what the model needs."""
+"""A model is measured in its own process, which imports only what the model needs."""
 
 import dataclasses
 import json
@@ -44,15 +44,15 @@ def corpus() -> Corpus:
 
 
 @pytest.fixture(scope="module")
-def floor(corpus: Corpus) -> LinearModel:
+def linear_baseline(corpus: Corpus) -> LinearModel:
     return fit_linear(corpus)
 
 
 @pytest.fixture(scope="module")
-def subject(floor: LinearModel, tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    folder = tmp_path_factory.mktemp("floor")
-    save(floor, folder)
-    return Subject("floor", "linear", folder, folder_size(folder))
+def subject(linear_baseline: LinearModel, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    folder = tmp_path_factory.mktemp("linear")
+    save(linear_baseline, folder)
+    return Subject("linear baseline", "linear", folder, folder_size(folder))
 
 
 def run_worker(spec: dict[str, object], folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -61,7 +61,7 @@ def run_worker(spec: dict[str, object], folder: Path, *more: str) -> subprocess.
     return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3])
 
 
-def test_worker_prints_every_figure_as_one_line_of_json(subject: Subject, corpus: Corpus, tmp_path: Path) -> None:
+def test_worker_prints_all_measurements_as_one_line_of_json(subject: Subject, corpus: Corpus, tmp_path: Path) -> None:
     spec = {"kind": "linear", "path": str(subject.path), "texts": corpus.texts, "threads": 1}
     done = run_worker(spec, tmp_path, str(time.monotonic_ns()))
     found = json.loads(done.stdout)
@@ -71,16 +71,19 @@ def test_worker_prints_every_figure_as_one_line_of_json(subject: Subject, corpus
     assert min(found["cold_start_ms"], found["throughput_b8_rows_s"], found["throughput_b32_rows_s"]) > 0
 
 
-def test_worker_for_a_floor_imports_no_torch(subject: Subject, tmp_path: Path) -> None:
+def test_worker_for_a_linear_baseline_does_not_import_torch(subject: Subject, tmp_path: Path) -> None:
     spec = {"kind": "linear", "path": str(subject.path), "texts": ["a"], "latency": False}
     found = json.loads(run_worker(spec, tmp_path).stdout)
     assert set(found["imported"]) <= {"sklearn", "scipy", "pandas"}
     assert found["cold_start_ms"] is None
 
 
-def test_worker_itself_imports_nothing_heavy() -> None:
-    """So that a package is measured with its own runtime and nothing else."""
-    code = "import sys, toolkit.latency.worker as worker; print([name for name in worker.HEAVY if name in sys.modules])"
+def test_worker_itself_imports_no_heavy_module() -> None:
+    """So that a package is measured with only its own runtime."""
+    code = (
+        "import sys, toolkit.latency.worker as worker; "
+        "print([name for name in worker.HEAVY_MODULES if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
     assert done.stdout.strip() == "[]", done.stderr
 
@@ -91,12 +94,12 @@ def test_worker_reads_texts_from_a_file(subject: Subject, tmp_path: Path) -> Non
     assert json.loads(run_worker(spec, tmp_path).stdout)["samples"] == 3
 
 
-def test_peak_memory_of_this_process_is_what_it_has_at_least() -> None:
+def test_peak_memory_is_at_least_the_current_memory() -> None:
     psutil = pytest.importorskip("psutil")
     assert peak_rss_mib() >= 0.9 * psutil.Process().memory_info().rss / 2**20
 
 
-def test_peak_memory_is_the_workers_own_and_not_its_parents(subject: Subject) -> None:
+def test_peak_memory_does_not_include_the_parent_process(subject: Subject) -> None:
     ballast = np.ones(200 * 2**20, dtype=np.uint8)  # 200 MiB in the parent
     (small,) = measure([subject], ["a"], cold=ColdStart(starts=1))
     del ballast
@@ -105,18 +108,21 @@ def test_peak_memory_is_the_workers_own_and_not_its_parents(subject: Subject) ->
 
 
 def test_bench_measures_speed_size_and_accuracy_on_the_test_rows(
-    subject: Subject, floor: LinearModel, corpus: Corpus
+    subject: Subject, linear_baseline: LinearModel, corpus: Corpus
 ) -> None:
-    said: list[str] = []
-    (found,) = bench([subject], corpus, progress=said.append)
+    progress: list[str] = []
+    (found,) = bench([subject], corpus, progress=progress.append)
     test = corpus.rows("test")
     expected = calculate_metrics_with_threshold_exploration(
-        corpus.labels[test], floor.predict_proba(corpus.take(test)), floor.threshold, corpus.label_names
+        corpus.labels[test],
+        linear_baseline.predict_proba(corpus.take(test)),
+        linear_baseline.threshold,
+        corpus.label_names,
     )
     assert found.metrics == expected
     assert found.slices.keys() == {"rows 0:120"}
     assert (found.samples, found.size_bytes) == (len(test), subject.size_bytes)
-    assert any("accuracy" in line for line in said)
+    assert any("accuracy" in line for line in progress)
 
 
 def test_a_failing_worker_shows_the_end_of_its_errors(tmp_path: Path) -> None:
@@ -126,7 +132,7 @@ def test_a_failing_worker_shows_the_end_of_its_errors(tmp_path: Path) -> None:
         measure([Subject("nothing here", "linear", tmp_path, 0)], ["a"], cold=ColdStart(starts=1))
 
 
-def test_a_model_with_other_labels_is_refused(floor: LinearModel, corpus: Corpus) -> None:
-    other = dataclasses.replace(floor, labels=("no", "yes"))
+def test_a_model_with_other_labels_is_refused(linear_baseline: LinearModel, corpus: Corpus) -> None:
+    other = dataclasses.replace(linear_baseline, labels=("no", "yes"))
     with pytest.raises(InputError, match="labels are no, yes"):
         accuracy(other, corpus, corpus.rows("test"))

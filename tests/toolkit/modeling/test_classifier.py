@@ -36,7 +36,7 @@ from toolkit.utils.errors import InputError
 
 @pytest.fixture(scope="module")
 def hugging_face(toy: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as transformers itself writes it: three labels, a fast tokenizer, safetensors."""
+    """A folder written by transformers: three labels, a fast tokenizer, safetensors."""
     folder = tmp_path_factory.mktemp("hugging-face")
     tokenizer = train_tokenizer(toy.texts, 32)
     torch.manual_seed(0)
@@ -60,7 +60,7 @@ def hugging_face(toy: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
 @pytest.mark.parametrize("threshold", [None, 0.35])
-def test_a_saved_classifier_gives_the_same_logits_to_the_last_bit(
+def test_a_saved_classifier_gives_bit_identical_logits(
     toy: Corpus, tmp_path: Path, pooling: str, threshold: float | None
 ) -> None:
     settings = ModelSettings(model="shape:2x32", pooling=pooling, max_length=16)  # type: ignore[arg-type]
@@ -73,14 +73,15 @@ def test_a_saved_classifier_gives_the_same_logits_to_the_last_bit(
 
 
 @pytest.mark.parametrize("garbage", [0.0, 50.0, -50.0])
-def test_pooling_agrees_with_a_hand_computation_whatever_stands_in_the_padding(garbage: float) -> None:
-    vectors = -1 - np.random.default_rng(0).random((2, 4, 3)).astype(np.float32)  # all below 0, the value of a mask
+def test_pooling_agrees_with_a_manual_computation_for_any_values_in_the_padding(garbage: float) -> None:
+    # All negative, so that a maximum over padding masked with 0 would be wrong.
+    vectors = -1 - np.random.default_rng(0).random((2, 4, 3)).astype(np.float32)
     lengths = [4, 2]
     padded, mask = vectors.copy(), np.zeros((2, 4), dtype=np.int64)
     for text, length in enumerate(lengths):
         padded[text, length:] = garbage
         mask[text, :length] = 1
-    found = {how: pool(torch.tensor(padded), torch.tensor(mask), how).numpy() for how in ("cls", "mean", "max")}
+    found = {kind: pool(torch.tensor(padded), torch.tensor(mask), kind).numpy() for kind in ("cls", "mean", "max")}
     for text, length in enumerate(lengths):
         real = vectors[text, :length]
         np.testing.assert_allclose(found["cls"][text], real[0])
@@ -89,26 +90,26 @@ def test_pooling_agrees_with_a_hand_computation_whatever_stands_in_the_padding(g
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
-def test_a_text_alone_scores_as_in_a_padded_batch(toy: Corpus, pooling: str) -> None:
+def test_a_single_text_has_the_same_logits_as_in_a_padded_batch(toy: Corpus, pooling: str) -> None:
     settings = ModelSettings(model="shape:2x32", pooling=pooling, max_length=32)  # type: ignore[arg-type]
     made = build_classifier(settings, toy.label_names, toy.texts, seed=0)
     made.network.eval()
     encoded = encode(made.tokenizer, ODD_TEXTS)
     assert len({len(ids) for ids in encoded}) > 3
     with torch.inference_mode():
-        together = made.network(*pad(encoded, made.pad_id))["logits"]
+        batched = made.network(*pad(encoded, made.pad_id))["logits"]
         further = made.network(*pad(encoded, made.pad_id, to=32))["logits"]
-        alone = torch.cat([made.network(*pad([ids], made.pad_id))["logits"] for ids in encoded])
-    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
-    torch.testing.assert_close(further, alone, atol=1e-5, rtol=0)
+        single = torch.cat([made.network(*pad([ids], made.pad_id))["logits"] for ids in encoded])
+    torch.testing.assert_close(batched, single, atol=1e-5, rtol=0)
+    torch.testing.assert_close(further, single, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
-def test_answers_come_in_the_order_of_the_texts(learned: Classifier, batch_size: int) -> None:
-    alone = np.concatenate([learned.predict_logits([text]) for text in ODD_TEXTS])
-    assert len(np.unique(alone[:, 0])) >= 7
+def test_logits_are_in_the_order_of_the_texts(learned: Classifier, batch_size: int) -> None:
+    single = np.concatenate([learned.predict_logits([text]) for text in ODD_TEXTS])
+    assert len(np.unique(single[:, 0])) >= 7
     done: list[int] = []
-    np.testing.assert_allclose(learned.predict_logits(ODD_TEXTS, batch_size, done.append), alone, atol=1e-5)
+    np.testing.assert_allclose(learned.predict_logits(ODD_TEXTS, batch_size, done.append), single, atol=1e-5)
     assert sum(done) == len(ODD_TEXTS)
     assert max(done) <= batch_size
 
@@ -131,7 +132,7 @@ def test_a_hugging_face_folder_gives_the_logits_of_transformers(hugging_face: Pa
     assert made.threshold is None
 
 
-def test_an_imported_model_normalizes_text_as_training_does(hugging_face: Path) -> None:
+def test_a_hugging_face_model_normalizes_texts_as_in_training(hugging_face: Path) -> None:
     made = load_classifier(hugging_face)
     untidy, tidy = "\ufeff sun\u200b  number\u00a07 ", "sun number 7"
     assert made.predict_logits([untidy]).tobytes() == made.predict_logits([tidy]).tobytes()
@@ -152,27 +153,27 @@ def test_an_imported_model_splits_text_as_its_tokenizer_json_says(hugging_face: 
     assert encode(load_classifier(tmp_path).tokenizer, ["SEA moon", "sea"]) == [[6, 7], [5]]
 
 
-def test_an_imported_model_is_never_saved_as_one_of_ours(hugging_face: Path, tmp_path: Path) -> None:
+def test_a_hugging_face_model_is_never_saved_as_a_checkpoint(hugging_face: Path, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="own folder"):
         save_classifier(load_classifier(hugging_face), tmp_path)
 
 
-def _cut_weights(folder: Path) -> None:
-    whole = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+def _truncated_weights(folder: Path) -> None:
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
 
 
-def _no_safetensors(folder: Path) -> None:
+def _empty_weights(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"")
 
 
-def _lose_weights(folder: Path) -> None:
+def _no_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
-def _pickle_alone(folder: Path) -> None:
+def _only_pickle(folder: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    _lose_weights(folder)
+    _no_weights(folder)
 
 
 def _other_shape(folder: Path) -> None:
@@ -211,10 +212,10 @@ def _unknown_kind(folder: Path) -> None:
 
 
 DAMAGES = [
-    _cut_weights,
-    _no_safetensors,
-    _lose_weights,
-    _pickle_alone,
+    _truncated_weights,
+    _empty_weights,
+    _no_weights,
+    _only_pickle,
     _other_shape,
     _one_matrix_missing,
     _no_config,
@@ -227,7 +228,7 @@ DAMAGES = [
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("ours", [True, False], ids=["checkpoint", "hugging-face"])
-def test_a_damaged_folder_is_one_line_that_names_it(
+def test_a_damaged_folder_is_reported_in_one_line_with_its_name(
     classifier: Classifier, hugging_face: Path, tmp_path: Path, damage: Callable[[Path], None], ours: bool
 ) -> None:
     folder = tmp_path / "model"
@@ -250,12 +251,12 @@ def test_an_encoder_without_a_head_is_refused_as_a_classifier(hugging_face: Path
     weights = load_file(tmp_path / "model.safetensors")
     bare = {name: tensor for name, tensor in weights.items() if not name.startswith("classifier")}
     save_file(bare, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match=r"lack classifier\.bias"):
+    with pytest.raises(InputError, match=r"classifier\.bias and 1 other weights are missing"):
         load_sequence_classifier(str(tmp_path))
 
 
 @pytest.mark.parametrize("model", ["nobody/no-such-model", "no-such-model-at-all", "a b/c?d"])
-def test_a_hub_that_cannot_be_reached_says_to_give_a_folder(toy: Corpus, model: str) -> None:
+def test_an_unreachable_hub_is_reported_with_the_advice_to_give_a_folder(toy: Corpus, model: str) -> None:
     with pytest.raises(InputError, match="--model PATH") as caught:
         build_classifier(ModelSettings(model=model), toy.label_names, toy.texts, seed=0)
     assert "\n" not in str(caught.value)

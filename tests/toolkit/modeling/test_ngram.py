@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from tests.helpers import ODD_TEXTS
 from toolkit.modeling.classifier import Classifier, load_classifier, save_classifier
 from toolkit.modeling.ngram import (
-    LONGEST_TEXT,
+    MAX_CHARACTERS,
     PAD_ID,
     SPACE,
     SPACE_ID,
@@ -41,25 +41,25 @@ TEXTS = [
 
 
 def student(labels: int = 2, rows: int = 512, seed: int = 0) -> Classifier:
-    """Random weights over a table without a squared idf below 1."""
+    """Return a student with random weights, and with all squared idf values of at least 1."""
     outputs = 1 if labels == 2 else labels
     network = NgramNetwork(NgramConfig(rows, outputs))
-    dice = torch.Generator().manual_seed(seed)
-    network.table.data[1:, 0] = 1 + 80 * torch.rand(rows - 1, generator=dice)
-    network.table.data[1:, 1:] = 5 * torch.randn(rows - 1, outputs, generator=dice)
-    network.intercept.data = torch.randn(outputs, generator=dice)
+    random = torch.Generator().manual_seed(seed)
+    network.table.data[1:, 0] = 1 + 80 * torch.rand(rows - 1, generator=random)
+    network.table.data[1:, 1:] = 5 * torch.randn(rows - 1, outputs, generator=random)
+    network.intercept.data = torch.randn(outputs, generator=random)
     names = tuple(f"label {i}" for i in range(labels))
     return Classifier(network.eval(), character_tokenizer(TEXTS), PAD_ID, names)
 
 
 def windows_by_hand(ids: list[int]) -> list[list[int] | None]:
-    """Every window of 2 to 5 characters by its start, shorter ones first; None where it is no n-gram."""
+    """Return all windows of 2 to 5 characters, by length and then by start; None if the window is not an n-gram."""
     found: list[list[int] | None] = []
     for length in range(2, 6):
         for start in range(len(ids)):
             window = ids[start : start + length]
-            whole = len(window) == length and window[-1] != 0
-            found.append(window if whole and 2 not in window[1:-1] else None)
+            complete = len(window) == length and window[-1] != 0
+            found.append(window if complete and 2 not in window[1:-1] else None)
     return found
 
 
@@ -85,9 +85,9 @@ def logits_by_hand(classifier: Classifier, text: str) -> np.ndarray:
 
 @pytest.mark.parametrize("rows", [256, 1000, 2**18])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (3, 4), (5, 37)])
-def test_rows_are_those_of_a_loop_over_the_definition(rows: int, shape: tuple[int, int]) -> None:
-    dice = np.random.default_rng(0)
-    ids = dice.choice([0, 1, 2, 2, 2, 3, 4, 50, 999, 70_000, 1_114_111], shape)
+def test_table_rows_agree_with_a_loop_over_the_definition(rows: int, shape: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    ids = random.choice([0, 1, 2, 2, 2, 3, 4, 50, 999, 70_000, 1_114_111], shape)
     found = table_rows(torch.from_numpy(ids), rows)
     assert found.tolist() == [rows_by_hand(text, rows) for text in ids.tolist()]
     assert found.max() < rows
@@ -106,7 +106,7 @@ def test_the_ngrams_are_those_of_char_wb(text: str) -> None:
 
 
 @pytest.mark.parametrize("labels", [2, 3, 7])
-def test_logits_are_the_formula(labels: int) -> None:
+def test_logits_agree_with_the_formula(labels: int) -> None:
     made = student(labels)
     texts = [*TEXTS, *ODD_TEXTS, ""]
     expected = [logits_by_hand(made, text) for text in texts]
@@ -115,10 +115,10 @@ def test_logits_are_the_formula(labels: int) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_neither_padding_nor_company_moves_a_logit(batch_size: int) -> None:
+def test_logits_do_not_depend_on_padding_or_batch_composition(batch_size: int) -> None:
     made = student(3)
-    alone = np.concatenate([made.predict_logits([text]) for text in ODD_TEXTS])
-    np.testing.assert_allclose(made.predict_logits(ODD_TEXTS, batch_size), alone, atol=1e-6)
+    single = np.concatenate([made.predict_logits([text]) for text in ODD_TEXTS])
+    np.testing.assert_allclose(made.predict_logits(ODD_TEXTS, batch_size), single, atol=1e-6)
 
 
 def test_a_text_without_a_known_ngram_gets_the_intercept() -> None:
@@ -129,17 +129,17 @@ def test_a_text_without_a_known_ngram_gets_the_intercept() -> None:
     np.testing.assert_allclose(made.predict_logits(["", "sea"]), [[-half, half]] * 2, atol=1e-7)
 
 
-def test_unknown_characters_are_one() -> None:
+def test_unknown_characters_become_the_unknown_token() -> None:
     tokenizer = character_tokenizer(["ab"])
     assert encode(tokenizer, ["azb", "a🙂b"]) == [[2, 3, UNKNOWN_ID, 4, 2]] * 2
     assert encode(tokenizer, [""]) == [[SPACE_ID, SPACE_ID]]
 
 
-def test_a_text_is_normalized_and_in_lower_case() -> None:
+def test_a_text_is_normalized_and_lowercased() -> None:
     tokenizer = character_tokenizer(["abc য়"])
-    tidy = tokenizer.encode("ab \u09af\u09bc").ids
-    assert tokenizer.encode(" \ufeffA\u200bB\u00a0 \u09df ").ids == tidy
-    assert UNKNOWN_ID not in tidy
+    normalized = tokenizer.encode("ab \u09af\u09bc").ids
+    assert tokenizer.encode(" \ufeffA\u200bB\u00a0 \u09df ").ids == normalized
+    assert UNKNOWN_ID not in normalized
 
 
 def test_names_of_special_tokens_in_a_text_are_plain_characters() -> None:
@@ -150,13 +150,13 @@ def test_names_of_special_tokens_in_a_text_are_plain_characters() -> None:
     assert not {PAD_ID, UNKNOWN_ID} & set(found[0] + found[1])
 
 
-def test_a_long_text_is_cut_and_keeps_its_ends() -> None:
+def test_a_long_text_is_truncated_and_keeps_both_spaces() -> None:
     tokenizer = character_tokenizer(["ab"])
-    ids = tokenizer.encode("ab" * LONGEST_TEXT).ids
-    assert len(ids) == LONGEST_TEXT
+    ids = tokenizer.encode("ab" * MAX_CHARACTERS).ids
+    assert len(ids) == MAX_CHARACTERS
     assert ids[0] == ids[-1] == SPACE_ID
     made = student()
-    assert made.max_length == LONGEST_TEXT
+    assert made.max_length == MAX_CHARACTERS
     same = made.predict_logits(["a" * 1022, "a" * 1023, "a" * 9000])
     assert len(np.unique(same, axis=0)) == 1
 
@@ -164,28 +164,26 @@ def test_a_long_text_is_cut_and_keeps_its_ends() -> None:
 @pytest.mark.parametrize(
     ("name", "rows"), [("ngram", 2**18), ("ngram:17", 2**17), ("ngram:8", 256), ("ngram:24", 2**24)]
 )
-def test_a_name_tells_the_rows_of_the_table(name: str, rows: int) -> None:
+def test_the_number_of_table_rows_follows_from_the_name(name: str, rows: int) -> None:
     assert is_ngram(name)
     assert rows_of(name) == rows
 
 
 @pytest.mark.parametrize("name", ["ngram:", "ngram:7", "ngram:25", "ngram:x", "ngram:-9", "ngram: 17", "ngram:17:2"])
-def test_a_broken_name_says_how_to_write_it(name: str) -> None:
+def test_an_invalid_name_is_reported_with_valid_ones(name: str) -> None:
     assert is_ngram(name)
-    with pytest.raises(InputError, match=r"write ngram, or ngram:BITS .* BITS 8 to 24"):
+    with pytest.raises(InputError, match=r"use ngram, or ngram:BITS .* BITS from 8 to 24"):
         rows_of(name)
 
 
 @pytest.mark.parametrize("name", [None, "", "ngrams", "n-gram", "layers:2", "NGRAM"])
-def test_other_names_are_not_this_student(name: str | None) -> None:
+def test_other_names_are_not_an_ngram_student(name: str | None) -> None:
     assert not is_ngram(name)
 
 
 @pytest.mark.parametrize("labels", [2, 7])
 @pytest.mark.parametrize("threshold", [None, 0.35])
-def test_a_saved_student_gives_the_same_logits_to_the_last_bit(
-    tmp_path: Path, labels: int, threshold: float | None
-) -> None:
+def test_a_saved_student_gives_bit_identical_logits(tmp_path: Path, labels: int, threshold: float | None) -> None:
     made = student(labels).with_threshold(threshold)
     save_classifier(made, tmp_path / "deep" / "checkpoint")
     back = load_classifier(tmp_path / "deep" / "checkpoint")
@@ -228,15 +226,15 @@ def _no_intercept(folder: Path) -> None:
         (_config(outputs=2), "rows and outputs"),
         (_config(outputs=[1]), "rows and outputs"),
         (_config(id2label={"0": "a", "1": "b", "2": "c"}), "rows and outputs"),
-        (_config(rows=256), "weights do not load"),
-        (_no_intercept, "weights do not load"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "weights do not load"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "weights do not load"),
-        (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer does not load"),
-        (lambda folder: (folder / "config.json").unlink(), "no model here"),
+        (_config(rows=256), "cannot load the weights"),
+        (_no_intercept, "cannot load the weights"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "cannot load the weights"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "cannot load the weights"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "cannot load the tokenizer"),
+        (lambda folder: (folder / "config.json").unlink(), "not a model folder"),
     ],
 )
-def test_a_damaged_student_is_one_line_that_names_it(
+def test_a_damaged_student_is_reported_in_one_line_with_its_name(
     tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     save_classifier(student(), tmp_path)

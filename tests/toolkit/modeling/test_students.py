@@ -48,7 +48,7 @@ def encoder(kind: str, words: int, pad_id: int) -> Any:
 
 @pytest.fixture(scope="module", params=["bert", "distilbert", "roberta"])
 def teacher(request: pytest.FixtureRequest, toy: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    """Five random layers of one architecture, through a Hugging Face folder."""
+    """A teacher with five random layers of one architecture, loaded from a Hugging Face folder."""
     folder = tmp_path_factory.mktemp(request.param)
     tokenizer = train_tokenizer(toy.texts, 512)
     encoder(request.param, tokenizer.get_vocab_size(), tokenizer.token_to_id("[PAD]")).save_pretrained(folder)
@@ -70,7 +70,7 @@ def teacher(request: pytest.FixtureRequest, toy: Corpus, tmp_path_factory: pytes
         (1, 1, [0]),
     ],
 )
-def test_layers_are_kept_evenly_with_both_ends(layers: int, count: int, kept: list[int]) -> None:
+def test_kept_layers_are_evenly_spaced_with_both_ends(layers: int, count: int, kept: list[int]) -> None:
     assert evenly_spaced(layers, count) == kept
 
 
@@ -85,18 +85,18 @@ def test_no_layer_is_kept_twice(layers: int) -> None:
 @pytest.mark.parametrize(("count", "kept"), [(1, [4]), (2, [0, 4]), (3, [0, 2, 4]), (5, [0, 1, 2, 3, 4])])
 def test_a_student_has_the_weights_of_the_layers_it_kept(teacher: Classifier, count: int, kept: list[int]) -> None:
     student = build_student(f"layers:{count}", teacher, TINY, [], seed=1)
-    theirs, its = encoder_layers(teacher.network.encoder), encoder_layers(student.network.encoder)  # type: ignore[union-attr]
-    assert len(its) == count
+    teacher_layers, student_layers = (encoder_layers(each.network.encoder) for each in (teacher, student))  # type: ignore[union-attr]
+    assert len(student_layers) == count
     for place, layer in enumerate(kept):
-        for name, tensor in theirs[layer].state_dict().items():
-            assert torch.equal(its[place].state_dict()[name], tensor), (layer, name)
-    assert len(theirs) == 5
+        for name, tensor in teacher_layers[layer].state_dict().items():
+            assert torch.equal(student_layers[place].state_dict()[name], tensor), (layer, name)
+    assert len(teacher_layers) == 5
     assert teacher.network.config.num_hidden_layers == 5
     assert student.labels == teacher.labels
 
 
 @pytest.mark.parametrize("count", [2, 5])
-def test_a_student_of_layers_survives_its_folder(teacher: Classifier, tmp_path: Path, count: int) -> None:
+def test_a_student_of_layers_can_be_saved_and_loaded(teacher: Classifier, tmp_path: Path, count: int) -> None:
     student = build_student(f"layers:{count}", teacher, TINY, [], seed=1)
     save_classifier(student, tmp_path)
     found = student.predict_logits(ODD_TEXTS)
@@ -106,28 +106,28 @@ def test_a_student_of_layers_survives_its_folder(teacher: Classifier, tmp_path: 
 
 @pytest.mark.parametrize("teacher", ["bert", "distilbert"], indirect=True)
 @pytest.mark.parametrize(("student", "kept"), [("layers:0,2,3", [0, 2, 3]), ("layers:1,4", [1, 4])])
-def test_a_student_of_named_layers_has_those_and_no_other(teacher: Classifier, student: str, kept: list[int]) -> None:
+def test_a_student_of_listed_layers_has_exactly_those(teacher: Classifier, student: str, kept: list[int]) -> None:
     made = build_student(student, teacher, TINY, [], seed=1)
-    mine, theirs = (encoder_layers(each.network.encoder) for each in (made, teacher))  # type: ignore[union-attr]
-    assert len(mine) == len(kept)
-    for layer, place in zip(mine, kept, strict=True):
-        for a, b in zip(layer.parameters(), theirs[place].parameters(), strict=True):
+    student_layers, teacher_layers = (encoder_layers(each.network.encoder) for each in (made, teacher))  # type: ignore[union-attr]
+    assert len(student_layers) == len(kept)
+    for layer, index in zip(student_layers, kept, strict=True):
+        for a, b in zip(layer.parameters(), teacher_layers[index].parameters(), strict=True):
             assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("student", ["layers:0,5", "layers:2,1", "layers:1,1", "layers:0,99"])
 @pytest.mark.parametrize("teacher", ["bert"], indirect=True)
-def test_layers_that_the_teacher_has_not_are_refused_with_those_it_has(teacher: Classifier, student: str) -> None:
-    with pytest.raises(InputError, match=r"the teacher has the layers 0 to 4; name each once, in rising order"):
+def test_invalid_layer_lists_are_reported_with_the_layers_of_the_teacher(teacher: Classifier, student: str) -> None:
+    with pytest.raises(InputError, match=r"the teacher has layers 0 to 4; list each layer once, in ascending order"):
         build_student(student, teacher, TINY, [], seed=1)
 
 
-def test_all_layers_answer_as_the_teacher_does(teacher: Classifier) -> None:
+def test_a_student_of_all_layers_predicts_as_the_teacher(teacher: Classifier) -> None:
     student = build_student("layers:5", teacher, TINY, [], seed=1)
     np.testing.assert_array_equal(student.predict_logits(ODD_TEXTS), teacher.predict_logits(ODD_TEXTS))
 
 
-def test_training_a_student_leaves_the_teacher_alone(classifier: Classifier) -> None:
+def test_training_a_student_does_not_change_the_teacher(classifier: Classifier) -> None:
     before = classifier.predict_logits(["sea"])
     student = build_student("layers:1", classifier, TINY, [], seed=1)
     with torch.no_grad():
@@ -139,21 +139,21 @@ def test_training_a_student_leaves_the_teacher_alone(classifier: Classifier) -> 
 def test_a_student_of_a_frozen_teacher_trains_every_weight(classifier: Classifier, toy: Corpus, tmp_path: Path) -> None:
     save_classifier(classifier, tmp_path)
     frozen = ModelSettings(model=str(tmp_path), freeze_base=True)
-    teaching = build_classifier(frozen, toy.label_names, toy.texts, seed=0)
+    teacher = build_classifier(frozen, toy.label_names, toy.texts, seed=0)
     for student in ("layers:1", "shape:1x32", str(tmp_path)):
-        made = build_student(student, teaching, frozen, toy.texts, seed=0)
+        made = build_student(student, teacher, frozen, toy.texts, seed=0)
         assert made.trainable_parameters == made.parameters, student
 
 
-def test_no_architecture_reads_past_its_positions(teacher: Classifier) -> None:
+def test_texts_are_truncated_to_the_positions_of_each_architecture(teacher: Classifier) -> None:
     offset = 2 if teacher.network.config.model_type == "roberta" else 0
     assert teacher.max_length == LENGTH - offset
     assert np.isfinite(teacher.predict_logits(["sun number of texts " * 50])).all()
 
 
 @pytest.mark.parametrize("teacher", ["albert"], indirect=True)
-def test_albert_is_refused_with_the_reason_and_the_mend(teacher: Classifier) -> None:
-    with pytest.raises(InputError, match=r"albert encoder has no layers to choose from; use shape:LxH"):
+def test_albert_is_refused_with_the_reason_and_a_fix(teacher: Classifier) -> None:
+    with pytest.raises(InputError, match=r"albert encoders have no separate layers to select; use shape:LxH"):
         build_student("layers:2", teacher, TINY, [], seed=1)
 
 
@@ -162,23 +162,23 @@ def test_albert_is_refused_with_the_reason_and_the_mend(teacher: Classifier) -> 
     ["layers:", "layers:0", "layers:-1", "layers:two", "layers:1.5", "layers:02", "layers:1,", "layers:,1",
      "layers:1;2", "layers:-1,2", "layers:1, 2"],
 )  # fmt: skip
-def test_a_broken_layer_count_is_told_with_an_example(classifier: Classifier, student: str) -> None:
+def test_an_invalid_layer_count_is_reported_with_an_example(classifier: Classifier, student: str) -> None:
     with pytest.raises(InputError, match="such as layers:4"):
         build_student(student, classifier, TINY, [], seed=1)
 
 
-def test_more_layers_than_the_teacher_has_are_refused_with_their_number(classifier: Classifier) -> None:
+def test_too_many_layers_are_reported_with_the_number_of_the_teacher(classifier: Classifier) -> None:
     with pytest.raises(InputError, match="the teacher has 1 layers"):
         build_student("layers:2", classifier, TINY, [], seed=1)
 
 
 @pytest.mark.parametrize("student", ["shape:1x33", "shape:x", "shape:1x32x3", "nobody/no-such-student"])
-def test_a_student_that_cannot_be_had_is_an_input_error(classifier: Classifier, toy: Corpus, student: str) -> None:
+def test_a_student_that_cannot_be_built_is_an_input_error(classifier: Classifier, toy: Corpus, student: str) -> None:
     with pytest.raises(InputError):
         build_student(student, classifier, TINY, toy.texts, seed=1)
 
 
-def test_a_student_of_a_shape_reads_as_its_teacher_does(classifier: Classifier) -> None:
+def test_a_student_of_a_shape_has_the_tokenizer_of_its_teacher(classifier: Classifier) -> None:
     made = build_student("shape:2x64", classifier, TINY, [], seed=1)
     assert made.tokenizer.to_str() == classifier.tokenizer.to_str()
     assert (made.pad_id, made.labels, made.max_length) == (classifier.pad_id, classifier.labels, classifier.max_length)

@@ -1,4 +1,4 @@
-"""Fake quantization: what it computes, what it leaves behind, and that training under it helps."""
+"""Fake quantization computes as int8 does, restores the network, and lowers the quantized loss by training."""
 
 import copy
 import dataclasses
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.helpers import examples, tiny_recipe
-from tests.toolkit.modeling.test_architecture import KINDS, NEURONS, UNKNOWN, network_of
+from tests.toolkit.modeling.test_architecture import KINDS, NEURONS, UNSUPPORTED, network_of
 from toolkit.config.recipe import Recipe
 from toolkit.data.corpus import Corpus
 from toolkit.evaluation.predictions import Predictions
@@ -20,7 +20,7 @@ from toolkit.modeling.ngram import NgramConfig, NgramNetwork
 from toolkit.modeling.tokenizer import encode
 from toolkit.pruning.importance import mean_loss
 from toolkit.stages.distillation_data import DistillationData, distillation_data
-from toolkit.stages.quantization_aware import SLOWER, quantization_aware
+from toolkit.stages.quantization_aware import LEARNING_RATE_FACTOR, quantization_aware
 from toolkit.stages.teachers import Teacher
 from toolkit.training.fake_quantization import Batches, fake_quantized
 from toolkit.utils.errors import InputError
@@ -39,7 +39,7 @@ def batches_of(classifier: Classifier, texts: list[str]) -> Batches:
 
 
 def weights(network: nn.Module) -> list[tuple[str, bytes]]:
-    """In order: optimizers count parameters."""
+    """Return names and bytes in order, because optimizer states depend on the order of parameters."""
     return [(name, tensor.numpy().tobytes()) for name, tensor in network.state_dict().items()]
 
 
@@ -47,14 +47,14 @@ def hooks(network: nn.Module) -> int:
     return sum(len(getattr(module, kind)) for module in network.modules() for kind in HOOKS)
 
 
-def inputs_of(network: nn.Module, parts: list[str], given: tuple[torch.Tensor, torch.Tensor]) -> dict[str, np.ndarray]:
-    """What goes into the modules called `parts`: (tokens, in)."""
+def inputs_of(network: nn.Module, names: list[str], given: tuple[torch.Tensor, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Return the inputs, (tokens, in), of the modules `names`."""
     found = {}
 
-    def keep(name: str) -> Any:
+    def store(name: str) -> Any:
         return lambda _, inputs: found.update({name: inputs[0].detach().double().flatten(0, -2).numpy()})
 
-    handles = [network.get_submodule(name).register_forward_pre_hook(keep(name)) for name in parts]
+    handles = [network.get_submodule(name).register_forward_pre_hook(store(name)) for name in names]
     with torch.no_grad():
         network(*given)
     for handle in handles:
@@ -63,23 +63,23 @@ def inputs_of(network: nn.Module, parts: list[str], given: tuple[torch.Tensor, t
 
 
 def quantized(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """uint8 integers times their scale."""
+    """Return uint8 integers times their scale."""
     scale = (high - low) / 255
     zero = np.round(-low / scale)
     return (np.clip(np.round(values / scale) + zero, 0, 255) - zero) * scale
 
 
-def by_hand(fed: np.ndarray, calibrated: np.ndarray, linear: Any, among: list[Any]) -> np.ndarray:
-    """The product of integers and scales, of a map that shares its input with the others in `among`."""
-    together = np.concatenate([each.weight.detach().double().numpy() for each in among])
-    smoothing = np.abs(calibrated).max(0) ** 0.8 / np.abs(together).max(0) ** 0.2
+def by_hand(fed: np.ndarray, calibrated: np.ndarray, linear: Any, group: list[Any]) -> np.ndarray:
+    """Return the output of the quantized `linear`, which shares its input with all maps in `group`."""
+    weights = np.concatenate([each.weight.detach().double().numpy() for each in group])
+    smoothing = np.abs(calibrated).max(0) ** 0.8 / np.abs(weights).max(0) ** 0.2
     low, high = min(0.0, (calibrated / smoothing).min()), max(0.0, (calibrated / smoothing).max())
     smooth = linear.weight.detach().double().numpy() * smoothing
     scales = np.abs(smooth).max(1, keepdims=True) / 127
     return quantized(fed / smoothing, low, high) @ (np.round(smooth / scales) * scales).T + linear.bias.detach().numpy()
 
 
-def test_a_fake_quantized_map_is_integers_times_scales() -> None:
+def test_a_fake_quantized_map_computes_integers_times_scales() -> None:
     network = network_of("bert", WORDS)
     layer = "encoder.encoder.layer.0."
     shared = [f"{layer}attention.self.{part}" for part in ("query", "key", "value")]
@@ -93,15 +93,15 @@ def test_a_fake_quantized_map_is_integers_times_scales() -> None:
             network.get_submodule(name).register_forward_hook(lambda _, i, o, n=name: outputs.update({n: o.detach()}))
             for name in names
         ]
-        for name in names:  # of its calibration, and of other inputs, some of them out of range
+        for name in names:  # on the calibration inputs, and on others, some of them out of range
             given = 1.5 * torch.randn(40, maps[name].in_features, generator=torch.Generator().manual_seed(1))
             for fed in (given, torch.tensor(calibrated[name], dtype=torch.float32)):
                 network.get_submodule(name)(fed)
-                among = [maps[each] for each in shared] if name in shared else [maps[name]]
-                expected = by_hand(fed.double().numpy(), calibrated[name], maps[name], among)
-                off = np.abs(outputs[name].numpy() - expected)
-                # A value on the very edge of two steps may fall to either side, by how float32 rounds.
-                assert np.quantile(off, 0.99) < 1e-5 * np.abs(expected).max()
+                group = [maps[each] for each in shared] if name in shared else [maps[name]]
+                expected = by_hand(fed.double().numpy(), calibrated[name], maps[name], group)
+                errors = np.abs(outputs[name].numpy() - expected)
+                # A value halfway between two levels may be rounded either way in float32.
+                assert np.quantile(errors, 0.99) < 1e-5 * np.abs(expected).max()
                 assert np.abs(expected - maps[name](fed).detach().numpy()).max() > 1e-3
         for handle in handles:
             handle.remove()
@@ -129,11 +129,11 @@ def test_gradients_pass_straight_through_and_stop_outside_the_range() -> None:
         fed = (0.5 * seen[:5]).requires_grad_()
         far = torch.full_like(fed, 1e4).requires_grad_()
         linear(fed).sum().backward()
-        bits = linear.parametrizations.weight[0]
+        quantizer = linear.parametrizations.weight[0]
         torch.testing.assert_close(fed.grad, linear.weight.detach().sum(0).expand_as(fed))
         torch.testing.assert_close(
             linear.parametrizations.weight.original.grad,
-            bits.inputs(fed).detach().sum(0).expand_as(linear.weight),
+            quantizer.inputs(fed).detach().sum(0).expand_as(linear.weight),
         )
         linear(far).sum().backward()
         assert far.grad is not None
@@ -145,7 +145,7 @@ def test_a_pruned_column_and_a_dead_input_stay_finite() -> None:
     layer = network.encoder.encoder.layer[0]
     with torch.no_grad():
         layer.intermediate.dense.weight[3] = 0
-        layer.intermediate.dense.bias[3] = -50  # GELU makes it exactly 0 for every text
+        layer.intermediate.dense.bias[3] = -50  # GELU maps it to exactly 0 for every text
         layer.output.dense.weight[:, 3] = 0
         network.encoder.embeddings.word_embeddings.weight[5] = 0
     with fake_quantized(network, [batch()]):
@@ -169,7 +169,7 @@ def test_padding_does_not_widen_the_range() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_left_behind(kind: str) -> None:
+def test_the_network_is_restored(kind: str) -> None:
     network = network_of(kind, WORDS)
     types = [type(module) for module in network.modules()]
     before, logits = weights(network), network(*batch())["logits"]
@@ -186,7 +186,7 @@ def test_nothing_is_left_behind(kind: str) -> None:
 
 
 @pytest.mark.parametrize("broken", ["inside", "in calibration"])
-def test_nothing_is_left_behind_by_an_error(broken: str) -> None:
+def test_the_network_is_restored_after_an_error(broken: str) -> None:
     network = network_of("bert", WORDS).train()
     before = weights(network)
     calibration = [batch()] if broken == "inside" else [batch(), (torch.tensor([[10**6]]), torch.tensor([[1]]))]
@@ -198,7 +198,7 @@ def test_nothing_is_left_behind_by_an_error(broken: str) -> None:
     assert not any(hasattr(module, "parametrizations") for module in network.modules())
 
 
-def test_an_imported_classifier_keeps_its_pooler_and_head() -> None:
+def test_the_pooler_and_head_of_a_hugging_face_classifier_are_not_quantized() -> None:
     from transformers import BertConfig, BertForSequenceClassification
 
     model = BertForSequenceClassification(
@@ -211,28 +211,28 @@ def test_an_imported_classifier_keeps_its_pooler_and_head() -> None:
     assert all(name.startswith("model.bert.encoder.layer.") for name in found)
 
 
-def test_it_computes_under_bfloat16_and_is_fake_quantized_there_too() -> None:
+def test_fake_quantization_works_under_bfloat16_autocast() -> None:
     network = network_of("bert", WORDS)
     name = "encoder.encoder.layer.0.output.dense"
     steps: dict[str, torch.Tensor] = {}
     with fake_quantized(network, [batch()]), torch.autocast("cpu", torch.bfloat16):
         linear: Any = network.get_submodule(name)
-        bits = linear.parametrizations.weight[0]
+        quantizer = linear.parametrizations.weight[0]
         handle = linear.register_forward_pre_hook(lambda _, inputs: steps.update(fed=inputs[0].detach()))
         network(*batch())["logits"].sum().backward()
         handle.remove()
-        exact = linear.weight.detach() * bits.smoothing
+        exact = linear.weight.detach() * quantizer.smoothing
     assert steps["fed"].dtype == torch.bfloat16
     fed = torch.randn(9, NEURONS, generator=torch.Generator().manual_seed(0)).bfloat16()
-    assert torch.equal(bits.inputs(fed), bits.inputs(fed.float()).bfloat16())
+    assert torch.equal(quantizer.inputs(fed), quantizer.inputs(fed.float()).bfloat16())
     scales = exact.abs().amax(1, keepdim=True) / 127
     torch.testing.assert_close(exact / scales, (exact / scales).round(), atol=1e-3, rtol=0)
     assert network.encoder.encoder.layer[0].output.dense.weight.grad.dtype == torch.float32
 
 
 @pytest.mark.parametrize("kind", ["bart", "ngram"])
-def test_what_has_no_known_layers_is_refused_in_one_line(kind: str) -> None:
-    network = NgramNetwork(NgramConfig(8, 1)) if kind == "ngram" else network_of(kind, **UNKNOWN[kind])
+def test_an_unsupported_network_is_refused_in_one_line(kind: str) -> None:
+    network = NgramNetwork(NgramConfig(8, 1)) if kind == "ngram" else network_of(kind, **UNSUPPORTED[kind])
     with pytest.raises(InputError, match=r"^--quant-method qat: ") as caught, fake_quantized(network, [batch()]):
         pass
     assert "\n" not in str(caught.value)
@@ -244,16 +244,16 @@ def recipe_for_toy(**changed: Any) -> Recipe:
 
 
 def data_for_toy(corpus: Corpus, where: Path, **changed: Any) -> DistillationData:
-    """Its teacher knows every label."""
+    """Return distillation data with a teacher that predicts every label correctly."""
     rows = corpus.rows("all")
     logits = 4 * (np.eye(2, dtype=np.float32)[corpus.labels[rows]] - 0.5)
     teacher = Teacher(where, Predictions(rows, logits), 0.5, "made up", "teacher", ())
     return distillation_data(teacher, corpus, recipe_for_toy(**changed), where)
 
 
-def test_what_rounding_takes_is_learned_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network is to say what it said before it was rounded, coarsely: without rounding nothing could be learned."""
-    monkeypatch.setattr("toolkit.training.fake_quantization.STEPS", 2)
+def test_training_recovers_the_loss_from_quantization(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target is the output before coarse quantization, so without quantization the loss would be 0."""
+    monkeypatch.setattr("toolkit.training.fake_quantization.INT8_MAX", 2)
     network = network_of("bert", WORDS)
     expected = network(*batch())["logits"].detach()
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
@@ -268,27 +268,26 @@ def test_what_rounding_takes_is_learned_back(monkeypatch: pytest.MonkeyPatch) ->
     assert np.mean(losses[-10:]) < 0.2 * losses[0]
 
 
-def test_training_makes_the_quantized_loss_better_and_leaves_what_was_given(
+def test_training_lowers_the_quantized_loss_and_does_not_change_the_given_classifier(
     learned: Classifier, toy: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolkit.training.fake_quantization.STEPS", 2)
+    monkeypatch.setattr("toolkit.training.fake_quantization.INT8_MAX", 2)
     data = data_for_toy(toy, tmp_path)
     given = weights(learned.network)
     watched: list[int] = []
-    made, told = quantization_aware(learned, data, tmp_path / "work", lambda epoch, _: watched.append(epoch))
+    made, details = quantization_aware(learned, data, tmp_path / "work", lambda epoch, _: watched.append(epoch))
     assert weights(learned.network) == given
     assert hooks(learned.network) == hooks(made.network) == 0
     assert [name for name, _ in weights(made.network)] == [name for name, _ in given]
     moved = {name for (name, now), (_, before) in zip(weights(made.network), given, strict=True) if now != before}
     assert {name for name, _ in given if "layer.0" in name and name.endswith("dense.weight")} < moved
-    assert watched == [epoch["epoch"] for epoch in told["history"]] == [1, 2]
-    assert told["learning_rate"] == pytest.approx(4e-3 * SLOWER)
+    assert watched == [epoch["epoch"] for epoch in details["history"]] == [1, 2]
+    assert details["learning_rate"] == pytest.approx(4e-3 * LEARNING_RATE_FACTOR)
     assert (made.labels, made.threshold, made.network.training) == (learned.labels, learned.threshold, False)
-    judged, how = data.validation, data.training
     losses = []
     for classifier in (learned, made):
         with fake_quantized(classifier.network, batches_of(classifier, list(examples(toy, "train").texts))):
-            losses.append(mean_loss(classifier, judged, how, None))
+            losses.append(mean_loss(classifier, data.validation, data.training, None))
     assert losses[1] < 0.7 * losses[0]
 
 
@@ -296,7 +295,7 @@ class Killed(Exception):
     pass
 
 
-def test_a_killed_training_goes_on_and_one_under_other_settings_does_not(
+def test_an_interrupted_training_resumes_only_with_the_same_settings(
     learned: Classifier, toy: Corpus, tmp_path: Path
 ) -> None:
     data = data_for_toy(toy, tmp_path)
@@ -305,16 +304,16 @@ def test_a_killed_training_goes_on_and_one_under_other_settings_does_not(
         if epoch == 2:
             raise Killed
 
-    whole, expected = quantization_aware(learned, data, tmp_path / "whole")
+    uninterrupted, expected = quantization_aware(learned, data, tmp_path / "uninterrupted")
     with pytest.raises(Killed):
-        quantization_aware(learned, data, tmp_path / "broken", kill)
+        quantization_aware(learned, data, tmp_path / "interrupted", kill)
     seen: list[int] = []
-    resumed, found = quantization_aware(learned, data, tmp_path / "broken", lambda epoch, _: seen.append(epoch))
+    resumed, found = quantization_aware(learned, data, tmp_path / "interrupted", lambda epoch, _: seen.append(epoch))
     assert seen == [2]
     assert found == expected
-    assert weights(resumed.network) == weights(whole.network)
+    assert weights(resumed.network) == weights(uninterrupted.network)
     other = data_for_toy(toy, tmp_path, fine_tune_epochs=3)
-    quantization_aware(learned, other, tmp_path / "broken", lambda epoch, _: seen.append(epoch))
+    quantization_aware(learned, other, tmp_path / "interrupted", lambda epoch, _: seen.append(epoch))
     assert seen == [2, 1, 2, 3]
 
 

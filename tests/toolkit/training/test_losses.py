@@ -20,12 +20,12 @@ from toolkit.training.losses import (
 )
 
 LENGTHS = (5, 2, 1)
-"""Real tokens of the three texts in a batch; the rest of five is padding."""
+"""Number of tokens of the three texts in a batch, padded to five."""
 MASK = torch.tensor([[int(i < length) for i in range(5)] for length in LENGTHS])
 
 
 def vectors(width: int, seed: int) -> torch.Tensor:
-    """Three texts of five tokens."""
+    """Return random vectors for three texts of five tokens."""
     return torch.tensor(np.random.default_rng(seed).normal(size=(3, 5, width)).astype(np.float32))
 
 
@@ -34,7 +34,7 @@ def other_padding(states: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def text_maps(queries: torch.Tensor, keys: torch.Tensor, heads: int, text: int) -> np.ndarray:
-    """Attention maps (heads, tokens, tokens) of one text, cut to its real tokens, by loops from the definition."""
+    """Return the attention maps (heads, tokens, tokens) of one text without padding, by loops over the definition."""
     length, size = LENGTHS[text], queries.shape[-1] // heads
     maps = np.zeros((heads, length, length))
     for head, i in itertools.product(range(heads), range(length)):
@@ -46,7 +46,7 @@ def text_maps(queries: torch.Tensor, keys: torch.Tensor, heads: int, text: int) 
 
 
 def divergence(teacher: list[np.ndarray], student: list[np.ndarray]) -> float:
-    """Mean over heads and tokens of all texts of the relative entropy of two maps a text."""
+    """Return the relative entropy of the maps of each text, averaged over heads, tokens and texts."""
     each = [
         entropy(t[head, i], s[head, i])
         for t, s in zip(teacher, student, strict=True)
@@ -62,7 +62,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["bce", "focal"])
 @pytest.mark.parametrize("weights", [None, [1.0, 1.0, 1.0], [0.2, 3.0, 1.0]])
-def test_the_loss_against_labels_agrees_with_its_formula(kind: str, weights: list[float] | None) -> None:
+def test_hard_loss_agrees_with_its_formula(kind: str, weights: list[float] | None) -> None:
     logits, labels = 2 * random_logits(9, 3), np.arange(9) % 3
     chosen = log_softmax(logits)[np.arange(9), labels]
     each = -chosen * ((1 - np.exp(chosen)) ** 2 if kind == "focal" else 1)
@@ -80,15 +80,15 @@ def test_two_labels_give_binary_cross_entropy() -> None:
     assert float(hard_loss(torch.tensor(logits), torch.tensor(labels))) == pytest.approx(expected, rel=1e-5)
 
 
-def test_focal_loss_worked_by_hand() -> None:
-    """One row, probability 3/4 of the right label: (1/4)² times -log(3/4)."""
+def test_focal_loss_of_a_manual_example() -> None:
+    """For one row and probability 3/4 of its label, the loss is (1/4)² times -log(3/4)."""
     logits = torch.log(torch.tensor([[0.25, 0.75]]))
     assert float(hard_loss(logits, torch.tensor([1]), "focal")) == pytest.approx(0.25**2 * -np.log(0.75))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 @pytest.mark.parametrize("labels", [2, 5])
-def test_the_loss_against_a_teacher_is_the_divergence_times_t_squared(temperature: float, labels: int) -> None:
+def test_soft_loss_is_the_divergence_times_t_squared(temperature: float, labels: int) -> None:
     student, teacher = 3 * random_logits(8, labels, 1), 3 * random_logits(8, labels, 2)
     p, q = softmax(teacher.astype(np.float64) / temperature), softmax(student.astype(np.float64) / temperature)
     expected = (p * np.log(p / q)).sum(axis=1).mean() * temperature**2
@@ -96,13 +96,13 @@ def test_the_loss_against_a_teacher_is_the_divergence_times_t_squared(temperatur
     assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_student_that_says_what_its_teacher_says_has_no_loss() -> None:
+def test_soft_loss_is_zero_for_equal_distributions() -> None:
     logits = torch.tensor(random_logits(8))
     assert float(soft_loss(logits, logits + 3.0, 4.0)) == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("weights", [None, [0.2, 3.0]])
-def test_a_row_without_a_label_has_no_loss_and_lowers_the_share_of_the_rest(weights: list[float] | None) -> None:
+def test_unlabeled_rows_have_no_loss_and_lower_the_share_of_the_others(weights: list[float] | None) -> None:
     logits, labels = torch.tensor(random_logits(5)), torch.tensor([1, -1, 0, -1, -1])
     tensor = None if weights is None else torch.tensor(weights)
     chosen = -log_softmax(logits.numpy())[[0, 2], [1, 0]]
@@ -112,13 +112,13 @@ def test_a_row_without_a_label_has_no_loss_and_lowers_the_share_of_the_rest(weig
 
 
 @pytest.mark.parametrize("kind", ["bce", "focal"])
-def test_rows_with_labels_all_give_the_usual_loss_and_rows_without_none(kind: str) -> None:
+def test_known_loss_is_hard_loss_if_all_rows_are_labeled_and_zero_if_none_is(kind: str) -> None:
     logits, labels = torch.tensor(random_logits(6)), torch.arange(6) % 2
     assert float(known_loss(logits, labels, kind)) == float(hard_loss(logits, labels, kind))
     assert float(known_loss(logits, torch.full((6,), -1), kind)) == 0
 
 
-def test_hidden_loss_is_the_mean_square_over_real_tokens() -> None:
+def test_hidden_loss_is_the_mean_squared_error_without_padding() -> None:
     student, teacher = vectors(8, 1), vectors(8, 2)
     squares = [
         (float(student[text, i, k]) - float(teacher[text, i, k])) ** 2
@@ -129,8 +129,8 @@ def test_hidden_loss_is_the_mean_square_over_real_tokens() -> None:
     assert float(hidden_loss(student, teacher, MASK)) == pytest.approx(np.mean(squares), rel=1e-5)
 
 
-def test_hidden_loss_worked_by_hand() -> None:
-    """Two real tokens off by (1, 3) and (0, 0), one of padding off by 50: (1 + 9) / 4."""
+def test_hidden_loss_of_a_manual_example() -> None:
+    """Two tokens differ by (1, 3) and (0, 0), and padding by 50: the loss is (1 + 9) / 4."""
     student = torch.tensor([[[1.0, 3.0], [0.0, 0.0], [50.0, 50.0]]])
     assert float(hidden_loss(student, torch.zeros(1, 3, 2), torch.tensor([[1, 1, 0]]))) == pytest.approx(2.5)
 
@@ -156,9 +156,12 @@ def test_attention_loss_is_the_divergence_of_each_head(width: int, heads: int) -
 
 
 @pytest.mark.parametrize(("heads", "teacher_heads"), [(1, 4), (2, 4), (3, 2)])
-def test_maps_of_other_numbers_of_heads_are_compared_by_their_mean(heads: int, teacher_heads: int) -> None:
+def test_maps_with_different_numbers_of_heads_are_compared_by_their_mean(heads: int, teacher_heads: int) -> None:
     mine, theirs = (vectors(6, 1), vectors(6, 2)), (vectors(8, 3), vectors(8, 4))
-    student, teacher = attention_log_maps(*mine, heads, MASK), attention_log_maps(*theirs, teacher_heads, MASK)
+    student, teacher = (
+        attention_log_maps(*mine, heads, MASK),
+        attention_log_maps(*theirs, teacher_heads, MASK),
+    )
     expected = divergence(
         [text_maps(*theirs, teacher_heads, i).mean(0, keepdims=True) for i in range(3)],
         [text_maps(*mine, heads, i).mean(0, keepdims=True) for i in range(3)],
@@ -166,17 +169,15 @@ def test_maps_of_other_numbers_of_heads_are_compared_by_their_mean(heads: int, t
     assert float(attention_loss(student, teacher, MASK)) == pytest.approx(expected, rel=1e-4)
 
 
-def test_attention_loss_worked_by_hand() -> None:
-    """One query that matters: the teacher looks (3/4, 1/4), the student (1/2, 1/2)."""
+def test_attention_loss_of_a_manual_example() -> None:
+    """The attention of the teacher is (3/4, 1/4), that of the student (1/2, 1/2)."""
     teacher, student = (torch.tensor([[[row, row]]]).log() for row in ([0.75, 0.25], [0.5, 0.5]))
     expected = 0.75 * np.log(1.5) + 0.25 * np.log(0.5)
     assert float(attention_loss(student, teacher, torch.tensor([[1, 1]]))) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(("width", "teacher_width", "heads"), [(8, 8, 2), (4, 12, 4), (12, 8, 1)])
-def test_relation_loss_is_the_divergence_of_vectors_maps_with_themselves(
-    width: int, teacher_width: int, heads: int
-) -> None:
+def test_relation_loss_is_the_divergence_of_self_attention_maps(width: int, teacher_width: int, heads: int) -> None:
     mine = [vectors(width, seed) for seed in (1, 2, 3)]
     theirs = [vectors(teacher_width, seed) for seed in (4, 5, 6)]
     kinds = [
@@ -205,12 +206,15 @@ def test_relation_heads_divide_everything(
     assert relation_heads(student_heads, teacher_heads, *widths) == expected
 
 
-def inside_losses(seed: int, *, pad: bool = False) -> list[float]:
-    """Hidden, attention (same heads, other heads) and relation loss of a student against the teacher with seed 0."""
+def feature_losses(seed: int, *, pad: bool = False) -> list[float]:
+    """Return hidden, attention (equal and different heads) and relation loss against the teacher with seed 0."""
     mine = [vectors(8, 10 * seed + kind) for kind in range(3)]
     theirs = [vectors(8, kind) for kind in range(3)]
     if pad:
-        mine, theirs = [other_padding(each, 98) for each in mine], [other_padding(each, 99) for each in theirs]
+        mine, theirs = (
+            [other_padding(each, 98) for each in mine],
+            [other_padding(each, 99) for each in theirs],
+        )
     teacher = attention_log_maps(theirs[0], theirs[1], 4, MASK)
     return [
         float(hidden_loss(mine[0], theirs[0], MASK)),
@@ -220,23 +224,23 @@ def inside_losses(seed: int, *, pad: bool = False) -> list[float]:
 
 
 def test_padding_has_no_influence() -> None:
-    assert inside_losses(1, pad=True) == inside_losses(1)
-    assert min(inside_losses(1)) > 0.01
+    assert feature_losses(1, pad=True) == feature_losses(1)
+    assert min(feature_losses(1)) > 0.01
 
 
-def test_a_student_like_its_teacher_has_no_loss() -> None:
-    hidden, attention, _, relation = inside_losses(0)
+def test_a_student_equal_to_its_teacher_has_no_loss() -> None:
+    hidden, attention, _, relation = feature_losses(0)
     assert (hidden, attention, relation) == (0, 0, 0)
 
 
-def test_losses_are_in_full_precision_under_autocast() -> None:
-    expected = inside_losses(1)
+def test_losses_are_computed_in_float32_under_autocast() -> None:
+    expected = feature_losses(1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (vectors(8, 1) @ vectors(8, 2).transpose(1, 2)).dtype == torch.bfloat16
-        assert inside_losses(1) == expected
+        assert feature_losses(1) == expected
 
 
-def test_states_in_half_precision_are_compared_in_full() -> None:
+def test_states_in_bfloat16_are_compared_in_float32() -> None:
     mine, theirs = vectors(8, 1).bfloat16(), vectors(8, 2).bfloat16()
     found = hidden_loss(mine, theirs, MASK)
     assert found.dtype == attention_log_maps(mine, theirs, 2, MASK).dtype == torch.float32
@@ -244,8 +248,8 @@ def test_states_in_half_precision_are_compared_in_full() -> None:
 
 
 @pytest.mark.parametrize("heads", [2, 4])
-def test_gradients_are_numbers_and_padding_gets_none(heads: int) -> None:
-    """Under a text of one token a softmax has nothing to choose, and masked scores must not become nan."""
+def test_gradients_are_finite_and_zero_for_padding(heads: int) -> None:
+    """One text has a single token, and masked scores must not become NaN."""
     queries, keys, values = (vectors(8, seed).requires_grad_() for seed in (1, 2, 3))
     teacher = [vectors(8, seed) for seed in (4, 5, 6)]
     maps = attention_log_maps(queries, keys, heads, MASK), attention_log_maps(teacher[0], teacher[1], 4, MASK)

@@ -44,13 +44,13 @@ STUDENT = "ngram:16"
 
 
 def linear_teacher(labels: int, texts: list[str]) -> np.ndarray:
-    """Logits (texts, labels) from how often each word stands in a text: linear in n-grams, as all words are."""
+    """Return logits (texts, labels) that are linear in the words of a text, and so in its n-grams."""
     weights = np.random.default_rng(1).normal(size=(len(WORDS), labels)) * 2
     return np.array([[word in text.split() for word in WORDS] for text in texts]) @ weights + np.arange(labels) * 0.3
 
 
 def split(labels: int) -> tuple[Examples, Examples, np.ndarray]:
-    """Training rows, validation rows and the teacher's logits on the latter."""
+    """Return training rows, validation rows, and the teacher's logits of the validation rows."""
     order = np.random.default_rng(0).permutation(len(TEXTS))
     texts = [TEXTS[i] for i in order]
     logits = linear_teacher(labels, texts)
@@ -65,7 +65,7 @@ def fitted(labels: int) -> tuple[Classifier, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("labels", [2, 7])
-def test_a_linear_teacher_is_learned(labels: int) -> None:
+def test_the_student_learns_a_linear_teacher(labels: int) -> None:
     made, details = fitted(labels)
     _, validation, logits = split(labels)
     expected = logits - logits.mean(axis=1, keepdims=True)
@@ -77,7 +77,7 @@ def test_a_linear_teacher_is_learned(labels: int) -> None:
     assert 100 < details["table_rows_used"] < 2**16
 
 
-def test_what_is_added_to_all_logits_of_a_text_changes_nothing() -> None:
+def test_a_constant_added_to_all_logits_of_a_text_changes_nothing() -> None:
     train, validation, _ = split(7)
     assert train.teacher_logits is not None
     shifted = train.teacher_logits + np.arange(len(train.texts))[:, None]
@@ -87,16 +87,16 @@ def test_what_is_added_to_all_logits_of_a_text_changes_nothing() -> None:
     np.testing.assert_allclose(one.predict_logits(validation.texts), other.predict_logits(validation.texts), atol=1e-3)
 
 
-def test_the_same_rows_give_the_same_bytes() -> None:
+def test_fitting_is_reproducible() -> None:
     for one, other in zip(fitted(2)[0].network.parameters(), fitted(2)[0].network.parameters(), strict=True):
         assert one.numpy().tobytes() == other.numpy().tobytes()
 
 
-def test_the_penalty_is_the_one_with_the_least_validation_loss() -> None:
+def test_the_penalty_with_the_lowest_validation_loss_is_selected() -> None:
     made, details = fitted(2)
     _, validation, _ = split(2)
-    losses = [tried["val_loss"] for tried in details["history"]]
-    assert [tried["ridge"] for tried in details["history"]] == list(RIDGES)
+    losses = [epoch["val_loss"] for epoch in details["history"]]
+    assert [epoch["ridge"] for epoch in details["history"]] == list(RIDGES)
     assert details["ridge"] == RIDGES[int(np.argmin(losses))]
     assert details["best_epoch"] == int(np.argmin(losses)) + 1
     probabilities = softmax(made.predict_logits(validation.texts).astype(np.float64))
@@ -104,14 +104,14 @@ def test_the_penalty_is_the_one_with_the_least_validation_loss() -> None:
     assert own == pytest.approx(min(losses), abs=1e-6)
 
 
-def test_each_penalty_that_is_tried_is_watched() -> None:
+def test_watch_is_called_for_each_penalty() -> None:
     train, validation, _ = split(2)
     seen: list[tuple[int, dict[str, float]]] = []
-    _, details = fit_ngram(STUDENT, train, validation, ("a", "b"), 0.7, lambda *tried: seen.append(tried))
+    _, details = fit_ngram(STUDENT, train, validation, ("a", "b"), 0.7, lambda *arguments: seen.append(arguments))
     assert seen == list(enumerate(details["history"], 1))
 
 
-def test_validation_labels_alone_decide_the_penalty() -> None:
+def test_the_penalty_depends_only_on_validation_labels() -> None:
     train, validation, _ = split(2)
     wrong = Examples(validation.texts, 1 - validation.labels)
     right, of_right = fit_ngram(STUDENT, train, validation, ("a", "b"), 1.0)
@@ -122,7 +122,7 @@ def test_validation_labels_alone_decide_the_penalty() -> None:
     assert again.predict_logits(TEXTS[:9]).tobytes() == right.predict_logits(TEXTS[:9]).tobytes()
 
 
-def test_tfidf_is_that_of_char_wb_counts_where_nothing_collides() -> None:
+def test_tfidf_equals_that_of_char_wb_counts_without_hash_collisions() -> None:
     texts = ["ভালো না খারাপ", "ভালো ভালো", "a bb ccc", "না", "sea sea sun", "খারাপও ভালো"]
     tokenizer = character_tokenizer(texts)
     plain = [tokenizer.normalizer.normalize_str(text).replace(SPACE, " ") for text in texts]
@@ -135,16 +135,16 @@ def test_tfidf_is_that_of_char_wb_counts_where_nothing_collides() -> None:
     assert len(used) == counts.shape[1]
     np.testing.assert_allclose(np.sort(features.squared_idf[used]), np.sort(idf**2))
     found = features.matrix[:, used].toarray()
-    # Columns stand in the order of their hashes, so compare what does not depend on it.
+    # Columns are in the order of their hashes, so compare values that do not depend on the order.
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-5)
     np.testing.assert_allclose(np.sort(found, axis=1), np.sort(expected, axis=1), atol=1e-5)
 
 
 @pytest.mark.parametrize("labels", [2, 3])
 def test_the_scale_of_an_ngram_is_its_naive_bayes_ratio_in_soft_labels(labels: int) -> None:
-    dice = np.random.default_rng(0)
-    counts = dice.integers(0, 3, (30, 8)).astype(np.float64)
-    logits = dice.normal(size=(30, labels))
+    random = np.random.default_rng(0)
+    counts = random.integers(0, 3, (30, 8)).astype(np.float64)
+    logits = random.normal(size=(30, labels))
     wanted = logits[:, 1:] - logits[:, :1] if labels == 2 else logits
     shares = softmax(logits)[:, 1:] if labels == 2 else softmax(logits)
     found = ratio_scales(csr_matrix(counts), wanted)
@@ -159,7 +159,7 @@ def test_the_scale_of_an_ngram_is_its_naive_bayes_ratio_in_soft_labels(labels: i
 
 
 @pytest.mark.parametrize("labels", [2, 7])
-def test_labels_have_their_share_of_what_is_learned(labels: int) -> None:
+def test_labels_have_their_weight_in_the_targets(labels: int) -> None:
     train, validation, _ = split(labels)
     assert train.teacher_logits is not None
     names = tuple("abcdefg"[:labels])
@@ -170,20 +170,20 @@ def test_labels_have_their_share_of_what_is_learned(labels: int) -> None:
     np.testing.assert_allclose(made.predict_logits(TEXTS[:50]), expected.predict_logits(TEXTS[:50]), atol=1e-4)
 
 
-def test_texts_without_a_label_are_learned_from_the_teacher_alone() -> None:
+def test_unlabeled_texts_use_the_teacher_logits_only() -> None:
     train, validation, _ = split(2)
     known = np.where(np.arange(len(train.labels)) % 2 == 0, train.labels, UNLABELED)
     assert train.teacher_logits is not None
-    mute = Examples(train.texts, np.full(len(known), UNLABELED), train.teacher_logits)
+    without_labels = Examples(train.texts, np.full(len(known), UNLABELED), train.teacher_logits)
     all_teacher, _ = fit_ngram(STUDENT, train, validation, ("a", "b"), 1.0)
-    unlabelled, _ = fit_ngram(STUDENT, mute, validation, ("a", "b"), 0.3)
-    assert unlabelled.predict_logits(TEXTS[:9]).tobytes() == all_teacher.predict_logits(TEXTS[:9]).tobytes()
+    unlabeled, _ = fit_ngram(STUDENT, without_labels, validation, ("a", "b"), 0.3)
+    assert unlabeled.predict_logits(TEXTS[:9]).tobytes() == all_teacher.predict_logits(TEXTS[:9]).tobytes()
     some, _ = fit_ngram(STUDENT, Examples(train.texts, known, train.teacher_logits), validation, ("a", "b"), 0.3)
     assert some.predict_logits(TEXTS[:9]).tobytes() != all_teacher.predict_logits(TEXTS[:9]).tobytes()
 
 
 @pytest.mark.parametrize("labels", [2, 7])
-def test_odd_texts_are_answered(labels: int) -> None:
+def test_odd_texts_can_be_predicted(labels: int) -> None:
     made, _ = fitted(labels)
     odd = ["", "🙂", "zzz qqq", "sea " * 2000, "SEA\u00a0sun"]
     found = made.predict_logits(odd)
@@ -193,7 +193,7 @@ def test_odd_texts_are_answered(labels: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["ngram:", "ngram:99", "ngram:two"])
-def test_a_broken_name_is_refused(name: str) -> None:
+def test_an_invalid_name_is_refused(name: str) -> None:
     train, validation, _ = split(2)
-    with pytest.raises(InputError, match="write ngram"):
+    with pytest.raises(InputError, match="use ngram"):
         fit_ngram(name, train, validation, ("a", "b"), 1.0)

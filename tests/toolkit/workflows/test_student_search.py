@@ -168,7 +168,7 @@ def test_a_student_that_cannot_work_is_told_before_the_first_is_trained(
     for place in ("stages.cross_validation.fit", "stages.distillation.fit", "stages.distillation.fit_ngram"):
         monkeypatch.setattr(f"toolkit.{place}", never)
     before = set(searched.home.rglob("*"))
-    with pytest.raises(InputError, match="the teacher has 2 layers; give that many or fewer"):
+    with pytest.raises(InputError, match="the teacher has 2 layers; keep 2 or fewer"):
         search_students(searched.recipe, ("ngram:9", "layers:4"), None, None)
     assert set(searched.home.rglob("*")) == before
 
