@@ -290,7 +290,7 @@ def _with_dropout(config: Any, dropout: float | None) -> Any:
 
 
 def quiet_transformers() -> None:
-    """Silence warnings about untrained heads and about retried downloads, and the bar for reading weights; downloads keep theirs."""
+    """Silence warnings about untrained heads and retried downloads, and the progress bar for reading weights."""
     import logging
 
     from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
