@@ -1,7 +1,7 @@
-"""hbt: labeled texts in, a small folder that classifies text on any CPU out.
+"""hbt: turn labeled texts into a small folder that classifies text on any CPU.
 
-The front door for Python users: `import hbt`. Nothing heavy is imported before a function is called. `python -m hbt`
-is the command line.
+This module is the Python API: `import hbt`. Heavy modules are imported when a function is called. `python -m hbt` is
+the command line.
 
     import hbt
 
@@ -23,10 +23,10 @@ _LAYERS = ("toolkit", "exporters", "benchmarks")
 
 
 class _OwnLayers:
-    """Finds the packages of hbt beside this file.
+    """Finder of the packages of hbt next to this file.
 
-    Their names are common words: a folder of the same name in the working directory or on PYTHONPATH must not be
-    imported in their place.
+    Their names are common words: without it, a folder of the same name in the working directory or on PYTHONPATH
+    would be imported instead.
     """
 
     @staticmethod
@@ -35,11 +35,11 @@ class _OwnLayers:
 
 
 def _claim_layers() -> None:
-    """Install `_OwnLayers`. Raises ImportError if other packages of these names are imported already."""
+    """Install `_OwnLayers`. Raises ImportError if another package of such a name is already imported."""
     for name in _LAYERS:
         file = getattr(sys.modules.get(name), "__file__", None)
         if name in sys.modules and (file is None or str(Path(file).resolve().parent.parent) != _HERE):
-            raise ImportError(f"hbt: another package named {name!r} is imported already ({file}); import hbt before it")
+            raise ImportError(f"hbt: another package named {name!r} is already imported ({file}); import hbt first")
     if _OwnLayers not in sys.meta_path:
         sys.meta_path.insert(0, _OwnLayers)
 
@@ -61,7 +61,7 @@ _API = {
     "bench": "toolkit.api",
     "calculate_metrics_with_threshold_exploration": "toolkit.evaluation.metrics",
 }
-"""Each documented name and the module that defines it."""
+"""Public name to the module that defines it."""
 
 if TYPE_CHECKING:
     from toolkit import __version__ as __version__

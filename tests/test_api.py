@@ -1,4 +1,4 @@
-"""`import hbt`: what it offers, what it costs, and that nobody else's folders get in its way."""
+"""`import hbt`: its public names, its import time, and that other folders with its module names are not imported."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def python(*arguments: str, cwd: Path, path: str = "") -> subprocess.CompletedPr
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8")
 
 
-def test_every_documented_name_is_there() -> None:
+def test_every_documented_name_exists() -> None:
     for name in hbt.__all__:
         assert getattr(hbt, name) is not None
     assert set(hbt.__all__) <= set(dir(hbt))
@@ -39,12 +39,12 @@ def test_importing_it_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["package", "module"])
-def test_folders_of_the_same_names_are_not_imported_instead(tmp_path: Path, kind: str) -> None:
+def test_other_folders_of_the_same_names_are_not_imported(tmp_path: Path, kind: str) -> None:
     """In the working directory and on PYTHONPATH, before hbt itself."""
     for name in ("toolkit", "exporters", "benchmarks"):
         file = tmp_path / name / "__init__.py" if kind == "package" else tmp_path / f"{name}.py"
         file.parent.mkdir(exist_ok=True)
-        file.write_text("raise RuntimeError('a file of somebody else')")
+        file.write_text("raise RuntimeError('a third-party file')")
     done = python("-m", "hbt", "--help", cwd=tmp_path, path=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "compress" in done.stdout
@@ -55,10 +55,10 @@ def test_folders_of_the_same_names_are_not_imported_instead(tmp_path: Path, kind
     assert done.stdout.splitlines() == ["demo", str(ROOT / "exporters" / "__init__.py")], done.stderr
 
 
-def test_another_package_that_was_imported_first_is_named(tmp_path: Path) -> None:
+def test_a_conflicting_package_that_was_imported_first_is_named(tmp_path: Path) -> None:
     (tmp_path / "toolkit.py").write_text("")
     done = python("-c", "import toolkit, hbt", cwd=tmp_path, path=str(tmp_path))
-    assert "another package named 'toolkit' is imported already" in done.stderr
+    assert "another package named 'toolkit' is already imported" in done.stderr
 
 
 def test_a_package_is_loaded_verified_and_used_on_a_file(at_home: Finished, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_finished_run_is_summarized_compared_and_compressed(at_home: Finished,
         hbt.compress("runs/tiny", tmp_path / "other", maxdrop=0.1)
 
 
-def test_the_metrics_are_those_of_every_stage() -> None:
+def test_the_metrics_function_is_public() -> None:
     truth, scores = np.array([0, 1, 1, 0]), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])
     found = hbt.calculate_metrics_with_threshold_exploration(truth, scores)
     assert found["macro_f1"] == found["macro_f1_th_0.4"] == 1

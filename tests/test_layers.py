@@ -21,7 +21,7 @@ LAYERS = (
     "benchmarks",
     "toolkit.cli toolkit.api hbt",
 )
-"""From the lowest to the highest; a module imports from its own layer and from those before it."""
+"""From the lowest to the highest; a module imports only from its own layer and lower ones."""
 FILES = [
     ROOT / "hbt.py",
     *(file for top in ("toolkit", "exporters", "benchmarks") for file in (ROOT / top).rglob("*.py")),
@@ -38,7 +38,7 @@ def layer(module: str) -> int:
 
 
 def imports(module: str) -> set[str]:
-    """The modules of this project that one imports anywhere: at its top, in functions, for types alone."""
+    """Return the modules of this project that a module imports: at its top, in functions, and for types only."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -58,14 +58,14 @@ def test_no_module_imports_from_a_layer_above_its_own() -> None:
 
 
 def test_the_folders_of_one_layer_do_not_import_each_other_both_ways() -> None:
-    """Of the rooms that share a layer, only pruning looks into export, whose reference it times."""
+    """Of the folders that share a layer, only pruning imports from export, whose reference it times."""
     folders = {
         (a.split(".")[1], b.split(".")[1]) for a, imported in GRAPH.items() for b in imported if "." in a and "." in b
     }
     assert ("export", "pruning") not in folders
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_no_circular_imports() -> None:
     finished: set[str] = set()
 
     def visit(module: str, path: tuple[str, ...]) -> None:
@@ -79,12 +79,12 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         visit(module, ())
 
 
-def test_nothing_imports_the_command_line_or_the_front_door_but_what_starts_them() -> None:
+def test_only_hbt_imports_the_command_line_and_nothing_imports_hbt() -> None:
     assert [a for a, imported in GRAPH.items() if "toolkit.cli" in imported] == ["hbt"]
     assert [a for a, imported in GRAPH.items() if "hbt" in imported] == []
 
 
-def test_the_benchmarks_are_imported_by_their_verb_alone() -> None:
+def test_benchmarks_are_imported_only_by_cli_and_api() -> None:
     outside = {a for a, imported in GRAPH.items() for b in imported if b.startswith("benchmarks")}
     assert {module for module in outside if not module.startswith("benchmarks")} <= {"toolkit.cli", "toolkit.api"}
 

@@ -1,4 +1,4 @@
-"""Every command of the README parses with the options it shows, and those on the committed package run."""
+"""Every command of the README parses, and the commands on the committed package run."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ import pytest
 from toolkit.cli import verbs
 
 ROOT = Path(__file__).resolve().parent.parent
-# Text, language, block and the end of the block, in turns.
+# Repeats: text, language of a block, block, end of the block.
 PARTS = re.split(r"^```(\w*)$", (ROOT / "README.md").read_text("utf-8"), flags=re.M)
 BLOCKS = [block for language, block in zip(PARTS[1::4], PARTS[2::4], strict=True) if not language]
 LINES = [line.split(" #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
@@ -21,7 +21,7 @@ HBT = [words[1:] for words in COMMANDS if words[0].endswith("hbt")]
 RUNNABLE = [words for words in HBT if any("models/demo-onnx-int8" in word for word in words)]
 
 
-def test_the_readme_shows_the_verbs_people_type() -> None:
+def test_the_readme_shows_the_main_verbs() -> None:
     assert {"data", "train", "compress", "bench", "predict", "verify"} <= {words[0] for words in HBT}
 
 
@@ -46,7 +46,7 @@ def test_make_targets_of_the_readme_exist() -> None:
     assert all(re.search(rf"^{target}:", makefile, flags=re.M) for target in targets)
 
 
-def test_links_of_readme_and_docs_lead_somewhere() -> None:
+def test_links_of_readme_and_docs_exist() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "models" / "README.md"]:
         for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
             assert (page.parent / link).exists(), f"{page.name}: {link}"

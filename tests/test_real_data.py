@@ -1,4 +1,4 @@
-"""The real encoder on real comments, where they lie beside the checkout. No text may reach a message."""
+"""The real encoder on real comments, if they are next to the checkout. Messages must contain no text of them."""
 
 from pathlib import Path
 
@@ -41,16 +41,14 @@ def encoder(corpus: Corpus) -> Classifier:
     return build_classifier(settings, corpus.label_names, [], seed=0)
 
 
-def test_the_encoder_is_the_one_of_the_design(encoder: Classifier) -> None:
+def test_the_encoder_has_the_expected_size(encoder: Classifier) -> None:
     config = encoder.network.config
     assert (config.num_hidden_layers, config.hidden_size) == (12, 384)
     assert 27e6 < encoder.parameters < 28e6
     assert encoder.max_length == 128
 
 
-def test_our_normalizer_goes_into_the_tokenizer_file_and_comes_out_of_it(
-    encoder: Classifier, corpus: Corpus, tmp_path: Path
-) -> None:
+def test_the_normalizer_is_saved_in_the_tokenizer_file(encoder: Classifier, corpus: Corpus, tmp_path: Path) -> None:
     save_tokenizer(encoder.tokenizer, encoder.pad_id, tmp_path / "tokenizer.json")
     back, pad_id = read_tokenizer(tmp_path / "tokenizer.json")
     same = encode(back, corpus.texts) == encode(encoder.tokenizer, corpus.texts)
@@ -58,16 +56,16 @@ def test_our_normalizer_goes_into_the_tokenizer_file_and_comes_out_of_it(
     assert (pad_id, back.token_to_id(back.id_to_token(pad_id))) == (encoder.pad_id, encoder.pad_id)
 
 
-def test_a_normalized_text_has_the_tokens_of_the_text_itself(encoder: Classifier, corpus: Corpus) -> None:
-    tidy = [normalize(text) for text in corpus.texts]
-    same = encode(encoder.tokenizer, tidy) == encode(encoder.tokenizer, corpus.texts)
+def test_a_normalized_text_has_the_same_tokens(encoder: Classifier, corpus: Corpus) -> None:
+    normalized = [normalize(text) for text in corpus.texts]
+    same = encode(encoder.tokenizer, normalized) == encode(encoder.tokenizer, corpus.texts)
     assert same
-    changed = sum(a != b for a, b in zip(tidy, corpus.texts, strict=True))
-    assert changed > 0.3 * len(tidy)
+    changed = sum(a != b for a, b in zip(normalized, corpus.texts, strict=True))
+    assert changed > 0.3 * len(normalized)
 
 
-def test_without_our_normalizer_the_spelling_of_a_letter_would_matter(encoder: Classifier, corpus: Corpus) -> None:
-    """Else the tests above would pass with the normalizer left out."""
+def test_without_the_normalizer_tokens_depend_on_the_encoding_of_letters(encoder: Classifier, corpus: Corpus) -> None:
+    """Otherwise the tests above would pass without the normalizer."""
     bare = Tokenizer.from_file(str(ENCODER / "tokenizer.json"))
     bare.no_padding()
     bare.enable_truncation(128)
@@ -85,12 +83,12 @@ def test_the_real_encoder_gives_the_same_logits_after_saving(
     assert same
 
 
-def test_the_real_graph_gives_the_logits_of_torch(encoder: Classifier, texts: list[str], tmp_path: Path) -> None:
+def test_the_onnx_graph_has_the_logits_of_torch(encoder: Classifier, texts: list[str], tmp_path: Path) -> None:
     export_graph(encoder, tmp_path / "model.onnx")
     assert largest_logit_gap(encoder, texts, tmp_path / "model.onnx") < 1e-4
 
 
-def test_four_layers_are_a_student_that_reads(encoder: Classifier, texts: list[str]) -> None:
+def test_four_layers_are_a_working_student(encoder: Classifier, texts: list[str]) -> None:
     student = build_student("layers:4", encoder, ModelSettings(pooling="mean"), [], seed=0)
     assert student.network.config.num_hidden_layers == 4
     assert 12e6 < student.parameters < 15e6

@@ -1,4 +1,4 @@
-"""The wheel holds what a user needs and nothing else, and works outside the repository."""
+"""The wheel contains what a user needs and nothing else, and works outside the repository."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "site"
 
 
-def test_wheel_holds_the_layers_and_the_front_door_and_nothing_else(unpacked: Path) -> None:
+def test_wheel_contains_only_the_layers_and_the_api(unpacked: Path) -> None:
     tops = {path.name for path in unpacked.iterdir() if not path.name.endswith(".dist-info")}
     assert tops == {"hbt.py", "toolkit", "exporters", "benchmarks"}
     assert (unpacked / "exporters" / "loaders" / "onnx.py").is_file()
@@ -31,7 +31,7 @@ def test_wheel_holds_the_layers_and_the_front_door_and_nothing_else(unpacked: Pa
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "output"),
     [
         (["--help"], "verify"),
         (["data", "demo"], "complaint"),
@@ -40,7 +40,7 @@ def test_wheel_holds_the_layers_and_the_front_door_and_nothing_else(unpacked: Pa
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
-def test_wheel_works_outside_the_repository(unpacked: Path, tmp_path: Path, words: list[str], said: str) -> None:
+def test_wheel_works_outside_the_repository(unpacked: Path, tmp_path: Path, words: list[str], output: str) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(unpacked)!r}); import hbt; from toolkit import cli; "
         f"assert cli.__file__.startswith({str(unpacked)!r}); hbt.main()"
@@ -50,5 +50,5 @@ def test_wheel_works_outside_the_repository(unpacked: Path, tmp_path: Path, word
         [sys.executable, "-c", code, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert said in done.stdout
+    assert output in done.stdout
     assert not list(tmp_path.iterdir())

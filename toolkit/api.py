@@ -1,6 +1,6 @@
-"""The functions behind `import hbt`: the verbs of the command line as typed Python calls.
+"""The functions behind `import hbt`: the commands of the command line as typed Python functions.
 
-Paths may be strings or `os.PathLike`. What a user can get wrong raises `InputError` with the fix in its message.
+Paths may be strings or `os.PathLike`. Wrong input raises `InputError`, with the fix in its message.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,12 @@ AnyPath = str | PathLike[str]
 def load(package: AnyPath, threads: int | None = None) -> "LoadedArtifact":
     """Return the classifier in a package folder, ready to predict.
 
-    It has `predict(texts)`, a list of label and probability, `predict_proba(texts)`, float32 (texts, labels),
-    `predict_logits(texts)`, and the attributes `labels` and `threshold`.
+    Its methods are `predict(texts)`, a list of (label, probability), `predict_proba(texts)`, float32 (texts, labels),
+    and `predict_logits(texts)`; its attributes are `labels` and `threshold`.
 
-    threads: of the runtime; None leaves the choice to it.
-    Raises: InputError if `package` is no package, a file of it is missing or damaged, or its runtime is not installed.
+    threads: number of threads of the runtime; None uses the default of the runtime.
+    Raises: InputError if `package` is not a package, one of its files is missing or damaged, or its runtime is not
+      installed.
     """
     from toolkit import package as packages
 
@@ -33,9 +34,10 @@ def load(package: AnyPath, threads: int | None = None) -> "LoadedArtifact":
 
 
 def verify(package: AnyPath) -> "Verification":
-    """Check every file of a package and its golden scores; `problems` of the result is empty if all is well.
+    """Check that the files of a package are unchanged and that it reproduces its golden scores.
 
-    Raises: InputError if `package` is no package.
+    Returns: a report whose `problems` are empty if the package is intact.
+    Raises: InputError if `package` is not a package.
     """
     from toolkit import package as packages
 
@@ -47,23 +49,23 @@ def predict_file(
 ) -> int:
     """Label the texts of a CSV, TSV, JSON Lines or Parquet file and return the number of rows.
 
-    output: file to write, with the columns of `source` and predicted_label and probability; its suffix is its format.
-    text_column: column of the texts; None finds it by name.
-    force: replace `output` if it exists.
-    Raises: InputError, before anything is written, for files that cannot be read or written.
+    output: file to write, with the columns of `source`, predicted_label and probability; its suffix selects the format.
+    text_column: column with the texts; None finds it by name.
+    force: overwrite `output` if it exists.
+    Raises: InputError, before anything is written, if a file cannot be read or written.
     """
     from toolkit.utils.errors import refuse_existing
     from toolkit.workflows.predict_file import label_file
 
-    refuse_existing(Path(output), force, "force")
+    refuse_existing(Path(output), force, "output")
     return label_file(load(package), Path(source), Path(output), text_column)
 
 
 def read_recipe(file: AnyPath | None = None, **settings: Any) -> "Recipe":
-    """Return the recipe of a TOML file, or the defaults, with `settings` by name over it.
+    """Return the recipe in a TOML file, or the defaults, overridden by `settings`.
 
     The names are those of the command-line options, with underscores: `read_recipe(data="comments.csv", folds=3)`.
-    Raises: InputError for an unreadable file, an unknown setting, or a value that cannot be.
+    Raises: InputError for an unreadable file, an unknown setting, or an invalid value.
     """
     from toolkit.config.toml_file import recipe_of
 
@@ -71,12 +73,13 @@ def read_recipe(file: AnyPath | None = None, **settings: Any) -> "Recipe":
 
 
 def train(recipe: "Recipe", force: bool = False) -> "RunSummary":
-    """Fine-tune on folds and, if the recipe names a student, distil the folds into it.
+    """Fine-tune on folds and, if the recipe names a student, distill the folds into it.
 
-    A run that was interrupted resumes, and one that is finished is only summarized.
-    force: begin anew.
-    Returns: the run's folder, the rows of its table and its paired comparisons.
-    Raises: InputError, before anything is written, for settings or data that cannot work.
+    An interrupted run is resumed; a finished run is only summarized.
+
+    force: remove an existing run of this name and start again.
+    Returns: the folder of the run, the rows of its results table and its paired comparisons.
+    Raises: InputError, before anything is written, for invalid settings or data.
     """
     from toolkit.workflows.pipeline import train_pipeline
 
@@ -84,10 +87,11 @@ def train(recipe: "Recipe", force: bool = False) -> "RunSummary":
 
 
 def run(recipe: "Recipe", package: AnyPath | None = None, force: bool = False) -> "RunSummary":
-    """Run all stages of the recipe's pipeline: train, distil, prune, export, as far as it has them.
+    """Run all stages of the recipe's pipeline.
 
     package: folder of the package [default: models/NAME-TARGET].
-    force: begin anew.
+    force: remove an existing run of this name and start again.
+    Returns: as `train`, and the package.
     Raises: InputError as `train`; NothingPasses if no candidate of the target passes its quality gate.
     """
     from toolkit.workflows.pipeline import run_pipeline
@@ -96,12 +100,12 @@ def run(recipe: "Recipe", package: AnyPath | None = None, force: bool = False) -
 
 
 def compress(source: AnyPath, output: AnyPath | None = None, force: bool = False, **settings: Any) -> "RunSummary":
-    """Make a package of a run, a checkpoint folder, or a Hugging Face classifier (folder or hub id).
+    """Make a package from a run, a checkpoint folder, or a Hugging Face classifier (folder or hub id).
 
-    settings: the options of `hbt compress`, with underscores: `target`, `max_drop`, `prune_sparsity`, and for
-    anything but a run `data`, the labeled rows to check it on.
-    force: replace `output`, and ship even a package that fails its quality gate.
-    Raises: InputError for what cannot work; NothingPasses if no candidate passes.
+    settings: the options of `hbt compress`, with underscores: `target`, `max_drop`, `prune_sparsity` and, unless
+      `source` is a run, `data`: labeled rows to evaluate it on.
+    force: overwrite `output`, and make a package even if no candidate passes the quality gate.
+    Raises: InputError for an invalid source or setting; NothingPasses if no candidate passes.
     """
     from toolkit.workflows.compress import compress_source
 
@@ -109,10 +113,11 @@ def compress(source: AnyPath, output: AnyPath | None = None, force: bool = False
 
 
 def compare(a: AnyPath, b: AnyPath, margin: float = 0.01) -> "Versus":
-    """Compare B with A on the same test rows: each a run, a stage of one, or a package. No model is run.
+    """Compare B with A on the same test rows, from their stored predictions. No model is run.
 
-    margin: a difference of macro-F1 below this does not matter.
-    Raises: InputError if one is none of these, or they were not split alike.
+    a, b: each a run, a stage of a run, or a package.
+    margin: the smallest difference of macro-F1 that matters.
+    Raises: InputError if one is none of these, or their splits differ.
     """
     from toolkit.workflows.compare import compare_stages
 
@@ -126,12 +131,13 @@ def bench(
     teacher: AnyPath | None = None,
     threads: int = 1,
 ) -> Path:
-    """Measure packages beside the linear baseline and the fp32 teacher, and return the JSON file with all figures.
+    """Compare packages with the linear baseline and the fp32 teacher, and return the JSON file with all figures.
 
-    output: folder for the JSON, the CSV and the picture.
-    data: where the rows of the packages are now, if not where they were.
-    teacher: checkpoint to compare with [default: that of the first package's run].
-    Raises: InputError if a folder is no package, the packages have different corpora, or the data are gone.
+    output: folder for the JSON, CSV, SVG and PNG files.
+    data: the data file of the packages, if it was moved.
+    teacher: checkpoint to compare with [default: that of the run of the first package].
+    threads: number of threads per model.
+    Raises: InputError if a folder is not a package, the packages have different corpora, or the data file is missing.
     """
     from benchmarks.bench import bench_packages
 

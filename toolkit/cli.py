@@ -1,4 +1,4 @@
-"""`hbt`: verbs, options and messages. No logic, and no heavy import before a verb runs."""
+"""The commands of `hbt`: options and messages only. Heavy modules are imported when a command runs."""
 
 import json
 import os
@@ -26,36 +26,36 @@ from toolkit.utils.errors import InputError, NothingPasses, refuse_existing
 FOLDER = click.Path(path_type=Path)
 TRAINING = (CorpusSettings, ModelSettings, TrainingSettings, DistillationSettings)
 recipe_option = click.option(
-    "--recipe", "recipe_file", type=FOLDER, help="TOML file with settings; options on the command line win."
+    "--recipe", "recipe_file", type=FOLDER, help="TOML file with settings; command-line options override it."
 )
-force_option = click.option("--force", is_flag=True, help="Remove or write over what is in the way.")
+force_option = click.option("--force", is_flag=True, help="Overwrite existing files and folders.")
 ship_option = click.option(
-    "--force", is_flag=True, help="Write over what is in the way, and ship even what fails its gate; the card says so."
+    "--force", is_flag=True, help="Overwrite existing files, and make a package even if no candidate passes."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="hbt")
 def verbs() -> None:
-    """Labeled texts in, a small classifier for any CPU out, with proof of what was lost on the way.
+    """Turn labeled texts into a small classifier for any CPU, and measure what each step loses.
 
     \b
-    hbt train --data comments.csv --student layers:4     fine-tune on folds, then distil
-    hbt compress runs/NAME --target onnx-int8            make a package of it
-    hbt bench models/NAME                                measure it beside the linear baseline and its teacher
+    hbt train --data comments.csv --student layers:4     fine-tune on folds, then distill
+    hbt compress runs/NAME --target onnx-int8            make a package from the run
+    hbt bench models/NAME                                compare it with the linear baseline and its teacher
     """
 
 
 @verbs.command()
 @click.argument("file", default="demo")
 @options_of(CorpusSettings, leave_out=("data", "data_fraction"))
-@click.option("--model", help="Count tokens as this encoder does (hub id or folder); else as one trained on the file.")
+@click.option("--model", help="Encoder whose tokens to count: hub id or folder [default: a tokenizer trained on FILE].")
 @json_option
 def data(file: str, model: str | None, as_json: bool, **options: Any) -> None:
-    """Show what to know of FILE before training: labels, duplicates, lengths, leaks.
+    """Check FILE before training: labels, duplicates, lengths, leaks.
 
-    Ends with exit code 2 and one line on stderr if a run would refuse the file.
+    Exits with code 2 and one line on stderr if a run would reject the file.
     """
     from dataclasses import asdict
 
@@ -77,9 +77,9 @@ def data(file: str, model: str | None, as_json: bool, **options: Any) -> None:
 @recipe_option
 @force_option
 def train(recipe_file: Path | None, force: bool, **options: Any) -> None:
-    """Fine-tune on folds; with --student, distil the folds into a student.
+    """Fine-tune on folds; with --student, distill the folds into a student.
 
-    The same command goes on where a run was broken off.
+    Rerun the same command to resume.
     """
     from toolkit.workflows.pipeline import train_pipeline
 
@@ -94,9 +94,9 @@ def train(recipe_file: Path | None, force: bool, **options: Any) -> None:
 @click.option("-o", "--output", type=FOLDER, help="Folder of the package [default: models/NAME-TARGET].")
 @force_option
 def run(recipe_file: Path | None, output: Path | None, force: bool, **options: Any) -> None:
-    """Do all stages of a --pipeline in one go: train, distil, prune, export, quantize.
+    """Run all stages of a --pipeline: train, distill, prune, export, quantize.
 
-    The same command goes on where a run was broken off.
+    Rerun the same command to resume.
     """
     from toolkit.workflows.pipeline import run_pipeline
 
@@ -109,10 +109,10 @@ def run(recipe_file: Path | None, output: Path | None, force: bool, **options: A
 @verbs.command()
 @click.argument("data")
 @click.option(
-    "--students", "specs", help=f"Students to try, separated by spaces [default: {' '.join(SEARCHED_STUDENTS)}]."
+    "--students", "specs", help=f"Students to train, separated by spaces [default: {' '.join(SEARCHED_STUDENTS)}]."
 )
-@click.option("--budget-ms", type=click.FloatRange(0), help="Longest median time from text to label.")
-@click.option("--budget-mb", type=click.FloatRange(0), help="Largest package in MB.")
+@click.option("--budget-ms", type=click.FloatRange(0), help="Maximum median end-to-end latency in milliseconds.")
+@click.option("--budget-mb", type=click.FloatRange(0), help="Maximum size of the package in MB.")
 @options_of(RunSettings, CorpusSettings, ModelSettings, TrainingSettings, leave_out=("pipeline", "data"))
 @options_of(DistillationSettings, ExportSettings, leave_out=("student",))
 @force_option
@@ -128,7 +128,7 @@ def students(
 ) -> None:
     """Train several students of one --teacher on DATA and show which is best within the budget.
 
-    Settings that are not given are those of the teacher's run. Rerun the same command to resume.
+    Settings that are not given are taken from the run of the teacher. Rerun the same command to resume.
     """
     from dataclasses import asdict
 
@@ -141,7 +141,7 @@ def students(
     else:
         render(found)
         if not found.students[0].within_budget:
-            click.echo("\nno student is within the budget: raise it, or try smaller --students")
+            click.echo("\nno student is within the budget; raise it or try smaller --students")
         _next(Path(found.students[0].package))
 
 
@@ -152,11 +152,11 @@ def students(
 @options_of(CorpusSettings, leave_out=("data_fraction", "folds"))
 @ship_option
 def compress(source: str, output: Path | None, force: bool, **options: Any) -> None:
-    """Make a package of SOURCE: a run, a checkpoint folder, or a Hugging Face classifier (folder or hub id).
+    """Make a package from SOURCE: a run, a checkpoint folder, or a Hugging Face classifier (folder or hub id).
 
-    A run brings its own data; any other source needs --data, labeled rows to check it on. Any --prune option has it
-    pruned first. The candidates of the target are measured on validation rows, and the fastest that loses no more than
-    --max-drop ships; if none passes, nothing ships but by --force, and the exit code is 3.
+    A run has its own data. Any other source needs --data: labeled rows to evaluate it on. With any --prune option, the
+    classifier is pruned first. The candidates of the target are evaluated on validation rows, and the fastest that
+    loses at most --max-drop is selected. If none passes, the exit code is 3 and no package is made without --force.
     """
     from toolkit.workflows.compress import compress_source
 
@@ -169,7 +169,7 @@ def compress(source: str, output: Path | None, force: bool, **options: Any) -> N
 @verbs.command("targets")
 @json_option
 def list_targets(as_json: bool) -> None:
-    """List every target: whether it can be made here, and what to install if not."""
+    """List every target, whether it is available on this machine, and what to install if not."""
     from dataclasses import asdict
 
     from toolkit.export.targets import list_targets, render
@@ -189,13 +189,13 @@ def list_targets(as_json: bool) -> None:
     type=click.FloatRange(0, 1, min_open=True),
     default=0.01,
     show_default=True,
-    help="A smaller difference of macro-F1 does not matter.",
+    help="Smallest difference of macro-F1 that matters.",
 )
 @json_option
 def compare(a: Path, b: Path, margin: float, as_json: bool) -> None:
-    """Say whether B is worse than A on the same test rows: each a run, a stage of one, or a package.
+    """Test whether B is worse than A on the same test rows. Each is a run, a stage of a run, or a package.
 
-    No model is run: the labels that both gave are on the disk.
+    Uses the stored predictions; no model is run.
     """
     from dataclasses import asdict
 
@@ -212,9 +212,9 @@ def compare(a: Path, b: Path, margin: float, as_json: bool) -> None:
 @verbs.command()
 @click.argument("package", type=FOLDER)
 @click.argument("texts", nargs=-1)
-@click.option("--input", "source", type=FOLDER, help="Label the texts of this CSV, TSV, JSON Lines or Parquet file.")
-@click.option("--output", type=FOLDER, help="Where the labeled file goes; its suffix says in which format.")
-@click.option("--text-column", help="Column of the texts (default: found by name).")
+@click.option("--input", "source", type=FOLDER, help="CSV, TSV, JSON Lines or Parquet file with the texts to label.")
+@click.option("--output", type=FOLDER, help="Labeled file to write; its suffix selects the format.")
+@click.option("--text-column", help="Column with the texts (default: found by name).")
 @force_option
 @json_option
 def predict(
@@ -252,7 +252,7 @@ def predict(
 @click.argument("package", type=FOLDER)
 @json_option
 def verify(package: Path, as_json: bool) -> None:
-    """Check every file of a PACKAGE and its golden scores."""
+    """Check that the files of a PACKAGE are unchanged and that it reproduces its golden scores."""
     from dataclasses import asdict
 
     from toolkit import package as packages
@@ -265,26 +265,26 @@ def verify(package: Path, as_json: bool) -> None:
     if found.problems:
         raise InputError(f"{package}: {'; '.join(found.problems)}")
     click.echo(
-        f"{package}: {found.files} files as shipped, {found.golden_texts} golden texts, "
-        f"largest difference of a score {found.largest_score_gap:.1e}"
+        f"{package}: {found.files} files unchanged, {found.golden_texts} golden texts, "
+        f"largest score difference {found.largest_score_gap:.1e}"
     )
 
 
 @verbs.command()
 @click.argument("packages", type=FOLDER, nargs=-1, required=True)
-@click.option("--data", help="Where the data of the package lie now [default: where they lay].")
-@click.option("--teacher", type=FOLDER, help="Checkpoint to compare with [default: that of the package's run].")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of each model.")
+@click.option("--data", help="Data file of the packages, if it was moved [default: as recorded].")
+@click.option("--teacher", type=FOLDER, help="Checkpoint to compare with [default: that of the run of the package].")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads per model.")
 @click.option(
-    "-o", "--output", type=FOLDER, default=Path("bench"), show_default=True, help="Folder for JSON, CSV, SVG."
+    "-o", "--output", type=FOLDER, default=Path("bench"), show_default=True, help="Folder for JSON, CSV, SVG and PNG."
 )
 @json_option
 def bench(
     packages: tuple[Path, ...], data: str | None, teacher: Path | None, threads: int, output: Path, as_json: bool
 ) -> None:
-    """Measure PACKAGES beside the linear baseline and the fp32 teacher: latency, throughput, memory, size, macro-F1.
+    """Compare PACKAGES with the linear baseline and the fp32 teacher: latency, throughput, memory, size, macro-F1.
 
-    On the test rows of the corpus they were made from; all packages must come from the same one.
+    Uses the test rows of the corpus that the packages were made from; it must be the same for all of them.
     """
     from benchmarks.bench import bench_packages
 
@@ -294,9 +294,9 @@ def bench(
 
 
 @verbs.command()
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port of the server.")
 def ui(port: int) -> None:
-    """Open MLflow on the runs of this folder (or of MLFLOW_TRACKING_URI)."""
+    """Open the MLflow UI with the runs of this folder (or of MLFLOW_TRACKING_URI)."""
     from toolkit.workflows import tracking
 
     tracking.serve(port)
@@ -311,9 +311,10 @@ def _table(outcome: Any) -> None:
     from toolkit.evaluation import comparison
     from toolkit.stages import results_table
 
-    lone = outcome.folder == outcome.package
-    known = "whether the classifier once learned from them is not known" if lone else "which no choice has seen"
-    results_table.render(outcome.rows, outcome.labels, f"on the test rows, {known}")
+    without_run = outcome.folder == outcome.package
+    unknown = "whether the classifier was trained on them is not known"
+    status = unknown if without_run else "held out: never used for model selection"
+    results_table.render(outcome.rows, outcome.labels, f"test rows ({status})")
     comparison.render(outcome.comparisons)
 
 
@@ -322,7 +323,7 @@ def _next(package: Path) -> None:
 
 
 def main() -> None:
-    """Run a verb; a user's mistake is one line on stderr and exit code 2, a gate that nothing passes exit code 3."""
+    """Run a command. Errors are one line on stderr, with exit code 2 (wrong input) or 3 (no candidate passes)."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
@@ -331,10 +332,10 @@ def main() -> None:
         _stop(str(error), 2)
     except click.ClickException as error:
         _stop(error.format_message(), 2)
-    except NothingPasses as refused:
-        _stop(str(refused), 3)
+    except NothingPasses as error:
+        _stop(str(error), 3)
     except (KeyboardInterrupt, click.Abort):
-        _stop("stopped; the same command goes on from here", 130)
+        _stop("interrupted; rerun the same command to resume", 130)
 
 
 def _stop(message: str, code: int) -> None:

@@ -38,7 +38,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself(hbt: Hbt, capsys: pytest.CaptureFixture[str], verb: str) -> None:
+def test_every_verb_has_help(hbt: Hbt, capsys: pytest.CaptureFixture[str], verb: str) -> None:
     assert hbt(verb, "--help") == 0
     page = capsys.readouterr().out
     assert page.startswith(f"Usage: hbt {verb}")
@@ -98,12 +98,12 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     "no labels": (rows().replace("text,label", "text,other", 1).encode(), "--label-column"),
 }
 UNTRAINABLE: dict[str, tuple[bytes, str]] = {
-    "one label only": (rows(label=["1"] * 40).encode(), "one label only"),
+    "only one label": (rows(label=["1"] * 40).encode(), "only one label"),
     "empty text": (rows().replace("row 3 of words", " ").encode(), "row 3 of column 'text' has an empty text"),
     "NaN label": (rows(label=["0", "1", "nan", "1"] * 10).encode(), "row 2 of column 'label' has no label"),
     "empty label": (rows(label=["0", "1", "0", ""] * 10).encode(), "row 3 of column 'label' has no label"),
     "fewer rows than folds": (rows(label=["0"] * 37 + ["1"] * 3).encode(), "too few for 5 folds"),
-    "a label a row": (rows(label=[f"l{i}" for i in range(40)]).encode(), "40 different labels"),
+    "one label per row": (rows(label=[f"l{i}" for i in range(40)]).encode(), "40 different labels"),
 }
 
 
@@ -111,8 +111,8 @@ UNTRAINABLE: dict[str, tuple[bytes, str]] = {
 def test_bad_labeled_rows_stop_training_in_one_line(
     workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
-    held, message = (UNREADABLE | UNTRAINABLE)[case]
-    (workplace / "bad.csv").write_bytes(held)
+    content, message = (UNREADABLE | UNTRAINABLE)[case]
+    (workplace / "bad.csv").write_bytes(content)
     before = contents(workplace)
     assert hbt("train", "--data", "bad.csv", "--model", "shape:1x32") == 2
     line = one_line(capsys)
@@ -122,11 +122,11 @@ def test_bad_labeled_rows_stop_training_in_one_line(
 
 
 @pytest.mark.parametrize("case", UNREADABLE)
-def test_a_file_that_cannot_be_read_is_one_line_of_data(
+def test_an_unreadable_file_is_one_line_of_data(
     workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
-    held, message = UNREADABLE[case]
-    (workplace / "bad.csv").write_bytes(held)
+    content, message = UNREADABLE[case]
+    (workplace / "bad.csv").write_bytes(content)
     before = contents(workplace)
     assert hbt("data", "bad.csv") == 2
     assert message in one_line(capsys)
@@ -137,8 +137,8 @@ def test_a_file_that_cannot_be_read_is_one_line_of_data(
 def test_data_shows_what_would_stop_a_run(
     workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
-    held, message = UNTRAINABLE[case]
-    (workplace / "bad.csv").write_bytes(held)
+    content, message = UNTRAINABLE[case]
+    (workplace / "bad.csv").write_bytes(content)
     assert hbt("data", "bad.csv", "--json") == 2
     shown = capsys.readouterr()
     assert message in json.loads(shown.out)["problem"]
@@ -210,13 +210,13 @@ def test_a_mistake_is_one_line_and_exit_code_2(
         ["data", "comments.csv", "--model", "nobody/nothing"],
     ],
 )
-def test_a_hub_that_cannot_be_reached_says_so_after_it_was_asked(
+def test_an_unreachable_hub_is_one_line_after_the_progress_message(
     workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     before = contents(workplace)
     assert hbt(*arguments) == 2
-    asking, line = capsys.readouterr().err.splitlines()
-    assert "hub" in asking
+    progress, line = capsys.readouterr().err.splitlines()
+    assert "hub" in progress
     assert line.startswith("hbt: nobody/nothing: cannot be loaded")
     assert line.endswith("give a folder with --model PATH")
     assert contents(workplace) == before
@@ -230,7 +230,7 @@ def test_a_mistake_ends_the_process_with_2_and_no_traceback(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupt_says_that_one_can_go_on(
+def test_an_interrupt_is_one_line_with_how_to_resume(
     workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: Any) -> None:
@@ -238,7 +238,7 @@ def test_an_interrupt_says_that_one_can_go_on(
 
     monkeypatch.setattr("toolkit.workflows.pipeline.run_pipeline", interrupted)
     assert hbt("train", "--data", "comments.csv") == 130
-    assert capsys.readouterr().err.strip() == "hbt: stopped; the same command goes on from here"
+    assert capsys.readouterr().err.strip() == "hbt: interrupted; rerun the same command to resume"
 
 
 def test_a_bug_shows_its_traceback(workplace: Path, hbt: Hbt, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,78 +251,89 @@ def test_a_bug_shows_its_traceback(workplace: Path, hbt: Hbt, monkeypatch: pytes
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+def recipes(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
     """The recipes that would have been run."""
     recipes: list[Recipe] = []
 
-    def ask(recipe: Recipe, *_: Any) -> None:
+    def record(recipe: Recipe, *_: Any) -> None:
         recipes.append(recipe)
         raise InputError("seen")
 
-    monkeypatch.setattr("toolkit.workflows.pipeline.run_pipeline", ask)
+    monkeypatch.setattr("toolkit.workflows.pipeline.run_pipeline", record)
     return recipes
 
 
-def test_options_reach_the_recipe_and_a_recipe_file_says_the_same(
-    workplace: Path, hbt: Hbt, asked: list[Recipe]
+def test_options_reach_the_recipe_and_a_recipe_file_is_equivalent(
+    workplace: Path, hbt: Hbt, recipes: list[Recipe]
 ) -> None:
     hbt(
         *("run", "--pipeline", "baseline_kd", "--data", "comments.csv", "--student", "layers:4", "--folds", "3"),
         *("--learning-rate", "1e-4", "--class-weights", "--slice", "0:9", "--slice", "kind", "--label-names"),
         *("no, yes", "--kd-epochs", "7", "--author", "নীলা", "--no-freeze-base"),
     )  # fmt: skip
-    (first,) = asked
+    (first,) = recipes
     assert (first.run.pipeline, first.run.author, first.corpus.folds) == ("baseline_kd", "নীলা", 3)
     assert (first.corpus.slice, first.corpus.label_names) == (("0:9", "kind"), ("no", "yes"))
     assert (first.training.learning_rate, first.training.class_weights) == (1e-4, True)
     assert (first.distillation.student, first.distillation.kd_epochs) == ("layers:4", 7)
     write_recipe(first, workplace / "recipe.toml")
     hbt("run", "--recipe", "recipe.toml")
-    assert asked[1] == first
+    assert recipes[1] == first
 
 
-def test_the_command_line_wins_over_a_recipe_file(workplace: Path, hbt: Hbt, asked: list[Recipe]) -> None:
+def test_the_command_line_wins_over_a_recipe_file(workplace: Path, hbt: Hbt, recipes: list[Recipe]) -> None:
     (workplace / "recipe.toml").write_text("[training]\nepochs = 3\nclass_weights = true\nbatch_size = 8\n", "utf-8")
     hbt("train", "--recipe", "recipe.toml", "--epochs", "9", "--no-class-weights")
-    (found,) = asked
+    (found,) = recipes
     assert (found.training.epochs, found.training.class_weights, found.training.batch_size) == (9, False, 8)
     write_recipe(found, workplace / "found.toml")
     assert tomllib.loads((workplace / "found.toml").read_text("utf-8"))["training"]["epochs"] == 9
 
 
-def test_every_way_to_teach_reaches_the_recipe(workplace: Path, hbt: Hbt, asked: list[Recipe]) -> None:
+def test_every_distillation_option_reaches_the_recipe(workplace: Path, hbt: Hbt, recipes: list[Recipe]) -> None:
     hbt(
         *("run", "--data", "comments.csv", "--student", "ngram:17", "--teacher", "runs/a", "--teacher", "b"),
         *("--teacher-folds", "best", "--blend-floor", "--unlabelled", "more.txt", "--augment", "--kd-method"),
         *("multi_level", "--hidden-loss-weight", "0.5", "--attention-loss-weight", "0", "--trim-vocabulary", "900"),
     )
-    how = asked[0].distillation
-    assert (how.student, how.teacher, how.teacher_folds) == ("ngram:17", ("runs/a", "b"), "best")
-    assert (how.blend_floor, how.unlabelled, how.augment) == (True, "more.txt", True)
-    assert (how.kd_method, how.hidden_loss_weight, how.attention_loss_weight) == ("multi_level", 0.5, 0.0)
-    assert asked[0].export.trim_vocabulary == 900
+    found = recipes[0].distillation
+    assert (found.student, found.teacher, found.teacher_folds) == ("ngram:17", ("runs/a", "b"), "best")
+    assert (found.blend_floor, found.unlabelled, found.augment) == (True, "more.txt", True)
+    assert (found.kd_method, found.hidden_loss_weight, found.attention_loss_weight) == ("multi_level", 0.5, 0.0)
+    assert recipes[0].export.trim_vocabulary == 900
+
+
+def test_an_alias_of_an_option_sets_the_same_setting(
+    workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], recipes: list[Recipe]
+) -> None:
+    for option in ("--unlabelled", "--unlabeled"):
+        hbt("train", "--data", "comments.csv", "--student", "ngram", option, "more.txt")
+    assert [recipe.distillation.unlabelled for recipe in recipes] == ["more.txt", "more.txt"]
+    capsys.readouterr()
+    hbt("train", "--help")
+    assert "--unlabelled, --unlabeled TEXT" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("typed", "size"), [([], None), (["--trim-vocabulary"], 0), (["--trim-vocabulary", "7"], 7)])
 @pytest.mark.parametrize("after", [[], ["--epochs", "2"]])
-def test_the_number_of_pieces_may_be_left_out(
-    workplace: Path, hbt: Hbt, asked: list[Recipe], typed: list[str], size: int | None, after: list[str]
+def test_the_value_of_trim_vocabulary_is_optional(
+    workplace: Path, hbt: Hbt, recipes: list[Recipe], typed: list[str], size: int | None, after: list[str]
 ) -> None:
     hbt("run", "--data", "comments.csv", *typed, *after)
-    assert asked[0].export.trim_vocabulary == size
+    assert recipes[0].export.trim_vocabulary == size
 
 
 @pytest.mark.parametrize(("student", "pipeline"), [(None, "baseline"), ("layers:2", "baseline_kd")])
-def test_train_distils_if_there_is_a_student(
-    workplace: Path, hbt: Hbt, asked: list[Recipe], student: str | None, pipeline: str
+def test_train_distills_if_there_is_a_student(
+    workplace: Path, hbt: Hbt, recipes: list[Recipe], student: str | None, pipeline: str
 ) -> None:
     hbt("train", "--data", "comments.csv", *(["--student", student] if student else []))
-    assert asked[0].run.pipeline == pipeline
+    assert recipes[0].run.pipeline == pipeline
 
 
-def test_the_defaults_are_those_of_the_issue(workplace: Path, hbt: Hbt, asked: list[Recipe]) -> None:
+def test_the_defaults_are_those_of_the_issue(workplace: Path, hbt: Hbt, recipes: list[Recipe]) -> None:
     hbt("train", "--data", "comments.csv")
-    found = asked[0].flat()
+    found = recipes[0].flat()
     expected = {
         "model": "sagorsarker/bangla-bert-base", "batch_size": 32, "learning_rate": 2e-5, "epochs": 15,
         "max_length": 128, "folds": 5, "seed": 42, "dropout": 0.1, "weight_decay": 0.01, "warmup_ratio": 0.1,
@@ -356,7 +367,7 @@ def test_predict_keeps_rows_columns_and_order(
     assert set(found["predicted_label"]) - {"", None} <= {"hate", "non_hate"}
 
 
-def test_predict_does_not_write_over_a_file_unless_forced(package: str, tmp_path: Path, hbt: Hbt) -> None:
+def test_predict_does_not_overwrite_a_file_unless_forced(package: str, tmp_path: Path, hbt: Hbt) -> None:
     (tmp_path / "in.csv").write_text("text\na\n")
     (tmp_path / "out.csv").write_text("precious")
     arguments = ["predict", package, "--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")]
@@ -367,7 +378,7 @@ def test_predict_does_not_write_over_a_file_unless_forced(package: str, tmp_path
         assert next(csv.reader(lines)) == ["text", "predicted_label", "probability"]
 
 
-def test_predict_prints_a_line_a_text(package: str, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_prints_one_line_per_text(package: str, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
     assert hbt("predict", package, "ভালো", "খারাপ\tনা") == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first.split("\t")[2] == "ভালো"
@@ -379,15 +390,15 @@ def test_predict_prints_a_line_a_text(package: str, hbt: Hbt, capsys: pytest.Cap
     assert line["probability"] == pytest.approx(float(probability), abs=5.1e-5)  # each is rounded on its own
 
 
-def test_verify_says_what_it_checked(package: str, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_reports_what_it_checked(package: str, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
     assert hbt("verify", package) == 0
-    assert "6 files as shipped" in capsys.readouterr().out
+    assert "6 files unchanged" in capsys.readouterr().out
     assert hbt("verify", package, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["files"], found["problems"]) == (6, [])
 
 
-def test_verify_of_a_changed_package_fails_for_people_and_machines(
+def test_verify_of_a_changed_package_fails_in_text_and_in_json(
     package: str, tmp_path: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(package, tmp_path / "changed")
@@ -403,7 +414,7 @@ def test_verify_of_a_changed_package_fails_for_people_and_machines(
     assert found["largest_score_gap"] is None
 
 
-def test_data_is_json_for_machines_and_holds_no_text(
+def test_data_as_json_contains_no_text_of_the_file(
     workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(workplace)
@@ -417,7 +428,7 @@ def test_data_is_json_for_machines_and_holds_no_text(
     assert contents(workplace) == before
 
 
-def test_compress_of_a_run_refuses_settings_that_the_run_has(
+def test_compress_of_a_run_rejects_settings_that_the_run_has(
     at_home: Finished, hbt: Hbt, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert hbt("compress", "runs/tiny", "--seed", "7", "-o", "models/other") == 2
@@ -440,9 +451,9 @@ def test_compress_of_a_run_makes_a_package_of_another_target(
     assert "exists" in one_line(capsys)
 
 
-def test_a_way_of_quantizing_that_is_not_there_is_one_line(hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_quantization_method_is_one_line(hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
     assert hbt("compress", "runs/x", "--quant-method", "magic") == 2
-    said = capsys.readouterr().err
-    assert "'magic' is not one of 'dynamic', 'static', 'qat', 'fp16', 'int4'" in said
+    error = capsys.readouterr().err
+    assert "'magic' is not one of 'dynamic', 'static', 'qat', 'fp16', 'int4'" in error
     assert hbt("compress", "runs/x", "--quant-method", "static", "--target", "onnx-fp32") == 2
     assert "static is not available for --target onnx-fp32" in capsys.readouterr().err

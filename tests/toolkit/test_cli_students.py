@@ -1,4 +1,4 @@
-"""`hbt` on students, vocabularies and pruning, as people type it."""
+"""The command line with students, trimmed vocabularies and pruning."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from toolkit.utils.errors import InputError
 TINY_RUN = ("--data", "comments.csv", "--model", "shape:1x32", "--epochs", "1", "--folds", "2", "--name", "tiny")
 
 
-def test_an_ngram_student_is_run_compressed_verified_and_asked(
+def test_an_ngram_student_is_trained_compressed_verified_and_used(
     workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert hbt("run", "--pipeline", "baseline_kd_quant", *TINY_RUN, "--student", "ngram:10") == 0
@@ -39,30 +39,30 @@ def test_an_ngram_student_is_run_compressed_verified_and_asked(
 
 @pytest.fixture
 def wide(workplace: Path) -> str:
-    """An encoder's folder whose tokenizer knows more than the comments."""
+    """Folder of an encoder whose vocabulary is larger than the comments need."""
     texts = read_table(workplace / "comments.csv").columns["Comments"]
     save_classifier(build_classifier(TINY, ("a", "b"), [*texts, *["zebras gallop over grass"] * 9], 1), Path("wide"))
     return "wide"
 
 
-def test_a_trimmed_package_says_what_the_whole_one_says(
+def test_a_trimmed_package_has_the_logits_of_the_untrimmed_one(
     workplace: Path, wide: str, hbt: Hbt, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny = [wide if each == "shape:1x32" else each for each in TINY_RUN]
     fp32 = ("--target", "onnx-fp32")
     assert hbt("run", "--pipeline", "baseline_quant", *tiny, *fp32, "--trim-vocabulary") == 0
-    cut = Path("models/tiny-onnx-fp32")
-    for out, typed in (("whole", []), ("fewest", ["--trim-vocabulary"]), ("some", ["--trim-vocabulary", "627"])):
+    trimmed = Path("models/tiny-onnx-fp32")
+    for out, typed in (("untrimmed", []), ("fewest", ["--trim-vocabulary"]), ("some", ["--trim-vocabulary", "627"])):
         assert hbt("compress", "runs/tiny", *fp32, "-o", out, *typed) == 0
     texts = read_table(workplace / "comments.csv").columns["Comments"]
-    whole = packages.load(Path("whole")).predict_logits(texts)
+    expected = packages.load(Path("untrimmed")).predict_logits(texts)
     pieces = {}
-    for folder in (Path("whole"), cut, Path("fewest"), Path("some")):
-        np.testing.assert_allclose(packages.load(folder).predict_logits(texts), whole, atol=1e-5)
-        assert ("- vocabulary cut from " in (folder / "README.md").read_text("utf-8")) is (folder.name != "whole")
+    for folder in (Path("untrimmed"), trimmed, Path("fewest"), Path("some")):
+        np.testing.assert_allclose(packages.load(folder).predict_logits(texts), expected, atol=1e-5)
+        assert ("- vocabulary cut from " in (folder / "README.md").read_text("utf-8")) is (folder.name != "untrimmed")
         assert hbt("verify", str(folder)) == 0
         pieces[folder.name] = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
-    assert pieces["fewest"] == pieces[cut.name] < pieces["some"] == 627 < pieces["whole"]
+    assert pieces["fewest"] == pieces[trimmed.name] < pieces["some"] == 627 < pieces["untrimmed"]
     before = contents(workplace / "runs") | contents(workplace / "models")
     capsys.readouterr()
     assert hbt("compress", "runs/tiny", *fp32, "-o", "models/other", "--trim-vocabulary", "5") == 2
@@ -71,13 +71,13 @@ def test_a_trimmed_package_says_what_the_whole_one_says(
     assert contents(workplace / "runs") | contents(workplace / "models") == before
 
 
-def test_students_prints_a_table_for_people_and_rungs_for_machines(
+def test_students_prints_a_table_or_json(
     copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("students", "comments.csv", "--teacher", "runs/tiny", "--students", "ngram:9", "--name", "few")
     assert hbt(*command, "--budget-ms", "2", "--json") == 0
-    (rung,) = json.loads(capsys.readouterr().out)
-    assert (rung["student"], rung["within_budget"], rung["package"]) == (
+    (student,) = json.loads(capsys.readouterr().out)
+    assert (student["student"], student["within_budget"], student["package"]) == (
         "ngram:9",
         True,
         "models/few-ngram-9-onnx-int8",
@@ -90,21 +90,21 @@ def test_students_prints_a_table_for_people_and_rungs_for_machines(
 
 
 @pytest.mark.parametrize("typed", [[], ["--students", " "]])
-def test_students_tries_the_usual_ladder_unless_told(
+def test_students_without_a_list_trains_the_default_students(
     workplace: Path, hbt: Hbt, monkeypatch: pytest.MonkeyPatch, typed: list[str]
 ) -> None:
-    tried: list[Any] = []
+    trained: list[Any] = []
 
     def search_students(recipe: Recipe, students: Any, *_: Any) -> None:
-        tried.extend(students)
+        trained.extend(students)
         raise InputError("seen")
 
     monkeypatch.setattr("toolkit.workflows.student_search.search_students", search_students)
     hbt("students", "comments.csv", "--teacher", "a", *typed)
-    assert tried == ["ngram", "layers:1", "layers:2", "layers:4"]
+    assert trained == ["ngram", "layers:1", "layers:2", "layers:4"]
 
 
-def test_a_run_is_pruned_as_it_is_compressed(copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compress_prunes_a_run(copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
     typed = ("--prune-sparsity", "0.4", "--fine-tune-epochs", "1", "--calib-samples", "32")
     assert hbt("compress", "runs/tiny", "--target", "onnx-fp32", *typed) == 0
     printed = capsys.readouterr()
@@ -118,10 +118,10 @@ def test_a_run_is_pruned_as_it_is_compressed(copied: Path, hbt: Hbt, capsys: pyt
     [
         (("--prune-sparsity", "2"), "--prune-sparsity: 2.0 is outside (0, 1)"),
         (("--prune-sparsity", "0.999"), "--prune-sparsity 0.999: one layer with one head and 16 neurons still takes"),
-        (("--prune-method", "wanda", "--prune-to-ms", "1"), "take --prune-method structured"),
+        (("--prune-method", "wanda", "--prune-to-ms", "1"), "use --prune-method structured"),
     ],
 )
-def test_pruning_that_cannot_be_is_one_line(
+def test_invalid_pruning_settings_are_one_line(
     copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], typed: tuple[str, ...], message: str
 ) -> None:
     before = contents(copied / "runs") | contents(copied / "models")

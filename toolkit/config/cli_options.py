@@ -1,4 +1,4 @@
-"""Command-line options made from the settings classes: name, kind, default and help text come from there."""
+"""Make command-line options from the settings classes, which define their names, types, defaults and help texts."""
 
 import ast
 import dataclasses
@@ -10,11 +10,14 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import click
 
+ALIASES = {"unlabelled": ("--unlabeled",)}
+"""Field to further spellings of its option."""
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def options_of(*settings: type, leave_out: tuple[str, ...] = ()) -> Callable[[Command], Command]:
-    """A decorator that gives a command one option for each field of the settings classes."""
+    """Return a decorator that adds one option to a command for each field of the settings classes."""
 
     def decorate(command: Command) -> Command:
         for each in reversed(settings):
@@ -28,7 +31,7 @@ def options_of(*settings: type, leave_out: tuple[str, ...] = ()) -> Callable[[Co
 
 
 def given(values: dict[str, Any]) -> dict[str, Any]:
-    """The options that were typed, as settings: those not typed are None or empty."""
+    """Return the options that were given on the command line, as settings; the others are None or empty."""
     typed = {name: value for name, value in values.items() if value is not None and value != ()}
     if "label_names" in typed:
         typed["label_names"] = tuple(name.strip() for name in typed["label_names"].split(",") if name.strip())
@@ -39,18 +42,19 @@ def _option(field: "dataclasses.Field[Any]", kind: Any, text: str) -> Callable[[
     if get_origin(kind) in (UnionType, Union):  # a Literal or None is the second
         kind = next(k for k in get_args(kind) if k is not NoneType)
     name = "--" + field.name.replace("_", "-")
-    shown = text.rstrip(".") + _default(field)
+    names = (name, *ALIASES.get(field.name, ()), field.name)
+    help_text = text.rstrip(".") + _default(field)
     if kind is bool:
-        return click.option(f"{name}/--no-{name[2:]}", field.name, default=None, help=shown)
+        return click.option(f"{name}/--no-{name[2:]}", field.name, default=None, help=help_text)
     if field.name == "label_names":
-        return click.option(name, field.name, default=None, metavar="A,B", help=shown)
+        return click.option(*names, default=None, metavar="A,B", help=help_text)
     if get_origin(kind) is tuple:
-        return click.option(name, field.name, multiple=True, metavar="TEXT", help=shown)
+        return click.option(*names, multiple=True, metavar="TEXT", help=help_text)
     if get_origin(kind) is Literal:
-        return click.option(name, field.name, type=click.Choice(get_args(kind)), default=None, help=shown)
+        return click.option(*names, type=click.Choice(get_args(kind)), default=None, help=help_text)
     if field.name == "trim_vocabulary":  # its number may be left out
-        return click.option(name, field.name, type=int, is_flag=False, flag_value=0, metavar="[N]", help=shown)
-    return click.option(name, field.name, type=kind, default=None, help=shown)
+        return click.option(*names, type=int, is_flag=False, flag_value=0, metavar="[N]", help=help_text)
+    return click.option(*names, type=kind, default=None, help=help_text)
 
 
 def _default(field: "dataclasses.Field[Any]") -> str:
@@ -61,7 +65,7 @@ def _default(field: "dataclasses.Field[Any]") -> str:
 
 @cache
 def field_help(settings: type) -> dict[str, str]:
-    """The string under each field of a settings class."""
+    """Return the string under each field of a settings class."""
     body = ast.parse(inspect.getsource(settings)).body[0]
     assert isinstance(body, ast.ClassDef)
     texts = {}

@@ -1,4 +1,4 @@
-"""A recipe: every setting of a run, as one frozen tree that is one TOML file; and the stages of each pipeline.
+"""The recipe: every setting of a run, in one frozen dataclass tree and one TOML file; and the stages of each pipeline.
 
 Imported by the command line at start-up, so nothing heavy may be imported here.
 """
@@ -20,7 +20,7 @@ from toolkit.config.settings import (
 )
 
 SEARCHED_STUDENTS = ("ngram", "layers:1", "layers:2", "layers:4")
-"""The students that `hbt students` tries."""
+"""The default students of `hbt students`."""
 
 
 PIPELINES: dict[str, tuple[str, ...]] = {
@@ -61,17 +61,17 @@ class Recipe:
     run: RunSettings = field(default_factory=RunSettings)
 
     def student_training(self) -> TrainingSettings:
-        """The training settings of the student."""
-        how = self.distillation
+        """Return the training settings of the student."""
+        distillation = self.distillation
         return dataclasses.replace(
             self.training,
-            epochs=how.kd_epochs or self.training.epochs,
-            learning_rate=how.kd_learning_rate or self.training.learning_rate,
+            epochs=distillation.kd_epochs or self.training.epochs,
+            learning_rate=distillation.kd_learning_rate or self.training.learning_rate,
         )
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The stages of the pipeline, in order; a teacher that is given takes the place of the baseline."""
+        """The stages of the pipeline, in order; without the baseline if --teacher is given."""
         given = bool(self.distillation.teacher)
         return tuple(stage for stage in PIPELINES[self.run.pipeline] if not (given and stage == "baseline"))
 
@@ -87,14 +87,14 @@ class Recipe:
 
     @property
     def exports(self) -> bool:
-        """Whether the pipeline ends in a package."""
+        """Whether the pipeline ends with a package."""
         return "export" in self.stages
 
     def flat(self) -> dict[str, Any]:
-        """Every setting by its own name; names are unique over the tables."""
+        """Return every setting by name; names are unique across the tables."""
         return {key: value for table in dataclasses.asdict(self).values() for key, value in table.items()}
 
     def sha256(self) -> str:
-        """Hash of everything that decides the result: all settings but names of people and folders."""
+        """Return a hash of the settings that determine the result: all but author, run name and experiment."""
         tables = dataclasses.asdict(self) | {"run": {"pipeline": self.run.pipeline}}
         return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()

@@ -1,5 +1,5 @@
-"""Every setting of a run: frozen dataclasses that are one TOML file, the command-line options and the
-MLflow parameters at once. The string under a field is its help text everywhere.
+"""The settings of a run, as frozen dataclasses: the single source of the TOML keys, the command-line options and
+the MLflow parameters. The string under a field is its help text.
 
 Imported by the command line at start-up, so nothing heavy may be imported here.
 """
@@ -34,42 +34,43 @@ Schedule = Literal["linear", "cubic", "exponential"]
 Method = Literal["logit", "hidden", "attention", "multi_level", "relation"]
 
 
-def require(holds: bool, option: str, mend: str) -> None:
-    """Raises InputError that names the option and how to mend it, unless the condition holds."""
-    if not holds:
-        raise InputError(f"{option}: {mend}")
+def require(condition: bool, option: str, problem: str) -> None:
+    """Raise InputError with the option, the problem and its fix unless `condition` is true."""
+    if not condition:
+        raise InputError(f"{option}: {problem}")
 
 
 @dataclass(frozen=True)
 class CorpusSettings:
-    """Which labeled texts, and how they are split."""
+    """The labeled texts to use, and how they are split."""
 
     data: str = "demo"
     """CSV, TSV, JSON Lines or Parquet file with labeled texts; `demo` is the embedded synthetic corpus."""
     text_column: str | None = None
-    """Column of the texts (default: found by name)."""
+    """Column with the texts (default: found by name)."""
     label_column: str | None = None
-    """Column of the labels (default: found by name)."""
+    """Column with the labels (default: found by name)."""
     label_names: tuple[str, ...] = ()
     """Names of the labels in order, separated by commas; with two labels the second is the positive one."""
     stratification: Literal["label", "none"] = "label"
-    """What the test split, the validation split and the folds are balanced by."""
+    """What the test split, the validation split and the folds are stratified by."""
     stratify_by: str | None = None
-    """A further column to balance them by."""
+    """Additional column to stratify by."""
     slice: tuple[str, ...] = ()
-    """Report these test rows apart too: a column, or a range of rows such as 0:12000. May be repeated."""
+    """Also report these test rows separately: a column (one slice per value) or a row range such as 0:12000. May be
+    repeated."""
     folds: int = 5
-    """Folds of the training rows."""
+    """Number of cross-validation folds."""
     seed: int = 42
-    """Seed of the split and of training."""
+    """Random seed of the split and of training."""
     data_fraction: float = 1.0
-    """Share of the training rows to use; validation and test rows stay whole."""
+    """Fraction of the training rows to use; all validation and test rows are kept."""
 
     def __post_init__(self) -> None:
         require(self.folds >= 2, "--folds", f"{self.folds} is too few; give 2 or more")
         require(0 < self.data_fraction <= 1, "--data-fraction", f"{self.data_fraction} is outside (0, 1]")
         require(
-            len(set(self.label_names)) == len(self.label_names), "--label-names", "a name stands twice; give each once"
+            len(set(self.label_names)) == len(self.label_names), "--label-names", "duplicate name; give each name once"
         )
 
 
@@ -78,15 +79,15 @@ class ModelSettings:
     """The classifier that is fine-tuned on each fold."""
 
     model: str = "sagorsarker/bangla-bert-base"
-    """Encoder: a Hugging Face hub id, a folder, or shape:LxH (layers x width, from scratch)."""
+    """Encoder: a Hugging Face hub id, a folder, or shape:LxH (untrained, layers x width)."""
     pooling: Literal["cls", "mean", "max"] = "cls"
-    """How token vectors become one text vector."""
+    """How token vectors are pooled into one vector per text."""
     max_length: int = 128
-    """Longest text in tokens; longer ones are cut."""
+    """Maximum number of tokens per text; longer texts are truncated."""
     dropout: float = 0.1
-    """Dropout in the encoder and before the head."""
+    """Dropout probability in the encoder and before the classification head."""
     freeze_base: bool = False
-    """Train the head alone."""
+    """Freeze the encoder and train only the classification head."""
 
     def __post_init__(self) -> None:
         require(4 <= self.max_length <= 8192, "--max-length", f"{self.max_length} is outside 4 to 8192")
@@ -98,27 +99,27 @@ class TrainingSettings:
     """How a classifier is fine-tuned."""
 
     batch_size: int = 32
-    """Texts in a training step."""
+    """Texts per training step."""
     learning_rate: float = 2e-5
-    """Highest learning rate."""
+    """Peak learning rate."""
     epochs: int = 15
-    """Passes over the training rows at most."""
+    """Maximum number of passes over the training rows."""
     weight_decay: float = 0.01
     """Decoupled weight decay (AdamW)."""
     warmup_ratio: float = 0.1
-    """Share of the steps in which the learning rate rises."""
+    """Fraction of the training steps during which the learning rate rises."""
     scheduler: Literal["linear", "cosine"] = "linear"
-    """How the learning rate falls after that."""
+    """Decay of the learning rate after the warmup."""
     gradient_clip_norm: float = 1.0
-    """Largest norm of the gradient."""
+    """Maximum norm of the gradient."""
     early_stopping_patience: int = 5
-    """Epochs without a better validation macro-F1 (of a student: loss) after which training stops."""
+    """Stop after this many epochs without a better validation macro-F1 (of a student: validation loss)."""
     loss: Literal["bce", "focal"] = "bce"
-    """bce: cross-entropy (binary for two labels); focal: Lin et al. 2017, gamma 2."""
+    """bce: cross-entropy (binary for two labels); focal: focal loss with gamma 2 (Lin et al. 2017)."""
     class_weights: bool = False
-    """Weigh each label by the inverse of its share."""
+    """Weight the loss of each label by the inverse of its frequency."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train."""
+    """Device to train on."""
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "--batch-size", f"{self.batch_size} is too small; give 1 or more")
@@ -132,37 +133,42 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class DistillationSettings:
-    """How a student learns from a teacher."""
+    """How a student is trained from a teacher."""
 
     student: str | None = None
-    """Student: layers:N or layers:0,4,8,11 (of the teacher), shape:LxH or shape:LxHxA (from scratch, A heads), a hub
-    id, a folder, or ngram (no transformer but hashed n-grams; ngram:17 for a table of 2^17 rows)."""
+    """Student: layers:N or layers:0,4,8,11 (layers of the teacher), shape:LxH or shape:LxHxA (trained from scratch, A
+    attention heads), a hub id, a folder, or ngram (a linear model over hashed character n-grams; ngram:17 for a table
+    of 2^17 rows)."""
     teacher: tuple[str, ...] = ()
-    """A run, a checkpoint folder or a Hugging Face classifier to learn from; the baseline is then skipped.
-    May be repeated: the mean of all teaches."""
+    """Teacher: a run, a checkpoint folder or a Hugging Face classifier; the baseline stage is then skipped. May be
+    repeated: the logits of all teachers are averaged."""
     teacher_folds: Literal["ensemble", "best"] = "ensemble"
-    """Whether all folds of a baseline teach, each the rows it did not learn from, or the best fold alone."""
+    """Fold models of a baseline to use as the teacher: ensemble (all; a training row gets the logits of the fold that was
+    not trained on it) or best (only the best one)."""
     blend_floor: bool = False
-    """Blend the linear baseline's logits into the teacher's, in the share that fits the labels best out of fold."""
+    """Blend the linear baseline's logits into the teacher's, with the weight that fits the labels best on out-of-fold
+    predictions."""
     unlabelled: str | None = None
-    """File with further texts that only the teacher labels: one a line, or a table with a text column."""
+    """File with additional texts, labeled by the teacher only: one text per line, or a table with a text column."""
     augment: bool = False
-    """Add a variant of each training text (words dropped or swapped, halves mixed) that only the teacher labels."""
+    """Add a variant of each training text (words dropped or swapped, or halves of two texts combined), labeled by the
+    teacher only."""
     kd_method: Method = "logit"
-    """What the student imitates: logits alone, or logits and the teacher's hidden states, attention maps, both of
-    these (multi_level), or the relations of queries, keys and values in its last layer (MiniLMv2)."""
+    """What the student is trained to match: only the teacher's logits (logit), or the logits and its hidden states
+    (hidden), its attention maps (attention), both (multi_level), or the relations of queries, keys and values in its
+    last layer (relation; MiniLMv2)."""
     kd_alpha: float = 0.7
-    """Weight of the teacher; the rest goes to the labels."""
+    """Weight of the distillation loss; the loss on the labels has the remaining weight."""
     kd_temperature: float = 4.0
-    """Softens both distributions (Hinton et al. 2015)."""
+    """Temperature that softens both distributions (Hinton et al. 2015)."""
     hidden_loss_weight: float = 0.3
-    """Weight of the hidden states, for the methods that imitate them."""
+    """Weight of the loss on hidden states, for the methods that use it."""
     attention_loss_weight: float = 0.2
-    """Weight of the attention maps, for the methods that imitate them."""
+    """Weight of the loss on attention maps, for the methods that use it."""
     kd_epochs: int | None = None
-    """Epochs of the student (default: --epochs)."""
+    """Maximum epochs of the student (default: --epochs)."""
     kd_learning_rate: float | None = None
-    """Learning rate of the student (default: --learning-rate)."""
+    """Peak learning rate of the student (default: --learning-rate)."""
 
     def __post_init__(self) -> None:
         require(0 <= self.kd_alpha <= 1, "--kd-alpha", f"{self.kd_alpha} is outside [0, 1]")
@@ -186,45 +192,45 @@ class DistillationSettings:
 
 @dataclass(frozen=True)
 class PruningSettings:
-    """What leaves the network, and how its accuracy is won back."""
+    """What is pruned, and how accuracy is recovered."""
 
     prune_method: PruneMethod = "structured"
-    """structured: heads, neurons and layers are cut out, so it gets smaller and faster; magnitude, wanda (Sun et al.
-    2023) and gradual (Zhu and Gupta 2017) set single weights to zero, which changes neither size nor speed."""
+    """structured: remove heads, neurons and layers, which makes the model smaller and faster; magnitude, wanda (Sun et
+    al. 2023) and gradual (Zhu and Gupta 2017): set single weights to zero, which changes neither size nor speed."""
     prune_sparsity: float = 0.5
-    """Share of the encoder's weights that goes; for zeros, of the weights in --prune-layers."""
+    """Fraction of the encoder's weights to remove; for the methods that set weights to zero, fraction of the weights in
+    --prune-layers."""
     prune_to_ms: float | None = None
-    """Cut until a text takes so many milliseconds on this machine as the target, instead of a share of the weights."""
+    """Prune until the target takes at most this many milliseconds per text on this machine, instead of by a fraction of
+    the weights."""
     prune_to_mb: float | None = None
-    """Cut until the package has so many MB, instead of a share of the weights."""
+    """Prune until the package has at most this many MB, instead of by a fraction of the weights."""
     prune_steps: int = 1
-    """Rounds of structured cutting, an epoch of recovery between two."""
+    """Rounds of structured pruning, with one epoch of fine-tuning between two rounds."""
     prune_layers: Part = "encoder"
-    """Where single weights are set to zero: attention maps, feed-forward maps, both (encoder), or every matrix but
-    the embeddings (all)."""
+    """Matrices in which single weights are set to zero: attention, feed-forward (ffn), both (encoder), or every matrix
+    except the embeddings (all)."""
     prune_schedule: Schedule = "cubic"
-    """How the share of zeros rises, for gradual."""
+    """How the fraction of zeros rises, for gradual."""
     prune_start_epoch: int = 0
-    """Epochs before the first zeros, for gradual."""
+    """Epochs before the first weights are set to zero, for gradual."""
     prune_end_epoch: int = 3
-    """Epochs after which all zeros are there, for gradual."""
+    """Epochs after which the final fraction of zeros is reached, for gradual."""
     prune_frequency: int = 100
-    """Training steps from one rise to the next, for gradual."""
+    """Training steps between two increases of the fraction of zeros, for gradual."""
     calib_samples: int = 512
-    """Training texts on which heads, neurons and inputs are scored."""
+    """Number of training texts used to score heads, neurons and inputs."""
     fine_tune_after_prune: bool = True
-    """Let the pruned network learn from the teacher again."""
+    """Fine-tune the pruned network on the labels and the logits of the teacher."""
     fine_tune_epochs: int = 3
-    """Epochs of that."""
+    """Epochs of this fine-tuning."""
 
     def __post_init__(self) -> None:
         require(0 < self.prune_sparsity < 1, "--prune-sparsity", f"{self.prune_sparsity} is outside (0, 1)")
         for option, budget in (("--prune-to-ms", self.prune_to_ms), ("--prune-to-mb", self.prune_to_mb)):
             require(budget is None or budget > 0, option, f"{budget} is not above 0")
             fits = budget is None or self.prune_method == "structured"
-            require(
-                fits, option, f"{self.prune_method} makes nothing faster or smaller; take --prune-method structured"
-            )
+            require(fits, option, f"{self.prune_method} does not reduce size or latency; use --prune-method structured")
         require(
             self.prune_to_ms is None or self.prune_to_mb is None, "--prune-to-mb", "give it or --prune-to-ms, not both"
         )
@@ -234,12 +240,12 @@ class PruningSettings:
         require(
             0 <= self.prune_start_epoch < self.prune_end_epoch,
             "--prune-end-epoch",
-            f"{self.prune_end_epoch} is not after --prune-start-epoch {self.prune_start_epoch}, which is 0 or more",
+            f"{self.prune_end_epoch} is not after --prune-start-epoch {self.prune_start_epoch}; give 0 <= start < end",
         )
 
     @property
     def tag(self) -> str:
-        """Method and budget in one word: structured-0.5, structured-1.2ms, wanda-0.9."""
+        """Method and budget, for names: structured-0.5, structured-1.2ms, wanda-0.9."""
         if self.prune_to_ms is not None:
             return f"{self.prune_method}-{self.prune_to_ms:g}ms"
         if self.prune_to_mb is not None:
@@ -249,21 +255,22 @@ class PruningSettings:
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What the last checkpoint of a run becomes."""
+    """How the last checkpoint of a run is exported."""
 
     target: str = "onnx-int8"
-    """What to make; hbt targets lists them."""
+    """Target to export; `hbt targets` lists them."""
     quant_method: Literal["dynamic", "static", "qat", "fp16", "int4"] | None = None
-    """dynamic and static keep the search of onnx-int8 to such candidates; qat fine-tunes with fake quantization before
-    static; fp16 and int4 are names for the targets onnx-fp16 and onnx-int4."""
+    """dynamic, static: evaluate only such candidates of onnx-int8; qat: fine-tune with fake quantization before static
+    quantization; fp16, int4: other names of the targets onnx-fp16 and onnx-int4."""
     quant_dtype: Literal["int8", "uint8", "fp16", "int4"] | None = None
-    """int8 and uint8 keep the search of onnx-int8 to such weights; fp16 and int4 are names for those targets."""
+    """int8, uint8: evaluate only candidates of onnx-int8 with such weights; fp16, int4: other names of the targets
+    onnx-fp16 and onnx-int4."""
     max_drop: float = 0.005
-    """Macro-F1 on validation rows that a candidate may lose and still ship."""
+    """Largest loss of macro-F1 on validation rows with which a candidate passes the quality gate."""
     search: Literal["fast", "full", "off"] = "fast"
-    """How many candidates of a target are measured: a few good ones, all, or the first alone."""
+    """Candidates of the target to evaluate: a few good ones (fast), all (full) or only the first (off)."""
     trim_vocabulary: int | None = None
-    """Drop the pieces of the vocabulary that the corpus and --unlabelled do not use; with N, keep N pieces in all."""
+    """Remove the vocabulary pieces that neither the corpus nor --unlabelled uses; with N, keep N pieces in total."""
 
     def __post_init__(self) -> None:
         size = self.trim_vocabulary
@@ -275,20 +282,20 @@ class ExportSettings:
                 value in ("dynamic", "int8") and self.target.endswith("-int8")
             )
             require(fits, option, f"{value} is not available for --target {self.target}; leave one of them out")
-            if self.target == "onnx-int8":  # the default: the other two options say more
+            if self.target == "onnx-int8":  # the default: the other two options are more specific
                 object.__setattr__(self, "target", target)
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What the run is called and where it is tracked."""
+    """Pipeline, name and tracking of the run."""
 
     pipeline: Pipeline = "baseline"
-    """Which stages, in this order."""
+    """Stages to run: the baseline, then distillation (kd), pruning (prune) and export (quant)."""
     name: str | None = None
-    """Folder under runs/ (default: from the data and the model)."""
+    """Folder under runs/ (default: made from the names of the data and the model)."""
     author: str = "anonymous"
-    """Who runs it; part of the MLflow run's name."""
+    """Author; part of the name of the MLflow run."""
     experiment: str = "hbt"
     """MLflow experiment."""
 

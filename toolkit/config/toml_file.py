@@ -1,4 +1,4 @@
-"""A recipe as one TOML file, and settings from a file with those that were typed over them."""
+"""Read a recipe from a TOML file, overridden by explicit settings, and write one."""
 
 import dataclasses
 import tomllib
@@ -12,32 +12,32 @@ from toolkit.utils.errors import InputError
 
 
 def recipe_from(file: Path | None, given: dict[str, Any]) -> Recipe:
-    """The recipe of a TOML file (or the defaults) with the `given` settings, by field name, over it.
+    """Return the recipe in a TOML file, or the defaults, overridden by the settings in `given` (by field name).
 
-    Raises: InputError for an unreadable file, an unknown table or key, or a value of the wrong kind.
+    Raises: InputError for an unreadable file, an unknown table or key, or a value of the wrong type.
     """
     tables = {} if file is None else _read_toml(file)
     sections: dict[str, Any] = {}
     for table, settings in _sections().items():
         fields = {f.name: f for f in dataclasses.fields(settings)}
         from_file = tables.pop(table, {})
-        require(isinstance(from_file, dict), f"{file}: {table}", f"is a table; write [{table}] on a line of its own")
+        require(isinstance(from_file, dict), f"{file}: {table}", f"must be a table; write [{table}] on its own line")
         for key in from_file:
-            require(key in fields, f"{file}: [{table}] {key}", f"no such setting; there are {', '.join(fields)}")
+            require(key in fields, f"{file}: [{table}] {key}", f"no such setting; the settings are {', '.join(fields)}")
         values = from_file | {key: value for key, value in given.items() if key in fields}
         kinds = get_type_hints(settings)
         sections[table] = settings(
             **{key: _typed(value, kinds[key], f"[{table}] {key}") for key, value in values.items()}
         )
     if tables:
-        raise InputError(f"{file}: no such table [{next(iter(tables))}]; there are {', '.join(_sections())}")
+        raise InputError(f"{file}: no such table [{next(iter(tables))}]; the tables are {', '.join(_sections())}")
     return Recipe(**sections)
 
 
 def recipe_of(file: Path | None, settings: dict[str, Any]) -> Recipe:
-    """Return `recipe_from`, after checking the names of `settings`, which a caller may have misspelled.
+    """Return `recipe_from(file, settings)` after checking the names of `settings`.
 
-    Raises: InputError as `recipe_from`, and for a name that is no setting.
+    Raises: InputError as `recipe_from`, and for an unknown name.
     """
     known = {field.name for each in _sections().values() for field in dataclasses.fields(each)}
     for name in settings:
@@ -46,13 +46,16 @@ def recipe_of(file: Path | None, settings: dict[str, Any]) -> Recipe:
 
 
 def write_recipe(recipe: Recipe, file: Path) -> None:
-    """Write `recipe` as TOML; what is None is left out, since TOML has no null."""
+    """Write `recipe` as TOML, without settings that are None, since TOML has no null."""
     import tomli_w
 
     tables = dataclasses.asdict(recipe)
     file.write_text(
         tomli_w.dumps({t: {k: v for k, v in keys.items() if v is not None} for t, keys in tables.items()}), "utf-8"
     )
+
+
+_TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 
 
 def _sections() -> dict[str, Any]:
@@ -69,7 +72,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 
 def _typed(value: Any, kind: Any, where: str) -> Any:
-    """`value` as `kind`, with whole numbers accepted where a fraction is asked for."""
+    """Return `value`, checked to be of type `kind`; an int is accepted for a float."""
     if get_origin(kind) in (UnionType, Union):  # a Literal or None is the second
         kinds = [k for k in get_args(kind) if k is not NoneType]
         return None if value is None else _typed(value, kinds[0], where)
@@ -81,5 +84,5 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
         return tuple(_typed(v, str, where) for v in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    require(type(value) is kind, where, f"{value!r} is not a {kind.__name__}")
+    require(type(value) is kind, where, f"{value!r} is not {_TYPE_NAMES[kind]}")
     return value

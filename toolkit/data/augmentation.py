@@ -1,18 +1,20 @@
-"""Cheap variants of texts, for a teacher to label: words dropped, words swapped, halves of two texts mixed."""
+"""Augmentation: variants of texts for the teacher to label, by dropping, swapping and mixing words."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 DROPPED = 0.15
-"""Share of the words that are dropped, one at least."""
+"""Probability that a word is dropped; at least one word is."""
 
 
 def variants(texts: Sequence[str], groups: np.ndarray, seed: int) -> list[str]:
-    """One variant of each text, in order; the same for the same seed.
+    """Return one variant of each text, in order; deterministic for a given seed.
 
-    groups: int (texts,); halves are mixed within a group only, so that a fold's texts stay among themselves.
-    The three kinds come about equally often; a text of one word can only be mixed.
+    The variant drops words, swaps two neighboring words, or joins the first half of the text and the second half of
+    another one, each with probability 1/3. A text of one word is always joined.
+
+    groups: int (texts,); texts are joined only within a group, so that no text crosses folds.
     """
     random = np.random.default_rng(seed)
     members = {group: np.flatnonzero(groups == group) for group in np.unique(groups)}
@@ -45,5 +47,5 @@ def _swapped(words: list[str], random: np.random.Generator) -> list[str]:
 
 
 def _mixed(words: list[str], other: list[str]) -> list[str]:
-    """The first half of one text and the second half of another."""
+    """Return the first half of one text and the second half of another."""
     return [*words[: (len(words) + 1) // 2], *other[len(other) // 2 :]]

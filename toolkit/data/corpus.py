@@ -1,7 +1,7 @@
 """The corpus: labeled texts, grouped by duplicate and split once.
 
-Everything later asks the corpus which rows it may look at: training folds for fitting, validation rows
-for choices, test rows for the figures that are reported.
+All later stages take their rows from the corpus: training folds for fitting, validation rows for model selection,
+test rows for the reported metrics.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class Corpus:
 
     name: str
     texts: list[str]
-    """As in the file; tokenizers normalize."""
+    """As in the file, not normalized; the tokenizers normalize."""
     labels: np.ndarray
     """int (rows,): index into `label_names`."""
     label_names: tuple[str, ...]
@@ -44,11 +44,11 @@ class Corpus:
     fold: np.ndarray
     """int (rows,): training fold from 0, or TEST, VALIDATION, LEFT_OUT."""
     slices: dict[str, np.ndarray]
-    """Name to bool (rows,): parts that are reported apart."""
+    """Name to bool (rows,): subsets that are reported separately."""
     settings: CorpusSettings
 
     def rows(self, split: str) -> np.ndarray:
-        """Row numbers of "train", "validation", "test", or "all" three."""
+        """Return the row numbers of a split: "train", "validation", "test", or "all" three."""
         if split == "train":
             return np.flatnonzero(self.fold >= 0)
         if split == "all":
@@ -56,21 +56,22 @@ class Corpus:
         return np.flatnonzero(self.fold == {"validation": VALIDATION, "test": TEST}[split])
 
     def split_of(self, rows: np.ndarray) -> list[str]:
-        """The split name of each of `rows`."""
+        """Return the name of the split of each of `rows`."""
         names = {TEST: "test", VALIDATION: "validation", LEFT_OUT: "left_out"}
         return [names.get(int(place), "train") for place in self.fold[rows]]
 
     def take(self, rows: np.ndarray) -> list[str]:
-        """The texts of `rows`."""
+        """Return the texts of `rows`."""
         return [self.texts[row] for row in rows]
 
     @property
     def folds(self) -> int:
+        """Number of training folds."""
         return int(self.fold.max()) + 1
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over normalized texts, labels, label names and split: equal means the same experiment."""
+        """SHA-256 over normalized texts, labels, label names and split: if equal, results are comparable."""
         digest = hashlib.sha256(json.dumps(self.label_names).encode())
         for text, label, place in zip(self.texts, self.labels, self.fold, strict=True):
             digest.update(f"{normalize(text)}\x00{label}\x00{place}\x00".encode())
@@ -78,15 +79,15 @@ class Corpus:
 
 
 def load_corpus(settings: CorpusSettings) -> Corpus:
-    """Read, check, group and split the labeled texts that `settings` name.
+    """Read, validate, group and split the labeled texts that `settings` specify.
 
-    Raises: InputError for anything in the file or the settings that a run cannot start from.
+    Raises: InputError for invalid data or settings.
     """
     return corpus_from_table(read_source(settings.data), settings)
 
 
 def read_source(data: str) -> Table:
-    """The table behind `--data`: a file, or the embedded corpus for `demo`."""
+    """Return the table of `--data`: a file, or the embedded corpus for `demo`."""
     if data == "demo":
         from toolkit.data.demo import demo_table
 
@@ -95,7 +96,7 @@ def read_source(data: str) -> Table:
 
 
 def corpus_from_table(table: Table, settings: CorpusSettings) -> Corpus:
-    """As `load_corpus`, for a table that is read already."""
+    """Return the corpus of a table; see `load_corpus`."""
     if len(table) == 0:
         raise InputError(f"{table.source}: no rows; give a file with a header and labeled texts")
     text_column, label_column = find_columns(table, settings)
@@ -116,12 +117,12 @@ def corpus_from_table(table: Table, settings: CorpusSettings) -> Corpus:
         slices=_slices(table, settings.slice),
         settings=settings,
     )
-    _refuse_thin_splits(table, corpus)
+    _refuse_small_splits(table, corpus)
     return corpus
 
 
 def find_columns(table: Table, settings: CorpusSettings) -> tuple[str, str]:
-    """Names of the text and the label column, given or found by name."""
+    """Return the names of the text and the label column, from the settings or found by name."""
     return (
         find_column(table, settings.text_column, "--text-column", TEXT_COLUMNS),
         find_column(table, settings.label_column, "--label-column", LABEL_COLUMNS),
@@ -129,32 +130,35 @@ def find_columns(table: Table, settings: CorpusSettings) -> tuple[str, str]:
 
 
 def text_values(table: Table, column: str) -> list[str]:
-    """The texts of a column, "" where one is missing."""
+    """Return the texts of a column, with "" for missing values.
+
+    Raises: InputError if a value is not text.
+    """
     values = table.columns[column]
     for row, value in enumerate(values):
         if value is not None and not isinstance(value, str) and not _is_nan(value):
             raise InputError(
-                f"{table.source}: row {row} of column {column!r} holds a {type(value).__name__}, not a text; "
-                "name the right column with --text-column"
+                f"{table.source}: row {row} of column {column!r} contains {type(value).__name__}, not text; "
+                "name the text column with --text-column"
             )
     return [value if isinstance(value, str) else "" for value in values]
 
 
 def duplicate_key(text: str) -> str:
-    """What two texts share when they say the same: letters and digits of the normalized text, caseless."""
+    """Return the key that duplicates share: the normalized text in lower case, with only its letters and digits."""
     plain = normalize(text).casefold()
-    return " ".join("".join(char if _is_said(char) else " " for char in plain).split()) or plain
+    return " ".join("".join(char if _is_part_of_word(char) else " " for char in plain).split()) or plain
 
 
-def _is_said(char: str) -> bool:
-    """Letter, digit or the vowel sign of one, which `\\w` lacks; the look of an emoji (variation selector) is none."""
+def _is_part_of_word(char: str) -> bool:
+    """Return whether `char` is a letter, a digit or a combining mark (vowel sign), but no variation selector."""
     if char.isalnum():
         return True
     return unicodedata.category(char) in ("Mn", "Mc") and not "\ufe00" <= char <= "\ufe0f"
 
 
 def duplicate_groups(keys: list[str]) -> list[list[int]]:
-    """Rows of each key that more than one row has."""
+    """Return the rows of each key that occurs more than once."""
     groups: dict[str, list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
         groups[key].append(row)
@@ -162,7 +166,7 @@ def duplicate_groups(keys: list[str]) -> list[list[int]]:
 
 
 def describe_split(corpus: Corpus) -> dict[str, Any]:
-    """What `corpus.json` records: fingerprint, counts, duplicates and the rows of every split."""
+    """Return the content of `corpus.json`: fingerprint, counts, duplicates and the rows of every split."""
     groups = duplicate_groups(corpus.keys)
     labels = corpus.labels
     parts = {name: corpus.rows(name) for name in ("train", "validation", "test")}
@@ -188,17 +192,21 @@ def _count(corpus: Corpus, rows: np.ndarray) -> dict[str, int]:
 
 
 def find_column(table: Table, given: str | None, option: str, known: tuple[str, ...]) -> str:
-    there = ", ".join(table.columns)
+    """Return the column `given` or, if None, the first of the `known` names that is in the table.
+
+    Raises: InputError, with the name of the option, if there is none.
+    """
+    columns = ", ".join(table.columns)
     if given is not None:
         if given not in table.columns:
-            raise InputError(f"{table.source}: no column {given!r} ({option}); there are {there}")
+            raise InputError(f"{table.source}: no column {given!r} ({option}); the columns are {columns}")
         return given
     by_lower = {name.strip().lower(): name for name in reversed(table.columns)}
     for name in known:
         if name in by_lower:
             return by_lower[name]
-    what = option.strip("-").replace("-", " ")
-    raise InputError(f"{table.source}: no {what} found by name; there are {there}: name it with {option}")
+    kind = option.strip("-").replace("-", " ")
+    raise InputError(f"{table.source}: no {kind} found by name among {columns}; name it with {option}")
 
 
 def _refuse_empty(table: Table, column: str, texts: list[str]) -> None:
@@ -220,23 +228,27 @@ def _labels(table: Table, column: str, names: tuple[str, ...]) -> tuple[np.ndarr
         )
     found = sorted({v for v in values if v is not None}, key=lambda v: (0, int(v), v) if _is_whole(v) else (1, 0, v))
     if len(found) < 2:
-        raise InputError(f"{table.source}: column {column!r} holds one label only ({found[0]}); two or more are needed")
+        raise InputError(
+            f"{table.source}: column {column!r} contains only one label ({found[0]}); two or more are needed"
+        )
     if len(found) > 1000 or len(found) > len(values) / 2:
         raise InputError(
-            f"{table.source}: column {column!r} holds {len(found)} different labels in {len(values)} rows; "
+            f"{table.source}: column {column!r} has {len(found)} different labels in {len(values)} rows; "
             "name the label column with --label-column"
         )
     if set(names) == set(found):
         found = list(names)
     elif names and (len(names) != len(found) or not all(map(_is_whole, found))):
-        raise InputError(f"--label-names: {len(names)} names given; column {column!r} holds {', '.join(found)}")
-    shown = names or (NAMES_OF_01.get(column.strip().lower()) if found == ["0", "1"] else None) or tuple(found)
+        raise InputError(
+            f"--label-names: {len(names)} names given; the labels of column {column!r} are {', '.join(found)}"
+        )
+    label_names = names or (NAMES_OF_01.get(column.strip().lower()) if found == ["0", "1"] else None) or tuple(found)
     index = {value: i for i, value in enumerate(found)}
-    return np.array([index[v] for v in values if v is not None], dtype=np.int64), tuple(shown)
+    return np.array([index[v] for v in values if v is not None], dtype=np.int64), tuple(label_names)
 
 
 def label_values(table: Table, column: str) -> list[str | None]:
-    """The labels of a column as texts, None where one is missing; 1.0 is read as 1."""
+    """Return the labels of a column as strings, with None for missing values; 1.0 becomes "1"."""
     return [_label_text(value) for value in table.columns[column]]
 
 
@@ -262,10 +274,12 @@ def _strata(table: Table, settings: CorpusSettings, labels: np.ndarray) -> list[
     if settings.stratify_by is None:
         return by_label
     if settings.stratify_by not in table.columns:
-        there = ", ".join(table.columns)
-        raise InputError(f"{table.source}: no column {settings.stratify_by!r} (--stratify-by); there are {there}")
-    further = table.columns[settings.stratify_by]
-    return [f"{label}\x00{value}" for label, value in zip(by_label, further, strict=True)]
+        columns = ", ".join(table.columns)
+        raise InputError(
+            f"{table.source}: no column {settings.stratify_by!r} (--stratify-by); the columns are {columns}"
+        )
+    additional = table.columns[settings.stratify_by]
+    return [f"{label}\x00{value}" for label, value in zip(by_label, additional, strict=True)]
 
 
 def _given_split(table: Table) -> np.ndarray | None:
@@ -276,38 +290,38 @@ def _given_split(table: Table) -> np.ndarray | None:
     for row, value in enumerate(values):
         if value not in GIVEN_SPLITS:
             raise InputError(
-                f"{table.source}: row {row} of column {column!r} says {value!r}; write train, validation or test"
+                f"{table.source}: row {row} of column {column!r} contains {value!r}; use train, validation or test"
             )
     return np.array([GIVEN_SPLITS[value] for value in values])
 
 
-def _slices(table: Table, wanted: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _slices(table: Table, specs: tuple[str, ...]) -> dict[str, np.ndarray]:
     slices = {}
-    for want in wanted:
-        spans = re.fullmatch(r"(\d*):(\d*)", want)
-        if spans:
+    for spec in specs:
+        span = re.fullmatch(r"(\d*):(\d*)", spec)
+        if span:
             mask = np.zeros(len(table), dtype=bool)
-            mask[int(spans[1] or 0) : int(spans[2] or len(table))] = True
-            slices[f"rows {want}"] = mask
-        elif want in table.columns:
-            values = [str(value) for value in table.columns[want]]
+            mask[int(span[1] or 0) : int(span[2] or len(table))] = True
+            slices[f"rows {spec}"] = mask
+        elif spec in table.columns:
+            values = [str(value) for value in table.columns[spec]]
             for value, _ in Counter(values).most_common(20):
-                slices[f"{want}={value}"] = np.array([v == value for v in values])
+                slices[f"{spec}={value}"] = np.array([v == value for v in values])
         else:
-            raise InputError(f"--slice {want}: neither a column of {table.source} nor a row range such as 0:12000")
+            raise InputError(f"--slice {spec}: neither a column of {table.source} nor a row range such as 0:12000")
     return slices
 
 
-def _refuse_thin_splits(table: Table, corpus: Corpus) -> None:
-    """Every split must hold every label, and every fold at least one row of each."""
+def _refuse_small_splits(table: Table, corpus: Corpus) -> None:
+    """Raise InputError unless every split and every fold contains every label."""
     folds = corpus.settings.folds
     for i, name in enumerate(corpus.label_names):
         train = corpus.fold[(corpus.labels == i) & (corpus.fold >= 0)]
         if len(set(train.tolist())) < folds:
             raise InputError(
                 f"{table.source}: label {name!r} has {len(train)} distinct training rows, too few for {folds} folds; "
-                "give fewer --folds, merge the label or add rows"
+                "reduce --folds, merge the label with another or add rows"
             )
         for split in ("validation", "test"):
             if not (corpus.labels[corpus.rows(split)] == i).any():
-                raise InputError(f"{table.source}: no row of label {name!r} is left for the {split} split; add rows")
+                raise InputError(f"{table.source}: the {split} split has no row of label {name!r}; add rows")

@@ -1,18 +1,18 @@
-"""The embedded corpus: short Bangla comments on food, films, buses, phones and cricket, written by rules.
+"""The embedded corpus: short synthetic Bangla comments on food, films, buses, phones and cricket.
 
-It is synthetic and harmless, so every command can be tried without data. Label 0 is `approval`, label 1
-`complaint`. A bag of character n-grams must not solve it: about one comment in three holds words of
-both kinds, or a negated one, and only their scope tells the label (column `kind`):
+It is harmless, so every command can be tried without data. Label 0 is `approval`, label 1 is `complaint`. A bag of
+character n-grams cannot solve it: about one comment in three contains positive and negative words, or a negated one,
+and the label depends on their scope (column `kind`):
 
-- plain: one judgement, or two that agree;
+- plain: one judgment, or two that agree;
 - negated: "not bad", "cannot be called good";
-- contrast: "A is good but B is bad": the last clause decides;
-- concession: "although A is bad, B is good", in either order: the main clause decides;
-- change: "used to be bad, now it is good", in either order: the present decides.
+- contrast: "A is good but B is bad": the label is that of the last clause;
+- concession: "although A is bad, B is good", in either order: the label is that of the main clause;
+- change: "used to be bad, now it is good", in either order: the label is that of the present.
 
-On top lie misspellings, a share `LABEL_NOISE` of wrong labels (so nothing honest scores above about 0.97)
-and a share `COPIES` of rows that repeat an earlier one with other spacing, punctuation or code points.
-Every choice comes from SHA-256 of the row number, so the rows are the same on every machine and version.
+The corpus also has misspellings, a fraction `LABEL_NOISE` of wrong labels (so no classifier should score above about
+0.97) and a fraction `COPIES` of rows that repeat an earlier row with other spacing, punctuation or code points. Every
+choice is derived from the SHA-256 of the row number, so the rows are the same on every machine and version.
 """
 
 import hashlib
@@ -23,23 +23,23 @@ from toolkit.data.tables import Table
 
 ROWS = 3000
 LABEL_NOISE = 0.03
-"""Share of the rows whose label is turned round."""
+"""Fraction of the rows whose label is flipped."""
 COPIES = 0.04
-"""Share of the rows that repeat an earlier row."""
+"""Fraction of the rows that repeat an earlier row."""
 MISSPELLINGS = 0.15
-"""Share of the rows with one misspelt word."""
+"""Fraction of the rows with one misspelled word."""
 
 DEMO_LABEL_NAMES = ("approval", "complaint")
 KINDS = {"plain": 64, "negated": 13, "contrast": 12, "concession": 5, "change": 6}
-"""Kind to its share in percent."""
+"""Kind to its percentage of the rows."""
 COMPLAINTS = {"plain": 0.44, "negated": 0.8, "contrast": 0.7, "concession": 0.5, "change": 0.5}
-"""Kind to its share of complaints: people say "not good" more often than "not bad"."""
+"""Kind to its fraction of complaints: "not good" is more frequent than "not bad"."""
 
 T = TypeVar("T")
 
 
 def demo_table() -> Table:
-    """The corpus as a table with the columns text, label, kind and topic."""
+    """Return the corpus as a table with the columns text, label, kind and topic."""
     rows: list[tuple[str, bool, str, str]] = []
     for number in range(ROWS):
         dice = _Dice(number)
@@ -66,14 +66,14 @@ def demo_table() -> Table:
 
 
 class _Dice:
-    """Choices that only the row number decides."""
+    """Reproducible random choices, seeded by the row number."""
 
     def __init__(self, row: int, purpose: str = "text") -> None:
-        self.seed, self.throws = f"{purpose} {row}", 0
+        self.seed, self.count = f"{purpose} {row}", 0
 
     def below(self, limit: int) -> int:
-        self.throws += 1
-        digest = hashlib.sha256(f"demo {self.seed} {self.throws}".encode()).digest()
+        self.count += 1
+        digest = hashlib.sha256(f"demo {self.seed} {self.count}".encode()).digest()
         return int.from_bytes(digest[:8], "big") % limit
 
     def pick(self, options: Sequence[T]) -> T:
@@ -86,30 +86,30 @@ class _Dice:
 def _plain(topic: str, complaint: bool, dice: _Dice) -> str:
     first, second = _two_aspects(topic, dice)
     if dice.chance(0.6):
-        return _judgement(first, complaint, dice)
-    return f"{_judgement(first, complaint, dice)}{dice.pick(_AND)} {_judgement(second, complaint, dice)}"
+        return _judgment(first, complaint, dice)
+    return f"{_judgment(first, complaint, dice)}{dice.pick(_AND)} {_judgment(second, complaint, dice)}"
 
 
 def _negated(topic: str, complaint: bool, dice: _Dice) -> str:
     first, second = _two_aspects(topic, dice)
     if dice.chance(0.7):
         return _negation(first, complaint, dice)
-    return f"{_negation(first, complaint, dice)}{dice.pick(_AND)} {_judgement(second, complaint, dice)}"
+    return f"{_negation(first, complaint, dice)}{dice.pick(_AND)} {_judgment(second, complaint, dice)}"
 
 
 def _contrast(topic: str, complaint: bool, dice: _Dice) -> str:
     first, second = _two_aspects(topic, dice)
-    return f"{_judgement(first, not complaint, dice)} {dice.pick(_BUT)} {_judgement(second, complaint, dice)}"
+    return f"{_judgment(first, not complaint, dice)} {dice.pick(_BUT)} {_judgment(second, complaint, dice)}"
 
 
 def _concession(topic: str, complaint: bool, dice: _Dice) -> str:
     first, second = _two_aspects(topic, dice)
-    main = _judgement(second, complaint, dice)
-    form = dice.below(3)
-    if form == 0:
+    main = _judgment(second, complaint, dice)
+    variant = dice.below(3)
+    if variant == 0:
         return f"{first} {_adjective(not complaint, dice)} হলেও {main}"
-    side = _judgement(first, not complaint, dice)
-    return f"যদিও {side}, {main}" if form == 1 else f"{main}, যদিও {side}"
+    side = _judgment(first, not complaint, dice)
+    return f"যদিও {side}, {main}" if variant == 1 else f"{main}, যদিও {side}"
 
 
 def _change(topic: str, complaint: bool, dice: _Dice) -> str:
@@ -119,14 +119,14 @@ def _change(topic: str, complaint: bool, dice: _Dice) -> str:
     return f"{aspect} {before}, {now}" if dice.chance(0.5) else f"{aspect} {now}, {before}"
 
 
-def _judgement(aspect: str, complaint: bool, dice: _Dice) -> str:
+def _judgment(aspect: str, complaint: bool, dice: _Dice) -> str:
     word = _adjective(complaint, dice)
     adverb = dice.pick(_ADVERBS if word in _GRADABLE else _ADVERBS_OF_EXTREMES)
     return f"{aspect} {adverb}{word}{dice.pick(_ENDS)}"
 
 
 def _negation(aspect: str, complaint: bool, dice: _Dice) -> str:
-    """The opposite word, denied."""
+    """Return a clause with a negated adjective of the other label."""
     word = dice.pick(_DENIED_GOOD if complaint else _DENIED_BAD)
     return f"{aspect} {dice.pick(_DENIALS).format(word)}"
 
@@ -143,7 +143,7 @@ def _two_aspects(topic: str, dice: _Dice) -> tuple[str, str]:
 
 
 def _decorated(text: str, topic: str, dice: _Dice) -> str:
-    """`text` with an opening, an end, and now and then a misspelt word."""
+    """Return `text` with an opening, an ending and sometimes a misspelled word."""
     if dice.chance(0.5):
         text = f"{dice.pick(_OPENINGS[topic])} {text}"
     elif dice.chance(0.5):
@@ -152,14 +152,14 @@ def _decorated(text: str, topic: str, dice: _Dice) -> str:
     if dice.chance(0.2):
         text += f" {dice.pick(_TAILS)}"
     if dice.chance(MISSPELLINGS):
-        present = [(right, wrong) for right, wrong in _MISSPELT.items() if right in text]
+        present = [(right, wrong) for right, wrong in _MISSPELLED.items() if right in text]
         if present:
             text = text.replace(*dice.pick(present), 1)
     return text
 
 
 def _copied(text: str, dice: _Dice) -> str:
-    """`text` as another hand would type it: the same to a reader, other code points."""
+    """Return a duplicate of `text` with other spacing, punctuation or code points."""
     changes = (
         text.replace(" ", "  ", 1),
         text.replace(" ", "\u00a0"),
@@ -209,7 +209,7 @@ _BUT = ("কিন্তু", "তবে", "অথচ")
 _BEFORE, _NOW = ("আগে", "শুরুতে", "গত বছর"), ("এখন", "এবার", "ইদানীং")
 _FULL_STOPS = ("।", "।", "", "!", ".")
 _TAILS = ("🙂", "এটাই আমার মত।", "বাকিটা আপনারা দেখুন।", "📝", "ধন্যবাদ।")
-_MISSPELT = {
+_MISSPELLED = {
     "ভালো": "ভাল",
     "দারুণ": "দারুন",
     "চমৎকার": "চমতকার",
@@ -237,5 +237,5 @@ DEMO_SENTENCES = (
     "দারুণ!!!",
     " ".join(f"{n} নম্বর ম্যাচে ব্যাটিং ভালো ছিল কিন্তু ফিল্ডিং খারাপ ছিল।" for n in range(1, 41)),
 )
-"""Harmless fixed texts that packages keep as golden texts: mixed scripts, emoji, odd spaces and code points,
-and one of 400 words. They are not rows of the corpus."""
+"""Harmless texts that packages store as golden texts: mixed scripts, emoji, unusual spaces and code points, and one
+text of 400 words. They are not rows of the corpus."""

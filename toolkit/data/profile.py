@@ -1,7 +1,7 @@
-"""What `hbt data FILE` tells about a file of labeled texts before anybody trains on it.
+"""The profile of a labeled file that `hbt data FILE` shows before training.
 
-It looks at files that a run would refuse: rows without text or label are counted, and what stands in
-the way of a run is one field, `problem`. No text of the file is ever part of a profile.
+It also covers files that a run would reject: rows without text or label are counted, and the field `problem` holds the
+reason. A profile never contains a text of the file.
 """
 
 import re
@@ -30,7 +30,7 @@ from toolkit.utils.errors import InputError
 
 SCRIPTS = ("Bengali", "Latin", "Devanagari", "Arabic")
 BINS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-"""The shortest length in each bar of the length picture."""
+"""The shortest length in each bin of the length histogram."""
 LABELS_SHOWN = 50
 
 _EMOJI = re.compile("[\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff\u2600-\u27bf\u2b50\u2b55\u231a\u231b]")
@@ -38,19 +38,19 @@ _EMOJI = re.compile("[\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff\u2600-\u27bf\u2
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long the texts are; rows without text do not count."""
+    """Distribution of the lengths of the texts; rows without text are not counted."""
 
     median: int
     p95: int
     p99: int
     max: int
     histogram: dict[str, int]
-    """Range of lengths, such as "4-7", to rows; in order, without gaps."""
+    """Range of lengths, such as "4-7", to number of rows; in order, without gaps."""
 
 
 @dataclass(frozen=True)
 class DataProfile:
-    """What is in a file of labeled texts; goes to JSON with `dataclasses.asdict`."""
+    """Profile of a labeled file. `dataclasses.asdict` makes it JSON."""
 
     source: str
     text_column: str
@@ -59,54 +59,55 @@ class DataProfile:
     empty_rows: int
     """Rows whose normalized text is empty."""
     labels: dict[str, int]
-    """Label to rows, commonest first; the LABELS_SHOWN commonest, none if the column hardly looks like labels."""
+    """Label to number of rows, of the LABELS_SHOWN most frequent; empty if most values are distinct."""
     distinct_labels: int
     missing_labels: int
     duplicate_groups: int
-    """Groups of rows with the same letters and digits after normalisation; rows without text do not count."""
+    """Groups of rows with the same letters and digits after normalization; rows without text are not counted."""
     duplicate_rows: int
     conflicting_groups: int
     """Groups of duplicates with more than one label."""
     random_split_test_rows: int
     random_split_leaks: float
-    """Test rows with a duplicate among the training rows that a random split of rows has in the mean."""
+    """Expected number of test rows with a duplicate among the training rows, if rows were split at random."""
     normalized_rows: int
-    """Rows that normalisation changes."""
+    """Rows that normalization changes."""
     emoji_rows: int
     script_shares: dict[str, float]
-    """Script to its share of all letters."""
+    """Script to its fraction of all letters."""
     words: Lengths | None
     """None if no row has text."""
     tokens: Lengths | None
-    """With the special tokens, uncut; None without a tokenizer."""
+    """With special tokens, not truncated; None without a tokenizer."""
     splits: dict[str, dict[str, int]] | None
-    """Split to label to rows, as a run would draw them; None if there is a `problem`."""
+    """Split to label to number of rows, as in a run; None if there is a `problem`."""
     left_out_rows: int
-    """Training rows that a run would leave out: duplicates of given test rows, or outside --data-fraction."""
+    """Training rows that a run would not use: duplicates of given test rows, or outside --data-fraction."""
     problem: str | None
-    """Why a run would refuse the file."""
+    """Why a run would reject the file; None if it would not."""
 
 
 def profile(table: Table, settings: CorpusSettings, tokenizer: Tokenizer | None = None) -> DataProfile:
-    """Look at `table` as a run with `settings` would.
+    """Return the profile of `table` for a run with `settings`.
 
-    Raises: InputError if the text or the label column cannot be found or the texts are no texts.
+    Raises: InputError if the text or the label column is not found or the text column contains other types.
     """
     text_column, label_column = find_columns(table, settings)
     raw = text_values(table, text_column)
     texts = [normalize(text) for text in raw]
     labels = label_values(table, label_column)
-    full = [row for row, text in enumerate(texts) if text]
-    groups = [[full[i] for i in rows] for rows in duplicate_groups([duplicate_key(texts[row]) for row in full])]
+    nonempty = [row for row, text in enumerate(texts) if text]
+    keys = [duplicate_key(texts[row]) for row in nonempty]
+    groups = [[nonempty[i] for i in rows] for rows in duplicate_groups(keys)]
     counts = Counter(label for label in labels if label is not None)
-    test_rows = round(TEST_SHARE * len(full))
+    test_rows = round(TEST_SHARE * len(nonempty))
     drawn, problem = _drawn_split(table, settings)
     return DataProfile(
         source=table.source,
         text_column=text_column,
         label_column=label_column,
         rows=len(table),
-        empty_rows=len(table) - len(full),
+        empty_rows=len(table) - len(nonempty),
         labels=dict(counts.most_common(LABELS_SHOWN)) if len(counts) <= max(2, len(table) / 2) else {},
         distinct_labels=len(counts),
         missing_labels=labels.count(None),
@@ -114,12 +115,12 @@ def profile(table: Table, settings: CorpusSettings, tokenizer: Tokenizer | None 
         duplicate_rows=sum(map(len, groups)),
         conflicting_groups=sum(len({labels[row] for row in rows} - {None}) > 1 for rows in groups),
         random_split_test_rows=test_rows,
-        random_split_leaks=expected_leaks([len(rows) for rows in groups], len(full), test_rows),
+        random_split_leaks=expected_leaks([len(rows) for rows in groups], len(nonempty), test_rows),
         normalized_rows=sum(a != b for a, b in zip(raw, texts, strict=True)),
         emoji_rows=sum(_EMOJI.search(text) is not None for text in texts),
         script_shares=_script_shares(texts),
-        words=_lengths([len(texts[row].split()) for row in full]),
-        tokens=None if tokenizer is None else _lengths(_token_counts(tokenizer, [raw[row] for row in full])),
+        words=_lengths([len(texts[row].split()) for row in nonempty]),
+        tokens=None if tokenizer is None else _lengths(_token_counts(tokenizer, [raw[row] for row in nonempty])),
         splits=drawn and drawn["counts"],
         left_out_rows=drawn["left_out_rows"] if drawn else 0,
         problem=problem,
@@ -127,12 +128,11 @@ def profile(table: Table, settings: CorpusSettings, tokenizer: Tokenizer | None 
 
 
 def expected_leaks(group_sizes: list[int], rows: int, test_rows: int) -> float:
-    """Mean number of test rows with a duplicate in training when `test_rows` of `rows` are drawn at random.
+    """Return the expected number of test rows with a duplicate in training, for `test_rows` of `rows` drawn at random.
 
-    Exact, without drawing: a row of a group of g lands in the test split with probability t/n. Given
-    that, all its g-1 duplicates land there too with probability (t-1)/(n-1) · (t-2)/(n-2) ⋯ (t-g+1)/(n-g+1);
-    otherwise at least one is in training and the row leaks. The mean of a sum is the sum of the means, so
-    the rows simply add up, though they are not independent.
+    The value is exact: a row of a group of g is in the test split with probability t/n. Given that, all its g-1
+    duplicates are there too with probability (t-1)/(n-1) · (t-2)/(n-2) ⋯ (t-g+1)/(n-g+1); otherwise at least one is in
+    training and the row leaks. The expectations of the rows add up, although the rows are not independent.
     """
     leaks = 0.0
     for size in group_sizes:
@@ -151,7 +151,7 @@ def _drawn_split(table: Table, settings: CorpusSettings) -> tuple[dict[str, Any]
 
 
 def _script_shares(texts: list[str]) -> dict[str, float]:
-    """Share of the letters (Unicode category L) by script, told by the first word of a letter's name."""
+    """Return the fraction of letters (Unicode category L) by script, which is the first word of a letter's name."""
     shares = dict.fromkeys((*SCRIPTS, "other"), 0)
     by_name = {script.upper(): script for script in SCRIPTS}
     for letter, count in Counter("".join(texts)).items():
@@ -162,10 +162,10 @@ def _script_shares(texts: list[str]) -> dict[str, float]:
 
 
 def _token_counts(tokenizer: Tokenizer, texts: list[str]) -> list[int]:
-    uncut = Tokenizer.from_str(tokenizer.to_str())  # a copy: a stored truncation would hide the long texts
-    uncut.no_truncation()
-    uncut.no_padding()
-    return [len(encoding.ids) for encoding in uncut.encode_batch(texts)]
+    copy = Tokenizer.from_str(tokenizer.to_str())  # without truncation, which would hide long texts
+    copy.no_truncation()
+    copy.no_padding()
+    return [len(encoding.ids) for encoding in copy.encode_batch(texts)]
 
 
 def _lengths(lengths: list[int]) -> Lengths | None:

@@ -1,4 +1,4 @@
-"""A data profile for people: what a terminal shows for `hbt data FILE`."""
+"""Print a data profile: the output of `hbt data FILE`."""
 
 from typing import TYPE_CHECKING
 
@@ -8,12 +8,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-BAR = 30  # characters of the longest bar
-LABELS = 20  # labels that get a bar
+BAR = 30  # length of the longest bar in characters
+LABELS = 20  # maximum number of labels with a bar
 
 
 def render(profile: DataProfile, console: "Console | None" = None) -> None:
-    """Print `profile`; in colors only on a terminal."""
+    """Print `profile`, with colors if the output is a terminal."""
     from rich.console import Console
     from rich.text import Text
 
@@ -30,7 +30,7 @@ def render(profile: DataProfile, console: "Console | None" = None) -> None:
         out.print()
     for name, lengths in (("Words", profile.words), ("Tokens", profile.tokens)):
         if lengths is not None:
-            out.print(_bars(f"{name} in a text", lengths.histogram, profile.rows, block))
+            out.print(_bars(f"{name} per text", lengths.histogram, profile.rows, block))
             out.print(_summary(lengths))
             out.print()
     if profile.splits is not None:
@@ -52,14 +52,14 @@ def _facts(profile: DataProfile) -> "Table":
         ),
         "a random split would leak": (
             f"{leaks:,.1f} of {test:,} test rows ({_share(leaks, test)}) would have a duplicate in training; "
-            "a run keeps duplicates together"
+            "a run keeps duplicates in one split"
         ),
-        "changed by normalisation": f"{normalized:,} rows ({_share(normalized, profile.rows)})",
+        "changed by normalization": f"{normalized:,} rows ({_share(normalized, profile.rows)})",
         "with emoji": f"{emoji:,} rows ({_share(emoji, profile.rows)})",
         "letters": ", ".join(f"{script} {share:.1%}" for script, share in scripts if share > 0) or "none",
     }
     if profile.left_out_rows:
-        lines["left out of training"] = f"{profile.left_out_rows:,} rows"
+        lines["excluded from training"] = f"{profile.left_out_rows:,} rows"
     table = _grid()
     for name, value in lines.items():
         table.add_row(name, value)
@@ -67,7 +67,7 @@ def _facts(profile: DataProfile) -> "Table":
 
 
 def _bars(title: str, counts: dict[str, int], rows: int, block: str) -> "Table":
-    """A bar for each count; a count too small for a block gets a thin line."""
+    """Return a table with a bar for each count; a count too small for a block has a thin line."""
     from rich.text import Text
 
     table = _grid(title)
@@ -78,7 +78,7 @@ def _bars(title: str, counts: dict[str, int], rows: int, block: str) -> "Table":
     thin = "|" if block == "#" else "▏"
     for name, count in counts.items():
         bar = Text(block * round(BAR * count / longest) or thin * (count > 0), style="cyan")
-        table.add_row(Text(name), bar, f"{count:,}", _share(count, rows))  # Text: a label may hold [markup]
+        table.add_row(Text(name), bar, f"{count:,}", _share(count, rows))  # Text: a label may contain [markup]
     return table
 
 
@@ -86,7 +86,7 @@ def _splits(splits: dict[str, dict[str, int]]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title="The split of a run", title_justify="left", box=None, pad_edge=False)
+    table = Table(title="Splits of a run", title_justify="left", box=None, pad_edge=False)
     table.add_column("")
     for split in splits:
         table.add_column(split, justify="right")

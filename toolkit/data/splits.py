@@ -1,8 +1,7 @@
-"""Draw the test split, the validation split and the folds: grouped, balanced, the same on any machine.
+"""Draw the test split, the validation split and the folds: grouped, stratified and reproducible on any machine.
 
-Random generators and library splitters may change between versions. Here every group of duplicates is
-put in an order that only its text and the seed decide, so the split of a file never moves, and rows that
-are added later leave most of the old ones where they were.
+Random generators and the splitters of libraries may change between versions. Here the groups of duplicates are sorted
+by a hash of text and seed, so the split of a file never changes, and adding rows moves few of the others.
 """
 
 import hashlib
@@ -11,7 +10,7 @@ from collections import defaultdict
 import numpy as np
 
 TEST, VALIDATION, LEFT_OUT = -1, -2, -3
-"""Places in `Corpus.fold` that are no training fold."""
+"""Values of `Corpus.fold` for rows that are in no training fold."""
 
 TEST_SHARE, VALIDATION_SHARE = 0.15, 0.10
 
@@ -24,16 +23,14 @@ def draw_splits(
     fraction: float = 1.0,
     given: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A fold number, TEST, VALIDATION or LEFT_OUT for every row.
+    """Return the fold number, TEST, VALIDATION or LEFT_OUT of every row, as int (rows,).
 
-    keys: the duplicate key of each row; rows with equal keys stay together.
-    strata: what to balance by; a group takes the stratum of most of its rows.
-    fraction: the share of the training rows that is kept; the others are left out.
-    given: a fixed place for each row (0 where the row is for training); a split it lacks is drawn.
-      A training row with a duplicate in a given test or validation split is left out, since it would leak;
-      so is a validation row with a duplicate in the test split.
-
-    Returns: int array (rows,).
+    keys: the duplicate key of each row; rows with equal keys are kept together.
+    strata: the stratum of each row; a group has the most frequent stratum of its rows.
+    fraction: the fraction of the training rows to use; the others are LEFT_OUT.
+    given: a fixed split for each row (0: training); test or validation is drawn if no row has it. Training rows with a
+      duplicate in a given test or validation split would leak and are LEFT_OUT, and so are validation rows with a
+      duplicate in the test split.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
@@ -47,20 +44,20 @@ def draw_splits(
             if (places[rows] == TEST).any():
                 places[[row for row in rows if places[row] == VALIDATION]] = LEFT_OUT
         else:
-            by_stratum[_commonest([strata[row] for row in rows])].append(rows)
+            by_stratum[_most_frequent([strata[row] for row in rows])].append(rows)
     draw_test = not (places == TEST).any()
     draw_validation = not (places == VALIDATION).any()
     for members in by_stratum.values():
-        _deal(members, places, folds, fraction, draw_test, draw_validation)
+        _assign(members, places, folds, fraction, draw_test, draw_validation)
     return places
 
 
-def _deal(
+def _assign(
     groups: list[list[int]], places: np.ndarray, folds: int, fraction: float, test: bool, validation: bool
 ) -> None:
-    """Deal the groups of one stratum: first the test split, then validation, then fold after fold.
+    """Assign the sorted groups of one stratum to the test split, the validation split and the folds, in place.
 
-    Folds are runs of the order, not dealt in turn, so that a group that is added moves only those at the borders.
+    A fold is a contiguous part of the sorted groups, so an added group moves only groups at the boundaries.
     """
     rows = sum(map(len, groups))
     wanted_test = TEST_SHARE * rows if test else 0.0
@@ -70,7 +67,7 @@ def _deal(
     train: list[list[int]] = []
     kept = 0
     for group in groups:
-        half = len(group) / 2  # a group goes where it lands nearest to the wanted size
+        half = len(group) / 2  # a group is added to a split if that brings its size nearer to the wanted one
         if taken[TEST] + half <= wanted_test and wanted_test > 0:
             places[group] = TEST
             taken[TEST] += len(group)
@@ -90,5 +87,5 @@ def _rank(key: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}\x00{key}".encode()).digest()
 
 
-def _commonest(values: list[str]) -> str:
+def _most_frequent(values: list[str]) -> str:
     return max(sorted(set(values)), key=values.count)

@@ -1,4 +1,4 @@
-"""Read a table of texts from CSV, TSV, JSON Lines or Parquet, and say in which row it is broken."""
+"""Read and write tables of texts as CSV, TSV, JSON Lines or Parquet; errors name the broken line."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from typing import Any
 
 from toolkit.utils.errors import InputError
 
-ROW_LIMIT = 10_000_000  # characters in one CSV field
+FIELD_LIMIT = 10_000_000  # characters in one CSV field
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,16 @@ class Table:
 
     source: str
     columns: dict[str, list[Any]]
-    """Name to values: text for CSV and TSV, any JSON value for the others, None where a value is missing."""
+    """Name to values: strings for CSV and TSV, any JSON value for the other formats, None for missing values."""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), []))
 
 
 def read_table(file: Path) -> Table:
-    """The table in `file`; the kind is told by the suffix.
+    """Return the table in `file`; its suffix determines the format.
 
-    Raises: InputError for a missing file, an unknown suffix, a wrong encoding, a broken row or no rows.
+    Raises: InputError for a missing file, an unknown suffix, a wrong encoding, a malformed row or no rows.
     """
     readers: dict[str, Callable[[Path], dict[str, list[Any]]]] = {
         ".csv": lambda f: _read_delimited(f, ","),
@@ -40,7 +40,7 @@ def read_table(file: Path) -> Table:
     if not file.is_file():
         raise InputError(f"{file}: no such file; give the path of a CSV, TSV, JSON Lines or Parquet file")
     if file.suffix.lower() not in readers:
-        raise InputError(f"{file}: unknown kind of file; give one that ends in {', '.join(readers)}")
+        raise InputError(f"{file}: unknown file type; give a file that ends in {', '.join(readers)}")
     columns = readers[file.suffix.lower()](file)
     table = Table(str(file), columns)
     if len(table) == 0:
@@ -49,7 +49,7 @@ def read_table(file: Path) -> Table:
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines of a text file. Raises InputError if it is not UTF-8."""
+    """Return the lines of a text file. Raises InputError if it is not UTF-8."""
     return _read_text(file).split("\n")
 
 
@@ -63,7 +63,7 @@ def _read_text(file: Path) -> str:
 
 
 def _read_delimited(file: Path, delimiter: str) -> dict[str, list[Any]]:
-    csv.field_size_limit(ROW_LIMIT)
+    csv.field_size_limit(FIELD_LIMIT)
     reader = csv.reader(io.StringIO(_read_text(file), newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
     rows: list[list[str]] = []
@@ -75,11 +75,11 @@ def _read_delimited(file: Path, delimiter: str) -> dict[str, list[Any]]:
             if len(row) != len(header):
                 raise InputError(
                     f"{file}: line {reader.line_num} has {len(row)} fields and the header {len(header)}; "
-                    "put quotes around a text that holds the separator"
+                    "quote texts that contain the separator"
                 )
             rows.append(row)
     except csv.Error as error:
-        raise InputError(f"{file}: line {reader.line_num} is broken ({error}); mend its quotes") from None
+        raise InputError(f"{file}: line {reader.line_num} is malformed ({error}); fix its quotes") from None
     if len(set(header)) != len(header):
         raise InputError(f"{file}: two columns have the same name; rename one")
     return {name: [row[i] for row in rows] for i, name in enumerate(header)}
@@ -93,18 +93,18 @@ def _read_json_lines(file: Path) -> dict[str, list[Any]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise InputError(f"{file}: line {number} is not JSON ({error.msg}); mend or remove it") from None
+            raise InputError(f"{file}: line {number} is not JSON ({error.msg}); fix or remove it") from None
         if not isinstance(row, dict):
-            raise InputError(f"{file}: line {number} is not a JSON object; write one object a line")
-        if any(_is_cut(value) for value in row.values()):
-            raise InputError(f"{file}: line {number} holds half a character (a lone surrogate); mend or remove it")
+            raise InputError(f"{file}: line {number} is not a JSON object; write one object per line")
+        if any(_has_surrogate(value) for value in row.values()):
+            raise InputError(f"{file}: line {number} contains a lone surrogate (half a character); fix or remove it")
         rows.append(row)
     names = list(dict.fromkeys(name for row in rows for name in row))
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _is_cut(value: Any) -> bool:
-    """Whether a text was cut through an emoji, as JSON can write and UTF-8 cannot."""
+def _has_surrogate(value: Any) -> bool:
+    """Return whether `value` is a string with a lone surrogate, which JSON can represent and UTF-8 cannot."""
     return isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value)
 
 
@@ -120,7 +120,10 @@ def _read_parquet(file: Path) -> dict[str, list[Any]]:
 
 
 def write_table(table: Table, file: Path) -> None:
-    """Write `table` to `file`, in the kind that its suffix names; the file appears whole or not at all."""
+    """Write `table` to `file` atomically; the suffix determines the format.
+
+    Raises: InputError if the file cannot be written.
+    """
     partial = file.with_name(file.name + ".partial")
     try:
         WRITERS[file.suffix.lower()](table, partial)
@@ -158,4 +161,4 @@ WRITERS: dict[str, Callable[[Table, Path], None]] = {
     ".ndjson": _write_json_lines,
     ".parquet": _write_parquet,
 }
-"""Suffix to writer; the same suffixes as can be read."""
+"""Suffix to writer, for every suffix that `read_table` accepts."""

@@ -1,4 +1,4 @@
-"""Texts without labels: read from a file, without those that the corpus already has."""
+"""Unlabeled texts: read from a file, without those that are already in the corpus."""
 
 from pathlib import Path
 
@@ -9,18 +9,18 @@ from toolkit.utils.errors import InputError
 
 
 def read_unlabeled(file: Path) -> list[str]:
-    """The texts of a file that are not empty: one a line of a .txt, or the text column of a table.
+    """Return the non-empty texts of a file: the lines of a .txt, or the text column of a table.
 
-    Raises: InputError if it cannot be read or holds no text.
+    Raises: InputError if it cannot be read or contains no text.
     """
     if not file.is_file():
-        raise InputError(f"--unlabelled {file}: no such file; give a .txt with one text a line, or a table")
+        raise InputError(f"--unlabelled {file}: no such file; give a .txt with one text per line, or a table")
     try:
         texts = [text for text in _texts_of(file) if normalize(text)]
     except InputError as error:
         raise InputError(f"--unlabelled {error}") from None
     if not texts:
-        raise InputError(f"--unlabelled {file}: no text in it; give a .txt with one text a line, or a table")
+        raise InputError(f"--unlabelled {file}: no text in it; give a .txt with one text per line, or a table")
     return texts
 
 
@@ -28,15 +28,15 @@ def _texts_of(file: Path) -> list[str]:
     if file.suffix.lower() == ".txt":
         return read_lines(file)
     table = read_table(file)
-    named = {name.strip().lower(): name for name in reversed(table.columns)}
-    column = next((named[name] for name in TEXT_COLUMNS if name in named), None)
+    by_lower = {name.strip().lower(): name for name in reversed(table.columns)}
+    column = next((by_lower[name] for name in TEXT_COLUMNS if name in by_lower), None)
     if column is None:
-        raise InputError(f"{file}: no text column among {', '.join(table.columns)}; call it {TEXT_COLUMNS[0]}")
+        raise InputError(f"{file}: no text column among {', '.join(table.columns)}; name it {TEXT_COLUMNS[0]}")
     return text_values(table, column)
 
 
 def unknown_texts(texts: list[str], corpus: Corpus) -> list[str]:
-    """Each text once, without those that say the same as a row of the corpus: test rows must stay unseen."""
+    """Return each text once, without duplicates of rows of the corpus, so that test rows stay held out."""
     known = set(corpus.keys)
     kept = []
     for text in texts:

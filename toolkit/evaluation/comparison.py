@@ -12,7 +12,7 @@ from toolkit.utils.console import print_table
 
 @dataclass(frozen=True)
 class Contender:
-    """A model as far as a comparison knows it."""
+    """A model in a comparison."""
 
     name: str
     predictions: Predictions
@@ -21,14 +21,14 @@ class Contender:
 
 @dataclass(frozen=True)
 class Versus:
-    """B against A on the test rows."""
+    """Comparison of B with A on the test rows."""
 
     b: str
     a: str
     comparison: Comparison
 
     def cells(self) -> dict[str, str]:
-        """Column to value, for a table."""
+        """Return the value of each column, for a CSV file."""
         found = self.comparison
         low, high = found.interval
         return {
@@ -46,17 +46,17 @@ class Versus:
         }
 
     def shown(self) -> dict[str, str]:
-        """The same for people, who read the verdict as a whole."""
-        cells = self.cells() | {"verdict": self.comparison.verdict_in_words}
+        """Return the cells with verdict and rows to decide in one column, for a printed table."""
+        cells = self.cells() | {"verdict": self.comparison.verdict_text}
         del cells["rows to decide"]
         return cells
 
 
 def versus(corpus: Corpus, b: Contender, a: Contender, margin: float = MARGIN) -> Versus:
-    """Compare two models on the test rows, each at its own threshold."""
+    """Compare two models on the test rows, each with its own threshold."""
     test = corpus.rows("test")
-    a_said, b_said = (apply_threshold(softmax(c.predictions.of(test)), c.threshold) for c in (a, b))
-    return Versus(b.name, a.name, compare(corpus.labels[test], a_said, b_said, len(corpus.label_names), margin))
+    a_labels, b_labels = (apply_threshold(softmax(c.predictions.of(test)), c.threshold) for c in (a, b))
+    return Versus(b.name, a.name, compare(corpus.labels[test], a_labels, b_labels, len(corpus.label_names), margin))
 
 
 def render(found: Sequence[Versus]) -> None:
@@ -64,7 +64,8 @@ def render(found: Sequence[Versus]) -> None:
     if not found:
         return
     margin = 100 * found[0].comparison.margin
-    title = f"paired, on the same {found[0].comparison.rows:,} test rows; verdict at a margin of {margin:g} point"
-    left_out = ("only A right", "only B right", "Δ accuracy points")
-    lines = [{k: v for k, v in each.shown().items() if k not in left_out} for each in found]
+    points = f"{margin:g} point{'s' * (margin != 1)}"
+    title = f"paired comparison on the same {found[0].comparison.rows:,} test rows; verdict at a margin of {points}"
+    omitted = ("only A right", "only B right", "Δ accuracy points")
+    lines = [{k: v for k, v in each.shown().items() if k not in omitted} for each in found]
     print_table(lines, title, left=("B", "against A", "verdict"), dispensable=("McNemar p", "same label"))

@@ -1,11 +1,11 @@
-"""The one set of metrics that every stage reports."""
+"""The metrics that every stage reports."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(7))
-"""Where a threshold is looked for: 0.30, 0.35 … 0.60."""
+"""Grid for the threshold search: 0.30, 0.35 … 0.60."""
 
 
 def calculate_metrics_with_threshold_exploration(
@@ -14,19 +14,20 @@ def calculate_metrics_with_threshold_exploration(
     threshold: float | None = None,
     label_names: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """Metrics of probabilities against labels.
+    """Compute the metrics of predicted probabilities.
 
     y_true: int (rows,), index of the label.
     y_pred: float (rows,), probability of label 1; or (rows, labels), rows summing to 1.
-    threshold: where two labels are cut. None explores THRESHOLDS and takes the one with the best
-      macro-F1 (the nearest to 0.5 of several): do that on validation rows, and give the stored
-      threshold for every other row.
-    label_names: adds `f1_{name}` for each label.
+    threshold: of the probability of label 1, for two labels. None selects the value of THRESHOLDS
+      with the best macro-F1 (of equal ones, the nearest to 0.5): use that on validation rows only,
+      and pass the stored threshold for all other rows.
+    label_names: adds `f1_{name}`, `precision_{name}` and `recall_{name}` for each label.
 
-    Two labels: accuracy, macro_f1, f1, f1_negative, precision, recall, precision_negative,
-    recall_negative, roc_auc, best_threshold and macro_f1_th_0.3 … macro_f1_th_0.6. More labels:
-    accuracy, macro_f1, precision and recall (macro), roc_auc (one against the rest, macro) and the
-    label with the highest probability wins. roc_auc is NaN where a label has no row.
+    Returns, for two labels: accuracy, macro_f1, f1, f1_negative, precision, recall,
+    precision_negative, recall_negative, roc_auc, best_threshold and macro_f1_th_0.3 …
+    macro_f1_th_0.6. For more labels, of the label with the highest probability: accuracy, macro_f1,
+    precision and recall (macro), and roc_auc (one against the rest, macro). roc_auc is NaN if a
+    label has no row.
     """
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -57,14 +58,17 @@ def calculate_metrics_with_threshold_exploration(
 
 
 def apply_threshold(probabilities: np.ndarray, threshold: float | None) -> np.ndarray:
-    """The label of each row of `probabilities` (rows, labels): label 1 from `threshold` on, or the highest."""
+    """Return the predicted label of each row of `probabilities` (rows, labels), as int (rows,).
+
+    With two labels and a threshold, label 1 if its probability is at least `threshold`; otherwise the argmax.
+    """
     if probabilities.shape[1] == 2 and threshold is not None:
         return (probabilities[:, 1] >= threshold).astype(np.int64)
     return probabilities.argmax(axis=1)
 
 
 def macro_f1(y_true: np.ndarray, predicted: np.ndarray, labels: int) -> float:
-    """Mean of the F1 of each label; 0 for a label that is neither there nor predicted."""
+    """Return the mean F1 over all labels; a label that occurs in neither array counts as 0."""
     counts = np.bincount(y_true * labels + predicted, minlength=labels * labels).reshape(labels, labels)
     both = np.diag(counts).astype(float)
     total = counts.sum(axis=0) + counts.sum(axis=1)
@@ -72,12 +76,12 @@ def macro_f1(y_true: np.ndarray, predicted: np.ndarray, labels: int) -> float:
 
 
 def cross_entropy(y_true: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean negative logarithm of the probability (rows, labels) that each row's label (rows,) was given."""
+    """Return the mean negative log-probability of the labels (rows,) under `probabilities` (rows, labels)."""
     return float(-np.log(probabilities[np.arange(len(y_true)), y_true]).mean())
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities (rows, labels) of logits (rows, labels)."""
+    """Return the probabilities (rows, labels) of logits (rows, labels)."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
 

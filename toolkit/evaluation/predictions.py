@@ -1,4 +1,4 @@
-"""Logits of one model on rows of the corpus, and the metrics that follow from them."""
+"""Stored logits of a model on rows of the corpus, and the metrics computed from them."""
 
 import csv
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ class Predictions:
     """float32 (n, labels)."""
 
     def of(self, rows: np.ndarray) -> np.ndarray:
-        """Logits (rows, labels) of the given rows, in their order."""
+        """Return the logits (rows, labels) of the given rows, in their order."""
         position = np.full(max(self.rows.max(), rows.max()) + 1, -1)
         position[self.rows] = np.arange(len(self.rows))
         if (position[rows] < 0).any():
-            raise KeyError("a row that was not predicted")
+            raise KeyError("a row without a prediction")
         return self.logits[position[rows]]
 
     def save(self, file: Path, corpus: Corpus) -> None:
-        """Write row, split and one logit a label; nine digits bring float32 back exactly."""
+        """Write row, split and one logit per label; nine digits restore float32 exactly."""
         with file.open("w", newline="", encoding="utf-8") as out:
             writer = csv.writer(out, lineterminator="\n")
             writer.writerow(["row", "split", *(f"logit_{name}" for name in corpus.label_names)])
@@ -39,6 +39,7 @@ class Predictions:
 
     @staticmethod
     def load(file: Path) -> "Predictions":
+        """Return the predictions in a file that `save` wrote."""
         with file.open(newline="", encoding="utf-8") as lines:
             table = list(csv.reader(lines))[1:]
         rows = np.array([int(line[0]) for line in table])
@@ -48,9 +49,9 @@ class Predictions:
 def evaluate(
     corpus: Corpus, predictions: Predictions, threshold: float | None = None
 ) -> tuple[dict[str, float], dict[str, float], dict[str, dict[str, float]]]:
-    """Validation metrics, test metrics and test metrics of each slice.
+    """Return validation metrics, test metrics and the test metrics of each slice.
 
-    The threshold is the given one, or the best on the validation rows; the test rows never choose.
+    threshold: None selects the best threshold on the validation rows. It is never selected on test rows.
     """
 
     def measure(rows: np.ndarray, threshold: float | None) -> dict[str, float]:
@@ -60,12 +61,12 @@ def evaluate(
 
     test = corpus.rows("test")
     validation = measure(corpus.rows("validation"), threshold)
-    chosen = validation.get("best_threshold")
-    slices = {name: measure(test[mask[test]], chosen) for name, mask in corpus.slices.items() if mask[test].any()}
-    return validation, measure(test, chosen), slices
+    selected = validation.get("best_threshold")
+    slices = {name: measure(test[mask[test]], selected) for name, mask in corpus.slices.items() if mask[test].any()}
+    return validation, measure(test, selected), slices
 
 
 def best_threshold(corpus: Corpus, predictions: Predictions, rows: np.ndarray) -> float | None:
-    """The threshold with the best macro-F1 on `rows`, which the classifier must not have learned from."""
+    """Return the threshold with the best macro-F1 on `rows`, on which the classifier must not have been trained."""
     probabilities = softmax(predictions.of(rows))
     return calculate_metrics_with_threshold_exploration(corpus.labels[rows], probabilities).get("best_threshold")

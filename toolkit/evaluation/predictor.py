@@ -1,4 +1,4 @@
-"""The one thing that evaluation and benchmarks know of a model."""
+"""The interface through which evaluation and benchmarks use a model."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -16,9 +16,9 @@ class Predictor(Protocol):
 
     @property
     def threshold(self) -> float | None:
-        """Where label 1 of two is cut; None for more labels."""
+        """Threshold of the probability of label 1 of two; None for more labels."""
         ...
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """float32 (texts, labels), rows sum to 1, in the order of `texts`, columns in the order of `labels`."""
+        """Return float32 (texts, labels): rows sum to 1, in the order of `texts`; columns in the order of `labels`."""
         ...

@@ -1,4 +1,4 @@
-"""Is B worse than A? Answers from the labels that both gave the same rows."""
+"""Is B worse than A? Paired tests on the predicted labels of the same rows."""
 
 from dataclasses import asdict, dataclass
 from math import ceil
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 MARGIN = 0.01
-"""A difference of macro-F1 smaller than this does not matter; stated wherever a verdict is."""
+"""Default margin: a smaller difference of macro-F1 does not matter. Reported with every verdict."""
 RESAMPLES = 2_000
 INCONCLUSIVE = "inconclusive"
 _SEED = 0
@@ -17,15 +17,15 @@ _ONE_SIDED, _TWO_SIDED = 1.6449, 1.9600
 
 @dataclass(frozen=True)
 class Comparison:
-    """B against A on the same rows; differences are B minus A."""
+    """Comparison of B with A on the same rows; differences are B minus A."""
 
     rows: int
     macro_f1_difference: float
     interval: tuple[float, float]
-    """95 % of the bootstrap differences of macro-F1 lie in here."""
+    """95 % bootstrap interval of the difference of macro-F1."""
     accuracy_difference: float
     accuracy_interval: tuple[float, float]
-    """The same of accuracy."""
+    """95 % bootstrap interval of the difference of accuracy."""
     mcnemar_p: float
     only_a_right: int
     only_b_right: int
@@ -34,24 +34,25 @@ class Comparison:
     verdict: str
     """equivalent, worse, better, or inconclusive."""
     rows_to_decide: int | None
-    """About how many rows like these would decide, if the difference stayed what it is; None if it is decided."""
+    """Estimated number of rows for a conclusive verdict, if the difference stays the same; None if conclusive."""
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the fields as values that JSON can hold."""
         return asdict(self) | {"interval": list(self.interval), "accuracy_interval": list(self.accuracy_interval)}
 
     @property
-    def verdict_in_words(self) -> str:
-        """The verdict, and where there is none, what it would take."""
-        return self.verdict if self.rows_to_decide is None else f"{self.verdict} (~{self.rows_to_decide:,} rows decide)"
+    def verdict_text(self) -> str:
+        """The verdict and, if it is inconclusive, the number of rows needed."""
+        return self.verdict if self.rows_to_decide is None else f"{self.verdict} (needs ~{self.rows_to_decide:,} rows)"
 
 
 def compare(y_true: np.ndarray, a: np.ndarray, b: np.ndarray, labels: int, margin: float = MARGIN) -> Comparison:
-    """Compare two classifiers by their labels, all int (rows,), on the same rows.
+    """Compare two classifiers by their predicted labels `a` and `b` on the same rows, all int (rows,).
 
-    The intervals are a paired bootstrap over rows (Efron 1979). The p-value is McNemar's exact test of the
-    rows on which one alone is right (McNemar 1947). The verdict: equivalent if 90 % of the bootstrap
-    differences of macro-F1 lie within the margin (two one-sided tests at 5 %, Schuirmann 1987), worse or better if
-    95 % lie on one side of zero, else inconclusive.
+    The intervals come from a paired bootstrap over rows (Efron 1979). The p-value is McNemar's exact test on the
+    rows where exactly one classifier is right (McNemar 1947). The verdict is equivalent if the 90 % bootstrap
+    interval of the macro-F1 difference lies within the margin (two one-sided tests at 5 %, Schuirmann 1987), worse or
+    better if the 95 % interval lies on one side of zero, else inconclusive.
     """
     from scipy.stats import binomtest
 
@@ -89,10 +90,12 @@ def compare(y_true: np.ndarray, a: np.ndarray, b: np.ndarray, labels: int, margi
 
 
 def rows_to_decide(difference: float, error: float, rows: int, margin: float) -> int:
-    """Rows from which on a verdict would come, if `difference` stayed and its standard error fell as 1/√rows.
+    """Estimate the number of rows for a conclusive verdict.
 
-    error: the standard error on `rows` rows. Worse or better once the difference is 1.96 errors from zero;
-    equivalent once it is 1.645 errors inside the margin; whichever comes first.
+    Assumes that `difference` stays the same and its standard error falls as 1/√rows. The verdict is conclusive when
+    the difference is 1.96 errors from zero (worse, better) or 1.645 errors inside the margin (equivalent).
+
+    error: standard error of `difference` on `rows` rows.
     """
     inside = margin - abs(difference)
     needed = [error * _ONE_SIDED / inside] if inside > 0 else []
@@ -101,7 +104,7 @@ def rows_to_decide(difference: float, error: float, rows: int, margin: float) ->
 
 
 def _bootstrap(y_true: np.ndarray, a: np.ndarray, b: np.ndarray, labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Differences of macro-F1 and of accuracy, both (RESAMPLES,); rows are drawn with replacement, for both alike."""
+    """Return the differences of macro-F1 and of accuracy on resampled rows, both (RESAMPLES,)."""
     random = np.random.default_rng(_SEED)
     rows = len(y_true)
     won = (b == y_true).astype(np.float64) - (a == y_true)
@@ -114,16 +117,16 @@ def _bootstrap(y_true: np.ndarray, a: np.ndarray, b: np.ndarray, labels: int) ->
 
 
 def _difference(counts: np.ndarray, y_true: np.ndarray, a: np.ndarray, b: np.ndarray, labels: int) -> np.ndarray:
-    """Macro-F1 of B minus A for each weighting of the rows; counts (resamples, rows) -> (resamples,)."""
+    """Return macro-F1 of B minus A for each resample; counts (resamples, rows) -> (resamples,)."""
     return _weighted_macro_f1(counts, y_true, b, labels) - _weighted_macro_f1(counts, y_true, a, labels)
 
 
 def _weighted_macro_f1(counts: np.ndarray, y_true: np.ndarray, predicted: np.ndarray, labels: int) -> np.ndarray:
-    counts = counts.astype(np.float64)  # still whole numbers, but numpy multiplies them many times faster
+    counts = counts.astype(np.float64)  # numpy multiplies floats many times faster than integers
     total = np.zeros(len(counts))
     for label in range(labels):
-        true, said = (y_true == label).astype(np.float64), (predicted == label).astype(np.float64)
-        both = counts @ (true * said)
-        either = counts @ true + counts @ said
+        true, positive = (y_true == label).astype(np.float64), (predicted == label).astype(np.float64)
+        both = counts @ (true * positive)
+        either = counts @ true + counts @ positive
         total += np.divide(2 * both, either, out=np.zeros(len(counts)), where=either > 0)
     return total / labels

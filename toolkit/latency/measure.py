@@ -108,7 +108,7 @@ def _worker(model: Subject, spec: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="hbt-bench-") as folder:
         file = Path(folder) / "spec.json"
         file.write_text(json.dumps(spec), "utf-8")
-        command = [sys.executable, "-P", "-m", "toolkit.latency.quick_tmp.worker", str(file), str(time.monotonic_ns())]
+        command = [sys.executable, "-P", "-m", "toolkit.latency.worker", str(file), str(time.monotonic_ns())]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")
     if done.returncode != 0:
         raise RuntimeError(f"{model.name}: the measuring worker failed ({done.returncode}):\n{done.stderr[-2000:]}")

@@ -1,14 +1,9 @@
-"""Tables on stdout that fit a terminal."""
+"""Progress messages on stderr and tables that fit the terminal."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rich.console import Console
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,20 +11,20 @@ if TYPE_CHECKING:
 
 @cache
 def _stderr() -> "Console":
-    """One console for all: a line that is printed while a bar is shown must go through the bar's own."""
+    """Return the shared console: lines printed while a progress bar is shown must use the console of the bar."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(line: str) -> None:
-    """One line of news on stderr."""
+    """Print one line of progress on stderr."""
     _stderr().print(line, markup=False)
 
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """A spinner while the block runs; one line where there is no terminal."""
+    """Show a spinner while the block runs; without a terminal, print one line."""
     if not _stderr().is_terminal:
         say(what)
         yield
@@ -40,7 +35,7 @@ def working(what: str) -> Iterator[None]:
 
 @contextmanager
 def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar over `total` steps; call what it yields with the steps done since the last call."""
+    """Show a progress bar over `total` steps. Call the yielded function with the steps done since the last call."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -50,19 +45,19 @@ def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 FILE_WIDTH = 160
-"""Columns of a table that goes to a file or a pipe, which have no width of their own."""
+"""Width in characters of a table that goes to a file or a pipe."""
 
 
 NARROW = 106
-"""Columns of a terminal below which the dispensable columns are left out."""
+"""Terminal width in characters below which the dispensable columns are omitted."""
 
 
 def console(stderr: bool = False) -> "Console":
-    """Stdout or stderr: colored and as wide as the terminal on a terminal, plain and wide elsewhere."""
+    """Return a console for stdout or stderr: colored and as wide as the terminal, or plain and FILE_WIDTH wide."""
     from rich.console import Console
 
-    there = Console(highlight=False, stderr=stderr)
-    return there if there.is_terminal else Console(highlight=False, stderr=stderr, width=FILE_WIDTH)
+    terminal = Console(highlight=False, stderr=stderr)
+    return terminal if terminal.is_terminal else Console(highlight=False, stderr=stderr, width=FILE_WIDTH)
 
 
 def print_table(
@@ -72,7 +67,11 @@ def print_table(
     dispensable: Sequence[str] = (),
     stderr: bool = False,
 ) -> None:
-    """Print lines of equal columns. left: columns of words; dispensable: left out on a narrow terminal."""
+    """Print rows with the same columns.
+
+    left: left-aligned columns.
+    dispensable: columns that are omitted on a narrow terminal.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -84,12 +83,12 @@ def print_table(
         justify: Any = "left" if heading in left else "right"
         table.add_column(Text(_two_lines(heading)), justify=justify, no_wrap=heading not in left, overflow="fold")
     for line in lines:
-        table.add_row(*(Text(line[heading]) for heading in headings))  # a name may hold [markup]
+        table.add_row(*(Text(line[heading]) for heading in headings))  # Text: a name may contain [markup]
     out.print(table)
 
 
 def _two_lines(heading: str) -> str:
-    """A heading broken at the space nearest to its middle, so that it is about as narrow as the figures below it."""
+    """Return `heading` broken at the space nearest to its middle, so that the column stays narrow."""
     spaces = [i for i, char in enumerate(heading) if char == " "]
     if not spaces:
         return heading

@@ -1,39 +1,38 @@
-"""The one error that a user can cause."""
+"""Errors that the command line prints as one line; any other exception is a bug and shows its traceback."""
 
 from pathlib import Path
 from typing import Any
 
 
 class InputError(Exception):
-    """Something the user gave is wrong. The message says what, where and how to mend it, in one line.
+    """The input of the user is wrong. The message states what is wrong, where, and how to fix it, in one line.
 
-    The command line prints the message alone and ends with exit code 2; every other exception is a
-    bug and shows its traceback.
+    The command line prints only the message and exits with code 2.
     """
 
 
 def refuse_existing(out: Path, force: bool, option: str = "-o") -> None:
-    """Raises InputError if `out` is there and may not be written over."""
+    """Raise InputError if `out` exists and must not be overwritten."""
     if out.exists() and not force:
-        raise InputError(f"{out}: exists; give another with {option}, or --force to write over it")
+        raise InputError(f"{out}: exists; give another path with {option}, or overwrite it with --force")
 
 
 class CannotExport(Exception):
-    """A classifier cannot be exported to a target; another target may support it."""
+    """A classifier cannot be converted to the format of a runtime; other targets may still work."""
 
 
 class NothingPasses(Exception):
-    """No candidate of a target passes the quality gate. Exit code 3; no package was written."""
+    """No candidate of a target passes its quality gate. Exit code 3; no package is written."""
 
     def __init__(self, target: str, facts: dict[str, Any]) -> None:
         super().__init__(
-            f"{target}: none of {len(facts['trials'])} candidates passes; allow more with --max-drop, try "
-            "--search full or another --target, or ship the least bad one with --force"
+            f"{target}: none of {len(facts['trials'])} candidates passes the quality gate; raise --max-drop, "
+            "try --search full or another --target, or package the best one anyway with --force"
         )
         self.target, self.facts = target, facts
 
 
 def reason_of(error: Exception) -> str:
-    """The first sentence of an error that may be long."""
+    """Return the first line of an error message, and the second if the first ends with a colon."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return (" ".join(lines[:2]) if lines[0].endswith(":") else lines[0]).replace("\t", "").rstrip(".")

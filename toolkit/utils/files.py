@@ -1,4 +1,4 @@
-"""Files and folders: written whole or not at all, named safely, measured in bytes."""
+"""Files and folders: atomic writes, safe names, sizes."""
 
 import csv
 import math
@@ -15,9 +15,9 @@ _PARTIAL, _REPLACED = ".partial", ".replaced"
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Give a sibling folder to work in, which becomes `folder` when the block ends without an error.
+    """Yield a sibling folder to work in; it is renamed to `folder` when the block ends without an error.
 
-    After an error the sibling stays, so that the same work can resume in it.
+    After an error the sibling is kept, so that the same work can resume in it.
     """
     partial = folder.with_name(folder.name + _PARTIAL)
     partial.mkdir(parents=True, exist_ok=True)
@@ -33,12 +33,12 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def is_partial(folder: Path) -> bool:
-    """Return whether `folder` is unfinished work of `whole_folder`, or what it replaced."""
+    """Return whether `folder` is an unfinished or a replaced folder of `whole_folder`."""
     return folder.name.endswith((_PARTIAL, _REPLACED))
 
 
 def without_nan(value: Any) -> Any:
-    """Return `value` with None for every figure that is not finite, which JSON cannot hold."""
+    """Return `value` with None for every float that is not finite, since JSON has no NaN."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -47,17 +47,17 @@ def without_nan(value: Any) -> Any:
 
 
 def folder_size(folder: Path) -> int:
-    """Return the bytes of all files below `folder`."""
+    """Return the total size in bytes of the files in `folder` and its subfolders."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def file_part(text: str) -> str:
-    """Return the last part of a path or hub id, fit for a file name."""
+    """Return the last part of a path or hub id, made safe for a file name."""
     return re.sub(r"[^\w.\-]+", "-", text.rstrip("/").rsplit("/", 1)[-1]).strip("-.") or "model"
 
 
 def write_lines(lines: Sequence[dict[str, Any]], file: Path) -> None:
-    """Write lines of equal columns as CSV."""
+    """Write rows with the same columns as CSV."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="", encoding="utf-8") as out:
         writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")

@@ -10,7 +10,7 @@ GROUPS = np.arange(60) % 3
 
 
 def kind_of(made: str, text: str) -> str:
-    """dropped, swapped or mixed, as the words tell."""
+    """Return how a variant was made, from its words: dropped, swapped or mixed."""
     before, after = text.split(), made.split()
     if len(after) < len(before) and [word for word in before if word in after] == after:
         return "dropped"
@@ -26,14 +26,14 @@ def test_each_text_gets_one_variant_and_the_same_for_the_same_seed() -> None:
     assert variants(TEXTS, GROUPS, seed=2) != made
 
 
-def test_the_three_kinds_come_about_equally_often() -> None:
+def test_the_three_kinds_are_equally_frequent() -> None:
     texts, groups = TEXTS * 20, np.tile(GROUPS, 20)
     found = Counter(kind_of(made, text) for made, text in zip(variants(texts, groups, seed=0), texts, strict=True))
     assert set(found) == {"dropped", "swapped", "mixed"}
     assert min(found.values()) > len(texts) / 4
 
 
-def test_a_swap_moves_two_neighbors_alone() -> None:
+def test_a_swap_moves_only_two_neighbors() -> None:
     for made, text in zip(variants(TEXTS, GROUPS, seed=0), TEXTS, strict=True):
         if kind_of(made, text) == "swapped":
             before, after = text.split(), made.split()
@@ -63,7 +63,7 @@ def test_a_text_of_one_word_is_mixed_and_never_empty(seed: int) -> None:
             assert len(variant.split()) == 2
 
 
-def test_a_lone_text_can_only_be_mixed_with_itself() -> None:
+def test_a_single_text_is_mixed_with_itself() -> None:
     assert variants(["word"], np.array([4]), seed=0) == ["word word"]
 
 

@@ -49,12 +49,12 @@ TEXTS, LABELS = columns()["text"], columns()["label"]
         ({"text": TEXTS, "mark": LABELS}, {}, "--label-column"),
         (columns(), {"text_column": "words"}, "words"),
         (columns(), {"label_column": "mark"}, "mark"),
-        (columns(label=["1"] * 60), {}, "one label only"),
+        (columns(label=["1"] * 60), {}, "only one label"),
         (columns(text=put(TEXTS, 7, "")), {}, "row 7"),
         (columns(text=put(TEXTS, 7, " \u200b\u00a0")), {}, "row 7"),
         (columns(text=put(TEXTS, 7, None)), {}, "row 7"),
         (columns(text=put(TEXTS, 7, float("nan"))), {}, "row 7"),
-        (columns(text=put(TEXTS, 7, 3)), {}, "row 7 .* holds a int"),
+        (columns(text=put(TEXTS, 7, 3)), {}, "row 7 .* contains int, not text"),
         (columns(label=put(LABELS, 9, None)), {}, "row 9"),
         (columns(label=put(LABELS, 9, float("nan"))), {}, "row 9"),
         (columns(label=put(LABELS, 9, " ")), {}, "row 9"),
@@ -64,16 +64,16 @@ TEXTS, LABELS = columns()["text"], columns()["label"]
         (columns(), {"folds": 30}, "too few for 30 folds"),
         (columns(), {"data_fraction": 0.05}, "too few for 5 folds"),
         (columns(4), {"folds": 2}, "made.csv"),
-        (columns(split=put(["train"] * 60, 5, "holdout")), {}, "row 5 of column 'split' says 'holdout'"),
+        (columns(split=put(["train"] * 60, 5, "holdout")), {}, "row 5 of column 'split' contains 'holdout'"),
         (columns(split=put(["train"] * 60, 5, None)), {}, "row 5 of column 'split'"),
-        (columns(split=["train"] * 59 + ["test"]), {}, "no row of label '0' is left for the test split"),
+        (columns(split=["train"] * 59 + ["test"]), {}, "the test split has no row of label '0'"),
         (columns(), {"label_names": ("no", "yes", "perhaps")}, "--label-names"),
         (columns(label=["a", "b"] * 30), {"label_names": ("no", "yes")}, "--label-names"),
         (columns(), {"slice": ("source",)}, "--slice source"),
         (columns(), {"stratify_by": "source"}, "--stratify-by"),
     ],
 )
-def test_what_a_run_cannot_start_from_is_one_clear_line(
+def test_invalid_data_or_settings_are_one_clear_line(
     table: dict[str, list[Any]], settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message) as caught:
@@ -107,7 +107,7 @@ def test_the_second_label_is_the_positive_one(
     assert made.labels[0] == first
 
 
-def test_the_known_column_names_its_labels() -> None:
+def test_a_known_label_column_has_label_names() -> None:
     made = corpus({"Comments": TEXTS, "HateSpeech": LABELS})
     assert made.label_names == ("non_hate", "hate")
 
@@ -128,7 +128,7 @@ def test_the_known_column_names_its_labels() -> None:
         ("!!", "??", False),
     ],
 )
-def test_duplicates_say_the_same_and_nothing_else_does(one: str, other: str, same: bool) -> None:
+def test_only_duplicates_have_the_same_key(one: str, other: str, same: bool) -> None:
     assert (duplicate_key(one) == duplicate_key(other)) is same
 
 
@@ -138,13 +138,13 @@ def test_duplicates_stay_in_one_fold_and_conflicts_are_counted() -> None:
     places = defaultdict(set)
     for key, place in zip(made.keys, made.fold, strict=True):
         places[key].add(int(place))
-    assert all(len(own) == 1 for own in places.values())
+    assert all(len(folds) == 1 for folds in places.values())
     described = describe_split(made)
     assert (described["duplicate_groups"], described["duplicate_rows"]) == (30, 60)
     assert described["conflicting_groups"] == sum(i // 3 % 2 != (i + 50) // 3 % 2 for i in range(30))
 
 
-def test_a_training_row_that_stands_in_the_given_test_split_is_left_out() -> None:
+def test_a_training_row_with_a_duplicate_in_the_given_test_split_is_left_out() -> None:
     split = ["train"] * 40 + ["valid"] * 10 + ["test"] * 10
     made = corpus(columns(text=put(TEXTS, 3, TEXTS[55] + "!"), split=split))
     assert made.fold[3] == LEFT_OUT
@@ -153,13 +153,13 @@ def test_a_training_row_that_stands_in_the_given_test_split_is_left_out() -> Non
     assert [len(made.rows(name)) for name in ("train", "validation", "test")] == [39, 10, 10]
 
 
-def test_the_test_rows_stay_when_a_share_of_the_data_is_used() -> None:
-    whole, part = corpus(columns(200)), corpus(columns(200), data_fraction=0.5)
-    assert whole.rows("test").tolist() == part.rows("test").tolist()
+def test_data_fraction_does_not_change_the_test_rows() -> None:
+    full, part = corpus(columns(200)), corpus(columns(200), data_fraction=0.5)
+    assert full.rows("test").tolist() == part.rows("test").tolist()
     assert len(part.rows("train")) == pytest.approx(75, abs=2)
 
 
-def test_equal_fingerprints_mean_the_same_experiment() -> None:
+def test_the_fingerprint_depends_on_normalized_texts_labels_and_split() -> None:
     base = corpus(columns())
     assert base.fingerprint == corpus(columns(text=[f"\ufeff{text}\u00a0" for text in TEXTS])).fingerprint
     for other in (
@@ -178,7 +178,7 @@ def test_slices_are_columns_and_row_ranges() -> None:
     assert (made.slices["source=a"] == made.slices["rows 0:20"]).all()
 
 
-def test_a_further_column_balances_the_test_split() -> None:
+def test_the_test_split_is_stratified_by_an_additional_column() -> None:
     made = corpus(columns(400, source=["a"] * 40 + ["b"] * 360), stratify_by="source")
     assert (made.rows("test") < 40).sum() == 6
 
@@ -188,7 +188,7 @@ def test_missing_labels_are_none(value: Any) -> None:
     assert label_values(Table("made.csv", {"label": [value, 1.0, " 1 "]}), "label") == [None, "1", "1"]
 
 
-def test_a_corpus_says_where_each_row_went() -> None:
+def test_a_corpus_has_the_split_of_each_row() -> None:
     made = corpus(columns())
     names = made.split_of(np.arange(60))
     assert {name: names.count(name) for name in set(names)} == {"train": 44, "validation": 6, "test": 10}
@@ -197,11 +197,11 @@ def test_a_corpus_says_where_each_row_went() -> None:
 
 
 @pytest.mark.skipif(not BANGLA_HATE.exists(), reason="shared/data/bangla_hate.csv is not on this machine")
-def test_the_known_file_has_its_known_duplicates() -> None:
+def test_the_duplicates_of_bangla_hate_are_found() -> None:
     described = describe_split(load_corpus(CorpusSettings(data=str(BANGLA_HATE))))
     known = {"rows": 16_407, "duplicate_groups": 551, "duplicate_rows": 1_224, "conflicting_groups": 39}
     assert {name: described[name] for name in known} == known
 
 
-def test_rows_without_a_twin_form_no_group() -> None:
+def test_rows_without_a_duplicate_form_no_group() -> None:
     assert duplicate_groups(["a", "b", "a", "c", "a"]) == [[0, 2, 4]]

@@ -29,14 +29,14 @@ def test_the_positive_label_is_the_complaint() -> None:
     )
 
 
-def test_every_kind_can_be_reported_apart() -> None:
+def test_every_kind_can_be_a_slice() -> None:
     corpus = corpus_from_table(demo_table(), CorpusSettings(slice=("kind",)))
     assert set(corpus.slices) == {f"kind={kind}" for kind in KINDS}
     test = corpus.rows("test")
     assert all(mask[test].sum() >= 15 for mask in corpus.slices.values())
 
 
-def test_the_data_command_has_something_to_show() -> None:
+def test_there_are_duplicates_and_conflicting_labels() -> None:
     split = describe_split(corpus_from_table(demo_table(), CorpusSettings()))
     assert split["duplicate_groups"] > 50
     assert split["conflicting_groups"] > 0
@@ -51,19 +51,19 @@ def test_shares_add_up_and_labels_are_nearly_balanced() -> None:
 def test_character_n_grams_cannot_solve_it() -> None:
     corpus = corpus_from_table(demo_table(), CorpusSettings())
     texts, train, test = np.array(corpus.texts, dtype=object), corpus.rows("train"), corpus.rows("test")
-    floor = make_pipeline(TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=2), LogisticRegression(C=4))
-    floor.fit(texts[train], corpus.labels[train])
-    assert 0.80 < f1_score(corpus.labels[test], floor.predict(texts[test]), average="macro") < 0.92
+    linear = make_pipeline(TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=2), LogisticRegression(C=4))
+    linear.fit(texts[train], corpus.labels[train])
+    assert 0.80 < f1_score(corpus.labels[test], linear.predict(texts[test]), average="macro") < 0.92
 
 
 def test_golden_texts_cover_what_breaks_a_tokenizer() -> None:
-    whole = "".join(DEMO_SENTENCES)
-    assert all(char in whole for char in ("\u00a0", "\u200b", "\u200d", "\t", "\u09df", "\u09dc", "\u09dd", "🔋"))
+    text = "".join(DEMO_SENTENCES)
+    assert all(char in text for char in ("\u00a0", "\u200b", "\u200d", "\t", "\u09df", "\u09dc", "\u09dd", "🔋"))
     assert max(len(text.split()) for text in DEMO_SENTENCES) > 300
     assert len(set(map(normalize, DEMO_SENTENCES))) == len(DEMO_SENTENCES)
 
 
-def test_only_copies_carry_other_code_points() -> None:
+def test_only_copies_have_other_code_points() -> None:
     texts = text_values(demo_table(), "text")
     odd = [text for text in texts if unicodedata.normalize("NFC", text) != text]
     assert 0 < len(odd) < len(texts) / 50

@@ -26,7 +26,7 @@ from toolkit.data.normalization import normalize, with_normalizer
         ("A! 🙂 ১২", "A! 🙂 ১২"),
     ],
 )
-def test_one_spelling_for_every_text(raw: str, clean: str) -> None:
+def test_a_text_is_normalized(raw: str, clean: str) -> None:
     assert normalize(raw) == clean
 
 
@@ -49,13 +49,13 @@ def tokenizer(own: normalizers.Normalizer | None = None) -> Tokenizer:
     return made
 
 
-def test_the_shipped_tokenizer_normalizes_by_itself(tmp_path: Path) -> None:
+def test_a_saved_tokenizer_contains_the_normalizer(tmp_path: Path) -> None:
     with_normalizer(tokenizer()).save(str(tmp_path / "tokenizer.json"))
-    shipped = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    assert shipped.encode("\ufeffgood\u00a0\u09df").ids == [1, 2]
+    loaded = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert loaded.encode("\ufeffgood\u00a0\u09df").ids == [1, 2]
 
 
-def test_a_tokenizers_own_normalizer_stays_behind_ours() -> None:
+def test_the_own_normalizer_of_a_tokenizer_is_applied_after_ours() -> None:
     assert with_normalizer(tokenizer(normalizers.Lowercase())).encode("GO\u200bOD \u09df").ids == [1, 2]
 
 

@@ -17,7 +17,7 @@ from toolkit.data.tables import Table
 from toolkit.utils.errors import InputError
 
 MESSY: dict[str, list[Any]] = {
-    "text": ["Good bus!", "good  bus", "ভালো\u00a0🙂", "", None, float("nan"), " \u200b", "сад दिन كتاب", "unlabelled"],
+    "text": ["Good bus!", "good  bus", "ভালো\u00a0🙂", "", None, float("nan"), " \u200b", "сад दिन كتاب", "unlabeled"],
     "label": ["a", "b", "a", "b", "a", "b", "a", "b", float("nan")],
 }
 
@@ -33,7 +33,7 @@ def shown(made: DataProfile, encoding: str = "utf-8") -> str:
     return page.read()
 
 
-def test_a_file_that_no_run_would_take_can_still_be_looked_at() -> None:
+def test_a_file_that_a_run_would_reject_has_a_profile() -> None:
     made = profiled(MESSY)
     assert (made.rows, made.empty_rows, made.missing_labels, made.distinct_labels) == (9, 4, 1, 2)
     assert made.labels == {"a": 4, "b": 4}
@@ -61,7 +61,7 @@ def test_odd_files_have_a_problem_and_no_traceback(columns: dict[str, list[Any]]
     json.loads(json.dumps(asdict(made), allow_nan=False))
 
 
-def test_a_missing_column_is_told_at_once() -> None:
+def test_a_missing_column_is_an_input_error() -> None:
     with pytest.raises(InputError, match="--label-column"):
         profiled({"text": ["a", "b"]})
 
@@ -94,7 +94,7 @@ def test_letters_are_counted_by_script() -> None:
     assert made.script_shares == {"Bengali": 0.2, "Latin": 0.2, "Devanagari": 0.2, "Arabic": 0.2, "other": 0.2}
 
 
-def test_lengths_fall_into_bars_without_gaps() -> None:
+def test_the_length_histogram_has_no_gaps() -> None:
     words = [1, 2, 3, 4, 7, 8, 8, 20, 600]
     made = profiled({"text": [" ".join(["ক"] * n) for n in words], "label": ["0"] * 9})
     assert made.words is not None
@@ -117,7 +117,7 @@ def test_a_stored_truncation_does_not_hide_long_texts() -> None:
     assert tokenizer.truncation["max_length"] == 4
 
 
-def test_labels_that_are_really_texts_are_not_listed() -> None:
+def test_a_label_column_with_texts_is_not_listed() -> None:
     rows = [f"private text {i}" for i in range(30)]
     made = profiled({"text": rows, "label": rows})
     assert (made.labels, made.distinct_labels) == ({}, 30)
@@ -125,7 +125,7 @@ def test_labels_that_are_really_texts_are_not_listed() -> None:
 
 
 @pytest.mark.parametrize(("encoding", "block"), [("utf-8", "█"), ("ascii", "#")])
-def test_a_picture_fits_the_terminal_and_shows_no_text(encoding: str, block: str) -> None:
+def test_the_output_fits_the_terminal_and_contains_no_text(encoding: str, block: str) -> None:
     page = shown(profile(demo_table(), CorpusSettings()), encoding)
     assert block * 10 in page
     assert max(map(len, page.splitlines())) <= 80
@@ -134,7 +134,7 @@ def test_a_picture_fits_the_terminal_and_shows_no_text(encoding: str, block: str
     assert "complaint" in page
 
 
-def test_a_label_that_looks_like_markup_is_printed_as_it_is() -> None:
+def test_a_label_that_looks_like_markup_is_printed_unchanged() -> None:
     page = shown(profiled({"text": list("abcdef"), "label": ["[red]x", "[/b]"] * 3}))
     assert "[red]x" in page
     assert "[/b]" in page

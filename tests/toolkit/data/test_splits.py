@@ -6,7 +6,7 @@ import pytest
 
 from toolkit.data.splits import LEFT_OUT, TEST, VALIDATION, draw_splits
 
-KEYS = [f"text {i % 400}" for i in range(500)]  # 100 keys stand twice
+KEYS = [f"text {i % 400}" for i in range(500)]  # 100 duplicate keys
 STRATA = ["01"[i % 400 % 3 == 0] for i in range(500)]
 
 
@@ -20,7 +20,7 @@ def test_duplicates_never_cross_a_split_or_a_fold(folds: int, seed: int) -> None
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_every_label_gets_its_share_of_every_split(seed: int) -> None:
+def test_splits_are_stratified_by_label(seed: int) -> None:
     places, strata = draw_splits(KEYS, STRATA, 5, seed), np.array(STRATA)
     for label in "01":
         own = places[strata == label]
@@ -30,7 +30,7 @@ def test_every_label_gets_its_share_of_every_split(seed: int) -> None:
         assert min(sizes) > 0.8 * sum(sizes) / 5
 
 
-def test_the_split_of_a_file_never_moves() -> None:
+def test_the_split_of_a_file_never_changes() -> None:
     places = draw_splits(KEYS, STRATA, 5, 42)
     assert hashlib.sha256(",".join(map(str, places.tolist())).encode()).hexdigest()[:16] == "9acdd0d144d75cc4"
 
@@ -39,13 +39,13 @@ def test_another_seed_draws_another_split() -> None:
     assert (draw_splits(KEYS, STRATA, 5, 42) != draw_splits(KEYS, STRATA, 5, 43)).mean() > 0.3
 
 
-def test_the_order_of_the_rows_decides_nothing() -> None:
+def test_the_split_does_not_depend_on_the_order_of_rows() -> None:
     order = np.random.default_rng(0).permutation(len(KEYS))
     moved = draw_splits([KEYS[i] for i in order], [STRATA[i] for i in order], 5, 42)
     assert (moved == draw_splits(KEYS, STRATA, 5, 42)[order]).all()
 
 
-def test_rows_added_later_leave_most_rows_where_they_were() -> None:
+def test_adding_rows_moves_few_of_the_others() -> None:
     before = draw_splits(KEYS, STRATA, 5, 42)
     more = [f"new {i}" for i in range(50)]
     after = draw_splits([*KEYS, *more], [*STRATA, *("01" * 25)], 5, 42)[: len(KEYS)]
@@ -53,7 +53,7 @@ def test_rows_added_later_leave_most_rows_where_they_were() -> None:
 
 
 @pytest.mark.parametrize("groups", [8, 9, 13, 40])
-def test_no_fold_stays_empty_while_there_are_groups_for_all(groups: int) -> None:
+def test_no_fold_is_empty_if_there_are_enough_groups(groups: int) -> None:
     keys = ["spam"] * 30 + [f"text {i}" for i in range(groups)]
     places = draw_splits(
         keys, ["0"] * len(keys), 5, 42, given=np.array([0] * 30 + [TEST, VALIDATION] + [0] * (groups - 2))
@@ -61,12 +61,12 @@ def test_no_fold_stays_empty_while_there_are_groups_for_all(groups: int) -> None
     assert set(places[places >= 0].tolist()) == set(range(5))
 
 
-def test_fewer_training_rows_leave_validation_and_test_whole() -> None:
-    whole, half = draw_splits(KEYS, STRATA, 5, 42), draw_splits(KEYS, STRATA, 5, 42, fraction=0.5)
+def test_a_fraction_does_not_change_validation_and_test() -> None:
+    full, half = draw_splits(KEYS, STRATA, 5, 42), draw_splits(KEYS, STRATA, 5, 42, fraction=0.5)
     for place in (TEST, VALIDATION):
-        assert ((whole == place) == (half == place)).all()
-    assert (half >= 0).sum() == pytest.approx((whole >= 0).sum() / 2, abs=3)
-    assert (whole[half == LEFT_OUT] >= 0).all()
+        assert ((full == place) == (half == place)).all()
+    assert (half >= 0).sum() == pytest.approx((full >= 0).sum() / 2, abs=3)
+    assert (full[half == LEFT_OUT] >= 0).all()
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_row_with_a_duplicate_in_a_given_split_is_left_out(keys: str, given: l
     assert np.minimum(places, 0).tolist() == expected
 
 
-def test_what_a_given_split_lacks_is_drawn() -> None:
+def test_a_split_that_is_not_given_is_drawn() -> None:
     given = np.zeros(400, dtype=int)
     given[:60] = TEST
     places = draw_splits(KEYS[:400], STRATA[:400], 5, 42, given=given)
@@ -91,7 +91,7 @@ def test_what_a_given_split_lacks_is_drawn() -> None:
     assert (places == VALIDATION).sum() == pytest.approx(34, abs=2)
 
 
-def test_one_large_group_does_not_swallow_the_test_split() -> None:
+def test_one_large_group_is_not_put_into_the_test_split() -> None:
     keys = ["spam"] * 60 + [f"text {i}" for i in range(40)]
     for seed in range(20):
         places = draw_splits(keys, ["0"] * 100, 2, seed)

@@ -26,7 +26,7 @@ def written(tmp_path: Path, name: str, content: str | bytes) -> Path:
         ("a.ndjson", '{"text": "ভালো", "label": "1"}\r\n{"text": "কী", "label": "0"}\r\n'),
     ],
 )
-def test_every_kind_of_file_gives_the_same_table(tmp_path: Path, name: str, content: str) -> None:
+def test_every_format_gives_the_same_table(tmp_path: Path, name: str, content: str) -> None:
     assert read_table(written(tmp_path, name, content)).columns == {"text": ["ভালো", "কী"], "label": ["1", "0"]}
 
 
@@ -40,7 +40,7 @@ def test_parquet_gives_the_same_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["a,b", 'he said "no"', "two\nlines", "a\r\nb", "", "  ", "x" * 200_000, "\u2028\x85"])
-def test_a_text_comes_back_as_it_was_written(tmp_path: Path, text: str) -> None:
+def test_a_text_is_read_as_it_was_written(tmp_path: Path, text: str) -> None:
     with (tmp_path / "a.csv").open("w", newline="", encoding="utf-8") as out:
         csv.writer(out).writerows([["text", "label"], [text, "1"]])
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": text, "label": "1"}, ensure_ascii=False), "utf-8")
@@ -58,8 +58,8 @@ def test_a_missing_json_key_is_a_missing_value(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.xlsx", "text,label\na,1\n", "unknown kind of file"),
-        ("a", "text,label\na,1\n", "unknown kind of file"),
+        ("a.xlsx", "text,label\na,1\n", "unknown file type"),
+        ("a", "text,label\na,1\n", "unknown file type"),
         ("a.csv", "", "no rows"),
         ("a.csv", "text,label\n", "no rows"),
         ("a.csv", "text,label\n\n\n", "no rows"),
@@ -67,14 +67,14 @@ def test_a_missing_json_key_is_a_missing_value(tmp_path: Path) -> None:
         ("a.csv", "text,label\na,1\nb,c,0\n", "line 3 has 3 fields and the header 2"),
         ("a.csv", "text,label\na\n", "line 2 has 1 fields"),
         ("a.csv", 'text,label\n"a\nb",1\nc\n', "line 4 has 1 fields"),
-        ("a.csv", 'text,label\na,1\n"b,0\nc,1\n', "is broken"),
-        ("a.csv", 'text,label\n"a"b,1\n', "line 2 is broken"),
+        ("a.csv", 'text,label\na,1\n"b,0\nc,1\n', "is malformed"),
+        ("a.csv", 'text,label\n"a"b,1\n', "line 2 is malformed"),
         ("a.csv", "text,text\na,1\n", "two columns have the same name"),
         ("a.csv", "text,label\nপ,1\n".encode("utf-16"), "line 1 is not UTF-8"),
         ("a.csv", b"text,label\na,1\ncaf\xe9,0\n", "line 3 is not UTF-8"),
         ("a.jsonl", '{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
         ("a.jsonl", '{"text": "a"}\n["b"]\n', "line 2 is not a JSON object"),
-        ("a.jsonl", '{"text": "cut \\ud83d"}\n', "line 1 holds half a character"),
+        ("a.jsonl", '{"text": "cut \\ud83d"}\n', "line 1 contains a lone surrogate"),
         ("a.parquet", "text,label\n", "not a Parquet file"),
     ],
 )

@@ -33,7 +33,7 @@ def test_a_case_worked_by_hand() -> None:
         "macro_f1": 7 / 12,
         "f1_no": 1 / 2,
         "f1_yes": 2 / 3,
-        "roc_auc": 5 / 6,  # of 6 pairs only (0.2, 0.7) is the wrong way round
+        "roc_auc": 5 / 6,  # of 6 pairs only (0.2, 0.7) is in the wrong order
         "best_threshold": 0.5,
     }
     assert {name: got[name] for name in expected} == pytest.approx(expected)
@@ -96,7 +96,7 @@ def test_the_best_threshold_is_the_best_of_those_explored(seed: int) -> None:
     assert got["macro_f1"] == pytest.approx(max(scores.values()))
 
 
-def test_of_equal_thresholds_the_nearest_to_a_half_wins() -> None:
+def test_of_equal_thresholds_the_nearest_to_a_half_is_selected() -> None:
     got = calculate_metrics_with_threshold_exploration(np.array([0, 1]), np.array([0.01, 0.99]))
     assert got["best_threshold"] == 0.5
 
@@ -107,19 +107,19 @@ def test_a_given_threshold_is_never_replaced_by_a_better_one() -> None:
     assert got["macro_f1"] == got["macro_f1_th_0.3"] < got["macro_f1_th_0.5"] == 1.0
 
 
-def test_one_column_or_two_are_the_same() -> None:
+def test_one_column_and_two_columns_give_the_same_metrics() -> None:
     y_true, p = random_case(0)
     two = calculate_metrics_with_threshold_exploration(y_true, np.stack([1 - p, p], axis=1))
     assert calculate_metrics_with_threshold_exploration(y_true, p) == two
 
 
 @pytest.mark.parametrize("labels", [2, 3])
-def test_an_area_without_both_sides_is_nan_and_no_crash(labels: int) -> None:
+def test_roc_auc_is_nan_if_a_label_has_no_row(labels: int) -> None:
     probabilities = np.full((3, labels), 1 / labels)
     assert np.isnan(calculate_metrics_with_threshold_exploration(np.zeros(3, dtype=int), probabilities)["roc_auc"])
 
 
-def test_the_threshold_itself_is_label_one() -> None:
+def test_a_probability_equal_to_the_threshold_is_label_one() -> None:
     probabilities = np.array([[0.5, 0.5], [0.51, 0.49]])
     assert apply_threshold(probabilities, 0.5).tolist() == [1, 0]
     assert apply_threshold(np.array([[0.2, 0.3, 0.5]]), 0.9).tolist() == [2]

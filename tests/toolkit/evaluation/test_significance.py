@@ -19,16 +19,16 @@ def flipped(y: np.ndarray, places: range) -> np.ndarray:
 
 
 def exact_p(only_a: int, only_b: int) -> float:
-    """Two-sided: every outcome of n fair coins that is no likelier than the one seen."""
+    """Two-sided: the probability of all outcomes of n fair coins that are at most as likely as this one."""
     n = only_a + only_b
     seen = comb(n, only_a)
     return sum(comb(n, k) for k in range(n + 1) if comb(n, k) <= seen) / 2**n
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 1), (1, 1), (5, 0), (10, 3), (3, 10), (8, 8), (20, 9)])
-def test_mcnemar_counts_the_coins(only_a: int, only_b: int) -> None:
+def test_mcnemar_p_is_exact(only_a: int, only_b: int) -> None:
     y = labeled(100)
-    a = flipped(y, range(only_a, only_a + only_b))  # A is wrong where B alone is right
+    a = flipped(y, range(only_a, only_a + only_b))  # A is wrong where only B is right
     b = flipped(y, range(only_a))
     found = compare(y, a, b, 2)
     assert (found.only_a_right, found.only_b_right) == (only_a, only_b)
@@ -43,7 +43,7 @@ def test_rows_on_which_both_are_wrong_do_not_count() -> None:
     assert (found.only_a_right, found.only_b_right, found.mcnemar_p, found.agreement) == (0, 0, 1.0, 1.0)
 
 
-def test_two_wrong_labels_that_differ_are_a_disagreement_and_no_win() -> None:
+def test_different_wrong_labels_count_as_disagreement_only() -> None:
     y = np.zeros(10, dtype=np.int64)
     found = compare(y, np.full(10, 1), np.full(10, 2), 3)
     assert (found.only_a_right, found.only_b_right, found.agreement) == (0, 0, 0.0)
@@ -75,14 +75,14 @@ def test_the_interval_agrees_with_a_naive_bootstrap(labels: int) -> None:
     assert RESAMPLES >= 1000
 
 
-def test_accuracy_differs_by_what_each_won_alone() -> None:
+def test_the_accuracy_difference_counts_rows_that_only_one_got_right() -> None:
     dice = np.random.default_rng(3)
     y = dice.integers(0, 3, 400)
     a, b = (np.where(dice.random(400) < share, y, (y + 1) % 3) for share in (0.8, 0.7))
     found = compare(y, a, b, 3)
     won = (b == y).astype(float) - (a == y)
     assert found.accuracy_difference == pytest.approx(won.mean())
-    # The bootstrap of a mean is normal with the error of the mean, here.
+    # The bootstrap distribution of a mean is about normal, with the standard error of the mean.
     expected = won.mean() + np.array([-1.96, 1.96]) * won.std() / 20
     np.testing.assert_allclose(found.accuracy_interval, expected, atol=0.006)
 
@@ -90,9 +90,9 @@ def test_accuracy_differs_by_what_each_won_alone() -> None:
 @pytest.mark.parametrize(
     ("difference", "error", "expected"),
     [
-        (0.015, 0.01, 171),  # 100 · (1.96 · 0.01 / 0.015)²: it is soon told from zero
+        (0.015, 0.01, 171),  # 100 · (1.96 · 0.01 / 0.015)²: soonest different from zero
         (-0.015, 0.01, 171),
-        (0.005, 0.01, 1083),  # 100 · (1.645 · 0.01 / 0.005)²: it is sooner told from the margin
+        (0.005, 0.01, 1083),  # 100 · (1.645 · 0.01 / 0.005)²: sooner within the margin
         (0.0, 0.01, 271),  # 100 · 1.645²
         (0.015, 0.001, 100),  # enough as it is
     ],
@@ -102,13 +102,13 @@ def test_rows_to_decide_by_hand(difference: float, error: float, expected: int) 
 
 
 @pytest.mark.parametrize(("a_wrong", "b_wrong"), [(range(100), range(60, 170)), (range(100), range(50, 151))])
-def test_so_many_rows_decide_and_half_of_them_do_not(a_wrong: range, b_wrong: range) -> None:
+def test_the_estimated_rows_decide_and_half_of_them_do_not(a_wrong: range, b_wrong: range) -> None:
     y = np.arange(1000) % 2
     a, b = flipped(y, a_wrong), flipped(y, b_wrong)
     found = compare(y, a, b, 2)
     assert found.verdict == "inconclusive"
     assert found.rows_to_decide is not None
-    assert f"inconclusive (~{found.rows_to_decide:,} rows decide)" == found.verdict_in_words
+    assert f"inconclusive (needs ~{found.rows_to_decide:,} rows)" == found.verdict_text
     times = found.rows_to_decide / 1000
 
     def repeated(count: int) -> Comparison:
@@ -118,10 +118,10 @@ def test_so_many_rows_decide_and_half_of_them_do_not(a_wrong: range, b_wrong: ra
     assert repeated(max(1, int(0.5 * times))).verdict == "inconclusive"
 
 
-def test_what_is_decided_needs_no_more_rows() -> None:
+def test_a_conclusive_verdict_needs_no_more_rows() -> None:
     y = np.arange(2000) % 2
     found = compare(y, y, flipped(y, range(300)), 2)
-    assert (found.verdict, found.rows_to_decide, found.verdict_in_words) == ("worse", None, "worse")
+    assert (found.verdict, found.rows_to_decide, found.verdict_text) == ("worse", None, "worse")
 
 
 def test_a_comparison_with_itself_is_equivalent() -> None:
@@ -143,7 +143,7 @@ def test_a_comparison_with_itself_is_equivalent() -> None:
         (5, range(0), range(1), "inconclusive"),
     ],
 )
-def test_the_verdict_on_made_up_answers(rows: int, a_wrong: range, b_wrong: range, verdict: str) -> None:
+def test_the_verdict_on_synthetic_predictions(rows: int, a_wrong: range, b_wrong: range, verdict: str) -> None:
     y = np.arange(rows) % 2
     found = compare(y, flipped(y, a_wrong), flipped(y, b_wrong), 2)
     assert found.verdict == verdict
@@ -158,7 +158,7 @@ def test_a_difference_below_the_margin_is_equivalent_even_if_it_is_certain() -> 
     assert compare(y, y, flipped(y, range(100)), 2, margin=0.001).verdict == "worse"
 
 
-def test_swapping_the_two_turns_everything_round() -> None:
+def test_swapping_the_two_reverses_the_comparison() -> None:
     y = np.arange(2_000) % 2
     a, b = flipped(y, range(200)), flipped(y, range(150, 480))
     one, other = compare(y, a, b, 2), compare(y, b, a, 2)
@@ -169,7 +169,7 @@ def test_swapping_the_two_turns_everything_round() -> None:
     assert one.mcnemar_p == pytest.approx(other.mcnemar_p)
 
 
-def test_the_same_answers_get_the_same_interval_every_time() -> None:
+def test_a_comparison_is_reproducible() -> None:
     y = labeled(300)
     a, b = flipped(y, range(30)), flipped(y, range(20, 60))
     assert compare(y, a, b, 2) == compare(y, a, b, 2)

@@ -111,7 +111,7 @@ def test_figures_are_those_that_were_measured() -> None:
     assert "one thread of CPU X (x86-64 AVX2)" in rendered
     comparisons = section(rendered, "Paired comparisons")
     assert "| onnx-int8 | linear baseline | -1.23 | -2.00 … +0.10 | 0.25 | 4 | 1 | -1.00 | 98.76 % |" in comparisons
-    assert "(~863 rows decide)" in comparisons
+    assert "(needs ~863 rows)" in comparisons
     assert "0 of 2,000 validation and test rows" in comparisons
     assert "differs from torch by at most 1.4e-06 in a logit" in comparisons
     candidates = section(rendered, "Candidates evaluated")
