@@ -143,8 +143,8 @@ class DistillationSettings:
     """Teacher: a run, a checkpoint folder or a Hugging Face classifier; the baseline stage is then skipped. May be
     repeated: the logits of all teachers are averaged."""
     teacher_folds: Literal["ensemble", "best"] = "ensemble"
-    """Fold models of a baseline to use as the teacher: ensemble (all; a training row gets the logits of the fold that was
-    not trained on it) or best (only the best one)."""
+    """Fold models of a baseline to use as the teacher: ensemble (all; a training row gets the logits of the fold that
+    was not trained on it) or best (only the best one)."""
     blend_floor: bool = False
     """Blend the linear baseline's logits into the teacher's, with the weight that fits the labels best on out-of-fold
     predictions."""
