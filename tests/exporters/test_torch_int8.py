@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.toolkit.pruning.test_anatomy import KINDS, LENGTH, network_of
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from exporters.registry import Candidate, Evidence, LoadedArtifact, exporter
 from exporters.torch_int8 import EXPORTER, quantize
 from tests.helpers import ODD_TEXTS
+from tests.toolkit.modeling.test_architecture import KINDS, LENGTH, network_of
 from toolkit.config.settings import ExportSettings, ModelSettings
 from toolkit.data.corpus import Corpus
 from toolkit.modeling.architecture import sizes

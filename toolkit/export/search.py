@@ -171,7 +171,7 @@ def _render(target: str, facts: dict[str, Any]) -> None:
     )
     print_table(lines(facts), title, left=("Candidate", "Verdict"), dispensable=("Logit shift", "MB"), stderr=True)
     if facts["ships"] is not None and facts["trials"][facts["ships"]]["in_float"]:
-        say(f"kept in float: {', '.join(facts['results'][facts['ships']]['in_float'])}")
+        say(f"kept in float: {', '.join(facts['trials'][facts['ships']]['in_float'])}")
 
 
 RANKED_ON = 128

@@ -58,8 +58,8 @@ def test_a_checkpoint_is_packaged_with_the_vocabulary_of_its_rows(workplace: Pat
     first, second = (package.load(folder).predict_logits(corpus.texts) for folder in (whole, outcome.package))
     np.testing.assert_allclose(first, second, atol=1e-5)
     assert outcome.rows[-1].parameters < outcome.rows[-2].parameters  # type: ignore[operator]
-    assert "- vocabulary cut from " in (outcome.package / "README.md").read_text("utf-8")
-    assert "vocabulary cut" not in (whole / "README.md").read_text("utf-8")
+    assert "- vocabulary trimmed from " in (outcome.package / "README.md").read_text("utf-8")
+    assert "vocabulary trimmed" not in (whole / "README.md").read_text("utf-8")
 
 
 def test_a_killed_export_does_not_stop_the_next(checkpoint: Path, workplace: Path) -> None:
