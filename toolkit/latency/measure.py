@@ -29,7 +29,7 @@ _PROJECT = Path(__file__).resolve().parents[2]
 Kind = Literal["package", "checkpoint", "linear"]
 
 MEDIAN_TEXTS, MEDIAN_BUDGET_S = 200, 10.0
-"""Texts and seconds at most that `median_latency_ms` uses."""
+"""Maximum number of texts, and of seconds, for `median_latency_ms`."""
 
 
 @dataclass(frozen=True)

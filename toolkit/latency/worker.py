@@ -110,8 +110,8 @@ def _timed(predictor: Predictor, texts: list[str], max_samples: int, budget_s: f
     return timed
 
 
-def _texts(given: list[str] | str) -> list[str]:
-    texts = given if isinstance(given, list) else Path(given).read_text("utf-8").splitlines()
+def _texts(texts_or_file: list[str] | str) -> list[str]:
+    texts = texts_or_file if isinstance(texts_or_file, list) else Path(texts_or_file).read_text("utf-8").splitlines()
     if not texts:
         raise ValueError("no texts to measure on")
     return texts

@@ -40,8 +40,11 @@ class Mechanics:
     """Optimizations of the training loop. Only the benchmark of training speed turns them off."""
 
     like_lengths: bool = True
+    """Batch texts of similar length."""
     pad_to: int = 0
+    """Minimum length in tokens to which batches are padded."""
     bf16: bool = True
+    """Use bfloat16 if the device supports it."""
     optimizer: str = "adamw_torch_fused"
     flush_denormals: bool = True
 

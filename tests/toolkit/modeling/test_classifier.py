@@ -227,12 +227,12 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("ours", [True, False], ids=["checkpoint", "hugging-face"])
+@pytest.mark.parametrize("is_checkpoint", [True, False], ids=["checkpoint", "hugging-face"])
 def test_a_damaged_folder_is_reported_in_one_line_with_its_name(
-    classifier: Classifier, hugging_face: Path, tmp_path: Path, damage: Callable[[Path], None], ours: bool
+    classifier: Classifier, hugging_face: Path, tmp_path: Path, damage: Callable[[Path], None], is_checkpoint: bool
 ) -> None:
     folder = tmp_path / "model"
-    if ours:
+    if is_checkpoint:
         save_classifier(classifier, folder)
     else:
         folder.mkdir()

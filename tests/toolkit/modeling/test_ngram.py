@@ -77,8 +77,8 @@ def logits_by_hand(classifier: Classifier, text: str) -> np.ndarray:
     network = classifier.network
     assert isinstance(network, NgramNetwork)
     table, intercept = network.table.double().numpy(), network.intercept.double().numpy()
-    met = [row for row in rows_by_hand(classifier.tokenizer.encode(text).ids, len(table)) if row]
-    squares, weights = table[met, 0].sum(), table[met, 1:].sum(axis=0)
+    rows = [row for row in rows_by_hand(classifier.tokenizer.encode(text).ids, len(table)) if row]
+    squares, weights = table[rows, 0].sum(), table[rows, 1:].sum(axis=0)
     scores = weights / max(squares, 1.0) ** 0.5 + intercept
     return np.array([-scores[0] / 2, scores[0] / 2]) if len(scores) == 1 else scores
 

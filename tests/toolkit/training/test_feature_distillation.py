@@ -133,7 +133,7 @@ def all_weights(network: torch.nn.Module) -> dict[str, bytes]:
         (2, 3, [1, 2]),
         (3, 3, [0, 1, 2]),
         (3, 2, [0, 0, 1]),
-        (4, 1, [0, 0, 0, 0]),  # rounding alone would give -1
+        (4, 1, [0, 0, 0, 0]),  # without a lower bound, rounding would give -1
     ],
 )
 def test_each_student_layer_is_paired_with_a_teacher_layer(student: int, teacher: int, expected: list[int]) -> None:
