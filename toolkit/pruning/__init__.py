@@ -1,1 +1,1 @@
-"""Pruning: heads, neurons and layers that leave the network, and weights that become zeros in it."""
+"""Pruning: structured (heads, neurons and layers are removed) and unstructured (single weights are set to zero)."""

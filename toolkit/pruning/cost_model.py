@@ -1,9 +1,8 @@
-"""What a head, a neuron and a layer cost on this machine: fitted to shapes of the very network, exported and timed.
+"""Cost model: latency and size of a network on this machine as a function of its layers, heads and neurons.
 
-A few shapes of the network (fewer heads, fewer neurons, fewer layers) become artifacts of the target, and each
-answers the same texts, in turns, so that whatever else the machine does meets all alike. Time and size are then
-linear in the number of layers, heads and neurons, with no coefficient below zero; how wrong that is for a shape that
-was left out of the fit is reported with every use.
+A few shapes of the network (fewer heads, neurons or layers) are exported to the target and timed on the same texts in
+turns, so that background load affects all of them alike. Latency and size are fitted as linear in the number of layers,
+heads and neurons, with non-negative coefficients. The leave-one-out error of the fit is reported with every use.
 """
 
 import copy
@@ -31,40 +30,41 @@ from toolkit.utils.files import MB, folder_size
 from toolkit.utils.machine import describe_machine
 
 TEXTS, CHECKED = 200, 16
-"""Texts that are timed, and that an export is checked on."""
+"""Number of texts used for timing, and number of texts an export is checked on."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape of the network, and what was measured of it."""
+    """One shape of the network, with its measured latency and size."""
 
     left: tuple[Sizes, ...]
+    """Heads and neurons of each remaining layer."""
     ms: float
-    """Median time from text to label, one thread."""
+    """Median end-to-end latency (tokenization included) on one thread."""
     mb: float
-    """Of the folder that ships."""
+    """Size of the package."""
 
 
 @dataclass(frozen=True)
 class CostModel:
-    """What the parts of one network cost as one target on this machine."""
+    """Costs of the parts of one network, exported to one target, on this machine."""
 
     ms: Costs
     mb: Costs
     ms_error: float
-    """Largest relative error for a shape that was left out of the fit."""
+    """Largest relative leave-one-out error over the shapes."""
     mb_error: float
     shapes: tuple[Shape, ...]
 
 
 def measured_costs(classifier: Classifier, target: str, texts: Sequence[str], cache: Path) -> CostModel:
-    """The cost model of `classifier` as `target`, fitted once and kept in the folder `cache`.
+    """Return the cost model of `classifier` for `target`; measured once and cached in the folder `cache`.
 
-    texts: what is timed; validation rows.
+    texts: texts used for timing (validation rows).
     """
     file = cache / f"costs-{_key(classifier, target, texts)}.json"
     if file.is_file():
-        say(f"costs of layers, heads and neurons taken from {file}")
+        say(f"costs of layers, heads and neurons loaded from {file}")
         shapes = tuple(
             Shape(tuple(Sizes(**size) for size in each["left"]), each["ms"], each["mb"])
             for each in json.loads(file.read_text("utf-8"))
@@ -80,39 +80,43 @@ def measured_costs(classifier: Classifier, target: str, texts: Sequence[str], ca
 
 
 def fit_costs(shapes: Sequence[Shape]) -> CostModel:
-    """Non-negative least squares on relative errors, of time and of size, and the largest error of a shape left out."""
+    """Fit latency and size by non-negative least squares on relative errors."""
     ms, mb = (np.array([getattr(shape, name) for shape in shapes]) for name in ("ms", "mb"))
     counts = np.array([_counts(shape.left) for shape in shapes], dtype=np.float64)
     return CostModel(
-        _fitted(counts, ms), _fitted(counts, mb), _left_out(counts, ms), _left_out(counts, mb), tuple(shapes)
+        ms=_fitted(counts, ms),
+        mb=_fitted(counts, mb),
+        ms_error=_leave_one_out_error(counts, ms),
+        mb_error=_leave_one_out_error(counts, mb),
+        shapes=tuple(shapes),
     )
 
 
-def shapes_to_measure(whole: Sequence[Sizes]) -> list[tuple[Sizes, ...]]:
-    """The network itself, fewer heads, fewer neurons, both, next to none of both, and fewer layers."""
+def shapes_to_measure(full: Sequence[Sizes]) -> list[tuple[Sizes, ...]]:
+    """Return the shapes to measure: the full network, then fewer heads, fewer neurons, fewer of both, fewer layers."""
 
-    def part(heads: float, neurons: float, layers: float = 1.0) -> tuple[Sizes, ...]:
-        count = max(1, round(len(whole) * layers))
+    def scaled(heads: float, neurons: float, layers: float = 1.0) -> tuple[Sizes, ...]:
+        count = max(1, round(len(full) * layers))
         return tuple(
             Sizes(max(1, round(size.heads * heads)), max(min(BLOCK, size.neurons), round(size.neurons * neurons)))
-            for size in whole[:count]
+            for size in full[:count]
         )
 
-    wanted = [part(1, 1), part(0.5, 1), part(1, 0.5), part(0.5, 0.5), part(0.75, 0.25), part(0.25, 0.25), part(0, 0)]
-    wanted += [part(1, 1, 0.5), part(0.5, 0.5, 0.5)]
-    return list(dict.fromkeys(wanted))
+    shares = [(1, 1), (0.5, 1), (1, 0.5), (0.5, 0.5), (0.75, 0.25), (0.25, 0.25), (0, 0)]
+    shapes = [*(scaled(heads, neurons) for heads, neurons in shares), scaled(1, 1, 0.5), scaled(0.5, 0.5, 0.5)]
+    return list(dict.fromkeys(shapes))
 
 
 def measure_shapes(
     classifier: Classifier, lefts: Sequence[Sequence[Sizes]], target: str, texts: Sequence[str]
 ) -> tuple[Shape, ...]:
-    """Export a copy of `classifier` cut to each shape, then let all answer the same texts in turns."""
+    """Export a copy of `classifier` pruned to each shape, then time all of them on the same texts in turns."""
     chosen = [texts[i] for i in fixed_order(texts)[:TEXTS]]
     with tempfile.TemporaryDirectory(prefix="hbt-costs-") as scratch:
         folders = [Path(scratch) / str(i) for i in range(len(lefts))]
         with bar(f"costs: exporting {len(lefts)} shapes", len(lefts)) as advance:
             for left, folder in zip(lefts, folders, strict=True):
-                _export(_cut_to(classifier, left), target, texts[:CHECKED], folder)
+                _export(_pruned_to(classifier, left), target, texts[:CHECKED], folder)
                 advance(1)
         models = [exporter(target).load(folder, threads=1) for folder in folders]
         with bar(f"costs: timing {len(lefts)} shapes", len(chosen)) as advance:
@@ -123,19 +127,20 @@ def measure_shapes(
 
 
 def _export(classifier: Classifier, target: str, texts: Sequence[str], folder: Path) -> None:
-    """What ships, without card and manifest."""
-    how = exporter(target)
+    """Write the package of the first candidate, without model card and manifest."""
+    target_exporter = exporter(target)
     evidence = Evidence(
         texts, texts, np.zeros(len(texts), dtype=np.int64), 0.5 if len(classifier.labels) == 2 else None
     )
-    with tempfile.TemporaryDirectory(prefix="hbt-single-") as scratch:
-        single = make_reference(how, classifier, evidence, Path(scratch))
-        form = how.candidates(classifier, evidence, ExportSettings(target=target), single.folder)[0]
-        package.write_loadable(folder, classifier, evidence.threshold, how, form, NOTHING)
+    with tempfile.TemporaryDirectory(prefix="hbt-reference-") as scratch:
+        reference = make_reference(target_exporter, classifier, evidence, Path(scratch))
+        settings = ExportSettings(target=target)
+        candidate = target_exporter.candidates(classifier, evidence, settings, reference.folder)[0]
+        package.write_loadable(folder, classifier, evidence.threshold, target_exporter, candidate, NOTHING)
 
 
-def _cut_to(classifier: Classifier, left: Sequence[Sizes]) -> Classifier:
-    """A copy with the first layers and the first units of each: for speed, it does not matter which."""
+def _pruned_to(classifier: Classifier, left: Sequence[Sizes]) -> Classifier:
+    """Return a copy with the first layers and the first units of each; latency does not depend on which are kept."""
     network = copy.deepcopy(classifier.network)
     missing = len(sizes(network)) - len(left)
     cut(network, [*(Kept(tuple(range(s.heads)), tuple(range(s.neurons))) for s in left), *[None] * missing])
@@ -147,17 +152,17 @@ def _counts(left: Sequence[Sizes]) -> list[int]:
 
 
 def _fitted(counts: np.ndarray, measured: np.ndarray) -> Costs:
-    """counts: (shapes, 4); measured: (shapes,)."""
+    """Fit the costs. counts: (shapes, 4), as `_counts`; measured: (shapes,), ms or MB."""
     from scipy.optimize import nnls
 
     relative = counts / measured[:, None]
-    scale = relative.max(axis=0)  # columns of like size, or small coefficients drown
+    scale = relative.max(axis=0)  # equal column scales, for a well-conditioned fit
     found, _ = nnls(relative / scale, np.ones(len(measured)))
     return Costs(*(float(value) for value in found / scale))
 
 
-def _left_out(counts: np.ndarray, measured: np.ndarray) -> float:
-    """Largest relative error of a shape under the fit to all others."""
+def _leave_one_out_error(counts: np.ndarray, measured: np.ndarray) -> float:
+    """Return the largest relative error of a shape under the fit to all other shapes."""
     errors = []
     for place in range(len(measured)):
         others = np.arange(len(measured)) != place
@@ -168,7 +173,7 @@ def _left_out(counts: np.ndarray, measured: np.ndarray) -> float:
 
 
 def _key(classifier: Classifier, target: str, texts: Sequence[str]) -> str:
-    """What the costs depend on; not the weights, for all that are equally many are equally fast."""
+    """Return a hash of everything the costs depend on: shapes, target and machine, but not the values of weights."""
     from importlib.metadata import version
 
     machine = describe_machine()

@@ -1,8 +1,8 @@
-"""What each head, neuron and layer is worth: how much the loss on training rows would rise without it.
+"""Importance of heads and neurons: an estimate of how much the loss on training rows would change without them.
 
 First-order Taylor importance (Molchanov et al. 2017), with gates as in Michel et al. 2019: every unit is multiplied
-by a gate that is 1, and the derivative of a text's loss by the gate estimates what closing it would change. The mean
-of its absolute value over texts is the score: what helps one text and harms another counts for both.
+by a gate of value 1, and the derivative of a text's loss with respect to the gate estimates the effect of removing the
+unit. The score is the mean absolute value over texts, so that effects of opposite sign do not cancel.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,38 +25,38 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Importance:
-    """Scores of the units of each layer."""
+    """Importance scores of the units of each layer."""
 
     heads: tuple[np.ndarray, ...]
-    """float64 (heads,) a layer."""
+    """One array per layer, float64 (heads,)."""
     neurons: tuple[np.ndarray, ...]
-    """float64 (neurons,) a layer."""
+    """One array per layer, float64 (neurons,)."""
 
 
 def taylor_importance(
-    classifier: Classifier, examples: Examples, how: TrainingSettings, distillation_loss: DistillationLoss | None
+    classifier: Classifier, examples: Examples, training: TrainingSettings, distillation_loss: DistillationLoss | None
 ) -> Importance:
-    """Mean over `examples` of |∂ loss of a text / ∂ gate| for every head and neuron.
+    """Return the mean over `examples` of |∂ loss of a text / ∂ gate| for every head and neuron.
 
-    The loss is the one that `toolkit.training.fit` minimizes for the same arguments; dropout is off.
+    The loss is the one that `toolkit.training.trainer.fit` minimizes for the same arguments; dropout is off.
     """
     layers = anatomy(classifier.network).layers
     heads = [np.zeros(layer.heads) for layer in layers]
     neurons = [np.zeros(layer.neurons) for layer in layers]
-    for batch, loss in _batch_losses(classifier, examples, how, distillation_loss, layers):
+    for batch, loss in _batch_losses(classifier, examples, training, distillation_loss, layers):
         texts = len(batch["labels"])
-        (texts * loss.total).backward()  # of the sum, so that each text's gate has the gradient of its own loss
+        (texts * loss.total).backward()  # sum over texts, so that each gate gets the gradient of its own text's loss
         for place, gates in enumerate(loss.gates):
             for scores, each in ((heads, gates.heads), (neurons, gates.neurons)):
-                grown = torch.stack([gate.grad for gate in each if gate.grad is not None]).sum(0)  # of all passes
-                scores[place] += grown.abs().sum(0).double().numpy()
+                gradients = [gate.grad for gate in each if gate.grad is not None]  # one per pass through the layer
+                scores[place] += torch.stack(gradients).sum(0).abs().sum(0).double().numpy()
     classifier.network.zero_grad(set_to_none=True)
     count = len(examples.texts)
     return Importance(tuple(s / count for s in heads), tuple(s / count for s in neurons))
 
 
 def magnitude_importance(classifier: Classifier) -> Importance:
-    """Euclidean norm of a unit's own weights, in and out: what structured pruning is compared with."""
+    """Return the Euclidean norm of the incoming and outgoing weights of each unit, a baseline for Taylor importance."""
     heads, neurons = [], []
     for layer in anatomy(classifier.network).layers:
         square = {part: layer.linear(part).weight.detach().double().square() for part in PARTS}
@@ -70,19 +70,19 @@ PARTS = ("query", "key", "value", "context", "into", "out")
 
 
 def mean_loss(
-    classifier: Classifier, examples: Examples, how: TrainingSettings, distillation_loss: DistillationLoss | None
+    classifier: Classifier, examples: Examples, training: TrainingSettings, distillation_loss: DistillationLoss | None
 ) -> float:
-    """The loss that `toolkit.training.fit` minimizes, over all `examples`, dropout off."""
+    """Return the mean over `examples` of the loss that `toolkit.training.trainer.fit` minimizes, with dropout off."""
     total = 0.0
     with torch.no_grad():
-        for batch, loss in _batch_losses(classifier, examples, how, distillation_loss, ()):
+        for batch, loss in _batch_losses(classifier, examples, training, distillation_loss, ()):
             total += float(loss.total) * len(batch["labels"])
     return total / len(examples.texts)
 
 
 @dataclass(frozen=True)
 class _Gates:
-    """The gates (texts, units) of one layer, one for every pass through it."""
+    """Gates (texts, units) of one layer, one tensor for every pass through it."""
 
     heads: list[torch.Tensor]
     neurons: list[torch.Tensor]
@@ -97,15 +97,15 @@ class _Loss:
 def _batch_losses(
     classifier: Classifier,
     examples: Examples,
-    how: TrainingSettings,
+    training: TrainingSettings,
     distillation_loss: DistillationLoss | None,
     layers: Sequence[Layer],
 ) -> Iterator[tuple[dict[str, torch.Tensor], _Loss]]:
-    """Batches of like length and their mean loss, the units of `layers` behind gates."""
+    """Yield batches of similar length and their mean loss, with gates on the units of `layers`."""
     rows = encoded(classifier, examples)
     collate, loss = (
         Collate(classifier.pad_id, 0),
-        loss_of(how, examples.labels, len(classifier.labels), distillation_loss),
+        loss_of(training, examples.labels, len(classifier.labels), distillation_loss),
     )
     network = classifier.network.eval()
     for chosen in like_lengths([row["input_ids"] for row in rows], BATCH):
@@ -117,12 +117,12 @@ def _batch_losses(
 
 @contextmanager
 def _gated(layers: Sequence[Layer]) -> Iterator[list[_Gates]]:
-    """While this is open, every head and neuron of `layers` goes through a gate of its own for each text."""
+    """Multiply every head and neuron of `layers` by a gate per text while the context is open."""
     gates = [_Gates([], []) for _ in layers]
     handles = []
-    for layer, its in zip(layers, gates, strict=True):
-        handles.append(layer.linear("context").register_forward_pre_hook(_gate(its.heads, layer.head_width)))
-        handles.append(layer.linear("out").register_forward_pre_hook(_gate(its.neurons, 1)))
+    for layer, layer_gates in zip(layers, gates, strict=True):
+        handles.append(layer.linear("context").register_forward_pre_hook(_gate(layer_gates.heads, layer.head_width)))
+        handles.append(layer.linear("out").register_forward_pre_hook(_gate(layer_gates.neurons, 1)))
     try:
         yield gates
     finally:
@@ -130,13 +130,16 @@ def _gated(layers: Sequence[Layer]) -> Iterator[list[_Gates]]:
             handle.remove()
 
 
-def _gate(made: list[torch.Tensor], width: int) -> Any:
-    """A hook that multiplies what goes into a map (texts, tokens, units × width) by a new gate (texts, units)."""
+def _gate(gates: list[torch.Tensor], width: int) -> Any:
+    """Return a hook that multiplies the input (texts, tokens, units × width) by a new gate (texts, units).
+
+    The hook appends each new gate to `gates`.
+    """
 
     def hook(module: Any, inputs: tuple[torch.Tensor]) -> torch.Tensor:
         (values,) = inputs
         gate = torch.ones(values.shape[0], values.shape[2] // width, requires_grad=True)
-        made.append(gate)
+        gates.append(gate)
         return values * gate.repeat_interleave(width, dim=1).unsqueeze(1)
 
     return hook

@@ -1,7 +1,8 @@
-"""Zero single weights of a network and keep them zero while it trains; its shape stays, its file compresses better.
+"""Masks for unstructured pruning: set single weights to zero and keep them zero during training.
 
-A mask of a linear map is a boolean tensor of the shape of its weight: True stays, False is zero. Masks come from
-scores, one a weight, the lowest of which go. They are stored nowhere but in the zeros of the weights.
+The shape of the network does not change, but its file compresses better. A mask is a boolean tensor with the shape of
+the weight of a linear layer: True is kept, False is zero. Masks come from scores, one per weight; the weights with the
+lowest scores are pruned. Masks are not stored separately: they are read from the zeros of the weights.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,21 +19,21 @@ from toolkit.config.settings import Part, Schedule
 from toolkit.modeling.architecture import anatomy
 
 Tensors = Mapping[str, torch.Tensor]
-"""Scores or masks (out, in), under the names of the linear maps."""
+"""Scores or masks (out, in), keyed by the names of the linear layers."""
 
 ATTENTION, FFN = ("query", "key", "value", "context"), ("into", "out")
-"""The linear maps of a layer, as `toolkit.pruning.anatomy.Paths` calls them."""
+"""The linear layers of an encoder layer, by their field names in `toolkit.modeling.architecture.Paths`."""
 ZSTD_LEVEL = 19
-"""The highest without --ultra on the command line of zstd."""
+"""The highest level of the zstd command line without --ultra."""
 
 
 def prunable(network: nn.Module, part: Part) -> dict[str, nn.Linear]:
-    """The linear maps of `part`, under their names in `network.named_modules()`, in that order.
+    """Return the linear layers of `part`, keyed by their names in `network.named_modules()` and in that order.
 
-    attention: query, key, value and context maps of each layer of the encoder; ffn: the maps into and out of its
-    neurons; encoder: both; all: those and every other linear map (head, projection of the embeddings, …).
-    Never embeddings, norms or biases. A layer that a text goes through many times (ALBERT) is there once.
-    Raises: InputError for an architecture whose parts are not known.
+    attention: query, key, value and output projections of each encoder layer; ffn: its two feed-forward layers;
+    encoder: both; all: every linear layer of the network, including head and embedding projection.
+    Embeddings, norms and biases are never pruned. A layer shared by several passes (ALBERT) is listed once.
+    Raises: InputError for an unsupported architecture.
     """
     parts = {"attention": ATTENTION, "ffn": FFN}.get(part, ATTENTION + FFN)
     inside = {layer.linear(each) for layer in anatomy(network).layers for each in parts}
@@ -41,21 +42,21 @@ def prunable(network: nn.Module, part: Part) -> dict[str, nn.Linear]:
 
 
 def magnitude_scores(linears: Mapping[str, nn.Linear]) -> dict[str, torch.Tensor]:
-    """|W|, to be compared over all matrices together: one with small weights loses more of them than another."""
+    """Return |W|, to be ranked over all matrices together, so that their sparsity may differ."""
     return {name: linear.weight.detach().abs() for name, linear in linears.items()}
 
 
 def wanda_scores(
     network: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], linears: Mapping[str, nn.Linear]
 ) -> dict[str, torch.Tensor]:
-    """|W_ij| · ‖X_j‖₂ (Sun et al. 2023), to be compared within each output row i: every row loses the same share.
+    """Return |W_ij| · ‖X_j‖₂ (Sun et al. 2023), to be ranked within each output row i: all rows get the same sparsity.
 
-    ‖X_j‖₂ is the norm of input feature j over all real tokens of `batches`; padding does not count, and a map behind
-    the pooling sees one vector a text. Of a map that is called many times in a pass (ALBERT), all calls count.
+    ‖X_j‖₂ is the norm of input feature j over all tokens of `batches`, padding excluded; a layer after the pooling has
+    one input vector per text. All calls of a shared layer (ALBERT) are summed.
     batches: input ids and attention mask, both (batch, tokens).
     """
     device, was_training = next(network.parameters()).device, network.training
-    network.eval()  # dropout would be counted as input
+    network.eval()  # no dropout in the measured inputs
     try:
         with torch.no_grad(), _squares(linears) as (squares, real):
             for ids, mask in batches:
@@ -70,9 +71,9 @@ def wanda_scores(
 
 @contextmanager
 def _squares(linears: Mapping[str, nn.Linear]) -> Iterator[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
-    """Sums of the squares of each input feature (in,) while this is open; the caller says which "tokens" are real.
+    """Sum the squares of each input feature (in,) while the context is open; all hooks are removed at its end.
 
-    No hook outlives it.
+    Yields: the sums by name, and a dict whose "tokens" the caller sets to the mask (batch, tokens) of each batch.
     """
     found = {
         name: torch.zeros(linear.in_features, dtype=torch.float64, device=linear.weight.device)
@@ -96,9 +97,9 @@ def _squares(linears: Mapping[str, nn.Linear]) -> Iterator[tuple[dict[str, torch
 
 
 def sparsest(scores: Tensors, sparsity: float, per_row: bool) -> dict[str, torch.Tensor]:
-    """Masks that drop the lowest scores: exactly round(sparsity · n) of the n of all matrices together, or of each row.
+    """Return masks that drop the lowest scores: exactly round(sparsity · n) of n, over all matrices or in each row.
 
-    Of equal scores, those that come first go first.
+    Among equal scores, the first ones are dropped first.
     """
     if per_row:
         return {name: _highest(each, round(sparsity * each.shape[1])) for name, each in scores.items()}
@@ -109,20 +110,20 @@ def sparsest(scores: Tensors, sparsity: float, per_row: bool) -> dict[str, torch
 
 
 def _highest(scores: torch.Tensor, dropped: int) -> torch.Tensor:
-    """Which scores of each row of (rows, n) stay when the `dropped` lowest go."""
+    """Return the mask (rows, n) that drops the `dropped` lowest scores of each row."""
     if dropped == 0:
         return torch.ones_like(scores, dtype=torch.bool)
-    bar = scores.kthvalue(dropped, dim=1, keepdim=True).values  # (rows, 1), the highest that goes
-    level = scores == bar
-    going = dropped - (scores < bar).sum(1, keepdim=True)  # (rows, 1), how many of the equals go
-    return (scores > bar) | (level & (level.cumsum(1, dtype=torch.int32) > going))
+    limit = scores.kthvalue(dropped, dim=1, keepdim=True).values  # (rows, 1), the highest score that is dropped
+    tied = scores == limit
+    tied_dropped = dropped - (scores < limit).sum(1, keepdim=True)  # (rows, 1), number of tied scores to drop
+    return (scores > limit) | (tied & (tied.cumsum(1, dtype=torch.int32) > tied_dropped))
 
 
 def scheduled_sparsity(final: float, schedule: Schedule, progress: float) -> float:
-    """The share of zeros when `progress` (0 to 1, else cut off) of the way from none to `final` is gone.
+    """Return the sparsity at `progress` (clipped to 0 to 1) on the schedule from 0 to `final`.
 
-    linear: even; cubic: fast at first, while there is much to spare (Zhu & Gupta 2017); exponential: the share of
-    weights that stay falls by the same factor in equal times.
+    linear: constant rate; cubic: fast at first, while many weights are redundant (Zhu & Gupta 2017); exponential: the
+    share of remaining weights falls by a constant factor per unit of time.
     """
     t = min(max(progress, 0.0), 1.0)
     if schedule == "linear":
@@ -134,16 +135,16 @@ def apply_masks(network: nn.Module, masks: Tensors) -> None:
     """Set the weights that `masks` drop to zero, in place."""
     for name, mask in masks.items():
         weight = _weight(network, name)
-        weight.masked_fill_(~mask.to(weight.device), 0)  # a product would leave negative zeros, which pack worse
+        weight.masked_fill_(~mask.to(weight.device), 0)  # a product would leave negative zeros, which compress worse
 
 
 def masks_of(network: nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:
-    """The masks that the zeros of the weights tell."""
+    """Return the masks of the current weights: False where a weight is zero."""
     return {name: _weight(network, name) != 0 for name in names}
 
 
 def _weight(network: nn.Module, name: str) -> torch.Tensor:
-    """(out, in), without a gradient; changing it changes the network."""
+    """Return the weight (out, in), detached; in-place changes apply to the network."""
     linear = network.get_submodule(name)
     assert isinstance(linear, nn.Linear)
     return linear.weight.detach()
@@ -151,18 +152,18 @@ def _weight(network: nn.Module, name: str) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Growth:
-    """When masks grow while a network trains, and how far."""
+    """Schedule of gradual pruning: at which training steps the sparsity rises, and to what value."""
 
     final: float
-    """Share of zeros from `end_step` on."""
+    """Sparsity from `end_step` on."""
     schedule: Schedule
     start_step: int
     end_step: int
     frequency: int
-    """Steps from one growth to the next."""
+    """Steps between two rises."""
 
     def due(self, step: int) -> float | None:
-        """The share of zeros that masks grow to after `step`, None if they stay as they are."""
+        """Return the sparsity due after `step`; None if the masks do not change."""
         if step == self.end_step:
             return self.final
         since = step - self.start_step
@@ -172,10 +173,9 @@ class Growth:
 
 
 class Gradual:
-    """Masks by magnitude that grow while a network trains (Zhu & Gupta 2017), and never shrink.
+    """Magnitude masks whose sparsity rises during training (Zhu & Gupta 2017); a pruned weight stays pruned.
 
-    What is zero when this is made is masked. So make it of the weights that a resumed training goes on from, after
-    they are loaded, and it goes on with their masks.
+    Weights that are zero at construction are masked. To resume training, construct it after the weights are loaded.
     """
 
     def __init__(self, network: nn.Module, names: Iterable[str], growth: Growth) -> None:
@@ -183,30 +183,30 @@ class Gradual:
         self.masks = masks_of(network, names)
 
     def after_step(self, step: int) -> None:
-        """Grow the masks if that is due, and zero what the optimizer moved. step: counted from 1."""
+        """Update the masks if due, and set masked weights back to zero. step: counted from 1."""
         due = self.growth.due(step)
         if due is not None:
-            # What is masked has moved with this step; at -1 it is the first to go again.
+            # The optimizer has changed masked weights; a score of -1 makes sure that they are dropped again.
             scores = {n: _weight(self.network, n).abs().where(mask, -1.0) for n, mask in self.masks.items()}
-            grown = sparsest(scores, due, per_row=False)
-            self.masks = {name: mask & grown[name] for name, mask in self.masks.items()}
+            updated = sparsest(scores, due, per_row=False)
+            self.masks = {name: mask & updated[name] for name, mask in self.masks.items()}
         apply_masks(self.network, self.masks)
 
 
 def hold(network: nn.Module, masks: Tensors) -> Callable[[int], None]:
-    """Call it after each step of the optimizer: what `masks` drop stays zero."""
+    """Return a callback for after each optimizer step that keeps the weights dropped by `masks` at zero."""
     return lambda step: apply_masks(network, masks)
 
 
 def counted_sparsity(file: Path, names: Iterable[str]) -> float:
-    """The share of exact zeros in the weights of the linear maps `names`, counted in a safetensors file."""
+    """Return the share of exact zeros in the weights of the linear layers `names`, read from a safetensors file."""
     with safe_open(file, framework="np") as stored:
         weights = [stored.get_tensor(f"{name}.weight") for name in names]
     return float(sum((weight == 0).sum() for weight in weights) / sum(weight.size for weight in weights))
 
 
 def zstd_size(file: Path) -> int:
-    """Bytes of `file` when compressed by zstd at its level 19, as a download may be."""
+    """Return the size of `file` in bytes after compression with zstd at ZSTD_LEVEL, as for a download."""
     import pyarrow as pa
 
     return int(pa.Codec("zstd", compression_level=ZSTD_LEVEL).compress(file.read_bytes()).size)

@@ -1,4 +1,4 @@
-"""A plan of what to cut: within the budget, and with the least loss after the cut and a short recovery."""
+"""Plans for structured pruning: which units and layers to keep within a budget, ranked by loss after pruning."""
 
 import copy
 import json
@@ -20,69 +20,74 @@ from toolkit.training.feature_distillation import DistillationLoss
 from toolkit.utils.console import bar
 
 TRIED = 3
-"""Plans that are tried by a short recovery."""
+"""Number of plans that are compared by a trial."""
 Trial = Callable[[Classifier], float]
-"""Lets a cut classifier learn for a while, in place; returns its loss on validation rows."""
+"""Train a pruned classifier briefly, in place, and return its loss on validation rows."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a network is judged by: texts with labels and teacher logits, and the loss of training."""
+    """The loss by which networks are compared: that of training, on calibration texts."""
 
     examples: Examples
-    how: TrainingSettings
+    """Texts with labels and teacher logits."""
+    training: TrainingSettings
     distillation_loss: DistillationLoss | None
 
     def loss_of(self, classifier: Classifier) -> float:
-        """Mean loss on the texts, dropout off."""
-        return mean_loss(classifier, self.examples, self.how, self.distillation_loss)
+        """Return the mean loss on the texts, with dropout off."""
+        return mean_loss(classifier, self.examples, self.training, self.distillation_loss)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What stays of each layer, None for a layer that goes, and the loss right after the cut."""
+    """The units to keep in each layer, and the loss right after pruning."""
 
     kept: tuple[Kept | None, ...]
+    """None for a layer that is dropped."""
     loss: float
 
-    def save(self, file: Path, told: dict[str, Any]) -> None:
-        """Keep the plan and what was measured for it, whole or not at all."""
-        kept = [None if stays is None else [stays.heads, stays.neurons] for stays in self.kept]
+    def save(self, file: Path, details: dict[str, Any]) -> None:
+        """Write the plan and the details of its selection atomically."""
+        kept = [None if units is None else [units.heads, units.neurons] for units in self.kept]
         unfinished = file.with_suffix(".partial")
-        unfinished.write_text(json.dumps({"kept": kept, "loss": self.loss, "told": told}), "utf-8")
+        unfinished.write_text(json.dumps({"kept": kept, "loss": self.loss, "told": details}), "utf-8")
         unfinished.rename(file)
 
     @staticmethod
     def load(file: Path) -> "tuple[Plan, dict[str, Any]]":
-        """A plan that was kept, and what was measured for it."""
+        """Return a saved plan and its details."""
         found = json.loads(file.read_text("utf-8"))
-        kept = tuple(None if stays is None else Kept(*(tuple(units) for units in stays)) for stays in found["kept"])
+        kept = tuple(None if layer is None else Kept(*(tuple(units) for units in layer)) for layer in found["kept"])
         return Plan(kept, found["loss"]), found["told"]
 
     @property
     def dropped(self) -> int:
-        """How many layers go."""
-        return sum(stays is None for stays in self.kept)
+        """Number of dropped layers."""
+        return sum(units is None for units in self.kept)
 
     @property
     def left(self) -> list[Sizes]:
-        """The sizes of the layers that stay."""
-        return [Sizes(len(stays.heads), len(stays.neurons)) for stays in self.kept if stays is not None]
+        """Sizes of the remaining layers."""
+        return [Sizes(len(units.heads), len(units.neurons)) for units in self.kept if units is not None]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the parts of a classifier are worth."""
+    """Importance of the parts of a classifier."""
 
     units: Importance
     layers: tuple[int, ...]
-    """All layers but the dearest, the one first without which the loss is least; none where layers share weights."""
+    """The order in which layers are dropped, by the loss without each; the most important layer is never dropped.
+
+    Empty for a single layer and for shared layers (ALBERT).
+    """
 
 
 def scores_of(classifier: Classifier, objective: Objective) -> Scores:
-    """Taylor importance of heads and neurons, and the order in which layers would go."""
-    units = taylor_importance(classifier, objective.examples, objective.how, objective.distillation_loss)
-    return Scores(units, _dispensable(classifier, objective))
+    """Return the Taylor importance of heads and neurons, and the order in which layers are dropped."""
+    units = taylor_importance(classifier, objective.examples, objective.training, objective.distillation_loss)
+    return Scores(units, _dropping_order(classifier, objective))
 
 
 def plans_within(
@@ -93,13 +98,13 @@ def plans_within(
     budget: float,
     dropping: Sequence[int] | None = None,
 ) -> list[Plan]:
-    """For every number of layers to drop, the units that are then worth keeping; the least loss after the cut first.
+    """Return one plan per number of dropped layers, sorted by the loss after pruning; empty if none fits the budget.
 
-    dropping: the numbers of layers to look at; None for all. Empty if no plan is within the budget.
+    dropping: the numbers of layers to drop; None for all.
     """
     numbers = range(len(scores.layers) + 1) if dropping is None else dropping
     plans = []
-    with bar("pruning: cutting by each plan", len(numbers)) as advance:
+    with bar("pruning: evaluating plans", len(numbers)) as advance:
         for count in numbers:
             kept = choose(scores.units, costs, budget, scores.layers[:count])
             if kept is not None:
@@ -109,10 +114,10 @@ def plans_within(
 
 
 def most_promising(classifier: Classifier, plans: Sequence[Plan], trial: Trial | None) -> tuple[Plan, list[float]]:
-    """The first of `plans`, or that of the first TRIED with the least loss after a trial; and the losses of the trials.
+    """Return the plan with the lowest loss after a trial of the first TRIED plans, and the losses of the trials.
 
-    Right after a cut, a network that lost whole layers often looks better than one that lost as much of each, and
-    after a few hundred steps of recovery it does not.
+    Without `trial`, return the first plan. Right after pruning, a network without some layers often has a lower loss
+    than one with narrower layers of the same cost; after a few hundred steps of recovery it does not.
     """
     if trial is None or len(plans) == 1:
         return plans[0], []
@@ -121,16 +126,16 @@ def most_promising(classifier: Classifier, plans: Sequence[Plan], trial: Trial |
 
 
 def cut_copy(classifier: Classifier, kept: Sequence[Kept | None]) -> Classifier:
-    """A copy of `classifier`, cut."""
+    """Return a pruned copy of `classifier`."""
     network = copy.deepcopy(classifier.network)
     cut(network, kept)
     return replace(classifier, network=network)
 
 
 def weight_costs(classifier: Classifier) -> Costs:
-    """What the parts of the encoder cost in weights, those outside its layers not counted.
+    """Return the costs of the parts of the encoder in weights; weights outside its layers are not counted.
 
-    Layers that differ in what they have beside units count with their mean.
+    The cost of a layer without units is the mean over the layers.
     """
     layers = anatomy(classifier.network).layers
     first = layers[0]
@@ -143,15 +148,15 @@ def weight_costs(classifier: Classifier) -> Costs:
     return Costs(0.0, (encoder_weights(classifier.network) - units) / len(layers), per_head, per_neuron)
 
 
-def _dispensable(classifier: Classifier, objective: Objective) -> tuple[int, ...]:
+def _dropping_order(classifier: Classifier, objective: Objective) -> tuple[int, ...]:
     layers = anatomy(classifier.network).layers
-    whole = [Kept(tuple(range(layer.heads)), tuple(range(layer.neurons))) for layer in layers]
+    full = [Kept(tuple(range(layer.heads)), tuple(range(layer.neurons))) for layer in layers]
     if len(layers) == 1:
         return ()
     losses = []
-    with bar("pruning: leaving out each layer", len(layers)) as advance, torch.no_grad():
-        for gone in range(len(layers)):
-            without = [None if place == gone else stays for place, stays in enumerate(whole)]
+    with bar("pruning: scoring layers", len(layers)) as advance, torch.no_grad():
+        for dropped in range(len(layers)):
+            without = [None if place == dropped else units for place, units in enumerate(full)]
             losses.append(objective.loss_of(cut_copy(classifier, without)))
             advance(1)
     return tuple(sorted(range(len(layers)), key=losses.__getitem__)[:-1])

@@ -1,4 +1,4 @@
-"""A cut network learns from the original teacher again, and for how a plan promises to do, a little of that."""
+"""Recovery: fine-tune a pruned network on the logits of the original teacher, at full length or as a short trial."""
 
 import tempfile
 from collections.abc import Callable
@@ -14,18 +14,19 @@ from toolkit.training.trainer import WatchEpoch, fit, steps_of
 from toolkit.utils import console
 
 TRIAL_TEXTS = 4096
-"""Lessons of the short recovery by which plans are compared."""
+"""Number of texts in a trial, the short recovery by which plans are compared."""
 
 
 @dataclass
 class Recovery:
-    """Training of a pruned classifier, over the epochs of all rounds."""
+    """Fine-tuning of a pruned classifier over one or several rounds of pruning."""
 
     data: DistillationData
     work: Path
-    """Folder of plans and of checkpoints of the optimizer."""
+    """Folder of plans and optimizer checkpoints."""
     watch: WatchEpoch | None = None
     epochs_before: int = 0
+    """Epochs of earlier rounds; `watch` counts epochs over all rounds."""
 
     def __call__(
         self,
@@ -35,24 +36,24 @@ class Recovery:
         after_step: Callable[[int], None] | None = None,
         choose_from: int = 1,
     ) -> dict[str, Any]:
-        """Let `classifier` learn again, in place; the last two arguments as in `toolkit.training.fit`.
+        """Fine-tune `classifier` in place; after_step and choose_from as in `toolkit.training.trainer.fit`.
 
-        name: of the work, which goes on under it if it was broken off.
+        name: subfolder for optimizer checkpoints; an interrupted recovery resumes under the same name.
         Returns: the best epoch and the history.
         """
-        how = replace(self.data.training, epochs=epochs)
+        training = replace(self.data.training, epochs=epochs)
         before = self.epochs_before
 
         def watch(epoch: int, metrics: dict[str, float]) -> None:
             if self.watch is not None:
                 self.watch(before + epoch, metrics)
 
-        with console.bar("pruned: recovering", steps_of(len(self.data.train.texts), how)) as advance:
+        with console.bar("pruned: recovering", steps_of(len(self.data.train.texts), training)) as advance:
             found = fit(
                 classifier,
                 self.data.train,
                 self.data.validation,
-                how,
+                training,
                 self.data.corpus.settings.seed,
                 self.work / name,
                 self.data.distillation_loss,
@@ -65,13 +66,14 @@ class Recovery:
         return {"best_epoch": found.best_epoch, "history": found.history}
 
     def trial(self, classifier: Classifier) -> float:
-        """See `toolkit.pruning.plan.Trial`: an epoch of TRIAL_TEXTS lessons."""
+        """Train for one epoch on TRIAL_TEXTS texts; see `toolkit.pruning.plan.Trial`."""
         train, seed = self.data.train, self.data.corpus.settings.seed
         some = train.take(np.sort(np.random.default_rng(seed).permutation(len(train.texts))[:TRIAL_TEXTS]))
-        how = replace(self.data.training, epochs=1)
+        training = replace(self.data.training, epochs=1)
+        validation, loss = self.data.validation, self.data.distillation_loss
         with (
             tempfile.TemporaryDirectory(prefix="hbt-trial-") as work,
-            console.bar("pruning: trying a plan", steps_of(len(some.texts), how)) as advance,
+            console.bar("pruning: trial of a plan", steps_of(len(some.texts), training)) as advance,
         ):
-            arguments = (some, self.data.validation, how, seed, Path(work), self.data.distillation_loss, None, advance)
-            return fit(classifier, *arguments).history[0]["val_loss"]
+            found = fit(classifier, some, validation, training, seed, Path(work), loss, None, advance)
+            return found.history[0]["val_loss"]

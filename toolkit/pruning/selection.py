@@ -1,4 +1,4 @@
-"""Which heads, neurons and layers stay within a budget: those that are worth most for what they cost."""
+"""Selection of heads, neurons and layers within a budget, by importance per cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,22 +10,24 @@ from toolkit.modeling.surgery import Kept
 from toolkit.pruning.importance import Importance
 
 BLOCK = 16
-"""Neurons that go together: processors multiply in tiles, and a row more or less in one changes nothing."""
+"""Neurons are removed in blocks: processors multiply in tiles, so fewer rows in a tile save no time."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a network costs, in one measure: weights, milliseconds or megabytes."""
+    """Costs of the parts of a network in one unit: weights, milliseconds or megabytes."""
 
     base: float
-    """Everything outside the layers."""
+    """Cost of everything outside the layers."""
     layer: float
-    """A layer without any unit."""
+    """Cost of a layer without heads and neurons."""
     head: float
+    """Cost of one head."""
     neuron: float
+    """Cost of one neuron."""
 
     def of(self, left: Sequence[Sizes]) -> float:
-        """The cost of a network whose layers are of these sizes."""
+        """Return the cost of a network with layers of these sizes."""
         units = sum(self.layer + self.head * size.heads + self.neuron * size.neurons for size in left)
         return self.base + units
 
@@ -36,6 +38,7 @@ class _Unit:
     neurons: tuple[int, ...]
     """A block of neurons; empty for a head."""
     head: int
+    """-1 for a block of neurons."""
     score: float
     cost: float
 
@@ -43,19 +46,20 @@ class _Unit:
 def choose(
     importance: Importance, costs: Costs, budget: float, dropped: Sequence[int] = ()
 ) -> list[Kept | None] | None:
-    """What stays of each layer so that the cost is within `budget`, None for a layer in `dropped`.
+    """Return the units to keep in each layer so that the cost is within `budget`; None for a layer in `dropped`.
 
-    Units go in the order of score per cost over all layers, the cheapest loss first; a layer that stays keeps its
-    best head and its best block of neurons. None if that is still above the budget.
+    Units are removed in ascending order of score per cost over all layers. A remaining layer keeps at least its best
+    head and its best block of neurons.
+    Returns: None if even that is above the budget.
     """
     heads = [set(range(len(scores))) for scores in importance.heads]
     neurons = [set(range(len(scores))) for scores in importance.neurons]
-    staying = [place for place in range(len(heads)) if place not in dropped]
+    remaining = [place for place in range(len(heads)) if place not in dropped]
 
     def cost() -> float:
-        return costs.of([Sizes(len(heads[place]), len(neurons[place])) for place in staying])
+        return costs.of([Sizes(len(heads[place]), len(neurons[place])) for place in remaining])
 
-    for unit in sorted(_units(importance, costs, staying), key=lambda unit: unit.score / unit.cost):
+    for unit in sorted(_units(importance, costs, remaining), key=lambda unit: unit.score / unit.cost):
         if cost() <= budget:
             break
         if unit.neurons:
@@ -65,14 +69,14 @@ def choose(
     if cost() > budget:
         return None
     return [
-        Kept(tuple(sorted(heads[place])), tuple(sorted(neurons[place]))) if place in staying else None
+        Kept(tuple(sorted(heads[place])), tuple(sorted(neurons[place]))) if place in remaining else None
         for place in range(len(heads))
     ]
 
 
 def _units(importance: Importance, costs: Costs, layers: Sequence[int]) -> list[_Unit]:
-    """Everything that may go: all heads but the best and all blocks of neurons but the best of each layer."""
-    smallest = np.finfo(float).tiny  # a unit that costs nothing goes last
+    """Return the units that may be removed: in each layer, all but the best head and the best block of neurons."""
+    smallest = np.finfo(float).tiny  # a unit without cost is removed last
     units = []
     for place in layers:
         order = np.argsort(importance.heads[place], kind="stable")[:-1]
@@ -82,7 +86,7 @@ def _units(importance: Importance, costs: Costs, layers: Sequence[int]) -> list[
         ]
         scores = importance.neurons[place]
         order = np.argsort(scores, kind="stable")
-        first = (len(order) - 1) % BLOCK + 1  # so that what stays is whole tiles
+        first = (len(order) - 1) % BLOCK + 1  # so that full blocks remain
         for start, end in zip([0, *range(first, len(order), BLOCK)], range(first, len(order), BLOCK), strict=False):
             block = order[start:end]
             cost = costs.neuron * len(block) or smallest

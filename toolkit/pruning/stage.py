@@ -1,4 +1,4 @@
-"""The pruning stage: a checkpoint in, a smaller or sparser one out, its accuracy won back from the teacher."""
+"""The pruning stage: prune a checkpoint and recover its accuracy by fine-tuning on the teacher's logits."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ from toolkit.modeling.vocabulary_trimming import trimmed
 from toolkit.pruning.plan import Objective
 from toolkit.pruning.recovery import Recovery
 from toolkit.pruning.structured import budget_of, prune_structured
-from toolkit.pruning.unstructured import counted, prune_unstructured
+from toolkit.pruning.unstructured import prune_unstructured, sparsity_and_size
 from toolkit.stages.distillation_data import DistillationData
 from toolkit.stages.result import StageResult, keep_trained
 from toolkit.training.trainer import WatchEpoch, steps_of
@@ -28,10 +28,10 @@ from toolkit.utils.files import MB, whole_folder
 def prune_stage(
     checkpoint: Path, name: str, data: DistillationData, out: Path, watch: WatchEpoch | None = None
 ) -> StageResult:
-    """Prune the classifier in the folder `checkpoint` as the recipe of `data` says, and write it as the stage `out`.
+    """Prune the classifier in the folder `checkpoint` by the recipe of `data`, and write the stage `out`.
 
-    name: what the checkpoint is called in comparisons.
-    Raises: InputError if its parts are not known here or the budget is out of reach.
+    name: name of the checkpoint in comparisons.
+    Raises: InputError if its architecture is not supported or the budget cannot be met.
     """
     started = time.monotonic()
     corpus, recipe = data.corpus, data.recipe
@@ -41,13 +41,14 @@ def prune_stage(
         try:
             pruned, details = prune(source, data, work, watch)
         except InputError:
-            shutil.rmtree(partial)  # refused: there is nothing to resume
+            shutil.rmtree(partial)  # invalid settings: there is nothing to resume
             raise
         result, predictions = keep_trained("pruning", "pruned", pruned, corpus, partial, started)
         if recipe.pruning.prune_method != "structured":
-            details |= counted(partial / WEIGHTS_FILE, checkpoint / WEIGHTS_FILE, pruned.network, recipe.pruning)
+            files = (partial / WEIGHTS_FILE, checkpoint / WEIGHTS_FILE)
+            details |= sparsity_and_size(*files, pruned.network, recipe.pruning)
         shutil.rmtree(work, ignore_errors=True)
-        own = Contender("pruned", predictions, result.threshold)
+        after = Contender("pruned", predictions, result.threshold)
         before = Contender(name, Predictions.load(checkpoint / PREDICTIONS_FILE), source.threshold)
         result = replace(
             result,
@@ -56,7 +57,7 @@ def prune_stage(
                 "source": checkpoint.as_posix(),
                 "source_name": name,
                 "teacher": data.teacher.source,
-                "versus_source": versus(corpus, own, before).comparison.as_dict(),
+                "versus_source": versus(corpus, after, before).comparison.as_dict(),
             }
             | details,
         )
@@ -67,27 +68,28 @@ def prune_stage(
 def prune(
     source: Classifier, data: DistillationData, work: Path, watch: WatchEpoch | None = None
 ) -> tuple[Classifier, dict[str, Any]]:
-    """Return a pruned copy of `source`, and what was cut, measured and recovered.
+    """Return a pruned copy of `source`, and details: what was removed, measured and recovered.
 
-    work: folder for checkpoints of the optimizer; an interrupted pruning resumes from there.
+    work: folder for plans and optimizer checkpoints; an interrupted pruning resumes from there.
+    Raises: InputError if the architecture is not supported or the budget cannot be met.
     """
     corpus, recipe, pruning = data.corpus, data.recipe, data.recipe.pruning
-    _forget_other(work, recipe)
+    _reset_other_recipe(work, recipe)
     recover = Recovery(data, work, watch)
     calibration = data.calibration()
     if pruning.prune_method == "structured":
         objective = Objective(calibration, data.training, data.distillation_loss)
-        # Megabytes are counted with the vocabulary that ships.
-        ships, _ = trimmed(source, recipe.export, corpus, recipe.distillation.unlabelled)
-        budget = budget_of(ships, pruning, recipe.export.target, corpus.take(corpus.rows("validation")), data.cache)
+        # The budget is for the exported model, whose vocabulary may be trimmed.
+        exported, _ = trimmed(source, recipe.export, corpus, recipe.distillation.unlabelled)
+        budget = budget_of(exported, pruning, recipe.export.target, corpus.take(corpus.rows("validation")), data.cache)
         return prune_structured(source, objective, pruning, budget, recover)
     copied = replace(source, network=copy.deepcopy(source.network))
     steps = steps_of(len(data.train.texts), replace(data.training, epochs=1))
     return copied, prune_unstructured(copied, calibration, pruning, steps, recover)
 
 
-def _forget_other(work: Path, recipe: Recipe) -> None:
-    """Empty `work` unless it is that of the very same settings, broken off."""
+def _reset_other_recipe(work: Path, recipe: Recipe) -> None:
+    """Empty the folder `work` unless it holds an interrupted pruning with the same recipe."""
     file, own = work / "recipe.json", {"recipe": recipe.sha256()}
     if not file.is_file() or json.loads(file.read_text("utf-8")) != own:
         shutil.rmtree(work, ignore_errors=True)
@@ -96,25 +98,28 @@ def _forget_other(work: Path, recipe: Recipe) -> None:
 
 
 def pruning_settings(recipe: Recipe) -> dict[str, Any]:
-    """What decides how a checkpoint is pruned, beside the checkpoint and its teacher."""
+    """Return the settings that determine the pruning of a given checkpoint."""
     settings, export = recipe.pruning, recipe.export
     measured = settings.prune_to_ms is not None or settings.prune_to_mb is not None
     timed = {"target": export.target, "trim_vocabulary": export.trim_vocabulary} if measured else {}
     return asdict(settings) | timed
 
 
-def pruning_in_words(told: dict[str, Any], settings: dict[str, Any]) -> str:
-    """What was pruned, for card and table. told: what `prune` returned; settings: see `pruning_settings`."""
+def describe_pruning(details: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Return a description of the pruning for model card and messages.
+
+    details: as returned by `prune`; settings: as returned by `pruning_settings`.
+    """
     if settings["prune_method"] == "structured":
-        left = summary_of([Sizes(**size) for size in told["left"]])
-        return f"cut by {100 * told['sparsity']:.0f} % of the encoder's weights to {left}"
+        left = summary_of([Sizes(**size) for size in details["left"]])
+        return f"pruned by {100 * details['sparsity']:.0f} % of the encoder's weights to {left}"
     compressed = (
-        f"; the checkpoint would be {told['zstd_size_bytes'] / MB:.1f} MB compressed (zstd) instead of "
-        f"{told['zstd_size_bytes_before'] / MB:.1f}"
-        if "zstd_size_bytes" in told
+        f"; the checkpoint compresses to {details['zstd_size_bytes'] / MB:.1f} MB (zstd) instead of "
+        f"{details['zstd_size_bytes_before'] / MB:.1f}"
+        if "zstd_size_bytes" in details
         else ""
     )
     return (
-        f"{100 * told['sparsity']:.1f} % zeros in the {settings['prune_layers']} maps ({settings['prune_method']}): "
-        f"neither faster nor smaller{compressed}"
+        f"{100 * details['sparsity']:.1f} % zeros in {settings['prune_layers']} linear layers "
+        f"({settings['prune_method']}): neither faster nor smaller{compressed}"
     )

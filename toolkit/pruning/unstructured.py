@@ -1,4 +1,4 @@
-"""Unstructured pruning: single weights become zeros, at once or bit by bit, and stay zeros while the rest learns."""
+"""Unstructured pruning: set single weights to zero, at once or gradually, and keep them zero during recovery."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,9 +30,9 @@ from toolkit.training.dataset import Examples
 def prune_unstructured(
     classifier: Classifier, calibration: Examples, pruning: PruningSettings, steps_per_epoch: int, recover: Recovery
 ) -> dict[str, Any]:
-    """Zero weights of `classifier`, in place, and let the others recover; returns how that went.
+    """Prune `classifier` in place and fine-tune the remaining weights; return sparsity and recovery history.
 
-    calibration: texts whose inputs Wanda weighs weights by.
+    calibration: texts for the input norms of Wanda.
     """
     network = classifier.network
     linears = prunable(network, pruning.prune_layers)
@@ -40,9 +40,9 @@ def prune_unstructured(
         start, end = (steps_per_epoch * epoch for epoch in (pruning.prune_start_epoch, pruning.prune_end_epoch))
         growth = Growth(pruning.prune_sparsity, pruning.prune_schedule, start, end, pruning.prune_frequency)
         epochs = pruning.prune_end_epoch + (pruning.fine_tune_epochs if pruning.fine_tune_after_prune else 0)
-        growing = _grown_while_training(network, list(linears), growth)
-        found = [recover(classifier, epochs, "gradual", growing, pruning.prune_end_epoch)]
-        return {"recovery": found, "sparsity": _zeros(linears)}
+        after_step = _gradual_pruning(network, list(linears), growth)
+        recovery = [recover(classifier, epochs, "gradual", after_step, pruning.prune_end_epoch)]
+        return {"recovery": recovery, "sparsity": _zeros(linears)}
     wanda = pruning.prune_method == "wanda"
     scores = wanda_scores(network, _batches(classifier, calibration), linears) if wanda else magnitude_scores(linears)
     masks = sparsest(scores, pruning.prune_sparsity, per_row=wanda)
@@ -54,13 +54,13 @@ def prune_unstructured(
 
 
 def _zeros(linears: Mapping[str, nn.Linear]) -> float:
-    """The share of exact zeros in the weights."""
+    """Return the share of exact zeros in the weights."""
     weights = [linear.weight for linear in linears.values()]
     return float(sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights))
 
 
-def counted(file: Path, before: Path, network: nn.Module, pruning: PruningSettings) -> dict[str, Any]:
-    """Zeros counted in the weights `file` that were saved; the size of it and of the one `before`, both compressed."""
+def sparsity_and_size(file: Path, before: Path, network: nn.Module, pruning: PruningSettings) -> dict[str, Any]:
+    """Return the sparsity of the saved weights `file`, and its compressed size and that of `before`, in bytes."""
     names = prunable(network, pruning.prune_layers)
     return {
         "sparsity": counted_sparsity(file, names),
@@ -69,8 +69,8 @@ def counted(file: Path, before: Path, network: nn.Module, pruning: PruningSettin
     }
 
 
-def _grown_while_training(network: nn.Module, names: list[str], growth: Growth) -> Callable[[int], None]:
-    """`Gradual.after_step`, of masks that are first taken when training begins or goes on: from its weights then."""
+def _gradual_pruning(network: nn.Module, names: list[str], growth: Growth) -> Callable[[int], None]:
+    """Return `Gradual.after_step` with masks created at the first call, when a resumed training has its weights."""
     masks: list[Gradual] = []
 
     def after_step(step: int) -> None:

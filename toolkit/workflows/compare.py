@@ -1,4 +1,4 @@
-"""`hbt compare A B`: is B worse than A on the same test rows? The stored predictions are compared; no model is run."""
+"""`hbt compare A B`: paired comparison of two models on the same test rows, from stored predictions; no model runs."""
 
 from pathlib import Path
 
@@ -11,18 +11,19 @@ from toolkit.workflows.run_comparisons import contender
 
 
 def compare_stages(a: Path, b: Path, margin: float = MARGIN) -> Versus:
-    """Compare B with A, each a run, a stage of one, or a package that a run made.
+    """Compare B with A, each a run, a stage of a run, or a package made from a run.
 
-    Raises: InputError if one is none of these, or they were not split alike.
+    margin: difference in macro-F1 below which the two count as equivalent.
+    Raises: InputError if a path is none of these or the two have different splits.
     """
     places = [_place(path) for path in (a, b)]
     if places[0].run.fingerprint != places[1].run.fingerprint:
-        raise InputError(f"{b}: its rows were split otherwise than those of {a}, so they cannot be compared in pairs")
-    found, other = (
+        raise InputError(f"{b}: split differently from {a}; compare models with the same split")
+    first, second = (
         contender(place.run, place.stage or place.run.last_stage, path.as_posix())
         for place, path in zip(places, (a, b), strict=True)
     )
-    return versus(places[0].run.corpus, other, found, margin)
+    return versus(places[0].run.corpus, second, first, margin)
 
 
 def _place(path: Path) -> Place:
@@ -30,5 +31,5 @@ def _place(path: Path) -> Place:
     if place is not None:
         return place
     if (path / MANIFEST_FILE).is_file():
-        raise InputError(f"{path}: the run that made it is not here any more (or made another since); name its stage")
-    raise InputError(f"{path}: no run, no stage of a run and no package; name one, such as runs/NAME/2-distillation")
+        raise InputError(f"{path}: its run is missing or has made another package since; name a stage instead")
+    raise InputError(f"{path}: not a run, a stage of a run or a package; name one, such as runs/NAME/2-distillation")

@@ -1,4 +1,4 @@
-"""`hbt compress`: a run, a checkpoint or any Hugging Face classifier becomes a package."""
+"""`hbt compress`: make a package from a run, a checkpoint or any Hugging Face classifier."""
 
 import shutil
 import tempfile
@@ -19,7 +19,7 @@ from toolkit.export.stage import Source, compress_or_stand_in, lineage_of, refus
 from toolkit.modeling.architecture import anatomy
 from toolkit.modeling.classifier import Classifier, load_classifier, load_sequence_classifier
 from toolkit.modeling.vocabulary_trimming import trimmed
-from toolkit.pruning.stage import prune, pruning_in_words, pruning_settings
+from toolkit.pruning.stage import describe_pruning, prune, pruning_settings
 from toolkit.stages.distillation_data import prepare_distillation
 from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME, train_linear_baseline
 from toolkit.stages.quantization_aware import quantization_aware
@@ -50,21 +50,22 @@ from toolkit.workflows.tracked_metrics import track_export
 
 
 def compress_source(source: str, given: dict[str, Any], out: Path | None, force: bool) -> RunSummary:
-    """Make a package of a run, or of a checkpoint or Hugging Face classifier checked on the rows of the `data` given.
+    """Make a package from a run, or from a checkpoint or Hugging Face classifier and labeled rows.
 
-    given: settings by name. Any pruning setting among them has the source pruned first.
-    Raises: InputError for a setting that a run has already, for anything but a run without `data`, and as
-    `compress_run` and `compress_checkpoint`.
+    given: settings by name. The source is pruned first if any pruning setting is among them. `data` is required unless
+    the source is a run.
+    Raises: InputError for a setting that the run already defines, for missing `data`, and as `compress_run` and
+    `compress_checkpoint`.
     """
     recipe = recipe_of(None, given)
     pruning = recipe.pruning if _names(PruningSettings) & set(given) else None
     if is_run(Path(source)):
-        surplus = [name for name in given if name not in _names(ExportSettings) | _names(PruningSettings)]
-        if surplus:
-            raise InputError(f"--{surplus[0].replace('_', '-')}: {source} is a run, which has its own; leave it out")
+        excess = [name for name in given if name not in _names(ExportSettings) | _names(PruningSettings)]
+        if excess:
+            raise InputError(f"--{excess[0].replace('_', '-')}: {source} is a run, which defines it; leave it out")
         return compress_run(Path(source), recipe.export, out, force, pruning)
     if "data" not in given:
-        raise InputError(f"{source}: not a run; give labeled rows to check it on with --data FILE")
+        raise InputError(f"{source}: not a run folder; give labeled rows to evaluate it on with --data FILE")
     return compress_checkpoint(source, recipe.corpus, recipe.export, out, force, pruning)
 
 
@@ -75,10 +76,10 @@ def _names(settings: type) -> set[str]:
 def compress_run(
     folder: Path, export: ExportSettings, out: Path | None, force: bool, pruning: PruningSettings | None = None
 ) -> RunSummary:
-    """Make a package of the last checkpoint of a finished run: its student, else its best fold.
+    """Make a package from the last checkpoint of a finished run: its student, else its best fold.
 
-    pruning: prune what was trained first, in a stage of its own; None takes the last checkpoint as it is.
-    Raises: InputError if `folder` is no run, its data are gone or changed, or `out` is in the way.
+    pruning: settings of a pruning stage that runs first; None exports the last checkpoint unchanged.
+    Raises: InputError if `folder` is not a run folder, its data are missing or changed, or `out` exists.
     """
     run = Run.open(folder)
     stage = run.last_stage if pruning is None else pruning_stage(pruning)
@@ -88,16 +89,16 @@ def compress_run(
     refuse_unready(export)
     run.require_rows()
     if pruning is not None:
-        _refuse_unlike(run, stage, force)  # the last check, for it may remove what is there
+        _refuse_other_pruning(run, stage, force)  # last, since it may remove the existing stage
     with tracking.tracked_run(folder, run.recipe.run) as tracked:
         if pruning is not None:
             run_step(STEPS["pruning"], run, tracked)
-        made = export_run(run, stage, out, tracked, force)
-        return write_summary(run, made, tracked)
+        package = export_run(run, stage, out, tracked, force)
+        return write_summary(run, package, tracked)
 
 
-def _refuse_unlike(run: Run, stage: str, force: bool) -> None:
-    """Raise InputError if the stage was pruned by other settings; `force` removes it."""
+def _refuse_other_pruning(run: Run, stage: str, force: bool) -> None:
+    """Raise InputError if the stage was pruned with other settings; with `force`, remove the stage instead."""
     if stage not in run.results:
         return
     before, now = run.results[stage].details["settings"], pruning_settings(run.recipe)
@@ -106,7 +107,9 @@ def _refuse_unlike(run: Run, stage: str, force: bool) -> None:
         return
     folder = run.folder / stage
     if not force:
-        raise InputError(f"{folder}: pruned with another {', '.join(differ)}; give the same, or --force to prune anew")
+        raise InputError(
+            f"{folder}: pruned with a different {', '.join(differ)}; give the same, or --force to prune again"
+        )
     shutil.rmtree(folder)
     del run.results[stage]
 
@@ -119,10 +122,10 @@ def compress_checkpoint(
     force: bool,
     pruning: PruningSettings | None = None,
 ) -> RunSummary:
-    """Make a package of a checkpoint or a Hugging Face sequence-classification model, checked on labeled rows.
+    """Make a package from a checkpoint or a Hugging Face sequence classifier, evaluated on labeled rows.
 
-    pruning: prune it first, with itself as the teacher.
-    Raises: InputError if the model cannot be had or its labels are not those of the rows.
+    pruning: prune the classifier first, with the unpruned classifier as the teacher; None does not prune.
+    Raises: InputError if the model cannot be loaded or its labels are not those of the rows.
     """
     out = out or MODELS / "-".join([file_part(model), export.target, *([] if pruning is None else [pruning.tag])])
     refuse_existing(out, force)
@@ -132,49 +135,49 @@ def compress_checkpoint(
     classifier = with_corpus_labels(classifier, corpus, model)
     name, lineage = file_part(model), lineage_of(corpus, model=model)
     rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
-    predictions = predict_rows(classifier, corpus, rows, f"{model}: evaluating in torch")
+    predictions = predict_rows(classifier, corpus, rows, f"{model}: evaluating in PyTorch")
     with tempfile.TemporaryDirectory(prefix="hbt-linear-") as scratch:
         linear_result = train_linear_baseline(corpus, Path(scratch) / LINEAR_BASELINE)
         linear = contender_of(Path(scratch) / LINEAR_BASELINE, linear_result, LINEAR_BASELINE_NAME)
     _, metrics, _ = evaluate(corpus, predictions, classifier.threshold)
-    shown = [
+    rows_before_export = [
         Row(LINEAR_BASELINE_NAME, linear_result.metrics),
         Row(f"{name} in torch", metrics, None, classifier.parameters),
     ]
-    beside = [linear]
+    references = [linear]
     if pruning is not None:
-        beside.append(Contender(f"{name} in torch", predictions, classifier.threshold))
-        own = _own_recipe(model, settings, export, pruning)
-        classifier, told = _pruned(classifier, corpus, own)
+        references.append(Contender(f"{name} in torch", predictions, classifier.threshold))
+        recipe = _recipe_of_checkpoint(model, settings, export, pruning)
+        classifier, details = _pruned(classifier, corpus, recipe)
         predictions = predict_rows(classifier, corpus, rows, "pruned: predicting")
         validation, metrics, _ = evaluate(corpus, predictions)
         classifier = classifier.with_threshold(validation.get("best_threshold"))
-        shown.append(Row(f"pruned {pruning.tag}", metrics, None, classifier.parameters))
-        lineage |= {"pruning": pruning.tag, "pruned": pruning_in_words(told, pruning_settings(own))}
+        rows_before_export.append(Row(f"pruned {pruning.tag}", metrics, None, classifier.parameters))
+        lineage |= {"pruning": pruning.tag, "pruned": describe_pruning(details, pruning_settings(recipe))}
     classifier, trimming = trimmed(classifier, export, corpus, None)
-    how = None if pruning is None else pruning.tag
-    source = Source(classifier, name, corpus, predictions, lineage, shown, beside, how, trimming)
+    tag = None if pruning is None else pruning.tag
+    source = Source(classifier, name, corpus, predictions, lineage, rows_before_export, references, tag, trimming)
     with tempfile.TemporaryDirectory(prefix="hbt-qat-") as work:
         tuned = None
         if export.quant_method == "qat":
-            own = _own_recipe(model, settings, export, pruning)
+            recipe = _recipe_of_checkpoint(model, settings, export, pruning)
             quantized_modules(classifier.network)
-            tuned, _ = quantization_aware(classifier, prepare_distillation(own, corpus, None), Path(work))
+            tuned, _ = quantization_aware(classifier, prepare_distillation(recipe, corpus, None), Path(work))
         result, _ = compress_or_stand_in(source, export, out, force, tuned)
-    made = Path(result.details["package"])
-    return RunSummary(made, [*shown, *rows_of(result)], [], corpus.label_names, made)
+    package = Path(result.details["package"])
+    return RunSummary(package, [*rows_before_export, *rows_of(result)], [], corpus.label_names, package)
 
 
-def _own_recipe(
+def _recipe_of_checkpoint(
     model: str, settings: CorpusSettings, export: ExportSettings, pruning: PruningSettings | None
 ) -> Recipe:
-    """The recipe of further training of a lone classifier: what it said before is its teacher."""
-    how = DistillationSettings(student=model, teacher=(model,))
-    return Recipe(corpus=settings, distillation=how, pruning=pruning or PruningSettings(), export=export)
+    """Return a recipe for training a classifier outside a run further, with the original classifier as the teacher."""
+    distillation = DistillationSettings(student=model, teacher=(model,))
+    return Recipe(corpus=settings, distillation=distillation, pruning=pruning or PruningSettings(), export=export)
 
 
 def _pruned(classifier: Classifier, corpus: Corpus, recipe: Recipe) -> tuple[Classifier, dict[str, Any]]:
-    """`classifier` pruned, and what was cut."""
+    """Return a pruned copy of `classifier` and the details of the pruning."""
     anatomy(classifier.network)
     data = prepare_distillation(recipe, corpus, None)
     with tempfile.TemporaryDirectory(prefix="hbt-pruning-") as scratch:
@@ -182,10 +185,11 @@ def _pruned(classifier: Classifier, corpus: Corpus, recipe: Recipe) -> tuple[Cla
 
 
 def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force: bool) -> Path:
-    """Package the checkpoint of a run's `stage` and keep the artifact's result and predictions in the run.
+    """Package the checkpoint of a run's `stage` and save the result and predictions of the artifact in the run.
 
-    force: ship the least bad candidate if none passes its gate.
-    Returns: the package, which is not `out` if torch-int8 took the place of onnx-int8.
+    force: package the best candidate even if none passes the quality gate.
+    Returns: the folder of the package, which differs from `out` if the fallback target torch-int8 was used.
+    Raises: NothingPasses if no candidate passes the quality gate.
     """
     export, corpus, result = run.recipe.export, run.corpus, run.results[stage]
     checkpoint = run.checkpoint(stage)
@@ -195,11 +199,11 @@ def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force
         classifier,
         run.folder.name,
         corpus,
-        # A baseline's own predictions are those of the ensemble; what is exported is its best fold.
+        # The predictions of the baseline stage are those of the ensemble, but the best fold is exported.
         _evaluated(Predictions.load(checkpoint / PREDICTIONS_FILE), corpus),
         _lineage(run, stage, result),
         trained_rows(run, [stage] if tag_of(stage) else []),
-        _beside(run, stage, result),
+        _references(run, stage, result),
         tag_of(stage) or None,
         trimming,
     )
@@ -208,22 +212,22 @@ def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force
     try:
         exported, predictions = compress_or_stand_in(source, export, out, force, tuned)
     except NothingPasses as refused:
-        _keep_trials(run, export_stage(refused.target, stage), refused.facts, tracked)
+        _save_candidates(run, export_stage(refused.target, stage), refused.facts, tracked)
         raise
     shutil.rmtree(work, ignore_errors=True)
     exported = replace(exported, details=exported.details | {"stage": stage})
-    own, made = export_stage(exported.details["target"], stage), Path(exported.details["package"])
-    with whole_folder(run.folder / own) as partial:
+    name, package = export_stage(exported.details["target"], stage), Path(exported.details["package"])
+    with whole_folder(run.folder / name) as partial:
         predictions.save(partial / PREDICTIONS_FILE, corpus)
         exported.save(partial)
-    run.results[own] = exported
-    _keep_trials(run, own, exported.details["gate"], tracked)
-    track_export(tracked, exported, corpus.label_names, made)
-    return made
+    run.results[name] = exported
+    _save_candidates(run, name, exported.details["gate"], tracked)
+    track_export(tracked, exported, corpus.label_names, package)
+    return package
 
 
 def _lineage(run: Run, stage: str, result: StageResult) -> dict[str, Any]:
-    """Where a package of a run comes from."""
+    """Return the origin of a package made from a run, for the manifest and the card."""
     recipe = run.recipe
     lineage = lineage_of(
         run.corpus,
@@ -236,39 +240,39 @@ def _lineage(run: Run, stage: str, result: StageResult) -> dict[str, Any]:
     if recipe.distillation.student is not None:
         lineage |= {"student": recipe.distillation.student, "teacher": result.details["teacher"]}
     if tag_of(stage):
-        lineage |= {"pruning": tag_of(stage), "pruned": pruning_in_words(result.details, result.details["settings"])}
+        lineage |= {"pruning": tag_of(stage), "pruned": describe_pruning(result.details, result.details["settings"])}
     return lineage
 
 
-def _beside(run: Run, stage: str, result: StageResult) -> list[Contender]:
-    """What an artifact of a run is compared with."""
-    beside = [contender(run, LINEAR_BASELINE, LINEAR_BASELINE_NAME)]
+def _references(run: Run, stage: str, result: StageResult) -> list[Contender]:
+    """Return the models that an artifact of a run is compared with."""
+    references = [contender(run, LINEAR_BASELINE, LINEAR_BASELINE_NAME)]
     if tag_of(stage):
-        beside.append(contender(run, run.last_trained, result.details["source_name"]))
+        references.append(contender(run, run.last_trained, result.details["source_name"]))
     if BASELINE in run.results:
-        beside.append(contender(run, BASELINE, ENSEMBLE))
+        references.append(contender(run, BASELINE, ENSEMBLE))
     if DISTILLATION in run.results and teacher_of(run).name == TEACHER:
-        beside.append(teacher_of(run))
-    return beside
+        references.append(teacher_of(run))
+    return references
 
 
 def _tuned(run: Run, classifier: Classifier, work: Path, tracked: tracking.Tracked) -> Classifier:
-    """`classifier` after quantization-aware training with the teacher of its run."""
-    quantized_modules(classifier.network)  # refused before the teacher labels texts for minutes
+    """Return `classifier` after quantization-aware training with the teacher of its run."""
+    quantized_modules(classifier.network)  # fail before the teacher logits are computed, which takes minutes
     name = "quantization-aware training"
     tuned, _ = quantization_aware(classifier, distillation_of(run), work, partial(watch_epoch, tracked, name))
     tracked.child(name).finish()
     return tuned
 
 
-def _keep_trials(run: Run, stage: str, facts: dict[str, Any], tracked: tracking.Tracked) -> None:
-    """The table of the candidates that were evaluated, in the run and its page, whether one of them ships or none."""
+def _save_candidates(run: Run, stage: str, facts: dict[str, Any], tracked: tracking.Tracked) -> None:
+    """Write the table of the evaluated candidates to the run and to MLflow, also if none passed the quality gate."""
     file = run.folder / "outputs" / f"forms_{stage.removeprefix(f'{EXPORT}-')}.csv"
     write_lines([trial | {"in_float": " ".join(trial["in_float"])} for trial in facts["trials"]], file)
     tracked.artifact(file, "outputs")
 
 
 def _evaluated(predictions: Predictions, corpus: Corpus) -> Predictions:
-    """The predictions of validation and test rows alone."""
+    """Return the predictions of validation and test rows only."""
     rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
     return Predictions(rows, predictions.of(rows))

@@ -1,4 +1,4 @@
-"""`hbt train` and `hbt run`: the stages of a pipeline, in order. A stage that is finished is not run again."""
+"""`hbt train` and `hbt run`: run the stages of a pipeline in order, skipping those that are finished."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,30 +25,30 @@ from toolkit.workflows.tracked_metrics import track_settings
 
 
 def run_pipeline(recipe: Recipe, force: bool = False, package: Path | None = None) -> RunSummary:
-    """Run the stages of a recipe's pipeline; those that are finished in the run's folder are not run again.
+    """Run the stages of a recipe's pipeline; skip those that are finished in the run folder.
 
-    force: remove a folder of the same name first.
-    package: where the package goes, if the pipeline makes one.
-    Raises: InputError, before anything is written, for settings or data that cannot work.
+    force: replace an existing run folder or package; package the best candidate even if none passes the quality gate.
+    package: folder of the package, if the pipeline exports one.
+    Raises: InputError for invalid settings or data, before anything is written.
     """
     package = package or _package_folder(recipe)
     run = workable_run(recipe, force, package)
     run.begin()
     with tracking.tracked_run(run.folder, recipe.run) as tracked:
         track_settings(tracked, run)
-        made = None
+        exported = None
         for stage in recipe.stages:
             if stage == "export":
-                made = _finished_package(run, package) or export_run(run, run.last_stage, package, tracked, force)
+                exported = _finished_package(run, package) or export_run(run, run.last_stage, package, tracked, force)
             else:
                 run_step(STEPS[stage], run, tracked)
-        final = made if made is not None else run.checkpoint(run.last_stage)
+        final = exported if exported is not None else run.checkpoint(run.last_stage)
         tracked.parameters({"final_model_path": final.as_posix()})
-        return write_summary(run, made, tracked)
+        return write_summary(run, exported, tracked)
 
 
 def train_pipeline(recipe: Recipe, force: bool = False) -> RunSummary:
-    """Run the pipeline that trains and does not export: with a distillation if the recipe names a student.
+    """Run the training pipeline, without export: a baseline and, if the recipe names a student, a distillation.
 
     Raises: InputError as `run_pipeline`.
     """
@@ -57,9 +57,9 @@ def train_pipeline(recipe: Recipe, force: bool = False) -> RunSummary:
 
 
 def workable_run(recipe: Recipe, force: bool = False, package: Path | None = None) -> Run:
-    """Return the run that a recipe begins or resumes, its rows read; nothing is written.
+    """Return the new or resumed run of a recipe after checking that it can run; write nothing.
 
-    Raises: InputError for settings, models or data that cannot work, or a folder that is in the way.
+    Raises: InputError for invalid settings, models or data, or if a folder of run or package already exists.
     """
     _check_stages(recipe)
     run = Run.of_recipe(recipe, force)
@@ -76,7 +76,7 @@ def _package_folder(recipe: Recipe) -> Path:
 
 
 def _finished_package(run: Run, package: Path) -> Path | None:
-    """The package that this run has made, under the name of its target or of the one that took its place."""
+    """Return the package that this run has already made, for its target or the fallback target; None without one."""
     for target, place in ((run.recipe.export.target, package), (FALLBACK, fallback_folder(package))):
         if export_stage(target, run.last_stage) in run.results and _is_of_run(place, run):
             return place
@@ -84,7 +84,7 @@ def _finished_package(run: Run, package: Path) -> Path | None:
 
 
 def _is_of_run(package: Path, run: Run) -> bool:
-    """Whether a package was made by this very run, so that the same command may find it there."""
+    """Return whether a package was made by this run with the same recipe, so that resuming may reuse or replace it."""
     known = tracking.run_of(run.folder)
     if known is None or not (package / MANIFEST_FILE).is_file():
         return False
@@ -95,45 +95,45 @@ def _is_of_run(package: Path, run: Run) -> bool:
 def _check_stages(recipe: Recipe) -> None:
     student, pipeline = recipe.distillation.student, recipe.run.pipeline
     if recipe.prunes and is_ngram(student):
-        raise InputError("--student ngram: has no heads or neurons to prune; leave pruning out of --pipeline")
+        raise InputError("--student ngram: has no heads or neurons to prune; use a --pipeline without prune")
     if recipe.distils and student is None:
         raise InputError(f"--pipeline {pipeline}: name the student, such as --student layers:4")
     if not recipe.distils and student is not None:
-        raise InputError(f"--student: pipeline {pipeline} has none; take one with kd, such as baseline_kd_quant")
+        raise InputError(f"--student: pipeline {pipeline} does not distil; use one with kd, such as baseline_kd_quant")
     if not recipe.prunes and recipe.pruning != PruningSettings():
         raise InputError(
-            f"pruning options: pipeline {pipeline} does not prune; take one with prune, such as baseline_kd_prune_quant"
+            f"pruning options: pipeline {pipeline} does not prune; use one with prune, such as baseline_kd_prune_quant"
         )
 
 
 def _try_models(run: Run) -> None:
-    """Build what will be trained once, so that a model that cannot be had is known before anything is written."""
-    recipe, corpus, how = run.recipe, run.corpus, run.recipe.distillation
+    """Load or build every model of the run once, so that errors appear before anything is written or trained."""
+    recipe, corpus, settings = run.recipe, run.corpus, run.recipe.distillation
     refuse_missing_device(recipe.training.device)
     train = corpus.take(corpus.rows("train"))
-    if how.teacher:
-        teachers = [load_teacher(checkpoint_of(Path(given)).as_posix(), corpus) for given in how.teacher]
+    if settings.teacher:
+        teachers = [load_teacher(checkpoint_of(Path(given)).as_posix(), corpus) for given in settings.teacher]
         network = teachers[0]
     else:
         network = build_classifier(recipe.model, corpus.label_names, train, corpus.settings.seed)
-    if how.unlabelled is not None:
-        read_unlabeled(Path(how.unlabelled))
-    if is_ngram(how.student):
+    if settings.unlabelled is not None:
+        read_unlabeled(Path(settings.unlabelled))
+    if is_ngram(settings.student):
         _check_ngram(recipe)
-    elif how.student is not None:
-        student = build_student(how.student, network, recipe.model, train, corpus.settings.seed)
-        distillation_loss_of(how, network, student)
+    elif settings.student is not None:
+        student = build_student(settings.student, network, recipe.model, train, corpus.settings.seed)
+        distillation_loss_of(settings, network, student)
         network = student
     if recipe.prunes:
         anatomy(network.network)
 
 
 def _check_ngram(recipe: Recipe) -> None:
-    how = recipe.distillation
-    rows_of(str(how.student))
-    if how.kd_method != "logit":
-        raise InputError(f"--kd-method {how.kd_method}: an ngram student has no layers to compare; leave it out")
+    settings = recipe.distillation
+    rows_of(str(settings.student))  # raises InputError for an invalid table size
+    if settings.kd_method != "logit":
+        raise InputError(f"--kd-method {settings.kd_method}: an ngram student has no layers to distil; leave it out")
     if recipe.exports:
         refuse_for_ngram(recipe.export)
     if recipe.export.trim_vocabulary is not None:
-        raise InputError("--trim-vocabulary: an ngram student has characters and no pieces to drop; leave it out")
+        raise InputError("--trim-vocabulary: an ngram student has no vocabulary of pieces to trim; leave it out")

@@ -1,4 +1,4 @@
-"""Label the texts of a file with a package: every row comes back, in order, with all its columns."""
+"""`hbt predict --input`: add predicted labels to a file, keeping every row in order and every column."""
 
 from pathlib import Path
 
@@ -14,17 +14,17 @@ BATCH = 256
 
 
 def label_file(model: LoadedArtifact, source: Path, out: Path, text_column: str | None) -> int:
-    """Write `source` with the columns predicted_label and probability to `out`; returns the number of rows.
+    """Write `source` with added columns predicted_label and probability to `out`; return the number of rows.
 
-    A row with an empty text keeps both columns empty.
-    Raises: InputError for a file that cannot be read or written, before anything is written.
+    Both columns are empty for a row without text.
+    Raises: InputError if a file cannot be read or written, or already has one of the columns.
     """
     if out.suffix.lower() not in WRITERS:
         raise InputError(f"--output {out}: unknown kind of file; give one that ends in {', '.join(WRITERS)}")
     table = read_table(source)
-    taken = [name for name in (LABEL, PROBABILITY) if name in table.columns]
-    if taken:
-        raise InputError(f"{source}: has a column {taken[0]!r} already; rename it")
+    existing = [name for name in (LABEL, PROBABILITY) if name in table.columns]
+    if existing:
+        raise InputError(f"{source}: already has a column {existing[0]!r}; rename it")
     texts = text_values(table, find_column(table, text_column, "--text-column", TEXT_COLUMNS))
     labels, probabilities = _label(model, texts)
     write_table(Table(str(out), table.columns | {LABEL: labels, PROBABILITY: probabilities}), out)
@@ -35,7 +35,7 @@ def _label(model: LoadedArtifact, texts: list[str]) -> tuple[list[str | None], l
     filled = [row for row, text in enumerate(texts) if normalize(text)]
     labels: list[str | None] = [None] * len(texts)
     probabilities: list[float | None] = [None] * len(texts)
-    with console.bar("labeling", len(filled)) as advance:
+    with console.bar("predicting", len(filled)) as advance:
         for start in range(0, len(filled), BATCH):
             rows = filled[start : start + BATCH]
             for row, (label, probability) in zip(rows, model.predict([texts[i] for i in rows]), strict=True):

@@ -1,4 +1,4 @@
-"""`hbt data`: profile a labeled file, with the token lengths that its encoder would see."""
+"""`hbt data`: profile a labeled file, including text lengths in tokens."""
 
 from tokenizers import Tokenizer
 
@@ -11,11 +11,11 @@ MAX_LENGTH = 512
 
 
 def profile_file(settings: CorpusSettings, model: str | None) -> DataProfile:
-    """Profile the file of `settings`.
+    """Return a profile of the file in `settings`.
 
-    model: hub id or folder of the encoder whose tokens are counted; None counts those of a tokenizer that is trained
-    on the file, as for an encoder made from a shape.
-    Raises: InputError if the file or the encoder cannot be read.
+    model: hub id or folder of the encoder whose tokens are counted; with None, a tokenizer is trained on the file, as
+    for a shape: encoder.
+    Raises: InputError if the file cannot be read or the encoder cannot be loaded.
     """
     table = read_source(settings.data)
     return profile(table, settings, _tokenizer(model, table, settings))

@@ -1,4 +1,4 @@
-"""Paired comparisons of the stages of a run, from their stored predictions; no model is run."""
+"""Paired comparisons of the stages of a run, from stored predictions; no model runs."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from toolkit.stages.teachers import ENSEMBLE, TEACHER, TEACHER_FILE
 
 
 def run_comparisons(run: Run) -> list[Versus]:
-    """Compare each stage of a run with the linear baseline and with the stage it was made from."""
+    """Compare each stage of a run with the linear baseline and with its teacher or source."""
     corpus, linear = run.corpus, contender(run, LINEAR_BASELINE, LINEAR_BASELINE_NAME)
     found = []
     if BASELINE in run.results:
@@ -35,23 +35,23 @@ def run_comparisons(run: Run) -> list[Versus]:
 
 
 def contender(run: Run, stage: str, name: str) -> Contender:
-    """Return the model of a finished stage."""
+    """Return the predictions of a finished stage for comparison, under `name`."""
     return contender_of(run.folder / stage, run.results[stage], name)
 
 
 def contender_of(folder: Path, result: StageResult, name: str) -> Contender:
-    """Return the model of a stage in a folder of its own."""
+    """Return the predictions of a stage outside a run for comparison, under `name`."""
     return Contender(name, Predictions.load(folder / result.predictions), result.threshold)
 
 
 def teacher_of(run: Run) -> Contender:
-    """Return the teacher of a run's student: ENSEMBLE for the unchanged folds of the run itself, else TEACHER."""
+    """Return the predictions of the teacher of a run's student, under the name ENSEMBLE or TEACHER."""
     details = run.results[DISTILLATION].details
     predictions = Predictions.load(run.folder / DISTILLATION / TEACHER_FILE)
     return Contender(details["teacher_name"], predictions, details["teacher_threshold"])
 
 
 def best_fold(run: Run) -> Contender:
-    """Return the one network of a baseline that is exported."""
+    """Return the predictions of the best fold of a baseline, the one that is exported."""
     predictions = Predictions.load(run.checkpoint(BASELINE) / PREDICTIONS_FILE)
     return Contender("best fold", predictions, run.results[BASELINE].details["best_fold_threshold"])

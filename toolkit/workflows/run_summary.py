@@ -1,4 +1,4 @@
-"""The results of a run: the table of its stages, as rows, CSV and JSON."""
+"""The results of a run: metrics of its stages and paired comparisons, as rows, CSV and JSON."""
 
 import json
 from collections.abc import Sequence
@@ -26,29 +26,29 @@ class RunSummary:
 
     folder: Path
     rows: list[Row]
-    """One line a stage, on the test rows, then the same for each slice."""
+    """One row per stage on the test rows, then one per stage and slice."""
     comparisons: list[Versus]
     labels: tuple[str, ...]
     package: Path | None
     description: str = ""
-    """The stages in words."""
+    """Description of the pipeline."""
 
 
 def stage_rows(run: Run) -> list[Row]:
-    """Return the rows of a run's table: what was trained, then artifacts; then the same for each slice."""
+    """Return the rows of the results table: trained models, then artifacts; then the same on each slice."""
     exported = [row for stage in run.stages(EXPORT) for row in rows_of(run.results[stage])]
     rows = [*trained_rows(run, run.stages(PRUNING)), *exported]
     return sorted(rows, key=lambda row: row.slice is not None)
 
 
 def trained_rows(run: Run, pruned: Sequence[str]) -> list[Row]:
-    """Return rows of linear baseline, fold ensemble, one fold, student and the stages `pruned`; then of each slice."""
+    """Return the rows of all trained models, with the pruning stages `pruned`; then the same on each slice."""
     rows: list[Row] = []
-    parts: list[Row] = []
+    slice_rows: list[Row] = []
 
-    def add(name: str, metrics: dict[str, float], slices: dict[str, Any], *figures: Any) -> None:
-        rows.append(Row(name, metrics, *figures))
-        parts.extend(Row(name, values, slice=part) for part, values in slices.items())
+    def add(name: str, metrics: dict[str, float], slices: dict[str, Any], *size_and_latency: Any) -> None:
+        rows.append(Row(name, metrics, *size_and_latency))
+        slice_rows.extend(Row(name, values, slice=part) for part, values in slices.items())
 
     linear = run.results[LINEAR_BASELINE]
     latency = _latency(run, "linear", LINEAR_BASELINE)
@@ -59,8 +59,8 @@ def trained_rows(run: Run, pruned: Sequence[str]) -> list[Row]:
         add(name, result.metrics, result.slices, result.size_bytes, result.parameters)
         best = result.details
         latency = _latency(run, "checkpoint", f"{BASELINE}/{result.checkpoint}")
-        figures = (best["best_fold_size_bytes"], best["best_fold_parameters"], latency)
-        add("baseline, best fold", best["best_fold_metrics"], best["best_fold_slices"], *figures)
+        size_and_latency = (best["best_fold_size_bytes"], best["best_fold_parameters"], latency)
+        add("baseline, best fold", best["best_fold_metrics"], best["best_fold_slices"], *size_and_latency)
     if DISTILLATION in run.results:
         result = run.results[DISTILLATION]
         if result.details["teacher_name"] == TEACHER:
@@ -72,11 +72,11 @@ def trained_rows(run: Run, pruned: Sequence[str]) -> list[Row]:
         result = run.results[stage]
         latency = _latency(run, "checkpoint", stage)
         add(f"pruned {tag_of(stage)}", result.metrics, result.slices, result.size_bytes, result.parameters, latency)
-    return [*rows, *parts]
+    return [*rows, *slice_rows]
 
 
 def write_summary(run: Run, package: Path | None, tracked: Tracked) -> RunSummary:
-    """Write pipeline_summary_….csv, comparisons.csv and summary.json, and return what they hold."""
+    """Write pipeline_summary_….csv, comparisons.csv and summary.json, and return their contents."""
     description = DESCRIPTIONS[run.recipe.run.pipeline]
     outcome = RunSummary(
         run.folder, stage_rows(run), run_comparisons(run), run.corpus.label_names, package, description
@@ -87,17 +87,20 @@ def write_summary(run: Run, package: Path | None, tracked: Tracked) -> RunSummar
     write_lines([each.cells() for each in outcome.comparisons], comparisons)
     for file in (summary, comparisons):
         tracked.artifact(file, "outputs")
-    text = {
+    record = {
         "rows": [asdict(row) for row in outcome.rows],
         "comparisons": [asdict(each) for each in outcome.comparisons],
     }
-    text_of_all = json.dumps(without_nan(text), indent=2, ensure_ascii=False)
-    (run.folder / "summary.json").write_text(text_of_all + "\n", "utf-8")
+    text = json.dumps(without_nan(record), indent=2, ensure_ascii=False)
+    (run.folder / "summary.json").write_text(text + "\n", "utf-8")
     return outcome
 
 
 def _latency(run: Run, kind: Kind, name: str) -> float | None:
-    """Measured once a run and kept, so that a resumed run shows the same figure. name: path below the run's folder."""
+    """Return the p50 latency in ms, measured once per run and stored, so that a resumed run reports the same value.
+
+    name: path relative to the run folder.
+    """
     file = run.folder / "outputs" / "latency.json"
     known = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     if name not in known:

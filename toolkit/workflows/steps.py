@@ -1,6 +1,6 @@
-"""The stages of a pipeline as steps of a run: what each reads, where it writes and what of it is tracked.
+"""The stages of a pipeline as data: how each is made, where it is written and what is logged to MLflow.
 
-Resuming, progress messages and MLflow children are written here once, around all stages.
+Resuming, progress messages and nested MLflow runs are implemented once, in `run_step`, for all stages.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from toolkit.config.recipe import Recipe
-from toolkit.pruning.stage import prune_stage, pruning_in_words
+from toolkit.pruning.stage import describe_pruning, prune_stage
 from toolkit.stages.cross_validation import FoldResult, train_baseline
 from toolkit.stages.distillation import distil
 from toolkit.stages.distillation_data import DistillationData, prepare_distillation
@@ -22,29 +22,29 @@ from toolkit.workflows.tracked_metrics import track_baseline, track_distillation
 from toolkit.workflows.tracking import Tracked
 
 Watch = Callable[[str, int, dict[str, float]], None]
-"""Called with the name of the MLflow child, the epoch and what the epoch measured."""
+"""Called with the name of the nested MLflow run, the epoch (from 1) and the metrics of that epoch."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a pipeline, apart from the export, which also writes a package."""
+    """One stage of a pipeline; the export is not among them, since it also writes a package."""
 
     stage: Callable[[Recipe], str]
-    """Name of the stage's folder."""
+    """Return the folder name of the stage."""
     children: Callable[[Run], list[str]]
-    """Names of the MLflow runs below that of the pipeline."""
+    """Return the names of the nested MLflow runs."""
     make: Callable[[Run, Path, Watch], StageResult]
-    """Make the stage in a folder."""
+    """Train the model of the stage and write the stage to a folder."""
     track: Callable[[Tracked, Run, StageResult], None]
-    """Log what the finished stage measured."""
+    """Log the metrics of the finished stage."""
 
 
 def run_step(step: Step, run: Run, tracked: Tracked) -> StageResult:
-    """Make a stage of a run, unless it is finished; its result is also kept in `run`."""
+    """Run a stage unless it is finished, and add its result to `run`."""
     stage = step.stage(run.recipe)
     folder = run.folder / stage
     if stage in run.results:
-        say(f"{folder}: finished before")
+        say(f"{folder}: already finished, skipped")
         return run.results[stage]
     say(f"{folder}")
     for name in step.children(run):
@@ -65,7 +65,7 @@ def watch_epoch(tracked: Tracked, child: str, epoch: int, metrics: dict[str, flo
 
 
 def distillation_of(run: Run) -> DistillationData:
-    """Return what students and recovering networks of a run are trained with."""
+    """Return the distillation data of a run."""
     return prepare_distillation(run.recipe, run.corpus, run.baseline_folder)
 
 
@@ -88,7 +88,7 @@ def _pruning(run: Run, out: Path, watch: Watch) -> StageResult:
     name = "student" if run.recipe.distillation.student is not None else "best fold"
     checkpoint = run.checkpoint(run.last_trained)
     result = prune_stage(checkpoint, name, distillation_of(run), out, partial(watch, f"pruning {tag_of(out.name)}"))
-    say(pruning_in_words(result.details, result.details["settings"]))
+    say(describe_pruning(result.details, result.details["settings"]))
     return result
 
 

@@ -1,7 +1,7 @@
-"""`hbt students`: a ladder of students of one teacher, so that people need not guess which one to ship.
+"""`hbt students`: train several students of one teacher and choose the best within a latency and size budget.
 
-Each student is a run of its own, distilled, exported and quantized; the teacher's logits are computed for the first
-and taken from the cache by the others. The table shows validation rows alone: it is there to choose by.
+Each student is a run of its own: distilled, exported and quantized. The teacher logits are computed for the first
+student and cached for the others. The table has only validation metrics, since it is used for model selection.
 """
 
 import json
@@ -24,11 +24,11 @@ from toolkit.workflows.pipeline import run_pipeline, workable_run
 
 @dataclass(frozen=True)
 class StudentResult:
-    """One student of the ladder, as it ships."""
+    """Accuracy, latency and size of the package of one student."""
 
     student: str
     macro_f1: float
-    """On the validation rows, of the package."""
+    """Macro-F1 of the package on the validation rows."""
     p50_ms: float | None
     package_mb: float
     parameters: int
@@ -38,48 +38,49 @@ class StudentResult:
 
 @dataclass(frozen=True)
 class StudentSearch:
-    """Students of one teacher, the best within budget first, then the others."""
+    """The students of one teacher: those within the budget first, each group by decreasing macro-F1."""
 
     students: list[StudentResult]
-    beside: dict[str, float]
+    references: dict[str, float]
     """Macro-F1 of teacher and linear baseline on the validation rows."""
 
 
 def recipe_of_teacher(data: str, given: dict[str, Any]) -> Recipe:
-    """The recipe that all students share: that of the first teacher, if it is a run, with what was typed over it.
+    """Return the recipe shared by all students: the settings of the first teacher's run, if any, updated by `given`.
 
-    So the rows are split as the teacher's were, without which its folds could not label rows they never saw.
-    Raises: InputError without a teacher.
+    Thus the rows are split as for the teacher, whose fold ensemble then gives out-of-fold logits.
+    Raises: InputError if `given` names no teacher.
     """
     teachers = given.get("teacher", ())
     if not teachers:
-        raise InputError("--teacher: name a run, a checkpoint folder or a Hugging Face classifier to learn from")
+        raise InputError("--teacher: name a run, a checkpoint folder or a Hugging Face classifier")
     place = locate(Path(teachers[0]))
     known = {} if place is None else place.run.recipe.flat()
     left_out = {"student", "name", "pipeline", *(each.name for each in fields(PruningSettings))}
-    typed = {name: value for name, value in known.items() if name not in left_out}
+    defaults = {name: value for name, value in known.items() if name not in left_out}
     student = {"student": SEARCHED_STUDENTS[0], "data": data, "pipeline": "baseline_kd_quant"}
-    return recipe_from(None, typed | given | student)
+    return recipe_from(None, defaults | given | student)
 
 
 def search_students(
     recipe: Recipe, specs: Sequence[str], budget_ms: float | None, budget_mb: float | None, force: bool = False
 ) -> StudentSearch:
-    """Train, export and measure each of the students that `specs` name.
+    """Train, export and measure each of the students in `specs`, and write the table to runs/NAME.json.
 
-    Writes runs/NAME.json with the table. A student whose forms all fail their gate is left out.
-    Raises: InputError as a run does; NothingPasses if no student is left.
+    budget_ms: longest p50 latency. budget_mb: largest package.
+    A student is left out if none of its candidates passes the quality gate.
+    Raises: InputError as `run_pipeline`; NothingPasses if no student is left.
     """
     name = recipe.run.name or f"{file_part(Path(recipe.corpus.data).stem)}-students"
     runs = {student: _recipe_of(student, recipe, name) for student in specs}
-    for own in runs.values():
-        workable_run(own, force)  # or the last student may be refused after hours of training the first
+    for student_recipe in runs.values():
+        workable_run(student_recipe, force)  # check all of them first, since training one student may take hours
     students: list[StudentResult] = []
     last_refusal: NothingPasses | None = None
-    for student, own in runs.items():
+    for student, student_recipe in runs.items():
         say(f"student {student}")
         try:
-            outcome = run_pipeline(own, force)
+            outcome = run_pipeline(student_recipe, force)
         except NothingPasses as refused:
             say(f"student {student}: {refused}")
             last_refusal = refused
@@ -91,8 +92,8 @@ def search_students(
         assert last_refusal is not None
         raise last_refusal
     students.sort(key=lambda student: (not student.within_budget, -student.macro_f1))
-    found = StudentSearch(students, _beside(run))
-    record = {"rungs": [asdict(student) for student in students], "beside": found.beside}
+    found = StudentSearch(students, _references(run))
+    record = {"rungs": [asdict(student) for student in students], "beside": found.references}
     text = json.dumps(without_nan(record), indent=2, ensure_ascii=False)
     (RUNS / f"{name}.json").write_text(text + "\n", "utf-8")
     return found
@@ -114,17 +115,18 @@ def render(search: StudentSearch) -> None:
     ]
     lines += [
         dict.fromkeys(lines[0], "") | {"Student": name, "Macro F1": f"{value:.4f}"}
-        for name, value in search.beside.items()
+        for name, value in search.references.items()
     ]
-    title = "on the validation rows, which the students' epochs and thresholds were chosen on"
+    title = "on the validation rows, on which the students' epochs and thresholds were chosen"
     print_table(lines, title, left=("Student", "Package", "Within budget"), dispensable=("Parameters",))
 
 
 def _recipe_of(student: str, recipe: Recipe, name: str) -> Recipe:
-    """The recipe of one student. Characters are not trimmed as pieces are, so an ngram student never is."""
+    """Return the recipe of one student. An ngram student has no vocabulary of pieces, so it is not trimmed."""
     export = replace(recipe.export, trim_vocabulary=None) if is_ngram(student) else recipe.export
-    how, run = replace(recipe.distillation, student=student), replace(recipe.run, name=f"{name}-{file_part(student)}")
-    return replace(recipe, distillation=how, export=export, run=run)
+    distillation = replace(recipe.distillation, student=student)
+    run = replace(recipe.run, name=f"{name}-{file_part(student)}")
+    return replace(recipe, distillation=distillation, export=export, run=run)
 
 
 def _result_of(
@@ -138,6 +140,6 @@ def _result_of(
     return StudentResult(student, macro_f1, p50_ms, package_mb, exported.parameters, fast and small, package.as_posix())
 
 
-def _beside(run: Run) -> dict[str, float]:
+def _references(run: Run) -> dict[str, float]:
     teacher = run.results[DISTILLATION].details["teacher_validation_metrics"]["macro_f1"]
     return {"teacher": teacher, "linear baseline": run.results[LINEAR_BASELINE].validation_metrics["macro_f1"]}

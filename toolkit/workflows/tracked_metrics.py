@@ -1,4 +1,4 @@
-"""Which figure of a stage goes to MLflow under which name."""
+"""The names under which settings and metrics of a run are logged to MLflow."""
 
 import statistics
 from pathlib import Path
@@ -12,11 +12,11 @@ from toolkit.utils.files import MB
 from toolkit.workflows.tracking import Tracked
 
 EPOCH_METRICS = ("val_accuracy", "val_macro_f1", "val_roc_auc", "val_loss", "train_loss")
-"""What the parent run is told of each epoch of each fold; the fold's own run has everything."""
+"""Metrics of each epoch and fold that are logged to the parent run; the nested run of a fold has all of them."""
 
 
 def track_settings(tracked: Tracked, run: Run) -> None:
-    """Log every setting, the corpus as dataset input, and both as files."""
+    """Log every setting as a parameter, the corpus as a dataset input, and the files of both as artifacts."""
     recipe, corpus = run.recipe, run.corpus
     tracked.parameters(
         {
@@ -42,7 +42,7 @@ def track_settings(tracked: Tracked, run: Run) -> None:
 
 
 def track_epoch(tracked: Tracked, child: str, epoch: int, metrics: dict[str, float]) -> None:
-    """Log one epoch: under plain names in the child run; of a fold, under long names in the parent too."""
+    """Log one epoch to the nested run; for a fold, also to the parent run under names with fold and epoch."""
     tracked.child(child).metrics(metrics, epoch)
     if child.startswith("fold-"):
         prefix = f"{child.replace('-', '_')}_epoch_{epoch}"
@@ -50,7 +50,7 @@ def track_epoch(tracked: Tracked, child: str, epoch: int, metrics: dict[str, flo
 
 
 def track_baseline(tracked: Tracked, folds: list[FoldResult], result: StageResult) -> None:
-    """Each fold at its best epoch, their mean and spread, and the ensemble on the test rows."""
+    """Log each fold at its best epoch, mean and standard deviation over folds, and test metrics of the ensemble."""
     for fold in folds:
         child = tracked.child(f"fold-{fold.fold + 1}")
         child.metrics({f"best_val_{name}": value for name, value in fold.val.items()})
@@ -65,12 +65,12 @@ def track_baseline(tracked: Tracked, folds: list[FoldResult], result: StageResul
 
 
 def track_teacher(tracked: Tracked, parameters: int, size_bytes: int) -> None:
-    """The one network that the student is compared with."""
+    """Log number of parameters and size of the teacher network."""
     tracked.metrics({"teacher_total_params": parameters, "teacher_size_mb": size_bytes / MB})
 
 
 def track_distillation(tracked: Tracked, result: StageResult, labels: tuple[str, ...]) -> None:
-    """The student beside its teacher."""
+    """Log test metrics and size of the student, and its agreement with the teacher."""
     details = result.details
     track_teacher(tracked, details["teacher_parameters"], details["teacher_size_bytes"])
     tracked.metrics(_named("kd", result, labels) | {"kd_agreement": details["versus_teacher"]["agreement"]})
@@ -84,7 +84,7 @@ def track_distillation(tracked: Tracked, result: StageResult, labels: tuple[str,
 
 
 def track_pruning(tracked: Tracked, result: StageResult, labels: tuple[str, ...]) -> None:
-    """The pruned network on the test rows, and what is left of it."""
+    """Log test metrics, sparsity and size of the pruned network."""
     tracked.metrics(_named("pruning", result, labels))
     tracked.metrics(
         {
@@ -96,16 +96,16 @@ def track_pruning(tracked: Tracked, result: StageResult, labels: tuple[str, ...]
 
 
 def track_export(tracked: Tracked, result: StageResult, labels: tuple[str, ...], package: Path) -> None:
-    """The artifact on the test rows, and the package as an artifact of the run."""
+    """Log test metrics and size of the exported model, and the package as an artifact."""
     child = tracked.child(f"export {result.details['target']}")
     child.metrics(result.metrics)
     child.finish()
     if result.stage == "quantization":
         tracked.metrics(_named("quantization", result, labels) | {"quantization_size_mb": result.size_bytes / MB})
     gate = result.details["gate"]
-    shipped = gate["trials"][gate["ships"]]
+    selected = gate["trials"][gate["ships"]]
     names = ("drop", "agreement", "mean_logit_shift", "share_flipped", "times_faster")
-    tracked.metrics({f"gate_{name}": shipped[name] for name in names})
+    tracked.metrics({f"gate_{name}": selected[name] for name in names})
     tracked.metrics({"package_size_mb": result.details["package_size_bytes"] / MB})
     tracked.artifact(package, "package")
     tracked.artifact(package / "README.md", "model_card")

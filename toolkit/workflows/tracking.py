@@ -1,7 +1,7 @@
-"""MLflow, and nothing else here knows MLflow.
+"""Experiment tracking with MLflow; the only module that imports it.
 
-One parent run a run folder, nested runs for stages and folds. The store is MLFLOW_TRACKING_URI, or the file
-mlflow.db in the current folder.
+Each run folder has one parent run, with nested runs for stages and folds. The store is MLFLOW_TRACKING_URI or, by
+default, the file mlflow.db in the current folder.
 """
 
 import json
@@ -26,7 +26,7 @@ from toolkit.utils.errors import InputError
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 _RUN_FILE = "mlflow.json"
-# Nobody asked for that network traffic. It must be said before any import of mlflow, which starts it.
+# Telemetry is off unless the user turns it on. Set before mlflow is imported, since the import starts it.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
@@ -38,7 +38,7 @@ class Tracked:
     experiment_id: str
 
     def metrics(self, values: dict[str, float], step: int = 0) -> None:
-        """Log figures; what is not a finite number is left out."""
+        """Log metrics, skipping values that are not finite."""
         from mlflow.entities import Metric
 
         now = _now_ms()
@@ -48,20 +48,20 @@ class Tracked:
         )
 
     def parameters(self, values: dict[str, Any]) -> None:
-        """Log settings. A value that is there already stays, as MLflow wants it: a resumed run has the same."""
+        """Log parameters, skipping names that are already logged: MLflow does not allow a parameter to change."""
         from mlflow.entities import Param
 
-        there = _client().get_run(self.run_id).data.params
-        new = {name: str(value) for name, value in values.items() if name not in there}
+        logged = _client().get_run(self.run_id).data.params
+        new = {name: str(value) for name, value in values.items() if name not in logged}
         _client().log_batch(self.run_id, params=[Param(_name(name), value) for name, value in new.items()])
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Log a file, or a folder with all that is in it."""
+        """Log a file, or a folder with all its contents."""
         log = _client().log_artifacts if path.is_dir() else _client().log_artifact
         log(self.run_id, str(path), folder)
 
     def corpus(self, corpus: Corpus, counts: dict[str, Any]) -> None:
-        """Log the corpus as a dataset input: name, fingerprint, source and counts, no texts."""
+        """Log the corpus as a dataset input: name, fingerprint, source and counts, but no texts."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         dataset = Dataset(
@@ -74,7 +74,7 @@ class Tracked:
         _client().log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
     def child(self, name: str) -> "Tracked":
-        """The nested run of that name: the one that is there, or a new one."""
+        """Return the nested run of that name; create it if there is none."""
         found = _client().search_runs(
             [self.experiment_id], f"tags.mlflow.parentRunId = '{self.run_id}' and attributes.run_name = '{name}'"
         )
@@ -84,13 +84,13 @@ class Tracked:
         return Tracked(run.info.run_id, self.experiment_id)
 
     def finish(self, status: str = "FINISHED") -> None:
-        """Close the run as FINISHED, FAILED or KILLED."""
+        """End the run with status FINISHED, FAILED or KILLED."""
         _client().set_terminated(self.run_id, status)
 
 
 @contextmanager
 def tracked_run(folder: Path, settings: RunSettings) -> Iterator[Tracked]:
-    """The MLflow run of a run folder; a resumed folder goes on with the run it had.
+    """Open the MLflow run of a run folder and end it with the block; a resumed folder reuses its MLflow run.
 
     Raises: InputError if the store cannot be used.
     """
@@ -107,19 +107,19 @@ def tracked_run(folder: Path, settings: RunSettings) -> Iterator[Tracked]:
 
 
 def run_of(folder: Path) -> str | None:
-    """MLflow run id of a run folder, None if it was never tracked."""
+    """Return the MLflow run id of a run folder; None if it was never tracked."""
     file = folder / _RUN_FILE
     return json.loads(file.read_text("utf-8"))["run_id"] if file.is_file() else None
 
 
 def store() -> str:
-    """Where runs are tracked."""
+    """Return the URI of the MLflow store."""
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
 
 
 def serve(port: int) -> None:
-    """Run MLflow's pages on the store until interrupted."""
-    # Without the parameter, MLflow 3 opens on pages for prompts and traces, where no run is to be seen.
+    """Serve the MLflow UI for the store until interrupted."""
+    # Without the parameter, MLflow 3 opens on its GenAI pages, which do not show these runs.
     say(f"{store()}: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning")
     environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store(), "--port", str(port)]
@@ -138,14 +138,14 @@ def _open(folder: Path, settings: RunSettings) -> Tracked:
                 client.update_run(known, status="RUNNING")
                 return Tracked(known, run.info.experiment_id)
             except MlflowException:
-                pass  # the store is another one now, or was emptied: track anew
-        there = client.get_experiment_by_name(settings.experiment)
-        experiment_id = there.experiment_id if there else client.create_experiment(settings.experiment)
+                pass  # another or emptied store: create a new run
+        experiment = client.get_experiment_by_name(settings.experiment)
+        experiment_id = experiment.experiment_id if experiment else client.create_experiment(settings.experiment)
         tags = {"mlflow.note.content": DESCRIPTIONS[settings.pipeline], "mlflow.user": settings.author}
         run = client.create_run(experiment_id, tags=tags, run_name=f"{settings.author}_{settings.pipeline}")
-    except Exception as error:  # a store raises what its database or its network raises
+    except Exception as error:  # errors of the database driver or the network
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"MLFLOW_TRACKING_URI {store()}: cannot be used ({reason}); unset it or mend it") from error
+        raise InputError(f"MLFLOW_TRACKING_URI {store()}: cannot be used ({reason}); fix or unset it") from error
     (folder / _RUN_FILE).write_text(json.dumps({"store": store(), "run_id": run.info.run_id}) + "\n", "utf-8")
     return Tracked(run.info.run_id, experiment_id)
 
@@ -159,7 +159,7 @@ def _client() -> Any:
 
 
 def _name(text: str) -> str:
-    """A name that MLflow takes: letters of any script, digits, '_', '-', '.', ' ', ':' and '/'."""
+    """Return a name that MLflow accepts: letters of any script, digits, '_', '-', '.', ' ', ':' and '/'."""
     return re.sub(r"[^\w\-. :/]", "_", text)
 
 
