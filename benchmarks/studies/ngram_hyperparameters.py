@@ -43,7 +43,7 @@ from toolkit.utils.console import print_table
 
 @dataclass(frozen=True)
 class Choice:
-    """Hyperparameters of the student and its training data; the defaults are those of the toolkit."""
+    """Hyperparameters of the student and its training data; one at a time is changed from these defaults."""
 
     ratio_power: float = RATIO_POWER
     label_logit: float = LABEL_LOGIT

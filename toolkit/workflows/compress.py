@@ -93,8 +93,8 @@ def compress_run(
     with tracking.tracked_run(folder, run.recipe.run) as tracked:
         if pruning is not None:
             run_step(STEPS["pruning"], run, tracked)
-        made = export_run(run, stage, out, tracked, force)
-        return write_summary(run, made, tracked)
+        package = export_run(run, stage, out, tracked, force)
+        return write_summary(run, package, tracked)
 
 
 def _refuse_other_pruning(run: Run, stage: str, force: bool) -> None:

@@ -24,7 +24,7 @@ def made(toy: Corpus) -> Classifier:
 
 
 def shapes(noise: float = 0.0) -> list[Shape]:
-    """Shapes of a 4-layer network whose time is linear, but for some noise, and whose size is twice that."""
+    """Shapes of a 4-layer network whose latency is linear, with noise, and whose size is twice the exact latency."""
     random = np.random.default_rng(0)
     found = []
     for left in shapes_to_measure([Sizes(12, 1536)] * 4):
@@ -33,7 +33,7 @@ def shapes(noise: float = 0.0) -> list[Shape]:
     return found
 
 
-def test_what_is_linear_is_found() -> None:
+def test_linear_costs_are_recovered() -> None:
     model = fit_costs(shapes())
     assert astuple(model.ms) == pytest.approx(astuple(TRUE), rel=1e-6)
     assert astuple(model.mb) == pytest.approx([2 * each for each in astuple(TRUE)], rel=1e-6)
@@ -41,67 +41,69 @@ def test_what_is_linear_is_found() -> None:
     assert model.mb_error < 1e-6
 
 
-def test_the_error_is_that_of_shapes_left_out_of_the_fit() -> None:
-    """Against a fit with numpy, each shape left out in turn."""
+def test_the_error_is_the_leave_one_out_error() -> None:
+    """Compare with least squares in NumPy, leaving out each shape in turn."""
     noisy = shapes(noise=0.05)
     counts = np.array([[1, len(s.left), sum(x.heads for x in s.left), sum(x.neurons for x in s.left)] for s in noisy])
     ms = np.array([shape.ms for shape in noisy])
     errors = []
-    for gone in range(len(ms)):
-        rest = np.arange(len(ms)) != gone
+    for place in range(len(ms)):
+        rest = np.arange(len(ms)) != place
         weights, *_ = np.linalg.lstsq(counts[rest] / ms[rest, None], np.ones(rest.sum()), rcond=None)
-        assert (weights > 0).all()  # so non-negative least squares is the plain one
-        errors.append(abs(counts[gone] @ weights / ms[gone] - 1))
+        assert (weights > 0).all()  # so that the non-negativity constraint is inactive
+        errors.append(abs(counts[place] @ weights / ms[place] - 1))
     assert fit_costs(noisy).ms_error == pytest.approx(max(errors), rel=1e-4)
 
 
 def test_no_part_has_a_negative_cost() -> None:
-    """Where fewer heads were slower by a fluke, a head costs nothing rather than less."""
-    odd = [replace(s, ms=1.0 - 0.002 * sum(x.heads for x in s.left)) for s in shapes()]
-    assert min(astuple(fit_costs(odd).ms)) >= 0
+    """If fewer heads happened to be slower, the cost of a head is zero, not negative."""
+    noisy = [replace(s, ms=1.0 - 0.002 * sum(x.heads for x in s.left)) for s in shapes()]
+    assert min(astuple(fit_costs(noisy).ms)) >= 0
 
 
-def test_shapes_tell_heads_neurons_and_layers_apart() -> None:
-    for whole in ([Sizes(12, 1536)] * 4, [Sizes(4, 64)], [Sizes(3, 96), Sizes(1, 16)], [Sizes(12, 3072)] * 12):
-        lefts = shapes_to_measure(whole)
-        assert lefts[0] == tuple(whole)
+def test_shapes_identify_the_costs_of_heads_neurons_and_layers() -> None:
+    for full in ([Sizes(12, 1536)] * 4, [Sizes(4, 64)], [Sizes(3, 96), Sizes(1, 16)], [Sizes(12, 3072)] * 12):
+        lefts = shapes_to_measure(full)
+        assert lefts[0] == tuple(full)
         assert len(set(lefts)) == len(lefts)
         counts = [[1, sum(x.heads for x in left), sum(x.neurons for x in left)] for left in lefts]
         assert np.linalg.matrix_rank(counts) == 3
-        assert all(len(left) <= len(whole) for left in lefts)
+        assert all(len(left) <= len(full) for left in lefts)
         for left in lefts:
             assert all(
-                1 <= x.heads <= w.heads and 1 <= x.neurons <= w.neurons for x, w in zip(left, whole, strict=False)
+                1 <= x.heads <= w.heads and 1 <= x.neurons <= w.neurons for x, w in zip(left, full, strict=False)
             )
 
 
-def test_a_measured_shape_is_a_real_export_of_its_size(made: Classifier, toy: Corpus) -> None:
+def test_a_measured_shape_has_the_size_of_its_export(made: Classifier, toy: Corpus) -> None:
     texts = toy.take(toy.rows("validation"))
-    small, whole = measure_shapes(made, [[Sizes(1, 16)], sizes(made.network)], "onnx-fp32", texts)
+    small, full = measure_shapes(made, [[Sizes(1, 16)], sizes(made.network)], "onnx-fp32", texts)
     assert small.left == (Sizes(1, 16),)
     assert small.ms > 0
     removed = encoder_weights(made.network) - (32 * 8 * 4 + 3 * 8 + 16 * 65 + 32 + 32 + 4 * 32)
-    difference = (whole.mb - small.mb) * 1e6
-    assert 4 * removed < difference < 4 * removed + 30_000  # four bytes a weight, and the nodes of a layer
+    difference = (full.mb - small.mb) * 1e6
+    assert 4 * removed < difference < 4 * removed + 30_000  # four bytes per weight, and the graph nodes of a layer
     assert sizes(made.network) == [Sizes(4, 128)] * 2
 
 
 def test_costs_are_measured_once(
     made: Classifier, toy: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: list[str] = []
+    measured: list[str] = []
 
-    def stand_in(classifier: Classifier, lefts: list[tuple[Sizes, ...]], target: str, texts: list[str]) -> list[Shape]:
-        asked.append(target)
+    def fake_measure(
+        classifier: Classifier, lefts: list[tuple[Sizes, ...]], target: str, texts: list[str]
+    ) -> list[Shape]:
+        measured.append(target)
         return [Shape(left, TRUE.of(left), TRUE.of(left)) for left in lefts]
 
-    monkeypatch.setattr(cost_model, "measure_shapes", stand_in)
+    monkeypatch.setattr(cost_model, "measure_shapes", fake_measure)
     texts = toy.take(toy.rows("validation"))
     first = measured_costs(made, "onnx-int8", texts, tmp_path)
     assert measured_costs(made, "onnx-int8", texts, tmp_path) == first
-    assert asked == ["onnx-int8"]
-    assert "taken from" in capsys.readouterr().err
+    assert measured == ["onnx-int8"]
+    assert "loaded from" in capsys.readouterr().err
     measured_costs(made, "onnx-fp32", texts, tmp_path)
     measured_costs(made, "onnx-int8", texts[:-1], tmp_path)
-    assert asked == ["onnx-int8", "onnx-fp32", "onnx-int8"]
+    assert measured == ["onnx-int8", "onnx-fp32", "onnx-int8"]
     assert len(json.loads(next(tmp_path.glob("*.json")).read_text())) == len(first.shapes)

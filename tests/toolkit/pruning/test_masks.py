@@ -55,9 +55,9 @@ USUAL = COMMON | {
 }  # fmt: skip
 DISTIL = DistilBertConfig(**COMMON, dim=32, n_layers=LAYERS, n_heads=HEADS, hidden_dim=64)
 WEIGHTS = LAYERS * (4 * 32 * 32 + 2 * 32 * 64)
-"""In the linear maps of BERT's layers."""
+"""Number of weights in the linear layers of the BERT encoder."""
 BATCHES = [[[4, 9, 13, 2, 30], [7, 8]], [[11, 3, 49], [5, 6, 7, 8, 9, 10, 12], [40]]]
-"""Texts of two batches, as ids."""
+"""Token ids of the texts of two batches."""
 
 Grid = list[list[float]]
 
@@ -119,7 +119,7 @@ OTHERS = {"bert": {"head"}, "distilbert": {"head"}, "albert": {"head", "encoder.
 
 @pytest.mark.parametrize("part", ["attention", "ffn", "encoder", "all"])
 @pytest.mark.parametrize("kind", NAMES)
-def test_prunable_names_the_linear_maps_of_a_part(kind: str, part: Part) -> None:
+def test_prunable_returns_the_linear_layers_of_a_part(kind: str, part: Part) -> None:
     made = network(kind)
     expected = NAMES[kind]["encoder"] | OTHERS[kind] if part == "all" else NAMES[kind][part]
     found = prunable(made, part)
@@ -127,7 +127,7 @@ def test_prunable_names_the_linear_maps_of_a_part(kind: str, part: Part) -> None
     assert all(made.get_submodule(name) is linear for name, linear in found.items())
 
 
-def test_prunable_knows_an_imported_model_and_its_own_head() -> None:
+def test_prunable_includes_the_head_of_an_imported_model() -> None:
     made = SequenceClassifier(DistilBertForSequenceClassification(DISTIL))
     encoder = {name.replace("encoder.", "model.distilbert.", 1) for name in NAMES["distilbert"]["encoder"]}
     assert set(prunable(made, "encoder")) == encoder
@@ -145,8 +145,8 @@ def linear_of(weight: Grid) -> nn.Linear:
     return made
 
 
-def test_magnitude_is_compared_over_all_matrices_together() -> None:
-    """Of eight weights the four of least size go, and they are all in one matrix."""
+def test_magnitude_is_ranked_over_all_matrices() -> None:
+    """Of eight weights, the four smallest are dropped, all of them in one matrix."""
     linears = {"large": linear_of([[10.0, -50.0], [5.0, 30.0]]), "small": linear_of([[-1.0, 2.0], [4.0, -3.0]])}
     scores = magnitude_scores(linears)
     assert scores["small"].tolist() == [[1, 2], [4, 3]]
@@ -154,12 +154,12 @@ def test_magnitude_is_compared_over_all_matrices_together() -> None:
     assert lists(sparsest(scores, 0.75, per_row=False))["large"] == [[0, 1], [0, 1]]
 
 
-def test_each_row_loses_the_same_share() -> None:
+def test_every_row_has_the_same_sparsity() -> None:
     scores = tensors(a=[[1, 4, 3, 2], [10, 20, 40, 30]], b=[[100, 200]])
     assert lists(sparsest(scores, 0.5, per_row=True)) == {"a": [[0, 1, 1, 0], [0, 0, 1, 1]], "b": [[0, 1]]}
 
 
-def test_of_equal_scores_the_first_go_first() -> None:
+def test_of_equal_scores_the_first_are_dropped_first() -> None:
     scores = tensors(a=[[2, 1, 1], [1, 1, 0]], b=[[1, 1, 1]])
     assert lists(sparsest(scores, 5 / 9, per_row=False)) == {"a": [[1, 0, 0], [0, 0, 0]], "b": [[1, 1, 1]]}
     assert lists(sparsest(scores, 6 / 9, per_row=False)) == {"a": [[1, 0, 0], [0, 0, 0]], "b": [[0, 1, 1]]}
@@ -169,7 +169,7 @@ def test_of_equal_scores_the_first_go_first() -> None:
 @pytest.mark.parametrize("sparsity", [0, 0.1, 1 / 3, 0.5, 0.77, 0.99, 1])
 @pytest.mark.parametrize("per_row", [False, True])
 def test_masks_agree_with_a_stable_sort(sparsity: float, per_row: bool) -> None:
-    """Among scores with many equals; so the zeros are as many as asked, to one."""
+    """With many tied scores; the number of zeros is exact."""
     random = np.random.default_rng(1)
     grids = {name: random.integers(0, 6, shape).astype(np.float32) for name, shape in (("a", (7, 5)), ("b", (3, 11)))}
     found = sparsest({name: torch.tensor(grid) for name, grid in grids.items()}, sparsity, per_row)
@@ -183,7 +183,7 @@ def test_masks_agree_with_a_stable_sort(sparsity: float, per_row: bool) -> None:
 
 
 def bert_inputs(made: PooledClassifier, text: list[int]) -> Iterator[tuple[str, np.ndarray]]:
-    """What each linear map of `made` reads for one text without padding, (tokens, in), worked out in numpy."""
+    """The input (tokens, in) of each linear layer of `made` for one unpadded text, computed with NumPy."""
     state = {name: tensor.double().numpy() for name, tensor in made.state_dict().items()}
 
     def through(name: str, values: np.ndarray) -> np.ndarray:
@@ -202,8 +202,8 @@ def bert_inputs(made: PooledClassifier, text: list[int]) -> Iterator[tuple[str, 
         attention = [f"{layer}.attention.self.{part}" for part in ("query", "key", "value")]
         yield from ((name, hidden) for name in attention)
         query, key, value = (by_head(through(name, hidden)) for name in attention)
-        looks = softmax(query @ key.swapaxes(1, 2) / query.shape[-1] ** 0.5, axis=-1)
-        context = (looks @ value).swapaxes(0, 1).reshape(len(text), -1)
+        weights = softmax(query @ key.swapaxes(1, 2) / query.shape[-1] ** 0.5, axis=-1)
+        context = (weights @ value).swapaxes(0, 1).reshape(len(text), -1)
         yield f"{layer}.attention.output.dense", context
         context = through(f"{layer}.attention.output.dense", context)
         hidden = norm(f"{layer}.attention.output.LayerNorm", hidden + context)
@@ -216,12 +216,12 @@ def bert_inputs(made: PooledClassifier, text: list[int]) -> Iterator[tuple[str, 
 
 
 def test_wanda_agrees_with_its_definition() -> None:
-    """|W| times the norm of the inputs over all texts, each alone; in batches they are padded."""
+    """|W| times the norm of the inputs over all texts, computed without padding."""
     made = network()
     squares: dict[str, np.ndarray] = {}
     for text in (text for batch in BATCHES for text in batch):
-        for name, seen in bert_inputs(made, text):
-            squares[name] = squares.get(name, 0) + (seen**2).sum(0)
+        for name, inputs in bert_inputs(made, text):
+            squares[name] = squares.get(name, 0) + (inputs**2).sum(0)
     found = wanda_scores(made, padded(), prunable(made, "all"))
     assert set(found) == set(squares)
     for name, score in found.items():
@@ -230,32 +230,34 @@ def test_wanda_agrees_with_its_definition() -> None:
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_wanda_does_not_see_what_stands_in_the_padding(kind: str) -> None:
+def test_wanda_ignores_padding(kind: str) -> None:
     made = network(kind)
     linears = prunable(made, "all")
     other = [(torch.where(mask == 1, ids, 17), mask) for ids, mask in padded()]
-    read = [(ids, torch.ones_like(mask)) for ids, mask in other]
-    scores, same, changed = (wanda_scores(made, batches, linears) for batches in (padded(), other, read))
+    unmasked = [(ids, torch.ones_like(mask)) for ids, mask in other]
+    scores, same, changed = (wanda_scores(made, batches, linears) for batches in (padded(), other, unmasked))
     for name in linears:
         torch.testing.assert_close(same[name], scores[name])
         assert not torch.allclose(changed[name], scores[name], rtol=1e-2)
 
 
-def test_wanda_counts_every_call_of_a_shared_layer() -> None:
+def test_wanda_sums_all_calls_of_a_shared_layer() -> None:
     made = network("albert")
     layer = "encoder.encoder.albert_layer_groups.0.albert_layers.0"
     squares = torch.zeros(32, dtype=torch.float64)
     for text in (text for batch in BATCHES for text in batch):
         with torch.no_grad():
             states = made.encoder(torch.tensor([text]), output_hidden_states=True).hidden_states
-        squares += sum(state[0].double().square().sum(0) for state in states[:LAYERS])  # the last goes to the head
+        squares += sum(
+            state[0].double().square().sum(0) for state in states[:LAYERS]
+        )  # the last is the input of the head
     weight = made.state_dict()[f"{layer}.attention.key.weight"]
     found = wanda_scores(made, padded(), prunable(made, "attention"))[f"{layer}.attention.key"]
     torch.testing.assert_close(found, weight.abs() * squares.sqrt().float())
 
 
 def test_wanda_leaves_the_network_as_it_was() -> None:
-    """Also when a batch cannot be read; and in training it gives the same scores, without dropout."""
+    """Also after an error; and in training mode the scores are the same, without dropout."""
     made = network()
     linears = prunable(made, "all")
     expected = wanda_scores(made, padded(), linears)
@@ -269,12 +271,12 @@ def test_wanda_leaves_the_network_as_it_was() -> None:
 
 
 @pytest.mark.parametrize(("schedule", "half"), [("linear", 0.4), ("cubic", 0.8 * 7 / 8), ("exponential", 1 - 0.2**0.5)])
-def test_schedules_worked_by_hand(schedule: Schedule, half: float) -> None:
+def test_schedules_have_the_expected_values(schedule: Schedule, half: float) -> None:
     found = [scheduled_sparsity(0.8, schedule, progress) for progress in (-1, 0, 0.5, 1, 3)]
     assert found == pytest.approx([0, 0, half, 0.8, 0.8])
 
 
-def test_masks_grow_every_so_many_steps_and_at_the_end() -> None:
+def test_sparsity_rises_at_the_given_frequency_and_at_the_end() -> None:
     growth = Growth(0.8, "linear", start_step=10, end_step=20, frequency=4)
     due = {step: growth.due(step) for step in range(1, 31)}
     grown = {step: share for step, share in due.items() if share is not None}
@@ -283,7 +285,7 @@ def test_masks_grow_every_so_many_steps_and_at_the_end() -> None:
 
 
 def learn(made: nn.Module, first: int, last: int, watch: Callable[[int], None]) -> None:
-    """Some steps of plain gradient descent on made-up texts, the same for the same step."""
+    """Some steps of gradient descent on random texts that depend only on the step."""
     optimizer = torch.optim.SGD(made.parameters(), lr=0.05)
     for step in range(first, last + 1):
         ids = torch.randint(1, WORDS, (4, 6), generator=torch.Generator().manual_seed(step))
@@ -297,38 +299,38 @@ def learn(made: nn.Module, first: int, last: int, watch: Callable[[int], None]) 
 GROWTH = Growth(0.75, "cubic", start_step=2, end_step=15, frequency=3)
 
 
-def test_gradual_masks_only_grow_by_the_least_weights_and_are_held_after_every_step() -> None:
+def test_gradual_masks_drop_the_smallest_weights_and_keep_them_zero() -> None:
     made = network()
     linears = prunable(made, "encoder")
     gradual = Gradual(made, linears, GROWTH)
     seen: list[tuple[int, int]] = []
     moved = 0
 
-    def step_taken(step: int) -> None:
+    def after_step(step: int) -> None:
         nonlocal moved
         before = gradual.masks
         weights = {name: linear.weight.detach().clone() for name, linear in linears.items()}
         moved += sum(int((weights[name][~mask] != 0).sum()) for name, mask in before.items())
         gradual.after_step(step)
         after = {name: linear.weight != 0 for name, linear in linears.items()}
-        assert all((after[name] <= before[name]).all() for name in linears), "a weight came back"
+        assert all((after[name] <= before[name]).all() for name in linears), "a pruned weight is not zero"
         assert all(linears[name].weight[mask].equal(weights[name][mask]) for name, mask in after.items())
         dropped = torch.cat([weights[name][before[name] & ~after[name]].abs() for name in linears])
         if len(dropped):
             assert dropped.max() <= min(weights[name][mask].abs().min() for name, mask in after.items())
         seen.append((step, zeros(made)))
 
-    learn(made, 1, 18, step_taken)
-    assert moved > 10_000, "the optimizer left masked weights alone, so nothing was held"
+    learn(made, 1, 18, after_step)
+    assert moved > 10_000, "the optimizer must change masked weights for this test"
     grown = {step: round(0.75 * (1 - (1 - (step - 2) / 13) ** 3) * WEIGHTS) for step in (2, 5, 8, 11, 14)}
     grown |= {1: 0, 15: 3 * WEIGHTS // 4}
     assert seen == [(step, grown[max(s for s in grown if s <= step)]) for step in range(1, 19)]
-    assert zeros(made, "all") == zeros(made), "the head was not to be pruned"
+    assert zeros(made, "all") == zeros(made), "the head must not be pruned"
 
 
 @pytest.mark.parametrize("stopped", [9, 17])
-def test_a_resumed_training_goes_on_with_the_masks_that_its_zeros_tell(stopped: int) -> None:
-    """Stopped while masks grow, or when they are final: it ends as if nothing had happened."""
+def test_a_resumed_training_restores_the_masks_from_the_zeros(stopped: int) -> None:
+    """Interrupted before or after the final sparsity: the result is that of an uninterrupted training."""
     straight, halted, resumed = network(), network(), network()
     names = list(prunable(straight, "encoder"))
     learn(straight, 1, 20, Gradual(straight, names, GROWTH).after_step)
@@ -340,21 +342,21 @@ def test_a_resumed_training_goes_on_with_the_masks_that_its_zeros_tell(stopped: 
 
 
 @pytest.mark.parametrize(("final", "expected"), [(1 / 64, 32 * 32), (0.75, 0.75 * WEIGHTS)])
-def test_a_mask_never_shrinks(final: float, expected: float) -> None:
-    """A matrix that is zero from the start stays so when fewer zeros are due, and is counted when more are."""
+def test_a_pruned_weight_stays_pruned(final: float, expected: float) -> None:
+    """A matrix that is zero from the start stays zero, and its zeros count toward the sparsity."""
     made = network()
     linears = prunable(made, "encoder")
     last = linears["encoder.encoder.layer.1.attention.output.dense"]
     last.weight.data.zero_()
     gradual = Gradual(made, linears, Growth(final, "linear", 0, 1, 1))
-    last.weight.data.fill_(100.0)  # as an optimizer might
-    linears["encoder.encoder.layer.0.attention.self.query"].weight.data[0] = 0.0  # by chance, and masked by nobody
+    last.weight.data.fill_(100.0)  # as an optimizer step may do
+    linears["encoder.encoder.layer.0.attention.self.query"].weight.data[0] = 0.0  # zero by chance, not masked
     gradual.after_step(1)
     assert (last.weight == 0).all()
     assert sum(int((~mask).sum()) for mask in gradual.masks.values()) == expected
 
 
-def test_held_masks_stay_as_they_are() -> None:
+def test_fixed_masks_do_not_change() -> None:
     made = network()
     linears = prunable(made, "ffn")
     masks = sparsest(magnitude_scores(linears), 0.6, per_row=True)
@@ -362,10 +364,10 @@ def test_held_masks_stay_as_they_are() -> None:
     learn(made, 1, 3, hold(made, masks))
     for name, linear in linears.items():
         assert (linear.weight == 0).equal(~masks[name])
-        assert not linear.weight[masks[name]].equal(before[f"{name}.weight"][masks[name]]), "nothing was learnt"
+        assert not linear.weight[masks[name]].equal(before[f"{name}.weight"][masks[name]]), "nothing was trained"
 
 
-def test_masks_are_read_back_from_the_zeros_and_leave_no_negative_ones() -> None:
+def test_masks_are_restored_from_zeros_without_negative_zeros() -> None:
     made = network()
     linears = prunable(made, "attention")
     before = copy.deepcopy(made.state_dict())
@@ -383,7 +385,7 @@ def test_masks_are_read_back_from_the_zeros_and_leave_no_negative_ones() -> None
         assert tensor[kept].equal(before[name][kept])
 
 
-def test_zeros_are_counted_in_the_file_among_the_named_weights(tmp_path: Path) -> None:
+def test_zeros_are_counted_in_the_named_weights_of_the_file(tmp_path: Path) -> None:
     stored = {
         "a.weight": np.array([[0, 1], [-0.0, 2]], dtype=np.float32),
         "a.bias": np.zeros(2, dtype=np.float32),
@@ -394,7 +396,7 @@ def test_zeros_are_counted_in_the_file_among_the_named_weights(tmp_path: Path) -
     assert counted_sparsity(tmp_path / "made.safetensors", ["a", "b"]) == 3 / 7
 
 
-def test_a_sparse_checkpoint_is_as_large_but_compresses_better(classifier: Classifier, tmp_path: Path) -> None:
+def test_a_sparse_checkpoint_has_the_same_size_but_compresses_better(classifier: Classifier, tmp_path: Path) -> None:
     sparse = replace(classifier, network=copy.deepcopy(classifier.network))
     linears = prunable(sparse.network, "all")
     apply_masks(sparse.network, sparsest(magnitude_scores(linears), 0.8, per_row=False))
@@ -405,12 +407,12 @@ def test_a_sparse_checkpoint_is_as_large_but_compresses_better(classifier: Class
     assert counted_sparsity(dense_file, linears) == 0
     assert counted_sparsity(sparse_file, linears) == round(0.8 * count) / count
     assert sparse_file.stat().st_size == dense_file.stat().st_size
-    assert zstd_size(sparse_file) < zstd_size(dense_file) - count  # of 3.2 bytes a weight that are gone
+    assert zstd_size(sparse_file) < zstd_size(dense_file) - count  # 3.2 bytes per weight are zero
     assert zstd_size(dense_file) < dense_file.stat().st_size
 
 
-def test_zstd_takes_its_time(tmp_path: Path) -> None:
-    """Level 19 finds more than the level that zstd has by itself."""
+def test_zstd_uses_a_high_level(tmp_path: Path) -> None:
+    """Level 19 compresses better than the default level."""
     data = " ".join(map(str, np.random.default_rng(0).integers(0, 999, 5_000))).encode()
     (tmp_path / "text").write_bytes(data)
     assert 0 < zstd_size(tmp_path / "text") < len(pa.compress(data, codec="zstd", asbytes=True))

@@ -1,4 +1,4 @@
-"""Pruning as a stage of a run: what it leaves, what it refuses, and that a killed one goes on."""
+"""Pruning as a stage of a run: its results, its errors and resuming."""
 
 import dataclasses
 import shutil
@@ -22,7 +22,7 @@ from toolkit.pruning import structured
 from toolkit.pruning.cost_model import Shape
 from toolkit.pruning.masks import prunable
 from toolkit.pruning.selection import Costs
-from toolkit.pruning.stage import pruning_in_words
+from toolkit.pruning.stage import describe_pruning
 from toolkit.stages.distillation_data import DistillationData, distillation_data
 from toolkit.stages.result import StageResult, predict_rows
 from toolkit.stages.teachers import Teacher
@@ -56,11 +56,11 @@ def test_a_run_is_pruned_recovered_exported_and_compared(copied: Path) -> None:
     assert len(result.details["recovery"][0]["history"]) == 1
     assert pruned.threshold == result.threshold == result.validation_metrics["best_threshold"]
     rows = np.concatenate([corpus().rows("validation"), corpus().rows("test")])
-    said = Predictions.load(stage / "predictions.csv")
-    np.testing.assert_allclose(said.of(rows), predict_rows(pruned, corpus(), rows, "").logits, atol=1e-6)
-    # What ships is the pruned network and no other.
+    saved = Predictions.load(stage / "predictions.csv")
+    np.testing.assert_allclose(saved.of(rows), predict_rows(pruned, corpus(), rows, "").logits, atol=1e-6)
+    # The package has the pruned network.
     artifact = exporter("onnx-fp32").load(outcome.package)
-    np.testing.assert_allclose(artifact.predict_logits(corpus().take(rows)), said.of(rows), atol=1e-4)
+    np.testing.assert_allclose(artifact.predict_logits(corpus().take(rows)), saved.of(rows), atol=1e-4)
     assert package.verify(outcome.package).problems == []
     assert [row.stage for row in outcome.rows if row.slice is None][-3:] == [
         "pruned structured-0.4",
@@ -77,7 +77,7 @@ def test_a_run_is_pruned_recovered_exported_and_compared(copied: Path) -> None:
         assert any(line.startswith("pruned structured-0.4,") for line in lines)
 
 
-def test_an_unpruned_package_does_not_tell_of_a_pruned_sister(copied: Path) -> None:
+def test_the_card_of_an_unpruned_package_does_not_mention_pruning(copied: Path) -> None:
     compress_run(RUN, FP32, None, force=False, pruning=HALF)
     plain = compress_run(RUN, FP32, None, force=False).package
     assert plain is not None
@@ -85,7 +85,7 @@ def test_an_unpruned_package_does_not_tell_of_a_pruned_sister(copied: Path) -> N
     assert load_classifier(STUDENT).parameters == StageResult.load(RUN / "4-export-onnx-fp32").parameters
 
 
-def test_mlflow_is_told(copied: Path) -> None:
+def test_pruning_metrics_are_logged_to_mlflow(copied: Path) -> None:
     compress_run(RUN, FP32, None, force=False, pruning=HALF)
     client = MlflowClient(f"sqlite:///{copied}/mlflow.db")
     run_id = tracking.run_of(RUN)
@@ -99,24 +99,24 @@ def test_mlflow_is_told(copied: Path) -> None:
     assert metrics["pruning_size_mb"] == pytest.approx(result.size_bytes / 1e6)
 
 
-def test_the_same_settings_are_not_pruned_again_and_others_are_refused(
+def test_the_same_settings_are_not_pruned_again_and_different_ones_are_refused(
     copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     compress_run(RUN, FP32, Path("one"), force=False, pruning=HALF)
     before = contents(RUN / "3-pruning-structured-0.4")
     other = dataclasses.replace(HALF, calib_samples=32)
-    with pytest.raises(InputError, match=r"pruned with another calib_samples; give the same, or --force"):
+    with pytest.raises(InputError, match=r"pruned with a different calib_samples; give the same, or --force"):
         compress_run(RUN, FP32, Path("two"), force=False, pruning=other)
     with monkeypatch.context() as patch:
         patch.setattr("toolkit.workflows.steps.prune_stage", lambda *_: pytest.fail("pruned again"))
         compress_run(RUN, FP32, Path("two"), force=False, pruning=HALF)
-    assert "finished before" in capsys.readouterr().err
+    assert "already finished, skipped" in capsys.readouterr().err
     assert contents(RUN / "3-pruning-structured-0.4") == before
     compress_run(RUN, FP32, Path("two"), force=True, pruning=other)
     assert StageResult.load(RUN / "3-pruning-structured-0.4").details["settings"]["calib_samples"] == 32
 
 
-def test_the_same_settings_and_seed_prune_alike(copied: Path) -> None:
+def test_the_same_settings_and_seed_give_a_bit_identical_network(copied: Path) -> None:
     compress_run(RUN, FP32, Path("one"), force=False, pruning=HALF)
     first = (RUN / "3-pruning-structured-0.4/model.safetensors").read_bytes()
     shutil.rmtree(RUN / "3-pruning-structured-0.4")
@@ -125,12 +125,12 @@ def test_the_same_settings_and_seed_prune_alike(copied: Path) -> None:
 
 
 class Killed(BaseException):
-    """Raised where a user would press Ctrl-C."""
+    """Stands for a killed process."""
 
 
-def test_a_killed_recovery_goes_on(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    how = dataclasses.replace(HALF, fine_tune_epochs=3)
-    compress_run(RUN, FP32, Path("whole"), force=False, pruning=how)
+def test_a_killed_recovery_is_resumed(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pruning = dataclasses.replace(HALF, fine_tune_epochs=3)
+    compress_run(RUN, FP32, Path("straight"), force=False, pruning=pruning)
     expected = (RUN / "3-pruning-structured-0.4/model.safetensors").read_bytes()
     shutil.rmtree(RUN / "3-pruning-structured-0.4")
 
@@ -141,17 +141,17 @@ def test_a_killed_recovery_goes_on(copied: Path, monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as patch:
         patch.setattr("toolkit.workflows.tracking.Tracked.metrics", lambda self, found, epoch=0: kill(epoch))
         with pytest.raises(Killed):
-            compress_run(RUN, FP32, Path("broken"), force=False, pruning=how)
+            compress_run(RUN, FP32, Path("resumed"), force=False, pruning=pruning)
     assert not (RUN / "3-pruning-structured-0.4").exists()
     assert (RUN / "3-pruning-structured-0.4.partial").is_dir()
-    with monkeypatch.context() as patch:  # another measurement might have made another plan
+    with monkeypatch.context() as patch:  # the saved plan must be used
         patch.setattr("toolkit.pruning.structured.plans_within", lambda *_: pytest.fail("planned again"))
-        compress_run(RUN, FP32, Path("broken"), force=False, pruning=how)
+        compress_run(RUN, FP32, Path("resumed"), force=False, pruning=pruning)
     assert (RUN / "3-pruning-structured-0.4/model.safetensors").read_bytes() == expected
     assert not (RUN / "3-pruning-structured-0.4/training").exists()
 
 
-def test_what_was_broken_off_under_other_settings_is_not_gone_on_with(copied: Path) -> None:
+def test_an_interrupted_pruning_with_other_settings_is_not_resumed(copied: Path) -> None:
     work = RUN / "3-pruning-structured-0.4.partial/training"
     work.mkdir(parents=True)
     (work / "recipe.json").write_text('{"recipe": "another"}')
@@ -161,11 +161,11 @@ def test_what_was_broken_off_under_other_settings_is_not_gone_on_with(copied: Pa
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "gradual"])
-def test_zeros_are_counted_in_the_file_and_survive_recovery(copied: Path, method: Any) -> None:
-    how = dataclasses.replace(
+def test_zeros_are_counted_in_the_file_and_kept_during_recovery(copied: Path, method: Any) -> None:
+    pruning = dataclasses.replace(
         HALF, prune_method=method, prune_sparsity=0.7, prune_end_epoch=1, prune_frequency=2, fine_tune_epochs=1
     )
-    compress_run(RUN, FP32, None, force=False, pruning=how)
+    compress_run(RUN, FP32, None, force=False, pruning=pruning)
     stage = RUN / f"3-pruning-{method}-0.7"
     result = StageResult.load(stage)
     weights, before = (load_file(folder / "model.safetensors") for folder in (stage, STUDENT))
@@ -179,39 +179,39 @@ def test_zeros_are_counted_in_the_file_and_survive_recovery(copied: Path, method
         for name in names
         if not np.array_equal(weights[name][weights[name] != 0], before[name][weights[name] != 0])
     ]
-    assert moved == names  # what stayed has learned
+    assert moved == names  # the remaining weights were trained
     history = result.details["recovery"][0]["history"]
     assert len(history) == (2 if method == "gradual" else 1)
     assert result.size_bytes == pytest.approx(StageResult.load(STUDENT).size_bytes, rel=0.01)
     assert result.details["zstd_size_bytes"] < 0.9 * result.details["zstd_size_bytes_before"]
-    assert "neither faster nor smaller" in pruning_in_words(result.details, result.details["settings"])
+    assert "neither faster nor smaller" in describe_pruning(result.details, result.details["settings"])
 
 
-def test_without_recovery_nothing_else_is_touched(copied: Path) -> None:
-    how = dataclasses.replace(HALF, prune_method="magnitude", fine_tune_after_prune=False)
-    compress_run(RUN, FP32, None, force=False, pruning=how)
+def test_without_recovery_the_remaining_weights_are_unchanged(copied: Path) -> None:
+    pruning = dataclasses.replace(HALF, prune_method="magnitude", fine_tune_after_prune=False)
+    compress_run(RUN, FP32, None, force=False, pruning=pruning)
     weights, before = (load_file(folder / "model.safetensors") for folder in (RUN / "3-pruning-magnitude-0.4", STUDENT))
     for name, tensor in weights.items():
-        stayed = tensor != 0
-        np.testing.assert_array_equal(tensor[stayed], before[name][stayed])
+        kept = tensor != 0
+        np.testing.assert_array_equal(tensor[kept], before[name][kept])
     assert StageResult.load(RUN / "3-pruning-magnitude-0.4").details["recovery"] == []
 
 
-def test_rounds_cut_a_share_each(copied: Path) -> None:
-    how = dataclasses.replace(HALF, prune_sparsity=0.55, prune_steps=3)
-    compress_run(RUN, FP32, None, force=False, pruning=how)
+def test_every_round_has_a_recovery(copied: Path) -> None:
+    pruning = dataclasses.replace(HALF, prune_sparsity=0.55, prune_steps=3)
+    compress_run(RUN, FP32, None, force=False, pruning=pruning)
     details = StageResult.load(RUN / "3-pruning-structured-0.55").details
     assert [len(each["history"]) for each in details["recovery"]] == [1, 1, 1]
     assert details["sparsity"] >= 0.55
 
 
 def linear(classifier: Any, lefts: Any, target: str, texts: Any) -> tuple[Shape, ...]:
-    """A machine on which time and size are linear, and a little slower than on the day of the fit."""
+    """Fake measurement: latency and size are linear, and the machine is 10 % slower than the costs."""
     costs = Costs(0.1, 0.01, 0.01, 0.001)
     return tuple(Shape(tuple(left), 1.1 * costs.of(left), costs.of(left)) for left in lefts)
 
 
-def test_a_latency_is_met_as_it_is_measured(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_latency_budget_is_met(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("cost_model", "structured"):
         monkeypatch.setattr(f"toolkit.pruning.{module}.measure_shapes", lambda *given: linear(*given))
     compress_run(RUN, FP32, None, force=False, pruning=dataclasses.replace(HALF, prune_to_ms=0.2))
@@ -222,8 +222,8 @@ def test_a_latency_is_met_as_it_is_measured(copied: Path, monkeypatch: pytest.Mo
     assert details["asked"] == 0.2
 
 
-def test_a_plan_that_misses_its_latency_is_made_anew(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Costs were fitted on a machine that is slower than the one of today."""
+def test_a_plan_that_misses_the_latency_is_replaced(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The costs were fitted while the machine was slower than now."""
     monkeypatch.setattr("toolkit.pruning.cost_model.measure_shapes", lambda *given: linear(*given))
     monkeypatch.setattr(
         structured,
@@ -236,22 +236,22 @@ def test_a_plan_that_misses_its_latency_is_made_anew(copied: Path, monkeypatch: 
     compress_run(RUN, FP32, None, force=False, pruning=dataclasses.replace(HALF, prune_to_ms=0.17))
     details = StageResult.load(RUN / "3-pruning-structured-0.17ms").details
     assert len(details["tries"]) > 1
-    off = [abs(each["measured"] / 0.17 - 1) for each in details["tries"]]
-    assert off[-1] < off[0]
+    errors = [abs(each["measured"] / 0.17 - 1) for each in details["tries"]]
+    assert errors[-1] < errors[0]
     chosen = linear(None, [[Sizes(**size) for size in details["left"]]], "", None)[0].ms / 1.3
-    assert abs(chosen / 0.17 - 1) == pytest.approx(min(off))
+    assert abs(chosen / 0.17 - 1) == pytest.approx(min(errors))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prune_to_ms": 99.0}, r"--prune-to-ms 99: it takes .* ms as it is; give less"),
+        ({"prune_to_ms": 99.0}, r"--prune-to-ms 99: the unpruned model takes only .* ms; give less"),
         ({"prune_to_ms": 1e-3}, r"--prune-to-ms 0.001: one layer with one head .* give more"),
         ({"prune_to_mb": 1e-3}, r"--prune-to-mb 0.001: one layer with one head .* MB; give more"),
         ({"prune_sparsity": 0.99}, r"--prune-sparsity 0.99: one layer with one head .* weights; give more"),
     ],
 )
-def test_a_budget_out_of_reach_is_one_line_and_no_stage(
+def test_a_budget_that_cannot_be_met_is_one_line_and_no_stage(
     copied: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
 ) -> None:
     monkeypatch.setattr("toolkit.pruning.cost_model.measure_shapes", lambda *given: linear(*given))
@@ -262,7 +262,7 @@ def test_a_budget_out_of_reach_is_one_line_and_no_stage(
     assert not Path("models/tiny-onnx-fp32").exists()
 
 
-def test_a_bare_checkpoint_is_pruned_with_itself_as_the_teacher(copied: Path) -> None:
+def test_a_checkpoint_is_pruned_with_itself_as_the_teacher(copied: Path) -> None:
     data = CorpusSettings(data="comments.csv", folds=2)
     outcome = compress_checkpoint(str(STUDENT), data, FP32, None, force=False, pruning=HALF)
     assert outcome.package == Path("models/2-distillation-onnx-fp32-structured-0.4")
@@ -272,26 +272,26 @@ def test_a_bare_checkpoint_is_pruned_with_itself_as_the_teacher(copied: Path) ->
         "pruned structured-0.4",
         "onnx-fp32, pruned structured-0.4",
     ]
-    whole, pruned = outcome.rows[1].parameters, outcome.rows[2].parameters
-    assert whole == load_classifier(STUDENT).parameters
+    unpruned, pruned = outcome.rows[1].parameters, outcome.rows[2].parameters
+    assert unpruned == load_classifier(STUDENT).parameters
     assert pruned is not None
-    assert whole is not None
-    assert pruned < whole
+    assert unpruned is not None
+    assert pruned < unpruned
     assert package.read_manifest(outcome.package)["lineage"]["pruning"] == "structured-0.4"
 
 
-def test_the_card_of_a_bare_checkpoint_says_what_zeros_are_worth(copied: Path) -> None:
-    how = PruningSettings(prune_method="magnitude", prune_sparsity=0.5, fine_tune_epochs=1, calib_samples=16)
+def test_the_card_of_a_checkpoint_states_that_zeros_save_nothing(copied: Path) -> None:
+    pruning = PruningSettings(prune_method="magnitude", prune_sparsity=0.5, fine_tune_epochs=1, calib_samples=16)
     outcome = compress_checkpoint(
-        str(STUDENT), CorpusSettings(data="comments.csv", folds=2), FP32, None, force=False, pruning=how
+        str(STUDENT), CorpusSettings(data="comments.csv", folds=2), FP32, None, force=False, pruning=pruning
     )
     assert outcome.package is not None
     card = (outcome.package / "README.md").read_text("utf-8")
-    assert "50.0 % zeros in the encoder maps (magnitude): neither faster nor smaller`" in card
+    assert "50.0 % zeros in encoder linear layers (magnitude): neither faster nor smaller`" in card
 
 
 @pytest.mark.parametrize("pipeline", ["baseline_prune", "baseline_kd_prune_quant"])
-def test_pipelines_prune_what_was_trained_last(workplace: Path, pipeline: str) -> None:
+def test_pipelines_prune_the_last_trained_stage(workplace: Path, pipeline: str) -> None:
     student = {"student": "layers:1"} if "kd" in pipeline else {"student": None}
     recipe = tiny_recipe(pipeline=pipeline, name="p", epochs=1, calib_samples=32, fine_tune_epochs=1, **student)
     outcome = run_pipeline(recipe)
@@ -310,14 +310,12 @@ def test_pipelines_prune_what_was_trained_last(workplace: Path, pipeline: str) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pipeline": "baseline_kd_quant", "prune_sparsity": 0.3}, "does not prune; take one with prune"),
+        ({"pipeline": "baseline_kd_quant", "prune_sparsity": 0.3}, "does not prune; use one with prune"),
         ({"pipeline": "baseline_kd_prune", "student": "ngram"}, "--student ngram: has no heads or neurons"),
-        ({"pipeline": "baseline_prune", "student": "layers:1"}, "take one with kd"),
+        ({"pipeline": "baseline_prune", "student": "layers:1"}, "use one with kd"),
     ],
 )
-def test_what_cannot_be_pruned_is_told_before_anything_is_trained(
-    workplace: Path, change: dict[str, Any], message: str
-) -> None:
+def test_invalid_pruning_is_reported_before_training(workplace: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         run_pipeline(tiny_recipe(**change))
     assert not Path("runs").exists()
@@ -334,24 +332,24 @@ def test_what_cannot_be_pruned_is_told_before_anything_is_trained(
         ({"calib_samples": 0}, "--calib-samples 0 is too small"),
     ],
 )
-def test_settings_that_make_no_sense_are_told(change: dict[str, Any], message: str) -> None:
+def test_invalid_pruning_settings_are_reported(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         PruningSettings(**change)
     assert message in str(caught.value).replace(":", "")
 
 
-def test_calibration_takes_labeled_training_rows_alone(toy: Corpus, tmp_path: Path) -> None:
+def test_calibration_uses_labeled_training_rows_only(toy: Corpus, tmp_path: Path) -> None:
     rows, train = toy.rows("all"), toy.rows("train")
     teacher = Teacher(tmp_path, Predictions(rows, random_logits(len(rows))), 0.5, "made up", "teacher", ())
 
     def data(count: int) -> DistillationData:
         given = tiny_recipe(calib_samples=count)
         found = distillation_data(teacher, toy, given, tmp_path)
-        further = Examples(["one more"], np.array([UNLABELED]), np.zeros((1, 2)))
+        additional = Examples(["one more"], np.array([UNLABELED]), np.zeros((1, 2)))
         train = Examples(
-            [*found.train.texts, *further.texts],
-            np.concatenate([found.train.labels, further.labels]),
-            np.concatenate([found.train.teacher_logits, further.teacher_logits]),
+            [*found.train.texts, *additional.texts],
+            np.concatenate([found.train.labels, additional.labels]),
+            np.concatenate([found.train.teacher_logits, additional.teacher_logits]),
         )
         return dataclasses.replace(found, train=train)
 

@@ -14,14 +14,16 @@ RUN = Path("runs/tiny")
 STUDENT, ARTIFACT, PACKAGE = RUN / "2-distillation", RUN / "4-export-onnx-int8", Path("models/tiny-onnx-int8")
 
 
-def test_what_was_said_is_compared_and_no_model_is_run(at_home: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_predictions_are_compared_and_no_model_is_run(
+    at_home: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("toolkit.modeling.classifier.load_classifier", lambda *_: pytest.fail("a model was loaded"))
     found = compare_stages(RUN / "0-floor", PACKAGE)
     assert (found.a, found.b) == ("runs/tiny/0-floor", "models/tiny-onnx-int8")
-    floor, artifact = StageResult.load(RUN / "0-floor"), StageResult.load(ARTIFACT)
-    expected = artifact.metrics["macro_f1"] - floor.metrics["macro_f1"]
+    linear, artifact = StageResult.load(RUN / "0-floor"), StageResult.load(ARTIFACT)
+    expected = artifact.metrics["macro_f1"] - linear.metrics["macro_f1"]
     assert found.comparison.macro_f1_difference == pytest.approx(expected)
-    accuracy = artifact.metrics["accuracy"] - floor.metrics["accuracy"]
+    accuracy = artifact.metrics["accuracy"] - linear.metrics["accuracy"]
     assert found.comparison.accuracy_difference == pytest.approx(accuracy)
     rows = load_corpus(tiny_recipe().corpus).rows("test")
     assert found.comparison.rows == len(rows)
@@ -39,24 +41,24 @@ def test_compare_prints_a_table_or_json(at_home: Finished, hbt: Hbt, capsys: pyt
     assert found["comparison"]["verdict"] == "equivalent"
 
 
-def test_rows_that_were_split_otherwise_are_refused(copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_with_different_splits_are_refused(copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(RUN, "runs/other")
     split = json.loads(Path("runs/other/corpus.json").read_text())
     Path("runs/other/corpus.json").write_text(json.dumps(split | {"fingerprint": "another"}))
     assert hbt("compare", "runs/tiny", "runs/other") == 2
-    assert "split otherwise" in capsys.readouterr().err
+    assert "split differently" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", ["nothing", ".", "runs", "models/demo"])
-def test_what_is_no_stage_is_told(copied: Path, path: str) -> None:
-    with pytest.raises(InputError, match="no run, no stage of a run and no package"):
+def test_a_path_that_is_not_a_stage_is_reported(copied: Path, path: str) -> None:
+    with pytest.raises(InputError, match="not a run, a stage of a run or a package"):
         compare_stages(Path(path), PACKAGE)
 
 
-def test_a_package_whose_run_made_another_since_is_told(copied: Path) -> None:
+def test_a_package_without_its_run_is_reported(copied: Path) -> None:
     PACKAGE.rename("models/moved")
-    with pytest.raises(InputError, match="the run that made it is not here any more"):
+    with pytest.raises(InputError, match="its run is missing"):
         compare_stages(Path("models/moved"), STUDENT)
     shutil.rmtree("runs")
-    with pytest.raises(InputError, match="the run that made it is not here any more"):
+    with pytest.raises(InputError, match="its run is missing"):
         compare_stages(Path("models/moved"), STUDENT)

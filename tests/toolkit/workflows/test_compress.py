@@ -44,25 +44,25 @@ def test_a_checkpoint_is_packaged_with_its_own_threshold(checkpoint: Path, workp
     assert "held out" not in card
 
 
-def test_a_checkpoint_is_packaged_with_the_vocabulary_of_its_rows(workplace: Path) -> None:
+def test_a_checkpoint_is_packaged_with_a_trimmed_vocabulary(workplace: Path) -> None:
     corpus = load_corpus(DATA)
     made = build_classifier(TINY, corpus.label_names, [*corpus.texts, *["zebras gallop over grass"] * 9], seed=1)
     save_classifier(made, workplace / "checkpoint")
     checkpoint = Path("checkpoint")
-    whole = compress_checkpoint(str(checkpoint), DATA, FP32, Path("whole"), force=False).package
+    untrimmed = compress_checkpoint(str(checkpoint), DATA, FP32, Path("untrimmed"), force=False).package
     trimming = ExportSettings(target="onnx-fp32", trim_vocabulary=0)
-    outcome = compress_checkpoint(str(checkpoint), DATA, trimming, Path("cut"), force=False)
+    outcome = compress_checkpoint(str(checkpoint), DATA, trimming, Path("trimmed"), force=False)
     assert outcome.package is not None
-    assert whole is not None
+    assert untrimmed is not None
     assert package.verify(outcome.package).problems == []
-    first, second = (package.load(folder).predict_logits(corpus.texts) for folder in (whole, outcome.package))
+    first, second = (package.load(folder).predict_logits(corpus.texts) for folder in (untrimmed, outcome.package))
     np.testing.assert_allclose(first, second, atol=1e-5)
     assert outcome.rows[-1].parameters < outcome.rows[-2].parameters  # type: ignore[operator]
     assert "- vocabulary trimmed from " in (outcome.package / "README.md").read_text("utf-8")
-    assert "vocabulary trimmed" not in (whole / "README.md").read_text("utf-8")
+    assert "vocabulary trimmed" not in (untrimmed / "README.md").read_text("utf-8")
 
 
-def test_a_killed_export_does_not_stop_the_next(checkpoint: Path, workplace: Path) -> None:
+def test_an_interrupted_export_does_not_block_the_next(checkpoint: Path, workplace: Path) -> None:
     half = workplace / "models" / "checkpoint-onnx-fp32.partial"
     (half / "tmp1234").mkdir(parents=True)
     (half / "tmp1234" / "fp32.onnx").write_bytes(b"half")
@@ -95,7 +95,7 @@ def test_a_graph_that_differs_from_torch_is_never_packaged(
         ({"export": ExportSettings(target="onnx-fp32", trim_vocabulary=9)}, "--trim-vocabulary 9: the texts need"),
     ],
 )
-def test_what_cannot_be_compressed_is_one_line_and_no_folder(
+def test_an_invalid_source_is_one_line_and_no_folder(
     checkpoint: Path, workplace: Path, change: dict[str, Any], message: str
 ) -> None:
     given: dict[str, Any] = {"model": str(checkpoint), "settings": DATA, "export": FP32, "out": None}
@@ -106,40 +106,40 @@ def test_what_cannot_be_compressed_is_one_line_and_no_folder(
     assert contents(workplace) == before
 
 
-def test_a_folder_that_is_no_run_is_told(workplace: Path) -> None:
-    with pytest.raises(InputError, match=r"nothing: not a run"):
+def test_a_folder_that_is_not_a_run_is_reported(workplace: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing: not a run folder"):
         compress_run(Path("nothing"), INT8, None, force=False)
 
 
 def test_a_run_whose_data_changed_is_refused(at_home: Finished) -> None:
     data = at_home.home / "comments.csv"
-    whole = data.read_bytes()
-    data.write_bytes(whole + b"another row,0,plain\n")
+    original = data.read_bytes()
+    data.write_bytes(original + b"another row,0,plain\n")
     try:
         with pytest.raises(InputError, match="not the rows that runs/tiny was trained on"):
             compress_run(Path("runs/tiny"), FP32, Path("models/other"), force=False)
     finally:
-        data.write_bytes(whole)
+        data.write_bytes(original)
     assert not (at_home.home / "models" / "other").exists()
 
 
-def test_the_quantized_student_is_compared_with_its_own_full_form(finished: Finished) -> None:
+def test_the_quantized_student_is_compared_with_its_fp32_checkpoint(finished: Finished) -> None:
     result = StageResult.load(finished.run / "4-export-onnx-int8")
     student = StageResult.load(finished.run / "2-distillation")
     versus = {each["a"]: each["comparison"] for each in result.details["versus"]}
     assert set(versus) == {TORCH_ORIGINAL, "linear baseline", "fold ensemble"}
-    own = versus[TORCH_ORIGINAL]
-    assert own["rows"] == student.details["versus_teacher"]["rows"]
-    assert own["macro_f1_difference"] == pytest.approx(result.metrics["macro_f1"] - student.metrics["macro_f1"])
-    floor = StageResult.load(finished.run / "0-floor")
-    expected = result.metrics["macro_f1"] - floor.metrics["macro_f1"]
+    reference = versus[TORCH_ORIGINAL]
+    assert reference["rows"] == student.details["versus_teacher"]["rows"]
+    assert reference["macro_f1_difference"] == pytest.approx(result.metrics["macro_f1"] - student.metrics["macro_f1"])
+    linear = StageResult.load(finished.run / "0-floor")
+    expected = result.metrics["macro_f1"] - linear.metrics["macro_f1"]
     assert versus["linear baseline"]["macro_f1_difference"] == pytest.approx(expected)
     assert result.parameters == student.parameters
     assert result.details["package_size_bytes"] == sum(file.stat().st_size for file in finished.package.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("mine", "theirs", "fine"),
+    ("labels", "corpus_labels", "accepted"),
     [
         (("sea", "sun"), ("sea", "sun"), True),
         (("LABEL_0", "LABEL_1"), ("sea", "sun"), True),
@@ -148,14 +148,14 @@ def test_the_quantized_student_is_compared_with_its_own_full_form(finished: Fini
         (("LABEL_1", "LABEL_0"), ("sea", "sun"), False),
     ],
 )
-def test_labels_are_taken_from_the_data_only_where_the_model_has_no_names(
-    classifier: Classifier, toy: Corpus, mine: tuple[str, ...], theirs: tuple[str, ...], fine: bool
+def test_a_model_gets_label_names_only_if_it_has_none(
+    classifier: Classifier, toy: Corpus, labels: tuple[str, ...], corpus_labels: tuple[str, ...], accepted: bool
 ) -> None:
     from dataclasses import replace
 
-    given = replace(classifier, labels=mine)
-    if fine:
-        assert with_corpus_labels(given, toy, "m").labels == theirs
+    given = replace(classifier, labels=labels)
+    if accepted:
+        assert with_corpus_labels(given, toy, "m").labels == corpus_labels
     else:
         with pytest.raises(InputError, match="--label-names"):
             with_corpus_labels(given, toy, "m")

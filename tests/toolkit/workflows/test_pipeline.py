@@ -21,7 +21,7 @@ from toolkit.workflows.pipeline import run_pipeline
 
 
 def small(**changed: Any) -> Recipe:
-    """A baseline that takes a second."""
+    """A recipe for a baseline that trains in about a second."""
     return tiny_recipe(
         **{"pipeline": "baseline", "student": None, "model": "shape:1x32", "epochs": 1, "slice": (), "name": "small"}
         | changed
@@ -39,7 +39,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.stages.distillation.fit_ngram", never)
 
 
-def test_a_finished_pipeline_leaves_whole_stages_and_nothing_half(finished: Finished) -> None:
+def test_a_finished_pipeline_leaves_no_unfinished_stage(finished: Finished) -> None:
     names = {path.name for path in finished.run.iterdir() if path.is_dir()}
     assert names == {"0-floor", "1-baseline", "2-distillation", "4-export-onnx-int8", "outputs"}
     assert not list(finished.home.rglob("*.partial"))
@@ -48,14 +48,14 @@ def test_a_finished_pipeline_leaves_whole_stages_and_nothing_half(finished: Fini
 
 def test_a_finished_pipeline_is_not_trained_again(at_home: Finished, no_training: None) -> None:
     stages = {name: held for name, held in contents(at_home.run).items() if not name.startswith("outputs/")}
-    shipped = contents(at_home.package)
+    packaged = contents(at_home.package)
     again = run_pipeline(at_home.recipe)
     assert again == at_home.outcome
     assert {name: held for name, held in contents(at_home.run).items() if name in stages} == stages
-    assert contents(at_home.package) == shipped
+    assert contents(at_home.package) == packaged
 
 
-def test_test_rows_keep_their_predictions_for_later_comparisons(at_home: Finished) -> None:
+def test_predictions_on_test_rows_are_saved(at_home: Finished) -> None:
     corpus = load_corpus(at_home.recipe.corpus)
     for stage in ("0-floor", "1-baseline", "2-distillation", "4-export-onnx-int8"):
         result = StageResult.load(at_home.run / stage)
@@ -63,62 +63,62 @@ def test_test_rows_keep_their_predictions_for_later_comparisons(at_home: Finishe
         assert predictions.of(corpus.rows("test")).shape == (len(corpus.rows("test")), 2)
 
 
-def test_the_whole_recipe_is_in_the_run(at_home: Finished) -> None:
+def test_the_complete_recipe_is_in_the_run(at_home: Finished) -> None:
     from toolkit.config.toml_file import recipe_from
 
     assert recipe_from(at_home.run / "recipe.toml", {}) == at_home.recipe
 
 
-def break_off_in_fold_2(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
-    def breaking(corpus: Any, model: Any, training: Any, out: Path, watch: Any) -> Any:
-        def broken(fold: int, epoch: int, metrics: dict[str, float]) -> None:
+def interrupt_in_fold_2(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
+    def interrupted(corpus: Any, model: Any, training: Any, out: Path, watch: Any) -> Any:
+        def failing_watch(fold: int, epoch: int, metrics: dict[str, float]) -> None:
             watch(fold, epoch, metrics)
             if fold == 1:
                 raise error
 
-        return train_baseline(corpus, model, training, out, broken)
+        return train_baseline(corpus, model, training, out, failing_watch)
 
-    monkeypatch.setattr("toolkit.workflows.steps.train_baseline", breaking)
+    monkeypatch.setattr("toolkit.workflows.steps.train_baseline", interrupted)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_a_run_broken_off_in_fold_2_is_finished_by_the_same_command(
+def test_a_run_interrupted_in_fold_2_is_resumed(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(error):
-        break_off_in_fold_2(patch, error)
+        interrupt_in_fold_2(patch, error)
         run_pipeline(small())
     folder = workplace / "runs" / "small"
     assert not (folder / "1-baseline").exists()
     weights = folder / "1-baseline.partial" / "fold-1" / "model.safetensors"
     before, written = weights.read_bytes(), weights.stat().st_mtime_ns
-    heard: list[str] = []
+    trained: list[str] = []
     monkeypatch.setattr(
-        "toolkit.workflows.steps.track_epoch", lambda tracked, child, epoch, metrics: heard.append(child)
+        "toolkit.workflows.steps.track_epoch", lambda tracked, child, epoch, metrics: trained.append(child)
     )
     outcome = run_pipeline(small())
     after = folder / "1-baseline" / "fold-1" / "model.safetensors"
     assert (after.read_bytes(), after.stat().st_mtime_ns) == (before, written)
-    assert set(heard) == {"fold-2"}
+    assert set(trained) == {"fold-2"}
     assert not list(folder.rglob("*.partial"))
     assert outcome.rows[1].stage == "baseline, 2-fold ensemble"
 
 
-def test_a_broken_run_ends_as_an_unbroken_one(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        break_off_in_fold_2(patch, KeyboardInterrupt)
+        interrupt_in_fold_2(patch, KeyboardInterrupt)
         run_pipeline(small(epochs=2))
     run_pipeline(small(epochs=2))
-    run_pipeline(small(epochs=2, name="unbroken"))
+    run_pipeline(small(epochs=2, name="straight"))
     runs = workplace / "runs"
     for name in ("fold-1/model.safetensors", "fold-2/model.safetensors", "predictions.csv"):
         assert (runs / "small" / "1-baseline" / name).read_bytes() == (
-            runs / "unbroken" / "1-baseline" / name
+            runs / "straight" / "1-baseline" / name
         ).read_bytes()
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "differing"),
     [
         ({"learning_rate": 2e-3}, "learning_rate"),
         ({"seed": 7}, "seed"),
@@ -128,16 +128,16 @@ def test_a_broken_run_ends_as_an_unbroken_one(workplace: Path, monkeypatch: pyte
         ({"augment": True, "trim_vocabulary": 0}, "augment, trim_vocabulary"),
     ],
 )
-def test_another_recipe_in_the_same_folder_is_refused_by_what_differs(
-    at_home: Finished, no_training: None, change: dict[str, Any], named: str
+def test_another_recipe_in_the_same_folder_is_refused_naming_the_differences(
+    at_home: Finished, no_training: None, change: dict[str, Any], differing: str
 ) -> None:
     before = contents(at_home.home)
-    with pytest.raises(InputError, match=f"a run with another {named}; give another --name"):
+    with pytest.raises(InputError, match=f"a run with a different {differing}; give another --name"):
         run_pipeline(tiny_recipe(**change))
     assert contents(at_home.home) == before
 
 
-def test_other_rows_under_the_same_name_are_refused(workplace: Path, no_training: None) -> None:
+def test_changed_rows_with_the_same_run_name_are_refused(workplace: Path, no_training: None) -> None:
     folder = workplace / "runs" / "small"
     with pytest.raises(AssertionError, match="nothing should be trained"):
         run_pipeline(small())
@@ -150,7 +150,7 @@ def test_other_rows_under_the_same_name_are_refused(workplace: Path, no_training
     assert contents(folder) == before
 
 
-def test_force_starts_anew(workplace: Path) -> None:
+def test_force_starts_a_new_run(workplace: Path) -> None:
     run_pipeline(small())
     (workplace / "runs" / "small" / "left-over.txt").write_text("x")
     outcome = run_pipeline(small(seed=7), force=True)
@@ -160,10 +160,10 @@ def test_force_starts_anew(workplace: Path) -> None:
     assert outcome.rows[0].stage == "linear baseline"
 
 
-def test_a_folder_that_is_no_run_is_not_touched(workplace: Path, no_training: None) -> None:
+def test_a_folder_that_is_not_a_run_is_not_touched(workplace: Path, no_training: None) -> None:
     (workplace / "runs" / "small").mkdir(parents=True)
     (workplace / "runs" / "small" / "thesis.txt").write_text("x")
-    with pytest.raises(InputError, match="is not a run"):
+    with pytest.raises(InputError, match="is not a run folder"):
         run_pipeline(small())
     assert [path.name for path in (workplace / "runs" / "small").iterdir()] == ["thesis.txt"]
 
@@ -171,13 +171,13 @@ def test_a_folder_that_is_no_run_is_not_touched(workplace: Path, no_training: No
 @pytest.mark.parametrize(
     "manifest", [None, '{"schema": 1, "lineage": {"run": "runs/other"}}', '{"schema": 1, "lin', "{}"]
 )
-def test_a_package_in_the_way_is_told_before_anything_is_trained(
+def test_an_existing_package_is_reported_before_training(
     workplace: Path, no_training: None, manifest: str | None
 ) -> None:
-    there = workplace / "models" / "small-onnx-int8"
-    there.mkdir(parents=True)
+    folder = workplace / "models" / "small-onnx-int8"
+    folder.mkdir(parents=True)
     if manifest is not None:
-        (there / "manifest.json").write_text(manifest)
+        (folder / "manifest.json").write_text(manifest)
     with pytest.raises(InputError, match=r"models/small-onnx-int8: exists; give another with -o, or --force"):
         run_pipeline(small(pipeline="baseline_quant"))
     assert not (workplace / "runs").exists()
@@ -187,7 +187,7 @@ def test_a_package_in_the_way_is_told_before_anything_is_trained(
     ("change", "message"),
     [
         ({"pipeline": "baseline_kd"}, "name the student, such as --student layers:4"),
-        ({"pipeline": "baseline_quant", "student": "layers:1"}, "take one with kd, such as baseline_kd_quant"),
+        ({"pipeline": "baseline_quant", "student": "layers:1"}, "use one with kd, such as baseline_kd_quant"),
         ({"model": "shape:1x31"}, "shape:4x128"),
         ({"model": "nobody/nothing"}, "--model PATH"),
         ({"pipeline": "baseline_kd", "student": "layers:2"}, "the teacher has 1 layers"),
@@ -207,7 +207,7 @@ def test_a_package_in_the_way_is_told_before_anything_is_trained(
         ({"folds": 200}, "too few for 200 folds"),
     ],
 )
-def test_what_cannot_work_is_told_before_anything_is_written(
+def test_invalid_settings_are_reported_before_anything_is_written(
     workplace: Path, no_training: None, change: dict[str, Any], message: str
 ) -> None:
     before = contents(workplace)
@@ -227,8 +227,10 @@ def test_a_run_as_the_teacher_skips_the_baseline(
     at_home: Finished, monkeypatch: pytest.MonkeyPatch, quick_latency: None
 ) -> None:
     monkeypatch.setattr("toolkit.workflows.steps.train_baseline", never)
-    monkeypatch.setattr("toolkit.stages.teachers.cached_logits", never)  # its ensemble knows these rows
-    recipe = tiny_recipe(name="taught", pipeline="baseline_kd", teacher=("runs/tiny",), epochs=1, slice=())
+    monkeypatch.setattr(
+        "toolkit.stages.teachers.cached_logits", never
+    )  # the fold ensemble has stored logits of these rows
+    recipe = tiny_recipe(name="distilled", pipeline="baseline_kd", teacher=("runs/tiny",), epochs=1, slice=())
     outcome = run_pipeline(recipe)
     folder = at_home.home / outcome.folder
     assert not (folder / "1-baseline").exists()
@@ -245,7 +247,7 @@ def test_a_run_as_the_teacher_skips_the_baseline(
     assert outcome.comparisons[1].comparison.as_dict() == student.details["versus_teacher"]
 
 
-def test_a_run_on_other_rows_teaches_with_its_checkpoint_and_says_so(
+def test_a_run_with_another_split_is_used_as_one_checkpoint(
     at_home: Finished, monkeypatch: pytest.MonkeyPatch, quick_latency: None
 ) -> None:
     monkeypatch.setattr("toolkit.workflows.steps.train_baseline", never)
@@ -253,10 +255,10 @@ def test_a_run_on_other_rows_teaches_with_its_checkpoint_and_says_so(
     outcome = run_pipeline(recipe)
     student = StageResult.load(at_home.home / outcome.folder / "2-distillation")
     assert ("student", "teacher") in [(each.b, each.a) for each in outcome.comparisons]
-    assert student.details["teacher"] == "one checkpoint, which may have learned from any of these rows"
+    assert student.details["teacher"] == "one checkpoint, which may have been trained on any of these rows"
 
 
-def test_a_lone_checkpoint_teaches(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_can_be_the_teacher(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = load_corpus(small().corpus)
     made = build_classifier(small().model, corpus.label_names, corpus.take(corpus.rows("train")), seed=1)
     save_classifier(made, workplace / "teacher")
@@ -265,14 +267,14 @@ def test_a_lone_checkpoint_teaches(workplace: Path, monkeypatch: pytest.MonkeyPa
     assert not (workplace / outcome.folder / "1-baseline").exists()
 
 
-def test_the_own_ensemble_has_its_row_already_and_is_no_teacher_apart(at_home: Finished) -> None:
+def test_the_ensemble_of_the_run_is_not_listed_again_as_teacher(at_home: Finished) -> None:
     assert "teacher" not in [row.stage for row in at_home.outcome.rows]
     pairs = [(each.b, each.a) for each in at_home.outcome.comparisons]
     assert ("student", "fold ensemble") in pairs
     assert not [pair for pair in pairs if "teacher" in pair]
 
 
-def test_the_own_ensemble_with_the_floor_blended_in_is_a_teacher_apart(
+def test_the_ensemble_blended_with_the_linear_baseline_is_listed_as_teacher(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcome = run_pipeline(small(pipeline="baseline_kd", student="ngram:8", blend_floor=True))
@@ -287,14 +289,14 @@ def test_the_own_ensemble_with_the_floor_blended_in_is_a_teacher_apart(
     pairs = {(each.b, each.a) for each in outcome.comparisons}
     assert pairs >= {("fold ensemble", "linear baseline"), ("teacher", "linear baseline"), ("student", "teacher")}
     student = StageResult.load(outcome.folder / "2-distillation")
-    said = Predictions.load(outcome.folder / "2-distillation" / "teacher.csv")
+    teacher = Predictions.load(outcome.folder / "2-distillation" / "teacher.csv")
     baseline = Predictions.load(outcome.folder / "1-baseline" / "predictions.csv")
     share = student.details["floor_share"]
-    assert (said.logits == baseline.of(said.rows)).all() == (share == 0)
+    assert (teacher.logits == baseline.of(teacher.rows)).all() == (share == 0)
     assert "% linear baseline blended in" in student.details["teacher"]
 
 
-def test_an_ngram_student_goes_all_the_way_to_a_package(workplace: Path) -> None:
+def test_an_ngram_student_is_packaged(workplace: Path) -> None:
     outcome = run_pipeline(small(pipeline="baseline_kd_quant", student="ngram:10", augment=True))
     assert outcome.package is not None
     assert [row.stage for row in outcome.rows][-2:] == ["student ngram:10", "onnx-int8"]
@@ -306,62 +308,60 @@ def test_an_ngram_student_goes_all_the_way_to_a_package(workplace: Path) -> None
     assert package.read_manifest(outcome.package)["lineage"]["student"] == "ngram:10"
 
 
-def broken_off_distillation(monkeypatch: pytest.MonkeyPatch) -> None:
-    def breaking(*given: Any) -> Any:
-        def broken(epoch: int, metrics: dict[str, float]) -> None:
+def interrupt_distillation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*given: Any) -> Any:
+        def failing_watch(epoch: int, metrics: dict[str, float]) -> None:
             given[-1](epoch, metrics)
             raise KeyboardInterrupt
 
-        return distil(*given[:-1], broken)
+        return distil(*given[:-1], failing_watch)
 
-    monkeypatch.setattr("toolkit.workflows.steps.distil", breaking)
+    monkeypatch.setattr("toolkit.workflows.steps.distil", interrupted)
 
 
-def test_a_run_broken_off_in_its_distillation_ends_as_an_unbroken_one(
+def test_a_run_resumed_in_its_distillation_equals_an_uninterrupted_one(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = {"pipeline": "baseline_kd", "student": "layers:1", "kd_epochs": 3, "augment": True}
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        broken_off_distillation(patch)
+        interrupt_distillation(patch)
         run_pipeline(small(**changed))
     runs = workplace / "runs"
     assert not (runs / "small" / "2-distillation").exists()
     with monkeypatch.context() as patch:
         patch.setattr("toolkit.stages.cross_validation.fit", never)
         run_pipeline(small(**changed))
-    run_pipeline(small(**changed, name="unbroken"))
+    run_pipeline(small(**changed, name="straight"))
     for name in ("model.safetensors", "predictions.csv", "teacher.csv"):
-        broken, whole = (runs / run / "2-distillation" / name for run in ("small", "unbroken"))
-        assert broken.read_bytes() == whole.read_bytes(), name
+        resumed, straight = (runs / run / "2-distillation" / name for run in ("small", "straight"))
+        assert resumed.read_bytes() == straight.read_bytes(), name
 
 
-def test_what_a_teacher_says_is_computed_for_one_run_and_taken_by_the_next(
-    workplace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_teacher_logits_of_one_run_are_reused_by_the_next(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corpus = load_corpus(small().corpus)
     made = build_classifier(small().model, corpus.label_names, corpus.take(corpus.rows("train")), seed=1)
     save_classifier(made, workplace / "teacher")
     (workplace / "more.txt").write_text("একটি নতুন মন্তব্য\nanother one\n", "utf-8")
     given = {"pipeline": "baseline_kd", "teacher": ("teacher",), "unlabelled": "more.txt"}
     run_pipeline(small(**given, student="ngram:8"))
-    assert "taken from" not in capsys.readouterr().err
+    assert "loaded from" not in capsys.readouterr().err
     first = contents(workplace / "runs" / "cache")
-    assert len(first) == 2  # rows of the corpus, and further texts
+    assert len(first) == 2  # rows of the corpus, and unlabeled texts
     run_pipeline(small(**given, student="ngram:9", name="second"))
     shown = capsys.readouterr().err
-    assert shown.count("logits taken from runs/cache/logits-") == 2
+    assert shown.count("logits loaded from runs/cache/logits-") == 2
     assert contents(workplace / "runs" / "cache") == first
 
 
 @pytest.fixture
 def foreign(workplace: Path) -> str:
-    """An encoder's folder with a tokenizer of its own."""
+    """An encoder folder with a different tokenizer."""
     made = build_classifier(small().model, ("a", "b"), ["some other words of another language"] * 9, seed=1)
     save_classifier(made, workplace / "foreign")
     return "foreign"
 
 
-def test_a_student_with_a_tokenizer_of_its_own_learns_logits(workplace: Path, foreign: str) -> None:
+def test_a_student_with_another_tokenizer_is_distilled_from_logits(workplace: Path, foreign: str) -> None:
     outcome = run_pipeline(small(pipeline="baseline_kd", student=foreign))
     made = load_classifier(outcome.folder / "2-distillation")
     assert made.tokenizer.get_vocab() == load_classifier(workplace / foreign).tokenizer.get_vocab()
@@ -369,7 +369,7 @@ def test_a_student_with_a_tokenizer_of_its_own_learns_logits(workplace: Path, fo
 
 
 @pytest.mark.parametrize("method", ["hidden", "attention", "multi_level", "relation"])
-def test_a_student_with_a_tokenizer_of_its_own_cannot_look_inside(
+def test_a_student_with_another_tokenizer_is_refused_for_feature_distillation(
     workplace: Path, foreign: str, no_training: None, method: str
 ) -> None:
     before = contents(workplace)
@@ -378,7 +378,7 @@ def test_a_student_with_a_tokenizer_of_its_own_cannot_look_inside(
     assert contents(workplace) == before
 
 
-def test_a_teacher_of_other_labels_is_told_before_anything_is_written(workplace: Path, no_training: None) -> None:
+def test_a_teacher_with_other_labels_is_reported_before_anything_is_written(workplace: Path, no_training: None) -> None:
     made = build_classifier(small().model, ("calm", "angry"), ["a b c"] * 9, seed=1)
     save_classifier(made, workplace / "teacher")
     before = contents(workplace)
@@ -387,7 +387,7 @@ def test_a_teacher_of_other_labels_is_told_before_anything_is_written(workplace:
     assert contents(workplace) == before
 
 
-def test_a_run_killed_after_its_package_was_in_place_goes_on(workplace: Path) -> None:
+def test_a_run_interrupted_after_its_package_was_written_is_resumed(workplace: Path) -> None:
     recipe = small(pipeline="baseline_quant")
     package_folder = run_pipeline(recipe).package
     assert package_folder is not None
@@ -397,7 +397,7 @@ def test_a_run_killed_after_its_package_was_in_place_goes_on(workplace: Path) ->
     assert (stage / "result.json").is_file()
 
 
-def test_a_package_of_a_run_that_is_gone_is_not_written_over(workplace: Path) -> None:
+def test_a_package_of_a_deleted_run_is_not_overwritten(workplace: Path) -> None:
     recipe = small(pipeline="baseline_quant")
     run_pipeline(recipe)
     shutil.rmtree(workplace / run_folder(recipe))
@@ -417,7 +417,7 @@ def test_without_a_student_the_best_fold_is_packaged(workplace: Path) -> None:
     assert package.verify(outcome.package).problems == []
 
 
-def test_two_labels_are_not_needed(workplace: Path) -> None:
+def test_more_than_two_labels_are_supported(workplace: Path) -> None:
     rows = [f'"{word} number {i}",{word}' for i in range(60) for word in ("sea", "sun", "sky")]
     (workplace / "three.csv").write_text("text,label\n" + "\n".join(rows) + "\n", "utf-8")
     outcome = run_pipeline(small(data="three.csv", pipeline="baseline_quant", target="onnx-fp32", name="three"))

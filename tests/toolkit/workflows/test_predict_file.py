@@ -17,7 +17,7 @@ FILLED = [0, 2, 5, 7]
 
 
 class Echo:
-    """Labels a text with its own first word, so that a mixed-up row shows."""
+    """Predicts the first word of a text as its label, so that swapped rows are detected."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -33,7 +33,7 @@ def table(texts: Sequence[Any]) -> Table:
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 @pytest.mark.parametrize("out_suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
-def test_every_row_comes_back_in_order_with_its_columns(tmp_path: Path, suffix: str, out_suffix: str) -> None:
+def test_every_row_is_kept_in_order_with_its_columns(tmp_path: Path, suffix: str, out_suffix: str) -> None:
     write_table(table(TEXTS), tmp_path / f"in{suffix}")
     assert label_file(Echo(), tmp_path / f"in{suffix}", tmp_path / f"out{out_suffix}", None) == len(TEXTS)  # type: ignore[arg-type]
     found = read_table(tmp_path / f"out{out_suffix}").columns
@@ -42,13 +42,13 @@ def test_every_row_comes_back_in_order_with_its_columns(tmp_path: Path, suffix: 
     assert [value or "" for value in found["text"]] == [text or "" for text in TEXTS]
     labels = [value or None for value in found["predicted_label"]]
     assert labels == ["one", None, "three", None, None, "six,", None, "nine"]
-    chances = [None if value in (None, "") else float(value) for value in found["probability"]]
+    probabilities = [None if value in (None, "") else float(value) for value in found["probability"]]
     for row, text in enumerate(TEXTS):
         expected = 1 / (1 + len(text or "")) if row in FILLED else None
-        assert chances[row] == (None if expected is None else pytest.approx(expected, abs=1e-6))
+        assert probabilities[row] == (None if expected is None else pytest.approx(expected, abs=1e-6))
 
 
-def test_kinds_of_a_parquet_file_are_kept(tmp_path: Path) -> None:
+def test_column_types_of_a_parquet_file_are_kept(tmp_path: Path) -> None:
     columns = {"text": ["a", "b"], "n": [1, 2], "x": [0.5, None], "deep": [[1], [2, 3]]}
     parquet.write_table(pyarrow.table(columns), tmp_path / "in.parquet")
     label_file(Echo(), tmp_path / "in.parquet", tmp_path / "out.parquet", None)  # type: ignore[arg-type]
@@ -57,7 +57,7 @@ def test_kinds_of_a_parquet_file_are_kept(tmp_path: Path) -> None:
     assert found["predicted_label"] == ["a", "b"]
 
 
-def test_json_rows_keep_values_that_are_no_text(tmp_path: Path) -> None:
+def test_json_rows_keep_values_that_are_not_text(tmp_path: Path) -> None:
     rows = [{"text": "a", "n": 1, "deep": {"k": [None, True]}}, {"text": "b"}]
     (tmp_path / "in.jsonl").write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
     label_file(Echo(), tmp_path / "in.jsonl", tmp_path / "out.jsonl", None)  # type: ignore[arg-type]
@@ -89,13 +89,13 @@ def test_the_text_column_can_be_named(tmp_path: Path) -> None:
         ({"text": ["a"]}, "out", None, "unknown kind of file"),
         ({"body": ["a"]}, "out.csv", None, "--text-column"),
         ({"text": ["a"]}, "out.csv", "body", "no column 'body'"),
-        ({"text": ["a"], "predicted_label": ["x"]}, "out.csv", None, "'predicted_label' already"),
-        ({"text": ["a"], "probability": ["x"]}, "out.csv", None, "'probability' already"),
+        ({"text": ["a"], "predicted_label": ["x"]}, "out.csv", None, "already has a column 'predicted_label'"),
+        ({"text": ["a"], "probability": ["x"]}, "out.csv", None, "already has a column 'probability'"),
         ({"text": []}, "out.csv", None, "no rows"),
         ({"text": ["a"]}, "no/such/folder/out.csv", None, "cannot be written"),
     ],
 )
-def test_what_cannot_be_labeled_is_one_line_and_no_file(
+def test_an_invalid_file_is_one_line_and_no_output(
     tmp_path: Path, columns: dict[str, list[Any]], out: str, text_column: str | None, message: str
 ) -> None:
     write_table(Table("made", columns), tmp_path / "in.csv")

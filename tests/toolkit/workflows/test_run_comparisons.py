@@ -18,7 +18,7 @@ def labels_of(stage: Path, corpus: Corpus) -> np.ndarray:
     return apply_threshold(softmax(logits), result.threshold)
 
 
-def test_two_stages_are_compared_on_test_rows_alone(toy: Corpus) -> None:
+def test_two_stages_are_compared_on_test_rows_only(toy: Corpus) -> None:
     rows = toy.rows("all")
     logits = random_logits(len(rows))
     swapped = logits[:, ::-1].copy()
@@ -31,7 +31,7 @@ def test_two_stages_are_compared_on_test_rows_alone(toy: Corpus) -> None:
     assert found.comparison.agreement == pytest.approx(1 - 7 / len(test))
 
 
-def test_each_contender_is_cut_at_its_own_threshold(toy: Corpus) -> None:
+def test_each_model_uses_its_own_threshold(toy: Corpus) -> None:
     rows = toy.rows("test")
     same = Predictions(rows, np.tile(np.log([[0.6, 0.4]]), (len(rows), 1)).astype(np.float32))
     found = versus(toy, Contender("b", same, 0.3), Contender("a", same, 0.5))
@@ -40,7 +40,7 @@ def test_each_contender_is_cut_at_its_own_threshold(toy: Corpus) -> None:
     assert (found.comparison.only_b_right, found.comparison.only_a_right) == (right, len(rows) - right)
 
 
-def test_a_run_compares_its_stages_with_floor_and_teacher(at_home: Finished) -> None:
+def test_a_run_compares_its_stages_with_linear_baseline_and_teacher(at_home: Finished) -> None:
     corpus = load_corpus(at_home.recipe.corpus)
     found = {(each.b, each.a): each.comparison for each in at_home.outcome.comparisons}
     pairs = {pair for pair in found if "student" in pair[0]}
@@ -48,13 +48,13 @@ def test_a_run_compares_its_stages_with_floor_and_teacher(at_home: Finished) -> 
     student, teacher = (labels_of(at_home.run / name, corpus) for name in ("2-distillation", "1-baseline"))
     ensemble = next(found[pair] for pair in pairs if "ensemble" in pair[1])
     assert ensemble.agreement == pytest.approx((student == teacher).mean())
-    floor = labels_of(at_home.run / "0-floor", corpus)
-    beside = next(found[pair] for pair in pairs if "linear baseline" in pair[1])
+    linear = labels_of(at_home.run / "0-floor", corpus)
+    against_linear = next(found[pair] for pair in pairs if "linear baseline" in pair[1])
     truth = corpus.labels[corpus.rows("test")]
-    assert beside.only_b_right == int(((student == truth) & (floor != truth)).sum())
+    assert against_linear.only_b_right == int(((student == truth) & (linear != truth)).sum())
 
 
-def test_the_comparisons_are_kept_as_a_table(at_home: Finished) -> None:
+def test_the_comparisons_are_saved_as_a_table(at_home: Finished) -> None:
     table = pandas.read_csv(at_home.run / "outputs" / "comparisons.csv")
     assert len(table) == len(at_home.outcome.comparisons) > 3
     allowed = {"equivalent", "worse", "better", "inconclusive"}

@@ -43,28 +43,28 @@ class Searched:
     home: Path
     recipe: Recipe
     found: StudentSearch
-    said: list[str]
+    messages: list[str]
 
 
 @pytest.fixture(scope="module")
 def searched(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searched]:
-    """Searched once; its folder is the current one, and no latency is measured there."""
+    """A finished search in the current folder, with fake latencies."""
     home = shutil.copytree(
         finished.home, tmp_path_factory.mktemp("search") / "home", ignore=shutil.ignore_patterns("cache")
     )
     (home / "more.txt").write_text("একটি নতুন মন্তব্য\nanother one\n", "utf-8")
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/search.db")
         for module in ("workflows.run_summary", "export.stage"):
             patch.setattr(f"toolkit.{module}.median_latency_ms", latency)
-        patch.setattr("toolkit.stages.teachers.console.say", said.append)
+        patch.setattr("toolkit.stages.teachers.console.say", messages.append)
         recipe = recipe_of_teacher("comments.csv", {"teacher": ("runs/tiny",), "unlabelled": "more.txt", "epochs": 1})
-        yield Searched(home, recipe, search_students(recipe, TRIED, None, None), said)
+        yield Searched(home, recipe, search_students(recipe, TRIED, None, None), messages)
 
 
-def test_settings_are_those_of_the_teachers_run_and_typed_ones_win(at_home: Finished) -> None:
+def test_given_settings_override_those_of_the_teachers_run(at_home: Finished) -> None:
     given = {"teacher": ("runs/tiny", "runs/other"), "epochs": 9, "kd_method": "hidden", "name": "mine", "folds": 4}
     made, tiny = recipe_of_teacher("comments.csv", given), at_home.recipe
     assert made.model == tiny.model
@@ -77,17 +77,17 @@ def test_settings_are_those_of_the_teachers_run_and_typed_ones_win(at_home: Fini
     assert recipe_of_teacher("comments.csv", {"teacher": ("runs/tiny",)}).run.name is None
 
 
-def test_a_teacher_that_is_no_run_leaves_the_defaults(workplace: Path) -> None:
+def test_a_teacher_that_is_not_a_run_keeps_the_default_settings(workplace: Path) -> None:
     made = recipe_of_teacher("comments.csv", {"teacher": ("some/checkpoint",)})
     assert made.training == Recipe().training
     assert made.corpus.data == "comments.csv"
 
 
-def test_the_rows_of_the_data_named_are_taken_and_not_those_of_the_teacher(at_home: Finished) -> None:
+def test_the_given_data_override_those_of_the_teacher(at_home: Finished) -> None:
     assert recipe_of_teacher("other.csv", {"teacher": ("runs/tiny",)}).corpus.data == "other.csv"
 
 
-def test_a_ladder_needs_a_teacher(workplace: Path) -> None:
+def test_a_search_needs_a_teacher(workplace: Path) -> None:
     with pytest.raises(InputError, match="--teacher: name a run"):
         recipe_of_teacher("comments.csv", {})
 
@@ -115,38 +115,38 @@ def test_each_student_is_a_run_with_a_package(searched: Searched) -> None:
         assert not (Path("runs") / name / "1-baseline").exists()
 
 
-def test_rungs_without_a_budget_go_by_macro_f1(searched: Searched) -> None:
+def test_students_without_a_budget_are_sorted_by_macro_f1(searched: Searched) -> None:
     scores = [student.macro_f1 for student in searched.found.students]
     assert scores == sorted(scores, reverse=True)
 
 
-def test_the_teacher_speaks_once_for_all_students(searched: Searched) -> None:
+def test_teacher_logits_are_computed_once_for_all_students(searched: Searched) -> None:
     logits = sorted(file.name for file in (searched.home / "runs" / "cache").iterdir())
-    assert len(logits) == 2  # of each fold, for the further texts
-    taken = [line for line in searched.said if "taken from" in line]
-    assert sorted(line.rsplit("/", 1)[1] for line in taken) == logits
+    assert len(logits) == 2  # of each fold, for the unlabeled texts
+    loaded = [line for line in searched.messages if "loaded from" in line]
+    assert sorted(line.rsplit("/", 1)[1] for line in loaded) == logits
 
 
-def test_teacher_and_floor_stand_beside_on_validation_rows(searched: Searched) -> None:
+def test_teacher_and_linear_baseline_are_references_on_validation_rows(searched: Searched) -> None:
     tiny = Path("runs/tiny")
-    assert searched.found.beside == {
+    assert searched.found.references == {
         "teacher": pytest.approx(StageResult.load(tiny / "1-baseline").validation_metrics["macro_f1"]),
         "linear baseline": pytest.approx(StageResult.load(tiny / "0-floor").validation_metrics["macro_f1"]),
     }
 
 
-def test_the_table_is_kept_as_json(searched: Searched) -> None:
-    kept = json.loads((searched.home / "runs" / "comments-students.json").read_text("utf-8"))
-    assert set(kept) == {"rungs", "beside"}
-    assert {student["student"] for student in kept["rungs"]} == set(TRIED)
+def test_the_table_is_saved_as_json(searched: Searched) -> None:
+    saved = json.loads((searched.home / "runs" / "comments-students.json").read_text("utf-8"))
+    assert set(saved) == {"rungs", "beside"}
+    assert {student["student"] for student in saved["rungs"]} == set(TRIED)
 
 
-def test_a_ladder_that_was_made_is_not_trained_again_and_the_budget_orders_it(
+def test_a_finished_search_is_not_trained_again_and_is_sorted_by_the_budget(
     searched: Searched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in ("stages.cross_validation.fit", "stages.distillation.fit", "stages.distillation.fit_ngram"):
         monkeypatch.setattr(f"toolkit.{place}", never)
-    shipped = contents(searched.home / "models")
+    packages = contents(searched.home / "models")
 
     def order(budget_ms: float | None, budget_mb: float | None) -> list[tuple[str, bool]]:
         found = search_students(searched.recipe, TRIED, budget_ms, budget_mb)
@@ -156,13 +156,13 @@ def test_a_ladder_that_was_made_is_not_trained_again_and_the_budget_orders_it(
     sizes = {student.student: student.package_mb for student in searched.found.students}
     small, large = sorted(sizes, key=sizes.__getitem__)
     assert order(None, sizes[small]) == [(small, True), (large, False)]
-    nobody = order(0.1, None)
-    assert [fits for _, fits in nobody] == [False, False]
-    assert [student for student, _ in nobody] == [student.student for student in searched.found.students]
-    assert contents(searched.home / "models") == shipped
+    none_within = order(0.1, None)
+    assert [fits for _, fits in none_within] == [False, False]
+    assert [student for student, _ in none_within] == [student.student for student in searched.found.students]
+    assert contents(searched.home / "models") == packages
 
 
-def test_a_student_that_cannot_work_is_told_before_the_first_is_trained(
+def test_an_invalid_student_is_reported_before_the_first_is_trained(
     searched: Searched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in ("stages.cross_validation.fit", "stages.distillation.fit", "stages.distillation.fit_ngram"):
@@ -173,9 +173,7 @@ def test_a_student_that_cannot_work_is_told_before_the_first_is_trained(
     assert set(searched.home.rglob("*")) == before
 
 
-def test_an_ngram_student_is_left_whole_where_the_others_are_trimmed(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_vocabulary_of_an_ngram_student_is_not_trimmed(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = recipe_of_teacher("comments.csv", {"teacher": ("teacher",), "folds": 2, "trim_vocabulary": 0, "epochs": 1})
     corpus = load_corpus(recipe.corpus)
     made = build_classifier(TINY, corpus.label_names, [*corpus.texts, *["zebras gallop"] * 9], seed=1)
@@ -191,7 +189,7 @@ def test_an_ngram_student_is_left_whole_where_the_others_are_trimmed(
     assert "trimming" not in details["ngram:8"]
 
 
-def test_the_table_shows_every_student_with_teacher_and_floor(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_every_student_with_teacher_and_linear_baseline(capsys: pytest.CaptureFixture[str]) -> None:
     students = [
         StudentResult("ngram", 0.81234, 0.2, 1.5, 300_000, True, "models/a"),
         StudentResult("b", 0.9, None, 9.0, 5, False, "models/b"),
@@ -215,11 +213,11 @@ def test_the_table_shows_every_student_with_teacher_and_floor(capsys: pytest.Cap
     assert "validation rows" in " ".join(page.split())
 
 
-def test_the_usual_rungs_are_small() -> None:
+def test_the_default_students_are_small() -> None:
     assert SEARCHED_STUDENTS == ("ngram", "layers:1", "layers:2", "layers:4")
 
 
-def test_a_student_that_fails_its_gate_is_left_out_and_a_ladder_without_any_is_refused(
+def test_a_student_that_fails_the_quality_gate_is_left_out_and_a_search_without_any_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from toolkit.utils.errors import NothingPasses

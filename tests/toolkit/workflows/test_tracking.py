@@ -73,7 +73,7 @@ def test_every_setting_is_a_parameter(parent: Run) -> None:
     assert set(PARAMETERS) | set(SETTINGS) <= set(parent.data.params)
 
 
-def test_parameters_say_what_was_done(parent: Run, at_home: Finished) -> None:
+def test_parameters_have_the_values_of_the_recipe(parent: Run, at_home: Finished) -> None:
     shown = {name: parent.data.params[name] for name in PARAMETERS}
     assert shown == {
         "pipeline": "baseline_kd_quant",
@@ -96,14 +96,14 @@ def test_parameters_say_what_was_done(parent: Run, at_home: Finished) -> None:
     assert parent.data.params["recipe_sha256"] == at_home.recipe.sha256()
 
 
-def test_every_figure_has_its_name(parent: Run) -> None:
+def test_every_metric_has_its_name(parent: Run) -> None:
     assert set(METRICS) <= set(parent.data.metrics)
     epochs = {f"fold_{k}_epoch_{e}_val_{name}" for k in (1, 2) for e in (1, 2) for name in EPOCH_METRICS}
     assert epochs <= set(parent.data.metrics)
     assert {f"{kind}_val_{name}" for kind in ("mean", "std") for name in EPOCH_METRICS} <= set(parent.data.metrics)
 
 
-def test_figures_are_those_of_the_stages(parent: Run, at_home: Finished) -> None:
+def test_metrics_are_those_of_the_stages(parent: Run, at_home: Finished) -> None:
     student = StageResult.load(at_home.run / "2-distillation")
     quantized = StageResult.load(at_home.run / "4-export-onnx-int8")
     found = parent.data.metrics
@@ -114,9 +114,9 @@ def test_figures_are_those_of_the_stages(parent: Run, at_home: Finished) -> None
     assert found["compression_ratio"] == pytest.approx(found["teacher_size_mb"] / found["student_size_mb"])
     assert found["teacher_total_params"] > found["student_total_params"] == student.parameters
     gate = quantized.details["gate"]
-    shipped = gate["trials"][gate["ships"]]
+    selected = gate["trials"][gate["ships"]]
     for name in ("drop", "agreement", "mean_logit_shift", "share_flipped", "times_faster"):
-        assert found[f"gate_{name}"] == pytest.approx(shipped[name])
+        assert found[f"gate_{name}"] == pytest.approx(selected[name])
     assert (at_home.run / "outputs" / "forms_onnx-int8.csv").is_file()
 
 
@@ -127,7 +127,7 @@ def test_folds_and_stages_are_nested_runs(client: MlflowClient, parent: Run) -> 
 
 
 @pytest.mark.parametrize("name", ["fold-1", "fold-2", "distillation"])
-def test_a_nested_run_has_one_point_an_epoch(client: MlflowClient, parent: Run, name: str) -> None:
+def test_a_nested_run_has_one_point_per_epoch(client: MlflowClient, parent: Run, name: str) -> None:
     points = client.get_metric_history(children(client, parent)[name].info.run_id, "val_macro_f1")
     assert [point.step for point in points] == [1, 2]
     if name.startswith("fold"):
@@ -155,7 +155,7 @@ def test_the_corpus_is_a_dataset_input_with_its_fingerprint_and_no_text(parent: 
     assert profile == {"rows": 400, "splits": recorded["counts"]}
 
 
-def test_a_resumed_run_goes_on_in_the_same_mlflow_run(client: MlflowClient, parent: Run, at_home: Finished) -> None:
+def test_a_resumed_run_reuses_its_mlflow_run(client: MlflowClient, parent: Run, at_home: Finished) -> None:
     run_pipeline(at_home.recipe)
     runs = client.search_runs([parent.info.experiment_id], "attributes.run_name = 'tester_baseline_kd_quant'")
     assert [run.info.run_id for run in runs] == [parent.info.run_id]
@@ -169,7 +169,9 @@ def test_the_package_names_its_mlflow_run(parent: Run, at_home: Finished) -> Non
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, "KILLED"), (RuntimeError, "FAILED")])
-def test_a_run_that_is_broken_off_says_so(workplace: Path, error: type[BaseException], status: str) -> None:
+def test_an_interrupted_run_has_the_status_of_its_error(
+    workplace: Path, error: type[BaseException], status: str
+) -> None:
     with pytest.raises(error), tracking.tracked_run(workplace, RUN) as tracked:
         raise error
     client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
@@ -180,7 +182,7 @@ def test_a_run_that_is_broken_off_says_so(workplace: Path, error: type[BaseExcep
     assert client.get_run(tracked.run_id).info.status == "FINISHED"
 
 
-def test_another_store_is_tracked_anew(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_store_gets_a_new_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with tracking.tracked_run(workplace, RUN) as first:
         pass
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workplace}/new.db")
@@ -189,7 +191,7 @@ def test_another_store_is_tracked_anew(workplace: Path, monkeypatch: pytest.Monk
     assert tracking.run_of(workplace) == second.run_id
 
 
-def test_the_environment_decides_where_runs_are_tracked(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_variable_sets_the_store(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (workplace / "mlflow.db").unlink()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert tracking.store() == "sqlite:///mlflow.db"
@@ -211,7 +213,7 @@ def test_a_store_that_cannot_be_used_is_one_line(workplace: Path, monkeypatch: p
     assert "\n" not in str(caught.value)
 
 
-def test_odd_values_are_left_out_and_odd_names_are_mended(workplace: Path) -> None:
+def test_non_finite_values_are_left_out_and_invalid_names_are_fixed(workplace: Path) -> None:
     with tracking.tracked_run(workplace, RUN) as tracked:
         tracked.metrics({"f1_ঘৃণা": 0.5, "nan": float("nan"), "inf": float("inf"), "a?b": 1})
         tracked.parameters({"epochs": 3})
@@ -222,14 +224,14 @@ def test_odd_values_are_left_out_and_odd_names_are_mended(workplace: Path) -> No
     assert data.params == {"epochs": "3", "more": "x"}
 
 
-def test_figures_of_two_labels_in_bangla_stay_apart(workplace: Path) -> None:
+def test_metrics_of_bangla_labels_have_distinct_names(workplace: Path) -> None:
     with tracking.tracked_run(workplace, RUN) as tracked:
         tracked.metrics({"f1_কখগ": 0.5, "f1_চছজ": 0.25})
     data = MlflowClient(f"sqlite:///{workplace}/mlflow.db").get_run(tracked.run_id).data
     assert sorted(data.metrics.values()) == [0.25, 0.5]
 
 
-def test_mlflow_sends_nothing_home(tmp_path: Path) -> None:
+def test_mlflow_telemetry_is_off(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"
         "from toolkit.config.settings import RunSettings\n"
