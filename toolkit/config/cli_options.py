@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import click
 
 ALIASES = {"unlabelled": ("--unlabeled",)}
-"""Field to further spellings of its option."""
+"""Name of a setting to additional spellings of its option."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
