@@ -57,7 +57,7 @@ def subject(linear_baseline: LinearModel, tmp_path_factory: pytest.TempPathFacto
 
 def run_worker(spec: dict[str, object], folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     (folder / "spec.json").write_text(json.dumps(spec), "utf-8")
-    command = [sys.executable, "-m", "toolkit.latency.quick_tmp.worker", str(folder / "spec.json"), *more]
+    command = [sys.executable, "-m", "toolkit.latency.worker", str(folder / "spec.json"), *more]
     return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3])
 
 
