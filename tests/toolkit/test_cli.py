@@ -177,7 +177,7 @@ TRAIN_NGRAM = ["train", "--data", "comments.csv", "--model", "shape:1x32", "--st
         (["train", "--no-such-option"], "--no-such-option"),
         (["run", "--pipeline", "all"], "--pipeline"),
         (["run", "--pipeline", "baseline_kd", "--model", "shape:1x32"], "--student"),
-        (["compress", "nothing"], "give labeled rows to check it on with --data FILE"),
+        (["compress", "nothing"], "give labeled rows to evaluate it on with --data FILE"),
         (["compress"], "SOURCE"),
         (["predict", "nothing", "text"], "nothing: not a package"),
         (["predict", "nothing"], "give either texts or --input"),
@@ -432,7 +432,7 @@ def test_compress_of_a_run_rejects_settings_that_the_run_has(
     at_home: Finished, hbt: Hbt, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert hbt("compress", "runs/tiny", "--seed", "7", "-o", "models/other") == 2
-    assert "--seed: runs/tiny is a run, which has its own" in one_line(capsys)
+    assert "--seed: runs/tiny is a run, which defines it" in one_line(capsys)
 
 
 def test_compress_of_a_run_makes_a_package_of_another_target(

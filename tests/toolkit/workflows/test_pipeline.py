@@ -178,7 +178,7 @@ def test_an_existing_package_is_reported_before_training(
     folder.mkdir(parents=True)
     if manifest is not None:
         (folder / "manifest.json").write_text(manifest)
-    with pytest.raises(InputError, match=r"models/small-onnx-int8: exists; give another with -o, or --force"):
+    with pytest.raises(InputError, match=r"models/small-onnx-int8: exists; give another path with -o, or overwrite it"):
         run_pipeline(small(pipeline="baseline_quant"))
     assert not (workplace / "runs").exists()
 
@@ -382,7 +382,7 @@ def test_a_teacher_with_other_labels_is_reported_before_anything_is_written(work
     made = build_classifier(small().model, ("calm", "angry"), ["a b c"] * 9, seed=1)
     save_classifier(made, workplace / "teacher")
     before = contents(workplace)
-    with pytest.raises(InputError, match=r"its labels are calm, angry .* non_hate, hate; .*--label-names"):
+    with pytest.raises(InputError, match=r"its labels are calm, angry, but .* non_hate, hate; .*--label-names"):
         run_pipeline(small(pipeline="baseline_kd", student="layers:1", teacher=("teacher",)))
     assert contents(workplace) == before
 
