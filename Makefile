@@ -1,12 +1,14 @@
 # make demo: the main job, end to end, on the embedded corpus, with no download of a model or of data.
 # make test: lint, types and tests. Each sets up everything it needs on a fresh machine.
+# make test-compatibility: a small run on transformers 4.57, whose packages optimum loads, in an environment of its own.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_RUN := demo
+OPTIMUM := .venv-optimum
 
-.PHONY: demo test clean
+.PHONY: demo test test-compatibility clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hbt needs Python 3.11 or later: make PYTHON=python3.11")'
@@ -30,7 +32,16 @@ test: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not slow"
+
+$(OPTIMUM)/.ready: pyproject.toml constraints-optimum.txt
+	$(PYTHON) -m venv $(OPTIMUM)
+	$(OPTIMUM)/bin/pip install -qq --disable-pip-version-check -c constraints-optimum.txt torch
+	$(OPTIMUM)/bin/pip install -qq --disable-pip-version-check -c constraints-optimum.txt -e '.[optimum]' pytest
+	touch $(OPTIMUM)/.ready
+
+test-compatibility: $(OPTIMUM)/.ready
+	$(OPTIMUM)/bin/pytest -m slow tests/compatibility
 
 clean:
-	rm -rf $(VENV) runs bench mlruns mlflow.db
+	rm -rf $(VENV) $(OPTIMUM) runs bench mlruns mlflow.db
