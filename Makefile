@@ -1,5 +1,6 @@
 # make demo: all stages on the embedded corpus; downloads no model and no data.
 # make test: lint, types and all tests except the slow ones. make test-slow: the slow tests.
+# make test-compatibility: a small run on transformers 4.57, whose packages optimum loads.
 # Each target sets up everything it needs on a fresh machine.
 PYTHON ?= python3
 VENV := .venv
@@ -7,8 +8,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_RUN := demo
 WORKERS := -n logical --dist loadfile
+OPTIMUM := .venv-optimum
 
-.PHONY: demo test test-slow clean
+.PHONY: demo test test-slow test-compatibility clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hbt needs Python 3.11 or later: make PYTHON=python3.11")'
@@ -37,5 +39,14 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/pytest -m slow $(WORKERS)
 
+$(OPTIMUM)/.ready: pyproject.toml constraints-optimum.txt
+	$(PYTHON) -m venv $(OPTIMUM)
+	$(OPTIMUM)/bin/pip install -qq --disable-pip-version-check -c constraints-optimum.txt torch
+	$(OPTIMUM)/bin/pip install -qq --disable-pip-version-check -c constraints-optimum.txt -e '.[optimum]' pytest
+	touch $(OPTIMUM)/.ready
+
+test-compatibility: $(OPTIMUM)/.ready
+	$(OPTIMUM)/bin/pytest -m slow tests/compatibility
+
 clean:
-	rm -rf $(VENV) runs bench mlruns mlflow.db
+	rm -rf $(VENV) $(OPTIMUM) runs bench mlruns mlflow.db
