@@ -69,7 +69,7 @@ def test_logits_are_found_by_row_and_not_by_position() -> None:
 
 @pytest.mark.parametrize("row", [4, 8, 100])
 def test_a_row_that_was_not_predicted_is_an_error(row: int) -> None:
-    with pytest.raises(KeyError, match="not predicted"):
+    with pytest.raises(KeyError, match="without a prediction"):
         Predictions(np.array([7, 3, 5]), logits(3)).of(np.array([3, row]))
 
 
