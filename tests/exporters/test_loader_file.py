@@ -16,7 +16,7 @@ from exporters.loaders.compose import NGRAM, Loader, loader_source
 from exporters.onnx_fp32 import onnx_loader
 from exporters.registry import exporter
 from tests.exporters.test_ngram_graph import evidence, package_of, student
-from tests.helpers import ODD_TEXTS, evidence_of, written
+from tests.helpers import ODD_TEXTS, evidence_of, rehash, written
 from toolkit import package
 from toolkit.data.corpus import Corpus
 from toolkit.modeling.classifier import Classifier
@@ -47,7 +47,7 @@ def test_a_loader_carries_no_code_of_other_runtimes_and_networks(loader: Loader)
     assert [word for word in FOREIGN[loader] if word in text] == []
     assert "exporters" not in text
     assert text.count("class Model:") == text.count("def load(") == text.count("__main__") == 1
-    assert len(text.splitlines()) < (260 if loader == "torch" else 160)
+    assert len(text.splitlines()) < (360 if loader == "torch" else 265)
 
 
 @pytest.mark.parametrize("command", [["check", "--select", "E,F,W,I,B,UP,SIM,RUF100"], ["format", "--check"]])
@@ -81,7 +81,7 @@ def test_a_shipped_loader_needs_its_runtime_alone_and_scores_as_hbt_does(
         "import sys, json\n"
         f"for name in {sorted(RUNTIMES - NEEDED[loader])}: sys.modules[name] = None\n"
         "from how_to_load import load\n"
-        "model, texts = load(threads=1), json.loads(sys.argv[1])\n"
+        "model, texts = load(threads=1, verify=False), json.loads(sys.argv[1])\n"
         "print(json.dumps([model.labels, model.threshold, model.predict_logits(texts).tolist(), "
         "model.predict_proba(texts, batch_size=4).tolist(), model.predict(texts)]))"
     )
@@ -114,6 +114,7 @@ def test_hbt_never_runs_the_loader_in_the_folder(tmp_path: Path) -> None:
     folder = shutil.copytree(ROOT / "models" / "demo-onnx-int8", tmp_path / "package")
     expected = package.load(folder).predict_logits(ODD_TEXTS)
     (folder / "how_to_load.py").write_text("raise SystemExit('run')\n", "utf-8")
+    rehash(folder)
     assert package.load(folder).predict_logits(ODD_TEXTS).tobytes() == expected.tobytes()
 
 
