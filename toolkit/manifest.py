@@ -159,14 +159,14 @@ def _files_problem(files: dict[str, Any]) -> str | None:
         place, shown = PurePosixPath(name), _short(name)
         inside = place.parts and not place.is_absolute() and ".." not in place.parts and str(place) == name
         if not inside or "\\" in name or ":" in name or not name.isprintable() or len(name) > 255:
-            return f"the path {shown!r} is not a plain path inside the package"
+            return f"the path '{shown}' is not a plain path inside the package"
         if not isinstance(entry, dict):
-            return f"the entry of {shown!r} is not a JSON object"
+            return f"the entry of '{shown}' is not a JSON object"
         size, digest = entry.get("size_bytes"), entry.get("sha256")
         if type(size) is not int or size < 0:
-            return f"'size_bytes' of {shown!r} is not a number of bytes"
+            return f"'size_bytes' of '{shown}' is not a number of bytes"
         if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
-            return f"'sha256' of {shown!r} is not a SHA-256"
+            return f"'sha256' of '{shown}' is not a SHA-256"
         total += min(size, MAX_PACKAGE_BYTES + 1)
     if total > MAX_PACKAGE_BYTES:
         return f"it lists more than {MAX_PACKAGE_BYTES:,} bytes"

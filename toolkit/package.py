@@ -166,7 +166,7 @@ def _target(folder: Path, manifest: dict[str, Any]) -> Exporter:
     known = targets()
     if name not in known:
         shown = printable(name[:100])
-        raise InputError(f"{folder}: unknown target {shown!r}; available: {', '.join(known)}; update hbt")
+        raise InputError(f"{folder}: unknown target '{shown}'; available: {', '.join(known)}; update hbt")
     return exporter(name)
 
 
@@ -180,10 +180,10 @@ def _runtime_problems(folder: Path, manifest: dict[str, Any], target: Exporter) 
     """Return one line if the runtime in the manifest is not that of the target and of requirements.txt."""
     name, version_ = manifest["runtime"]["name"], manifest["runtime"]["version"]
     if name != target.distributions[0]:
-        return [f"the runtime of {target.name} is {target.distributions[0]}, not {printable(name[:100])!r}"]
+        return [f"the runtime of {target.name} is {target.distributions[0]}, not '{printable(name[:100])}'"]
     pins = (folder / REQUIREMENTS_FILE).read_text("utf-8", errors="replace").split()
     if f"{name}=={version_.split('+')[0]}" not in pins:
-        return [f"{MANIFEST_FILE} states {name} {printable(version_[:100])!r}, which {REQUIREMENTS_FILE} does not pin"]
+        return [f"{MANIFEST_FILE} states {name} '{printable(version_[:100])}', which {REQUIREMENTS_FILE} does not pin"]
     return []
 
 
@@ -191,7 +191,7 @@ def _golden_problems(golden: list[dict[str, Any]], found: Scored) -> list[str]:
     """Return one line if golden texts and answers do not have the same labels, or a score is not finite."""
     for i, (entry, scores) in enumerate(zip(golden, found.scores, strict=True)):
         if entry["label"] not in found.labels:
-            return [f"the label {printable(entry['label'][:100])!r} of golden text {i} is not a label of the model"]
+            return [f"the label '{printable(entry['label'][:100])}' of golden text {i} is not a label of the model"]
         if len(entry["scores"]) != len(found.labels):
             return [f"golden text {i} has {len(entry['scores'])} scores, and the model has {len(found.labels)} labels"]
         if len(scores) != len(found.labels) or not np.isfinite(scores).all():

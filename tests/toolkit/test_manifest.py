@@ -172,47 +172,80 @@ def huge_tensor() -> Fault:
     return graph(helper.make_node("ConstantOfShape", ["shape"], ["logits"]), weights=(shape,))
 
 
+def without_padding(held: bytes) -> bytes:
+    return json.dumps(json.loads(held) | {"padding": None}).encode()
+
+
 def swapped(labels: bytes) -> bytes:
     return labels.replace(b"label 0", b"label X").replace(b"label 1", b"label 0").replace(b"label X", b"label 1")
 
 
 NAN, INF = float("nan"), float("inf")
+
+
+def linked(name: str, to: str) -> Fault:
+    return replaced(name, lambda file: file.symlink_to(to))
+
+
+def added(name: str) -> Fault:
+    return replaced(name, lambda file: file.write_text("x"))
+
+
+def both(*faults: Fault) -> Fault:
+    def damage(folder: Path) -> None:
+        for fault in faults:
+            fault(folder)
+
+    return damage
+
+
+def renamed(old: str, new: str) -> Fault:
+    return lambda folder: (folder / old).rename(folder / new) and None
+
+
+def many(folder: Path) -> None:
+    for i in range(5000):
+        (folder / str(i)).touch()
+
+
 FILES: list[tuple[str, Fault, str]] = [
-    ("a link to a copy", lambda f: (f / "c").write_bytes((f / "model.onnx").read_bytes()) and replaced("model.onnx", lambda file: file.symlink_to("c"))(f), "model.onnx is not a regular file"),
-    ("a link to a device", replaced("model.onnx", lambda file: file.symlink_to("/dev/zero")), "model.onnx is not a regular file"),
-    ("a link that is not listed", lambda f: (f / "more").symlink_to("/dev/zero"), "more is not in the manifest"),
+    ("a link to itself renamed", both(renamed("model.onnx", "c"), linked("model.onnx", "c")), "is not a regular file"),
+    ("a link to a device", linked("model.onnx", "/dev/zero"), "model.onnx is not a regular file"),
+    ("a link that is not listed", linked("more", "/dev/zero"), "more is not in the manifest"),
     ("a folder behind a link", linked_folder, "sub/zero is not inside a regular folder"),
     ("a FIFO", replaced("config.json", os.mkfifo), "config.json is not a regular file"),
-    ("a FIFO that is not listed", lambda f: os.mkfifo(f / "more"), "more is not in the manifest"),
+    ("a FIFO that is not listed", replaced("more", os.mkfifo), "more is not in the manifest"),
     ("a FIFO as manifest", replaced("manifest.json", os.mkfifo), "it is not a regular file"),
-    ("a device as manifest", replaced("manifest.json", lambda file: file.symlink_to("/dev/zero")), "it is not a regular file"),
+    ("a device as manifest", linked("manifest.json", "/dev/zero"), "it is not a regular file"),
     ("a folder as manifest", replaced("manifest.json", Path.mkdir), "it is not a regular file"),
     ("a socket", replaced("README.md", with_socket), "README.md is not a regular file"),
     ("a folder instead of a file", replaced("model.onnx", Path.mkdir), "model.onnx is not a regular file"),
     ("bytecode", bytecode, "is bytecode"),
-    ("a hidden file", lambda f: (f / ".hidden").write_text("x") and None, ".hidden is not in the manifest"),
+    ("a hidden file", added(".hidden"), ".hidden is not in the manifest"),
     ("10 GB", sparse("model.onnx", 10**10), "10,000,000,000 bytes instead of"),
-    ("10 GB, as listed", lambda f: (sparse("model.onnx", 10**10)(f), field("files", "model.onnx", "size_bytes", to=10**10)(f)) and None, "it lists more than"),
+    ("10 GB, listed", both(sparse("model.onnx", 10**10), listed("model.onnx", 10**10)), "it lists more than"),
     ("a manifest of 1 GB", sparse("manifest.json", 10**9), "it has 1,000,000,000 bytes"),
-    ("an empty model", lambda f: (f / "model.onnx").write_bytes(b"") and None or None, "0 bytes instead of"),
-    ("a name with an escape sequence", lambda f: (f / "\x1b[31mred").write_text("x") and None, "\\x1b[31mred is not in the manifest"),
-    ("5,000 files", lambda f: [(f / f"{i}").touch() for i in range(5000)] and None, "and more"),
-]  # fmt: skip
+    ("an empty model", sparse("model.onnx", 0), "0 bytes instead of"),
+    ("a name with an escape sequence", added("\x1b[31mred"), "\\x1b[31mred is not in the manifest"),
+    ("5,000 files", many, "and more"),
+]
 PATHS = ["/dev/zero", "../outside", "a/../../b", "a/../b", "", ".", "./model.onnx", "a//b", "C:\\x", "a\\b", "a\x00b",
          "a\nb", "a\x1b[31m", "a\u202eb", "x" * 300, "\ud800"]  # fmt: skip
 FIELDS: list[tuple[str, Fault, str]] = [
     *((f"the path {path[:20]!r}", listed(path), "is not a plain path inside") for path in PATHS),
     *((f"{name} = {value!r}", field(name, to=value), name)
       for name in ("schema", "target", "runtime", "checked_on", "files", "lineage", "golden")
-      for value in (None, True, 1.5, [1], {"a": 1}, -1, "\x1b[31m") if not (name == "checked_on" and isinstance(value, str) or name == "lineage" and isinstance(value, dict))),
+      for value in (None, True, 1.5, [1], -1, {"a": 1}, "\x1b[31m")
+      if (name, type(value)) not in {("lineage", dict), ("checked_on", str)}),
     *((f"without {name}", edited(lambda m, name=name: m.pop(name)), "not a manifest (it has no")
       for name in ("target", "runtime", "checked_on", "files", "lineage", "golden")),
     *((f"size {value!r:.20}", field("files", "model.onnx", "size_bytes", to=value), "is not a number of bytes")
-      for value in (None, "1", 1.0, -1, True, [], NAN)if value == value),
+      for value in (None, "1", 1.0, -1, True, [])),
     ("a size of 4,000 digits", field("files", "model.onnx", "size_bytes", to=10**4000), "it lists more than"),
     *((f"hash {value!r}", field("files", "model.onnx", "sha256", to=value), "is not a SHA-256")
       for value in (None, 1, "", "0" * 63, "Z" * 64, "0" * 64 + "\n")),
-    *((f"entry {value!r}", field("files", "model.onnx", to=value), "is not a JSON object") for value in (None, 1, "x", [])),
+    *((f"entry {value!r}", field("files", "model.onnx", to=value), "is not a JSON object")
+      for value in (None, 1, "x", [])),
     ("another size", field("files", "README.md", "size_bytes", to=1), "instead of 1"),
     ("2,000 files", edited(lambda m: m["files"].update({f"{i}": {} for i in range(2000)})), "more than 1,000"),
     ("no files", field("files", to={}), "is not in the manifest"),
@@ -227,10 +260,12 @@ FIELDS: list[tuple[str, Fault, str]] = [
     ("no golden texts", field("golden", to=[]), "it has no golden texts"),
     *((f"golden {value!r}", field("golden", 0, to=value), "golden text 0") for value in (None, 1, "x", [], {})),
     *((f"golden {name}", field("golden", 0, name, to=value), "golden text 0")
-      for name in ("text", "label", "scores") for value in (None, 1, {}, ["x", "y"], [NAN, 1], [INF, 0], [True, False], [0.5], [0.9, 0.9], [10**400, 0]) if NAN not in (value if isinstance(value, list) else [])),
-    *((f"a score {text}", inserted(text), "not a manifest") for text in ("NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "[" * 100_000)),
+      for name in ("text", "label", "scores")
+      for value in (None, 1, {}, ["x", "y"], [True, False], [0.5], [0.9, 0.9], [-0.5, 1.5], [10**400, 0])),
+    *((f"a score {text:.9}", inserted(text), "not a manifest")
+      for text in ("NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "[" * 100_000)),
     ("three scores", field("golden", 0, "scores", to=[0.2, 0.3, 0.5]), "3 scores, and the model has 2 labels"),
-    ("a label of no text", field("golden", 0, "label", to="\x1b[31mother"), "'\\x1b[31mother' of golden text 0 is not a label"),
+    ("a label of no text", field("golden", 0, "label", to="\x1b[31mx"), "'\\x1b[31mx' of golden text 0 is not a label"),
     ("deep nesting", raw("[" * 1_000_000), "nested too deeply"),
     ("a key twice", raw('{"schema": 1, "schema": 1}'), "the same key twice"),
     ("a byte-order mark", raw("\ufeff{}"), "not a manifest"),
@@ -239,7 +274,7 @@ FIELDS: list[tuple[str, Fault, str]] = [
 ]  # fmt: skip
 CONTENT: list[tuple[str, Fault, str]] = [
     ("swapped labels", consistent("config.json", swapped), "labels flip"),
-    ("another threshold", config(threshold=0.999999), "labels flip"),
+    ("another threshold", config(threshold=1e-9), "labels flip"),
     ("labels with escape sequences", config(id2label={"0": "\x1b[31m", "1": "b"}), "is not a label of the model"),
     ("labels that are no text", config(id2label={"0": 1, "1": None}), "id2label"),
     ("a gap in the labels", config(id2label={"0": "label 0", "2": "label 1"}), "does not load"),
@@ -248,15 +283,13 @@ CONTENT: list[tuple[str, Fault, str]] = [
     ("labels as a list", config(id2label=["a", "b"]), "does not load"),
     ("a threshold that is no number", config(threshold="x"), "threshold must be"),
     ("an infinite threshold", config(threshold=INF), "threshold must be"),
-    ("another kind of network", config(model_type="bert"), "does not load"),
-    ("a kind that is no text", config(model_type=[1]), "does not load"),
     ("config.json as a list", consistent("config.json", lambda _: b"[]"), "does not load"),
     ("a nested config.json", consistent("config.json", lambda _: b"[" * 1_000_000), "does not load"),
     ("an empty config.json", consistent("config.json", lambda _: b""), "does not load"),
     ("a tokenizer that is none", consistent("tokenizer.json", lambda _: b"{}"), "does not load"),
     ("a nested tokenizer", consistent("tokenizer.json", lambda _: b'{"a":' * 500_000), "does not load"),
     ("half a tokenizer", consistent("tokenizer.json", lambda held: held[: len(held) // 2]), "does not load"),
-    ("a tokenizer without padding", consistent("tokenizer.json", lambda held: json.dumps(json.loads(held) | {"padding": None}).encode()), "does not load"),
+    ("a tokenizer without padding", consistent("tokenizer.json", without_padding), "does not load"),
     ("half a model", consistent("model.onnx", lambda held: held[: len(held) // 2]), "does not load"),
     ("an empty model", consistent("model.onnx", lambda _: b""), "does not load"),
     ("a model that is text", consistent("model.onnx", lambda _: b"\x1b[31m" * 99), "does not load"),
@@ -269,20 +302,23 @@ CONTENT: list[tuple[str, Fault, str]] = [
 ]  # fmt: skip
 
 
-def fails_in_one_line(folder: Path, call: Callable[[Path], Any]) -> str | None:
-    """The error of a call, None if it succeeds. Anything but an InputError or ValueError of one line is a failure."""
+def attempt(call: Callable[[], Any]) -> tuple[Any, str | None]:
+    """Return the result of a call and its error, of which it allows only InputError and ValueError, in one line."""
     try:
-        found = call(folder)
+        return call(), None
     except (InputError, ValueError) as error:
         problem = str(error)
-    else:
-        if not (isinstance(found, package.Verification) and found.problems):
-            return None
-        problem = "; ".join(found.problems)
     assert "\n" not in problem
     assert "Traceback" not in problem
     assert len(problem) < 3_000
-    return problem
+    return None, problem
+
+
+def verified(folder: Path) -> None:
+    """Raise InputError unless a package verifies; a process is started only if its files are as listed."""
+    problems = changed_files(folder, read_manifest(folder)) or package.verify(folder).problems
+    if problems:
+        raise InputError("; ".join(problems))
 
 
 @pytest.mark.parametrize(("fault", "message"), [pytest.param(*rest, id=name) for name, *rest in [*FILES, *FIELDS]])
@@ -309,10 +345,10 @@ def test_a_fault_with_a_consistent_hash_is_one_line(
     assert told[:-1] == printable(told[:-1])
 
 
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [pytest.param(*rest, id=name) for name, *rest in CONTENT if "network" not in name and rest[-1] == "does not load" and "TB" not in name],
-)  # fmt: skip
+BROKEN = [each for each in CONTENT if each[2] == "does not load" and "4 TB" not in each[0]]
+
+
+@pytest.mark.parametrize(("fault", "message"), [pytest.param(*rest, id=name) for name, *rest in BROKEN])
 def test_loading_a_broken_file_is_one_line(copied: Path, hbt: Hbt, capfd: Any, fault: Fault, message: str) -> None:
     fault(copied)
     assert hbt("predict", str(copied), "text") == 2
@@ -422,27 +458,18 @@ def fuzz(shipped: Path, home: Path, seed: int, faults: int) -> list[str]:
     for i in range(faults):
         folder = shutil.copytree(shipped, home / str(i))
         kind = random_fault(dice, folder)
-        passed = fails_in_one_line(folder, _check_files) is None and fails_in_one_line(folder, package.verify) is None
-        models = []
+        passed = attempt(lambda folder=folder: verified(folder))[1] is None
         for load in (ngram.load, package.load):
-            error = fails_in_one_line(folder, lambda f, load=load: models.append(load(f)))  # type: ignore[misc]
-            assert error is None or not passed or "extra" in kind, (kind, error)
-        for model in models:
-            scores: list[np.ndarray] = []
-            error = fails_in_one_line(folder, lambda _, model=model: scores.append(model.predict_proba(TEXTS)))  # type: ignore[misc]
-            same = error is None and np.abs(scores[0] - expected).max() <= package.GOLDEN_TOLERANCE
-            assert same or ("re-hashed" in kind and not passed), kind
+            loaded, error = attempt(lambda folder=folder, load=load: load(folder))
+            assert not passed or error is None, (kind, error)
+            if error is None:
+                scores, error = attempt(lambda loaded=loaded: loaded.predict_proba(TEXTS))
+                same = error is None and np.abs(scores - expected).max() <= package.GOLDEN_TOLERANCE
+                assert same or ("re-hashed" in kind and not passed), kind
         if passed:
             accepted.append(kind)
         shutil.rmtree(folder)
     return accepted
-
-
-def _check_files(folder: Path) -> None:
-    """What verify does before it starts a process."""
-    problems = changed_files(folder, read_manifest(folder))
-    if problems:
-        raise InputError(problems[0])
 
 
 HARMLESS = ("re-hashed of README.md", "re-hashed of how_to_load.py", "re-hashed of config.json",
