@@ -22,7 +22,7 @@ from exporters.onnx_fp32 import onnx_loader
 from exporters.registry import exporter
 from tests.exporters.test_ngram_graph import evidence, package_of, student
 from tests.helpers import ODD_TEXTS, evidence_of, rehash, written
-from toolkit import package
+from toolkit import golden_scores, package
 from toolkit.data.corpus import Corpus
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.ngram import MODEL_TYPE
@@ -155,7 +155,7 @@ def test_lone_surrogates_are_replaced_and_do_not_spoil_a_batch(
     [
         ("text", "not one text"),
         (b"text", "not one text"),
-        ([1], r"texts\[0\] is not a str"),
+        ([1], r"texts\[0\] is not"),
         (["a", None], r"texts\[1\]"),
     ],
 )
@@ -286,3 +286,22 @@ def test_without_verification_a_changed_card_does_not_matter(packaged: Path) -> 
 def test_the_loader_and_hbt_escape_the_same_characters(start: int) -> None:
     text = "".join(map(chr, range(start, start + 0x8000)))
     assert printable(text) == console.printable(text)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_package_of_every_runtime_verifies_within_the_limits(
+    loader: Loader, learned: Classifier, toy: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made(loader, learned, toy, tmp_path / "package")
+    name = {"onnx": "onnx-fp32", "ngram": "onnx-int8", "torch": "torch-int8", "openvino": "openvino-int8"}[loader]
+    golden = package.golden_scores(exporter(name).load(folder), ["sea", "sun"])
+    package.write_manifest(folder, exporter(name), "x86-64", {}, golden)
+    assert package.verify(folder).problems == []
+    if loader == "torch":
+        network = json.loads((folder / "network.json").read_text("utf-8"))
+        network["config"]["num_hidden_layers"] = 20_000
+        (folder / "network.json").write_text(json.dumps(network), "utf-8")
+        rehash(folder)
+        monkeypatch.setattr(golden_scores.score_texts, "__defaults__", (15,))
+        (problem,) = package.verify(folder).problems
+        assert "within 15 seconds" in problem or "does not load" in problem
