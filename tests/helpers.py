@@ -1,6 +1,8 @@
 """What tests make things with; fixtures are in conftest.py."""
 
 import csv
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from toolkit.config.toml_file import recipe_from
 from toolkit.data.corpus import Corpus
 from toolkit.data.demo import DEMO_LABEL_NAMES, demo_table
 from toolkit.export.reference import make_reference
+from toolkit.manifest import MANIFEST_FILE
 from toolkit.modeling.classifier import Classifier
 from toolkit.package import write_loadable
 from toolkit.training.dataset import Examples
@@ -105,6 +108,17 @@ def written(
     candidates = how.candidates(classifier, evidence, ExportSettings(target=target, **settings), reference.folder)
     _, facts = write_loadable(folder, classifier, evidence.threshold, how, candidates[candidate], NOTHING)
     return reference.facts | facts
+
+
+def rehash(folder: Path) -> None:
+    """Write the present files of a package into its manifest, as somebody who changes both would."""
+    manifest = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
+    manifest["files"] = {
+        name: {"sha256": hashlib.sha256(held).hexdigest(), "size_bytes": len(held)}
+        for name, held in contents(folder).items()
+        if name != MANIFEST_FILE
+    }
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest, ensure_ascii=False), "utf-8")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

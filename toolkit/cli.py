@@ -21,6 +21,7 @@ from toolkit.config.settings import (
     TrainingSettings,
 )
 from toolkit.config.toml_file import recipe_from
+from toolkit.utils.console import json_line, printable
 from toolkit.utils.errors import InputError, NothingPasses, refuse_existing
 
 FOLDER = click.Path(path_type=Path)
@@ -240,12 +241,12 @@ def predict(
         rows = label_file(packages.load(package), source, output, text_column)
         click.echo(json.dumps({"rows": rows, "output": str(output)}) if as_json else f"{rows} rows labeled: {output}")
         return
-    for text, (label, probability) in zip(texts, packages.load(package).predict(texts), strict=True):
+    for text, (label, probability) in zip(texts, packages.predict(packages.load(package), texts), strict=True):
         if as_json:
             line = {"text": text, "label": label, "probability": round(probability, 6)}
-            click.echo(json.dumps(line, ensure_ascii=False))
+            click.echo(json_line(line))
         else:
-            click.echo(f"{label}\t{probability:.4f}\t{text}")
+            click.echo(f"{printable(label)}\t{probability:.4f}\t{printable(text)}")
 
 
 @verbs.command()
@@ -339,7 +340,7 @@ def main() -> None:
 
 
 def _stop(message: str, code: int) -> None:
-    click.echo(f"hbt: {' '.join(message.split())}", err=True)
+    click.echo(f"hbt: {printable(' '.join(message.split()))}", err=True)
     sys.exit(code)
 
 

@@ -4,8 +4,8 @@ Loading needs only the runtime of the target. It never unpickles and runs the lo
 package folder. `verify` reports files that have changed since the package was written.
 """
 
-import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.registry import Candidate, Exporter, LoadedArtifact, exporter
+from exporters.registry import Candidate, Exporter, LoadedArtifact, exporter, targets
+from toolkit.golden_scores import Scored, one_line, score_texts
+from toolkit.manifest import MANIFEST_FILE, SCHEMA, changed_files, read_manifest, sha256_of
+from toolkit.utils.console import printable
 from toolkit.utils.errors import InputError
 
 if TYPE_CHECKING:
     from toolkit.modeling.classifier import Classifier
 
-SCHEMA = 1
-MANIFEST_FILE, CONFIG_FILE, LOADER_FILE = "manifest.json", "config.json", "how_to_load.py"
+CONFIG_FILE, LOADER_FILE = "config.json", "how_to_load.py"
 REQUIREMENTS_FILE, CARD_FILE = "requirements.txt", "README.md"
 _CHECKPOINT_ONLY = ("hbt", "architectures", "transformers_version", "_name_or_path", "dtype", "torch_dtype")
 GOLDEN_TOLERANCE = 1e-3
@@ -97,7 +99,7 @@ def write_manifest(
         "runtime": {"name": runtime, "version": version(runtime)},
         "checked_on": isa,
         "files": {
-            file.relative_to(folder).as_posix(): {"sha256": _sha256(file), "size_bytes": file.stat().st_size}
+            file.relative_to(folder).as_posix(): {"sha256": sha256_of(file), "size_bytes": file.stat().st_size}
             for file in sorted(folder.rglob("*"))
             if file.is_file() and file.name != MANIFEST_FILE
         },
@@ -107,84 +109,105 @@ def write_manifest(
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a package.
-
-    Raises: InputError if `folder` is not a package, or its schema is not supported.
-    """
-    file = folder / MANIFEST_FILE
-    try:
-        manifest = json.loads(file.read_text("utf-8"))
-        schema = manifest["schema"]
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{folder}: not a package (no {MANIFEST_FILE}); create one with hbt compress") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        raise InputError(f"{file}: not a valid manifest; create the package again with hbt compress") from None
-    if schema != SCHEMA:
-        raise InputError(
-            f"{file}: schema {schema}, but this hbt supports {SCHEMA}; update hbt or create the package again"
-        )
-    return manifest
-
-
 def load(folder: Path, threads: int | None = None) -> LoadedArtifact:
-    """Return the predictor of a package.
+    """Return the predictor of a package, after a check of every file that the manifest lists.
 
-    Raises: InputError if `folder` is not a package, a file is missing or damaged, or the runtime is not installed.
+    Raises: InputError if `folder` is not a package, one of its files is missing, changed or broken, or its runtime is
+        not installed.
     """
-    target = exporter(read_manifest(folder)["target"])
+    manifest = read_manifest(folder)
+    target = _target(folder, manifest)
+    problems = changed_files(folder, manifest, unlisted=False) or _unlisted_parts(manifest, target)
+    if problems:
+        raise InputError(f"{folder}: does not load: {problems[0]}")
     try:
         return target.load(folder, threads)
     except ImportError as error:
         needed = " ".join(target.distributions)
-        raise InputError(f"{folder}: needs {error.name}, which is not installed; run pip install {needed}") from None
-    except Exception as error:  # each runtime raises its own types for a damaged file
-        problems = changed_files(folder)
-        if not problems:
-            raise
-        raise InputError(f"{folder}: does not load: {problems[0]}") from error
+        raise InputError(f"{folder}: needs {error.name}, which is not installed: pip install {needed}") from None
+    except Exception as error:  # the runtimes raise types of their own for a broken file
+        raise InputError(f"{folder}: does not load: {printable(one_line(error))}") from error
+
+
+def predict(model: LoadedArtifact, texts: Sequence[str]) -> list[tuple[str, float]]:
+    """Return label and probability of each text.
+
+    Raises: InputError if the model fails or its scores are not finite, which means that its package is broken.
+    """
+    try:
+        return model.predict(texts)
+    except Exception as error:  # the runtimes raise types of their own for a broken file
+        raise InputError(f"the package does not answer: {printable(one_line(error))}") from error
 
 
 def verify(folder: Path) -> Verification:
-    """Check the hashes of all files and the golden scores.
+    """Check every file of a package, its target and runtime, and its golden scores.
 
-    Raises: InputError if `folder` is not a package.
+    The scores are computed in a process with limits on time and memory.
+    Raises: InputError if `folder` is not a package, or its target does not exist here.
     """
     manifest = read_manifest(folder)
-    problems = changed_files(folder)
-    gap = float("nan")
+    target = _target(folder, manifest)
+    golden, gap = manifest["golden"], float("nan")
+    problems = changed_files(folder, manifest) or _unlisted_parts(manifest, target)
+    problems = problems or _runtime_problems(folder, manifest, target)
     if not problems:
-        golden = manifest["golden"]
-        found = golden_scores(load(folder), [entry["text"] for entry in golden])
-        gap = max(
-            float(np.abs(np.array(a["scores"]) - np.array(b["scores"])).max())
-            for a, b in zip(golden, found, strict=True)
-        )
-        flips = sum(a["label"] != b["label"] for a, b in zip(golden, found, strict=True))
-        if flips or gap > GOLDEN_TOLERANCE:
-            problems.append(
-                f"golden scores differ by up to {gap:.2g} and {flips} labels flip; "
-                f"the package was verified on {manifest['checked_on']}; create it again on this kind of processor"
-            )
-    return Verification(len(manifest["files"]), len(manifest["golden"]), gap, problems)
+        found = score_texts(folder, target.name, [entry["text"] for entry in golden])
+        if isinstance(found, str):
+            problems = [printable(found)]
+        elif not (problems := _golden_problems(golden, found)):
+            gap, problems = _compare(manifest, found)
+    return Verification(len(manifest["files"]), len(golden), gap, problems)
 
 
-def changed_files(folder: Path) -> list[str]:
-    """Return one line for each file that is missing, changed or not in the manifest."""
-    listed = read_manifest(folder)["files"]
-    problems = []
-    for name, entry in listed.items():
-        file = folder / name
-        if not file.is_file():
-            problems.append(f"{name} is missing")
-        elif _sha256(file) != entry["sha256"]:
-            problems.append(f"{name} has changed (different SHA-256)")
-    for file in sorted(folder.rglob("*")):
-        name = file.relative_to(folder).as_posix()
-        if file.is_file() and name not in listed and name != MANIFEST_FILE and "__pycache__" not in file.parts:
-            problems.append(f"{name} is not in the manifest")
-    return problems
+def _target(folder: Path, manifest: dict[str, Any]) -> Exporter:
+    """Return the exporter of the target in a manifest. Raises InputError if there is none of this name."""
+    name = manifest["target"]
+    known = targets()
+    if name not in known:
+        shown = printable(name[:100])
+        raise InputError(f"{folder}: unknown target '{shown}'; available: {', '.join(known)}; update hbt")
+    return exporter(name)
 
 
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def _unlisted_parts(manifest: dict[str, Any], target: Exporter) -> list[str]:
+    """Return one line for each file that loading reads and the manifest does not list."""
+    needed = (target.file, CONFIG_FILE, "tokenizer.json", LOADER_FILE, REQUIREMENTS_FILE)
+    return [f"{name} is not in the manifest" for name in needed if name not in manifest["files"]]
+
+
+def _runtime_problems(folder: Path, manifest: dict[str, Any], target: Exporter) -> list[str]:
+    """Return one line if the runtime in the manifest is not that of the target and of requirements.txt."""
+    name, version_ = manifest["runtime"]["name"], manifest["runtime"]["version"]
+    if name != target.distributions[0]:
+        return [f"the runtime of {target.name} is {target.distributions[0]}, not '{printable(name[:100])}'"]
+    pins = (folder / REQUIREMENTS_FILE).read_text("utf-8", errors="replace").split()
+    if f"{name}=={version_.split('+')[0]}" not in pins:
+        return [f"{MANIFEST_FILE} states {name} '{printable(version_[:100])}', which {REQUIREMENTS_FILE} does not pin"]
+    return []
+
+
+def _golden_problems(golden: list[dict[str, Any]], found: Scored) -> list[str]:
+    """Return one line if golden texts and answers do not have the same labels, or a score is not finite."""
+    for i, (entry, scores) in enumerate(zip(golden, found.scores, strict=True)):
+        if entry["label"] not in found.labels:
+            return [f"the label '{printable(entry['label'][:100])}' of golden text {i} is not a label of the model"]
+        if len(entry["scores"]) != len(found.labels):
+            return [f"golden text {i} has {len(entry['scores'])} scores, and the model has {len(found.labels)} labels"]
+        if len(scores) != len(found.labels) or not np.isfinite(scores).all():
+            return [f"the model does not give golden text {i} a finite score for each label"]
+    return []
+
+
+def _compare(manifest: dict[str, Any], found: Scored) -> tuple[float, list[str]]:
+    """Return the largest difference from the golden scores, and one line if it is too large or a label changed."""
+    golden = manifest["golden"]
+    gap = float(np.abs(np.array([entry["scores"] for entry in golden]) - np.array(found.scores)).max())
+    flips = sum(entry["label"] != label for entry, label in zip(golden, found.predicted, strict=True))
+    if flips or not gap <= GOLDEN_TOLERANCE:
+        checked_on = printable(manifest["checked_on"][:100])
+        return gap, [
+            f"golden scores differ by up to {gap:.2g} and {flips} labels flip; "
+            f"the package was checked on {checked_on}: make it again on this kind of processor"
+        ]
+    return gap, []

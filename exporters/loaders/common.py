@@ -9,12 +9,15 @@ or, from Python:
     model.predict(["text"])           # [("label", probability of that label)]
     model.predict_proba(["text"])     # float32 (texts, labels)
 
-Requires only the packages in requirements.txt.
+Requires only the packages in requirements.txt. Checks every file against manifest.json before it loads the model.
 """
 
+import hashlib
 import json
 import math
+import os
 import sys
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,9 +35,13 @@ class Model:
 
     def __init__(self, folder: Path, encoder: Callable[[Tokenizer], Encode], network: Network) -> None:
         config = json.loads((folder / "config.json").read_text("utf-8"))
-        names = sorted(config["id2label"].items(), key=lambda item: int(item[0]))
-        self.labels: tuple[str, ...] = tuple(name for _, name in names)
+        names = {int(i): name for i, name in config["id2label"].items()}
+        self.labels: tuple[str, ...] = tuple(names[i] for i in range(len(names)))
         self.threshold: float | None = config["threshold"]
+        if not all(isinstance(name, str) for name in self.labels) or len(self.labels) < 2:
+            raise ValueError("config.json: id2label must name two labels or more")
+        if self.threshold is not None and not (type(self.threshold) in (int, float) and math.isfinite(self.threshold)):
+            raise ValueError("config.json: threshold must be a finite number or null")
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.pad_id: int = self.tokenizer.padding["pad_id"]
         self.tokenizer.no_padding()
@@ -58,6 +65,7 @@ class Model:
 
         By default, each text is scored by itself: on few cores, padding costs more time than batching saves. The model
         card reports whether batches change the scores.
+        Raises: ValueError for one text instead of a list, a batch size below 1, or scores that are not finite.
         """
         logits = self.predict_logits(texts, batch_size)
         if len(logits) == 1:  # for one row, plain Python is faster than numpy
@@ -71,14 +79,16 @@ class Model:
         return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
 
     def predict_logits(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
-        """Return logits, float32 (texts, labels); texts are batched by length."""
-        encoded = self.encode(texts)
+        """Return logits, float32 (texts, labels); texts are batched by length. See `predict_proba` for errors."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
+        encoded = self.encode(checked_texts(texts))
         if len(encoded) == 1:
-            return self.network(encoded[0][None], None)
+            return self.checked_logits(encoded[0][None], None)
         logits = np.empty((len(encoded), len(self.labels)), dtype=np.float32)
         if batch_size == 1:
             for i, ids in enumerate(encoded):
-                logits[i] = self.network(ids[None], None)[0]
+                logits[i] = self.checked_logits(ids[None], None)[0]
             return logits
         lengths = np.array([len(ids) for ids in encoded])
         order = lengths.argsort(kind="stable")
@@ -88,14 +98,99 @@ class Model:
             for row, i in zip(batch, chosen, strict=True):
                 row[: lengths[i]] = encoded[i]
             mask = (np.arange(batch.shape[1]) < lengths[chosen, None]).astype(np.int64)
-            logits[chosen] = self.network(batch, mask)
+            logits[chosen] = self.checked_logits(batch, mask)
+        return logits
+
+    def checked_logits(self, ids: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+        """Return the logits of one batch, float32 (batch, labels).
+
+        Raises: ValueError if they are not finite or not one per text and label.
+        """
+        logits = self.network(ids, mask)
+        if logits.shape != (len(ids), len(self.labels)):
+            raise ValueError(f"the network returned scores of shape {logits.shape} for {len(self.labels)} labels")
+        if not np.isfinite(logits).all():
+            raise ValueError("the network returned scores that are not finite: the model is damaged")
         return logits
 
 
+def checked_texts(texts: Sequence[str]) -> list[str]:
+    """Return a list of the texts, each surrogate without its other half replaced by U+FFFD.
+
+    Raises: ValueError if `texts` is one text, or one of them is not a str.
+    """
+    if isinstance(texts, str | bytes):
+        raise ValueError("expected a list of texts, not one text: write predict([text])")
+    found = list(texts)
+    for i, text in enumerate(found):
+        if not isinstance(text, str):
+            raise ValueError(f"texts[{i}] is not a str but {type(text).__name__}")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            found[i] = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return found
+
+
+def open_package(
+    folder: str | os.PathLike[str], parts: Sequence[str], verify: bool, build: Callable[[Path], Model]
+) -> Model:
+    """Return the model that `build` makes of a folder; first check the files, among them `parts`, if `verify`.
+
+    Raises: ValueError, in one line, if a file is not as shipped or the model does not load.
+    """
+    root = Path(folder).resolve()
+    try:
+        if verify:
+            check_files(root, ("config.json", "tokenizer.json", *parts))
+        return build(root)
+    except ImportError:  # the runtime is not installed
+        raise
+    except Exception as error:  # the runtimes raise their own types for a broken file
+        raise ValueError(f"{folder}: does not load: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def check_files(root: Path, needed: Sequence[str]) -> None:
+    """Check that every file in manifest.json, `needed` among them, has the size and SHA-256 that it states.
+
+    Raises: ValueError for the first file that is missing, changed, outside the folder, a link or not a regular file.
+    """
+    manifest = root / "manifest.json"
+    if not manifest.is_file() or manifest.stat().st_size > 2**24:
+        raise ValueError("manifest.json is missing or too large; verify=False loads without it")
+    try:
+        files = json.loads(manifest.read_text("utf-8"))["files"]
+        stated = {name: (entry["size_bytes"], entry["sha256"]) for name, entry in files.items()}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise ValueError("manifest.json is malformed") from None
+    for name in {**dict.fromkeys(needed), **stated}:
+        file = root / name
+        if name not in stated:
+            raise ValueError(f"{name} is not in manifest.json")
+        if file.resolve() != file or not file.is_relative_to(root) or not file.is_file():
+            raise ValueError(f"{name} is missing, or is not a regular file inside the folder")
+        if file.stat().st_size == stated[name][0]:
+            with file.open("rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() == stated[name][1]:
+                    continue
+        raise ValueError(f"{name} is not the file that was shipped")
+
+
+def printable(text: str) -> str:
+    """Return `text` with control, format and escape characters, which could change a terminal, as escapes."""
+    controls = [c for c in set(text) if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
+    hidden = {ord(c): ascii(c)[1:-1] for c in controls if c not in "\u200c\u200d"}  # not the joiners of words
+    return text.translate({code: f"\\x{code:02x}" if code < 0x100 else escape for code, escape in hidden.items()})
+
+
 def main(load: Callable[[], Model]) -> None:
-    """Print label, probability and text for each command-line argument."""
+    """Print label, probability and text for each command-line argument; an error is one line and exit code 2."""
     texts = sys.argv[1:]
-    if not texts:
-        sys.exit('usage: python how_to_load.py "text" ["another text" …]')
-    for text, (label, score) in zip(texts, load().predict(texts), strict=True):
-        print(f"{label}\t{score:.4f}\t{text}")
+    try:
+        if not texts:
+            raise ValueError('usage: python how_to_load.py "text" ["another text" …]')
+        for text, (label, score) in zip(texts, load().predict(texts), strict=True):
+            print(f"{printable(label)}\t{score:.4f}\t{printable(text)}")
+    except Exception as error:
+        print(printable(" ".join(str(error).split())), file=sys.stderr)
+        sys.exit(2)

@@ -12,4 +12,5 @@ def open_session(file: Path, threads: int | None) -> onnxruntime.InferenceSessio
     if threads:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    # The fallback would print a broken file's error on stdout.
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"], enable_fallback=0)

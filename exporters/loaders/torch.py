@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-from exporters.loaders.common import Model, Network, main
+from exporters.loaders.common import Model, Network, main, open_package
 from exporters.loaders.subwords import subwords
 
 # Without VNNI, sums of two products can saturate, which 7-bit activations prevent. (PyTorch's own module always uses
@@ -132,13 +132,20 @@ def logits_of(network: torch.nn.ModuleDict, pooling: str | None, ids: torch.Tens
     return network["head"]((hidden - (1 - real) * 1e4).max(1).values)
 
 
-def load(folder: str | os.PathLike[str] | None = None, threads: int | None = None) -> Model:
+def load(folder: str | os.PathLike[str] | None = None, threads: int | None = None, verify: bool = True) -> Model:
     """Return the model in `folder`, by default the folder of this file.
 
     threads: maximum number of threads; None uses the default of the runtime.
+    verify: check all files against manifest.json first. This took 1.3 ms for 0.6 MB and 0.7 s for 200 MB.
+    Raises: ValueError if a file is not as shipped or the model does not load.
     """
-    folder = Path(__file__).parent if folder is None else Path(folder)
-    return Model(folder, subwords, transformer(folder, threads))
+    folder = Path(__file__).parent if folder is None else folder
+    return open_package(
+        folder,
+        ("network.json", "model.safetensors"),
+        verify,
+        lambda root: Model(root, subwords, transformer(root, threads)),
+    )
 
 
 if __name__ == "__main__":

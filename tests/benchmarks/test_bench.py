@@ -10,7 +10,7 @@ from benchmarks.bench import LINEAR_BASELINE_NAME, TEACHER, bench_packages, corp
 from tests.helpers import Finished
 from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.latency.measure import Measurement, Subject
-from toolkit.package import MANIFEST_FILE
+from toolkit.manifest import MANIFEST_FILE
 from toolkit.utils.errors import InputError
 
 

@@ -27,7 +27,7 @@ from toolkit.modeling.encoders import build_classifier
 from toolkit.modeling.ngram import NgramConfig, NgramNetwork
 from toolkit.modeling.surgery import Kept, cut
 from toolkit.modeling.tokenizer import PAD, save_tokenizer, train_tokenizer
-from toolkit.package import write_loading_files
+from toolkit.package import golden_scores, write_loading_files, write_manifest
 from toolkit.utils.errors import InputError
 
 COLUMN, MATRIX = 0, 1
@@ -337,7 +337,7 @@ def test_the_folder_works_without_this_project(packaged: Path, tmp_path: Path) -
         "spec = importlib.util.spec_from_file_location('how_to_load', sys.argv[1])\n"
         "module = importlib.util.module_from_spec(spec)\n"
         "spec.loader.exec_module(module)\n"
-        "answer = module.load().predict(sys.argv[2:])\n"
+        "answer = module.load(verify=False).predict(sys.argv[2:])\n"
         "assert not {'toolkit', 'exporters', 'onnxruntime', 'openvino'} & set(sys.modules), 'imports too much'\n"
         "print(json.dumps(answer))\n"
     )
@@ -353,8 +353,10 @@ def test_the_folder_works_without_this_project(packaged: Path, tmp_path: Path) -
         assert score == pytest.approx(own_score, abs=1e-5)
 
 
-def test_the_loader_is_a_program(packaged: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-P", str(packaged / "how_to_load.py"), "sun number 7"]
+def test_the_loader_is_a_program(learned: Classifier, tmp_path: Path) -> None:
+    folder = package(learned, tmp_path)
+    write_manifest(folder, EXPORTER, "some processor", {}, golden_scores(EXPORTER.load(folder), ["sun"]))
+    command = [sys.executable, "-P", str(folder / "how_to_load.py"), "sun number 7"]
     found = subprocess.run(command, cwd=tmp_path, env={"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert found.stdout.startswith("sun\t")

@@ -59,7 +59,9 @@ def test_a_trimmed_package_has_the_logits_of_the_untrimmed_one(
     pieces = {}
     for folder in (Path("untrimmed"), trimmed, Path("fewest"), Path("some")):
         np.testing.assert_allclose(packages.load(folder).predict_logits(texts), expected, atol=1e-5)
-        assert ("- vocabulary trimmed from " in (folder / "README.md").read_text("utf-8")) is (folder.name != "untrimmed")
+        assert ("- vocabulary trimmed from " in (folder / "README.md").read_text("utf-8")) is (
+            folder.name != "untrimmed"
+        )
         assert hbt("verify", str(folder)) == 0
         pieces[folder.name] = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
     assert pieces["fewest"] == pieces[trimmed.name] < pieces["some"] == 627 < pieces["untrimmed"]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.helpers import ODD_TEXTS, Finished, contents
+from tests.helpers import ODD_TEXTS, Finished, contents, rehash
 from toolkit import package
 from toolkit.stages.result import StageResult
 from toolkit.utils.errors import InputError
@@ -28,6 +28,8 @@ def rewrite(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
     value = json.loads(file.read_text("utf-8"))
     change(value)
     file.write_text(json.dumps(value, ensure_ascii=False), "utf-8")
+    if file.name != "manifest.json":
+        rehash(file.parent)
 
 
 def loader_of(folder: Path) -> ModuleType:
@@ -36,7 +38,9 @@ def loader_of(folder: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", True)
+        spec.loader.exec_module(module)
     return module
 
 
@@ -51,7 +55,7 @@ def outside(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_files_of_a_package(finished: Finished) -> None:
     names = {path.name for path in finished.package.iterdir()}
-    assert names - {"__pycache__"} == {
+    assert names == {
         "model.onnx", "tokenizer.json", "config.json", "how_to_load.py", "requirements.txt", "README.md",
         "manifest.json",
     }  # fmt: skip
@@ -189,7 +193,7 @@ def test_the_loader_runs_as_a_script_from_anywhere(copied: Path, tmp_path: Path)
 
 def test_the_loader_without_a_text_prints_its_usage(copied: Path, tmp_path: Path) -> None:
     done = outside(tmp_path, str(copied / "how_to_load.py"))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("usage: python how_to_load.py")
 
 

@@ -13,7 +13,7 @@ from toolkit.config.recipe import Recipe
 from toolkit.config.settings import ExportSettings, PruningSettings
 from toolkit.config.toml_file import recipe_from, write_recipe
 from toolkit.data.corpus import Corpus, describe_split, load_corpus
-from toolkit.package import MANIFEST_FILE, read_manifest
+from toolkit.manifest import MANIFEST_FILE, read_manifest
 from toolkit.stages.result import RESULT_FILE, StageResult
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import file_part, is_partial, whole_folder

@@ -10,7 +10,8 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,6 @@ def fit(
     assert distillation_loss is None or train.teacher_logits is not None, "distillation needs teacher logits"
     assert distillation_loss is not None or UNLABELED not in train.labels, "unlabeled texts need a teacher"
     features = None if distillation_loss is None else distillation_loss.features
-    torch.set_flush_denormal(loop.mechanics.flush_denormals)
     checkpoint = last_complete_checkpoint(work)
     best = MACRO_F1 if distillation_loss is None else LOSS
     arguments = _arguments(settings, len(train.texts), seed, work, loop.mechanics, best)
@@ -114,7 +114,7 @@ def fit(
     trainer.remove_callback(PrinterCallback)
     if features is not None:
         features.teacher.network.to(arguments.device)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _flushed_denormals(loop.mechanics.flush_denormals):
         warnings.filterwarnings("ignore", message="mtime may not be reliable")  # checkpoints are sorted by step instead
         trainer.train(resume_from_checkpoint=checkpoint)
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # otherwise it predicts in bfloat16
@@ -126,6 +126,16 @@ def fit(
     eligible = [epoch for epoch in history if epoch["epoch"] >= loop.choose_from]
     selected = max(eligible, key=lambda epoch: (sign * epoch[best], -epoch["epoch"]))
     return Fit(int(selected["epoch"]), history)
+
+
+@contextmanager
+def _flushed_denormals(flush: bool) -> Iterator[None]:
+    """Flush denormals to zero inside the block only: OpenVINO fails in a process that flushes them."""
+    torch.set_flush_denormal(flush)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def refuse_missing_device(device: str) -> None:

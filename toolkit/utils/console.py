@@ -1,5 +1,7 @@
 """Progress messages on stderr and tables that fit the terminal."""
 
+import json
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -7,6 +9,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with control, format and escape characters as \xNN, \uNNNN or \UNNNNNNNN.
+
+    Printed raw, they can move the cursor, change colors or reverse the order of a line. The joiners of Indic and
+    Persian words and of emoji stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_escaped(char) if _is_control(char) else char for char in text)
+
+
+def json_line(value: Any) -> str:
+    """Return `value` as one line of JSON, readable, with control and format characters as escapes of JSON."""
+    text = json.dumps(value, ensure_ascii=False)
+    if text.isprintable():
+        return text
+    return "".join(json.dumps(char)[1:-1] if _is_control(char) else char for char in text)
+
+
+def _is_control(char: str) -> bool:
+    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and char not in "\u200c\u200d"
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 @cache

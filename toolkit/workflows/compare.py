@@ -4,7 +4,7 @@ from pathlib import Path
 
 from toolkit.evaluation.comparison import Versus, versus
 from toolkit.evaluation.significance import MARGIN
-from toolkit.package import MANIFEST_FILE
+from toolkit.manifest import MANIFEST_FILE
 from toolkit.stages.run_folder import Place, locate
 from toolkit.utils.errors import InputError
 from toolkit.workflows.run_comparisons import contender

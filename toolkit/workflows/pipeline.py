@@ -7,11 +7,11 @@ from toolkit.config.recipe import Recipe
 from toolkit.config.settings import Pipeline, PruningSettings
 from toolkit.data.unlabeled import read_unlabeled
 from toolkit.export.stage import FALLBACK, fallback_folder, refuse_for_ngram, refuse_unready
+from toolkit.manifest import MANIFEST_FILE, read_manifest
 from toolkit.modeling.architecture import architecture_of
 from toolkit.modeling.encoders import build_classifier
 from toolkit.modeling.ngram import is_ngram, rows_of
 from toolkit.modeling.students import build_student
-from toolkit.package import MANIFEST_FILE, read_manifest
 from toolkit.stages.distillation import distillation_loss_of
 from toolkit.stages.run_folder import Run, checkpoint_of, export_stage, package_folder, run_folder
 from toolkit.stages.teachers import load_teacher

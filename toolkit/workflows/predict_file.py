@@ -6,6 +6,7 @@ from exporters.registry import LoadedArtifact
 from toolkit.data.corpus import TEXT_COLUMNS, find_column, text_values
 from toolkit.data.normalization import normalize
 from toolkit.data.tables import WRITERS, Table, read_table, write_table
+from toolkit.package import predict
 from toolkit.utils import console
 from toolkit.utils.errors import InputError
 
@@ -38,7 +39,7 @@ def _label(model: LoadedArtifact, texts: list[str]) -> tuple[list[str | None], l
     with console.bar("predicting", len(filled)) as advance:
         for start in range(0, len(filled), BATCH):
             rows = filled[start : start + BATCH]
-            for row, (label, probability) in zip(rows, model.predict([texts[i] for i in rows]), strict=True):
+            for row, (label, probability) in zip(rows, predict(model, [texts[i] for i in rows]), strict=True):
                 labels[row], probabilities[row] = label, round(probability, 6)
             advance(len(rows))
     return labels, probabilities

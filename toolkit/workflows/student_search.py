@@ -13,8 +13,8 @@ from typing import Any
 from toolkit.config.recipe import SEARCHED_STUDENTS, Recipe
 from toolkit.config.settings import PruningSettings
 from toolkit.config.toml_file import recipe_from
+from toolkit.manifest import read_manifest
 from toolkit.modeling.ngram import is_ngram
-from toolkit.package import read_manifest
 from toolkit.stages.run_folder import DISTILLATION, LINEAR_BASELINE, RUNS, Run, export_stage, locate
 from toolkit.utils.console import print_table, say
 from toolkit.utils.errors import InputError, NothingPasses
