@@ -164,7 +164,7 @@ def test_swapping_the_two_reverses_the_comparison() -> None:
     one, other = compare(y, a, b, 2), compare(y, b, a, 2)
     assert (one.verdict, other.verdict) == ("worse", "better")
     assert one.macro_f1_difference == pytest.approx(-other.macro_f1_difference)
-    np.testing.assert_allclose(one.interval, (-other.interval[1], -other.interval[0]))
+    np.testing.assert_allclose(one.interval, (-other.interval[1], -other.interval[0]), atol=2e-3)
     assert (one.only_a_right, one.only_b_right) == (other.only_b_right, other.only_a_right)
     assert one.mcnemar_p == pytest.approx(other.mcnemar_p)
 
@@ -180,3 +180,22 @@ def test_a_comparison_goes_to_json_with_its_margin() -> None:
     found = json.loads(json.dumps(compare(y, y, flipped(y, range(4)), 2).as_dict()))
     assert (found["margin"], found["rows"]) == (MARGIN, 40)
     assert len(found["interval"]) == 2
+
+
+def test_the_interval_holds_the_estimate_with_many_rare_labels() -> None:
+    """40 labels of two rows each: a resample misses many of them."""
+    truth = np.repeat(np.arange(40), 2)
+    a = np.where(np.arange(80) % 2 == 0, truth, (truth + 1) % 40)
+    found = compare(truth, a, truth, 40)
+    low, high = found.interval
+    assert low <= found.macro_f1_difference <= high
+
+
+def test_repeated_rows_narrow_the_interval_and_keep_the_estimate() -> None:
+    random = np.random.default_rng(4)
+    truth, a, b = (random.integers(3, size=500) for _ in range(3))
+    few = compare(truth, a, b, 3)
+    many = compare(*(np.tile(each, 400) for each in (truth, a, b)), 3)  # 200,000 rows of the same cells
+    assert many.macro_f1_difference == pytest.approx(few.macro_f1_difference)
+    width = [found.interval[1] - found.interval[0] for found in (few, many)]
+    assert width[1] == pytest.approx(width[0] / 20, rel=0.15)
