@@ -21,7 +21,8 @@ from toolkit.config.settings import (
     TrainingSettings,
 )
 from toolkit.config.toml_file import recipe_from
-from toolkit.utils.errors import InputError, NothingPasses, refuse_existing
+from toolkit.utils.errors import InputError, NothingPasses
+from toolkit.utils.overwrite import refuse_file
 
 FOLDER = click.Path(path_type=Path)
 TRAINING = (CorpusSettings, ModelSettings, TrainingSettings, DistillationSettings)
@@ -236,7 +237,7 @@ def predict(
     if source is not None and output is not None:
         from toolkit.workflows.predict_file import label_file
 
-        refuse_existing(output, force, "--output")
+        refuse_file(output, force, "--output")
         rows = label_file(packages.load(package), source, output, text_column)
         click.echo(json.dumps({"rows": rows, "output": str(output)}) if as_json else f"{rows} rows labeled: {output}")
         return
@@ -335,7 +336,8 @@ def main() -> None:
     except NothingPasses as error:
         _stop(str(error), 3)
     except (KeyboardInterrupt, click.Abort):
-        _stop("interrupted; rerun the same command to resume", 130)
+        restarts = "--force" in sys.argv[1:] and sys.argv[1] in ("train", "run", "students")
+        _stop(f"interrupted; rerun the same command{' without --force' * restarts} to resume", 130)
 
 
 def _stop(message: str, code: int) -> None:

@@ -241,6 +241,22 @@ def test_an_interrupt_is_one_line_with_how_to_resume(
     assert capsys.readouterr().err.strip() == "hbt: interrupted; rerun the same command to resume"
 
 
+def test_after_force_an_interrupt_does_not_advise_to_remove_the_run_again(
+    workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    small = ("train", "--data", "comments.csv", "--model", "shape:1x32", "--folds", "2", "--name", "small")
+    monkeypatch.setattr("toolkit.workflows.pipeline.run_step", interrupted)
+    assert hbt(*small, "--force") == 130
+    assert (
+        capsys.readouterr().err.splitlines()[-1] == "hbt: interrupted; rerun the same command without --force to resume"
+    )
+    assert hbt(*small) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "hbt: interrupted; rerun the same command to resume"
+
+
 def test_a_bug_shows_its_traceback(workplace: Path, hbt: Hbt, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise ZeroDivisionError

@@ -40,8 +40,9 @@ from toolkit.stages.run_folder import (
 )
 from toolkit.stages.teachers import ENSEMBLE, TEACHER, with_corpus_labels
 from toolkit.training.fake_quantization import quantized_modules
-from toolkit.utils.errors import InputError, NothingPasses, refuse_existing
+from toolkit.utils.errors import InputError, NothingPasses
 from toolkit.utils.files import file_part, whole_folder, write_lines
+from toolkit.utils.overwrite import refuse_folder
 from toolkit.workflows import tracking
 from toolkit.workflows.run_comparisons import contender, contender_of, teacher_of
 from toolkit.workflows.run_summary import RunSummary, trained_rows, write_summary
@@ -85,11 +86,11 @@ def compress_run(
     stage = run.last_stage if pruning is None else pruning_stage(pruning)
     run = run.using(export, pruning)
     out = out or package_folder(folder.name, export.target, stage)
-    refuse_existing(out, force)
+    refuse_folder(out, force, "package")
     refuse_unready(export)
     run.require_rows()
     if pruning is not None:
-        _refuse_other_pruning(run, stage, force)  # last, since it may remove the existing stage
+        _refuse_other_pruning(run, stage, force)
     with tracking.tracked_run(folder, run.recipe.run) as tracked:
         if pruning is not None:
             run_step(STEPS["pruning"], run, tracked)
@@ -98,20 +99,19 @@ def compress_run(
 
 
 def _refuse_other_pruning(run: Run, stage: str, force: bool) -> None:
-    """Raise InputError if the stage was pruned with other settings; with `force`, remove the stage instead."""
+    """Raise InputError if the stage was pruned with other settings; with `force`, forget its result instead."""
     if stage not in run.results:
         return
     before, now = run.results[stage].details["settings"], pruning_settings(run.recipe)
     differ = [name for name, value in now.items() if before.get(name) != value]
     if not differ:
         return
-    folder = run.folder / stage
     if not force:
         raise InputError(
-            f"{folder}: pruned with a different {', '.join(differ)}; give the same, or --force to prune again"
+            f"{run.folder / stage}: pruned with a different {', '.join(differ)}; give the same, or --force to prune "
+            "again"
         )
-    shutil.rmtree(folder)
-    del run.results[stage]
+    del run.results[stage]  # its folder is replaced when the new one is complete
 
 
 def compress_checkpoint(
@@ -128,7 +128,7 @@ def compress_checkpoint(
     Raises: InputError if the model cannot be loaded or its labels are not those of the rows.
     """
     out = out or MODELS / "-".join([file_part(model), export.target, *([] if pruning is None else [pruning.tag])])
-    refuse_existing(out, force)
+    refuse_folder(out, force, "package")
     refuse_unready(export)
     corpus = load_corpus(settings)
     classifier = load_classifier(Path(model)) if Path(model).is_dir() else load_sequence_classifier(model)

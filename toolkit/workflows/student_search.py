@@ -19,7 +19,7 @@ from toolkit.stages.run_folder import DISTILLATION, LINEAR_BASELINE, RUNS, Run, 
 from toolkit.utils.console import print_table, say
 from toolkit.utils.errors import InputError, NothingPasses
 from toolkit.utils.files import MB, file_part, without_nan
-from toolkit.workflows.pipeline import run_pipeline, workable_run
+from toolkit.workflows.pipeline import default_package, run_pipeline, workable_run
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,17 @@ def search_students(
     """
     name = recipe.run.name or f"{file_part(Path(recipe.corpus.data).stem)}-students"
     runs = {student: _recipe_of(student, recipe, name) for student in specs}
-    for student_recipe in runs.values():
-        workable_run(student_recipe, force)  # check all of them first, since training one student may take hours
+    # Check all of them first, since training one student may take hours.
+    begun = {student: workable_run(student_recipe, force) for student, student_recipe in runs.items()}
+    if force:  # replace all of them now, so that the command without --force resumes every one
+        for student, run in begun.items():
+            run.begin(default_package(runs[student]))
     students: list[StudentResult] = []
     last_refusal: NothingPasses | None = None
     for student, student_recipe in runs.items():
         say(f"student {student}")
         try:
-            outcome = run_pipeline(student_recipe, force)
+            outcome = run_pipeline(student_recipe)
         except NothingPasses as refused:
             say(f"student {student}: {refused}")
             last_refusal = refused
