@@ -67,7 +67,7 @@ def corpus_of(folder: Path, data: str | None) -> Corpus:
     """
     lineage = package.read_manifest(folder)["lineage"]
     settings: dict[str, Any] = lineage["corpus_settings"] | ({"data": data} if data else {})
-    lists = {name: tuple(settings[name]) for name in ("label_names", "slice")}
+    lists = {name: tuple(settings.get(name, ())) for name in ("label_names", "missing_label", "slice")}
     wanted = CorpusSettings(**settings | lists)
     if wanted.data != "demo" and not Path(wanted.data).is_file():
         raise InputError(f"{folder}: its data file {wanted.data} is missing; give its path with --data FILE")

@@ -180,6 +180,7 @@ TRAIN_NGRAM = ["train", "--data", "comments.csv", "--model", "shape:1x32", "--st
         (["compress", "nothing"], "give labeled rows to check it on with --data FILE"),
         (["compress"], "SOURCE"),
         (["predict", "nothing", "text"], "nothing: not a package"),
+        (["predict", "nothing", "text", ""], "text 2 is blank"),
         (["predict", "nothing"], "give either texts or --input"),
         (["predict", "nothing", "text", "--input", "comments.csv"], "give either texts or --input"),
         (["predict", "nothing", "--input", "comments.csv"], "--output"),

@@ -52,6 +52,8 @@ class CorpusSettings:
     """Column with the labels (default: found by name)."""
     label_names: tuple[str, ...] = ()
     """Names of the labels in order, separated by commas; with two labels the second is the positive one."""
+    missing_label: tuple[str, ...] = ()
+    """A label that means "not labeled", in addition to an empty cell and NaN, such as NA. May be repeated."""
     stratification: Literal["label", "none"] = "label"
     """What the test split, the validation split and the folds are stratified by."""
     stratify_by: str | None = None

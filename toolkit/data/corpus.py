@@ -102,7 +102,7 @@ def corpus_from_table(table: Table, settings: CorpusSettings) -> Corpus:
     text_column, label_column = find_columns(table, settings)
     texts = text_values(table, text_column)
     _refuse_empty(table, text_column, texts)
-    labels, label_names = _labels(table, label_column, settings.label_names)
+    labels, label_names = _labels(table, label_column, settings)
     keys = [duplicate_key(text) for text in texts]
     strata = _strata(table, settings, labels)
     given = _given_split(table)
@@ -218,8 +218,8 @@ def _refuse_empty(table: Table, column: str, texts: list[str]) -> None:
         )
 
 
-def _labels(table: Table, column: str, names: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
-    values = label_values(table, column)
+def _labels(table: Table, column: str, settings: CorpusSettings) -> tuple[np.ndarray, tuple[str, ...]]:
+    names, values = settings.label_names, label_values(table, column, settings.missing_label)
     missing = [row for row, value in enumerate(values) if value is None]
     if missing:
         raise InputError(
@@ -247,16 +247,19 @@ def _labels(table: Table, column: str, names: tuple[str, ...]) -> tuple[np.ndarr
     return np.array([index[v] for v in values if v is not None], dtype=np.int64), tuple(label_names)
 
 
-def label_values(table: Table, column: str) -> list[str | None]:
-    """Return the labels of a column as strings, with None for missing values; 1.0 becomes "1"."""
-    return [_label_text(value) for value in table.columns[column]]
+def label_values(table: Table, column: str, missing: tuple[str, ...] = ()) -> list[str | None]:
+    """Return the labels of a column as strings, with None for missing values; 1.0 becomes "1".
+
+    missing: labels that mean a missing value, in addition to an empty cell and NaN.
+    """
+    return [_label_text(value, missing) for value in table.columns[column]]
 
 
-def _label_text(value: Any) -> str | None:
+def _label_text(value: Any, missing: tuple[str, ...]) -> str | None:
     if value is None or _is_nan(value):
         return None
     text = str(value).strip()
-    if text.lower() in ("", "nan", "na", "null", "none"):
+    if text == "" or text.lower() == "nan" or text in missing:
         return None
     return text[:-2] if re.fullmatch(r"-?\d+\.0", text) else text
 

@@ -134,11 +134,12 @@ def write_table(table: Table, file: Path) -> None:
 
 def _write_delimited(table: Table, file: Path, delimiter: str) -> None:
     with file.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
-        writer.writerow(table.columns)
-        writer.writerows(
-            ["" if value is None else value for value in row] for row in zip(*table.columns.values(), strict=True)
-        )
+        plain = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+        quoted = csv.writer(out, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        for row in (table.columns, *zip(*table.columns.values(), strict=True)):
+            cells = ["" if value is None else value for value in row]
+            # The plain writer does not quote a carriage return, at which every reader ends the row.
+            (quoted if any(isinstance(cell, str) and "\r" in cell for cell in cells) else plain).writerow(cells)
 
 
 def _write_json_lines(table: Table, file: Path) -> None:
