@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks import report
 from benchmarks.plot import plot
 from toolkit import package
-from toolkit.config.settings import CorpusSettings
+from toolkit.config.settings import CorpusSettings, require
 from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration
 from toolkit.evaluation.predictor import Predictor
@@ -20,13 +20,15 @@ from toolkit.latency.worker import load_predictor
 from toolkit.modeling import linear
 from toolkit.modeling.classifier import WEIGHTS_FILE
 from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
-from toolkit.stages.run_folder import LINEAR_BASELINE, Run, is_run
+from toolkit.stages.run_folder import LINEAR_BASELINE, Run, checkpoint_of, is_run
 from toolkit.utils.console import console, say
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import folder_size
 from toolkit.utils.machine import allowed_cpus, describe_machine
+from toolkit.utils.overwrite import refuse_no_folder
 
 TEACHER = "teacher (torch fp32)"
+MAX_THREADS = 1024
 
 
 def bench_packages(
@@ -38,6 +40,9 @@ def bench_packages(
 
     Raises: InputError if a folder is not a package, the packages have different corpora, or the data are missing.
     """
+    require(1 <= threads <= MAX_THREADS, "--threads", f"{threads} is outside 1 to {MAX_THREADS}")
+    refuse_no_folder(out, "-o")
+    teacher = None if teacher is None else _teacher_checkpoint(teacher)
     fingerprints = {package.read_manifest(folder)["lineage"]["corpus_fingerprint"] for folder in folders}
     if len(fingerprints) > 1:
         raise InputError("the packages are from different corpora; measure the packages of one corpus at a time")
@@ -57,6 +62,14 @@ def bench_packages(
         console().print(report.render(rows, machine, reference))
         print(f"\nwritten: {file}, .csv, .svg and .png")
     return file
+
+
+def _teacher_checkpoint(teacher: Path) -> Path:
+    """Return the checkpoint folder of --teacher: itself, or that of a run. Raises: InputError if it is neither."""
+    checkpoint = checkpoint_of(teacher)
+    if not (checkpoint / WEIGHTS_FILE).is_file():
+        raise InputError(f"--teacher {teacher}: not a checkpoint folder (no {WEIGHTS_FILE}); give one, or a run")
+    return checkpoint
 
 
 def corpus_of(folder: Path, data: str | None) -> Corpus:

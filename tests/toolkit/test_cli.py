@@ -177,7 +177,7 @@ TRAIN_NGRAM = ["train", "--data", "comments.csv", "--model", "shape:1x32", "--st
         (["train", "--no-such-option"], "--no-such-option"),
         (["run", "--pipeline", "all"], "--pipeline"),
         (["run", "--pipeline", "baseline_kd", "--model", "shape:1x32"], "--student"),
-        (["compress", "nothing"], "give labeled rows to check it on with --data FILE"),
+        (["compress", "nothing"], "give labeled rows to evaluate it on with --data FILE"),
         (["compress"], "SOURCE"),
         (["predict", "nothing", "text"], "nothing: not a package"),
         (["predict", "nothing", "text", ""], "text 2 is blank"),
@@ -185,6 +185,28 @@ TRAIN_NGRAM = ["train", "--data", "comments.csv", "--model", "shape:1x32", "--st
         (["predict", "nothing", "text", "--input", "comments.csv"], "give either texts or --input"),
         (["predict", "nothing", "--input", "comments.csv"], "--output"),
         (["predict", "nothing", "--input", "comments.csv", "--output", "comments.csv"], "exists"),
+        (["predict", "nothing", "--input", "comments.csv", "--output", "."], "--output .: is a folder"),
+        (["predict", "nothing", "--input", "comments.csv", "--output", ".", "--force"], "--output .: is a folder"),
+        (["predict", "nothing", "--input", "comments.csv", "--output", "no/out.csv"], "no folder no"),
+        (["train", "--data", "comments.csv", "--seed", "-1"], "--seed: -1 is outside"),
+        (["train", "--data", "comments.csv", "--weight-decay", "inf"], "--weight-decay: inf is not a finite number"),
+        (["train", "--data", "comments.csv", "--name", "n" * 300], "--name: has 300 bytes"),
+        (["train", "--data", "comments.csv", "--name", "cache"], "'cache' is a folder that hbt uses itself"),
+        (["train", "--data", "comments.csv", "--name", "cache", "--force"], "'cache' is a folder that hbt uses"),
+        (["train", "--data", "comments.csv", "--label-names", f"a,{'b' * 300}"], "--label-names: bbb"),
+        (["train", "--data", "longlabel.csv"], "row 1 of column 'label' has a label of 300 characters"),
+        (["train", "--data", "digits.csv"], "row 1 of column 'label' has a label of 5000 characters"),
+        (["train", "--data", "digits.jsonl"], "digits.jsonl: line 1 is not JSON (Exceeds the limit"),
+        (["train", "--data", "deep.jsonl"], "deep.jsonl: line 1 is nested too deep"),
+        (["train", "--recipe", "deep.toml"], "--recipe deep.toml: nested too deep"),
+        (["train", "--recipe", "digits.toml"], "--recipe digits.toml: not readable as TOML"),
+        (["train", "--recipe", "huge.toml"], "--weight-decay: inf is not a finite number"),
+        (["compare", "a", "b", "--margin", "nan"], "--margin: nan is outside (0, 1]"),
+        (["students", "comments.csv", "--teacher", "a", "--budget-ms", "nan"], "--budget-ms: nan"),
+        (["bench", "nothing", "-o", "comments.csv"], "-o comments.csv: is a file"),
+        (["bench", "nothing", "-o", "/proc/bench"], "/proc/bench/file: cannot be written in /proc"),
+        (["bench", "nothing", "--teacher", "/nope"], "--teacher /nope: not a checkpoint folder"),
+        (["bench", "nothing", "--threads", "100000000"], "--threads: 100000000 is outside 1 to 1024"),
         (["verify", "nothing"], "nothing: not a package"),
         (["bench", "nothing"], "nothing: not a package"),
         (["bench"], "PACKAGES"),
@@ -197,6 +219,13 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 ) -> None:
     (workplace / "empty.txt").write_text("\n \n")
     (workplace / "latin.csv").write_bytes(b"text\nta\xefve\n")
+    (workplace / "longlabel.csv").write_text(rows(label=["a", "b" * 300] * 20))
+    (workplace / "digits.csv").write_text(rows(label=["1", "2" * 5000] * 20))
+    (workplace / "digits.jsonl").write_text('{"text": "a", "label": %s}' % ("2" * 5000))
+    (workplace / "deep.jsonl").write_text('{"text": "a", "label": %s}' % ("[" * 100_000 + "]" * 100_000))
+    (workplace / "deep.toml").write_text(f"a = {'[' * 100_000}{']' * 100_000}")
+    (workplace / "digits.toml").write_text(f"[corpus]\nseed = {'2' * 5000}")
+    (workplace / "huge.toml").write_text(f"[training]\nweight_decay = {'2' * 400}")
     before = contents(workplace)
     assert hbt(*arguments) == 2
     assert message in one_line(capsys)

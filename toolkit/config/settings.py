@@ -34,6 +34,10 @@ Schedule = Literal["linear", "cubic", "exponential"]
 Method = Literal["logit", "hidden", "attention", "multi_level", "relation"]
 
 
+LONGEST_NAME = 120
+"""Bytes of the longest name of a run, to which target, pruning and student are added in folder names."""
+
+
 def require(condition: bool, option: str, problem: str) -> None:
     """Raise InputError with the option, the problem and its fix unless `condition` is true."""
     if not condition:
@@ -70,7 +74,10 @@ class CorpusSettings:
 
     def __post_init__(self) -> None:
         require(self.folds >= 2, "--folds", f"{self.folds} is too few; give 2 or more")
+        require(0 <= self.seed < 2**32, "--seed", f"{self.seed} is outside 0 to {2**32 - 1}")
         require(0 < self.data_fraction <= 1, "--data-fraction", f"{self.data_fraction} is outside (0, 1]")
+        for name in self.label_names:
+            require(len(name) <= 100, "--label-names", f"{name[:20]}… has {len(name)} characters; give at most 100")
         require(
             len(set(self.label_names)) == len(self.label_names), "--label-names", "duplicate name; give each name once"
         )
@@ -307,3 +314,8 @@ class RunSettings:
             require(
                 bool(fine), option, f"{value!r} cannot be part of a folder name; use letters, digits, '-', '_' and '.'"
             )
+            size = len((value or "").encode())
+            require(size <= LONGEST_NAME, option, f"has {size} bytes; give at most {LONGEST_NAME}")
+        name = (self.name or "").lower()
+        own = name == "cache" or name.endswith((".partial", ".replaced"))
+        require(not own, "--name", f"{self.name!r} is a folder that hbt uses itself; give another name")

@@ -24,6 +24,8 @@ from toolkit.utils.errors import InputError
 
 TEXT_COLUMNS = ("text", "comments", "comment", "sentence", "content", "tweet", "review", "document")
 LABEL_COLUMNS = ("label", "labels", "hatespeech", "class", "category", "target", "sentiment", "hate")
+LONGEST_LABEL = 100
+"""Characters; names of metrics contain labels, and MLflow accepts 250."""
 NAMES_OF_01 = {"hatespeech": ("non_hate", "hate"), "hate": ("non_hate", "hate")}
 GIVEN_SPLITS = {"train": 0, "training": 0, "validation": VALIDATION, "valid": VALIDATION, "val": VALIDATION}
 GIVEN_SPLITS |= {"dev": VALIDATION, "test": TEST}
@@ -225,6 +227,12 @@ def _labels(table: Table, column: str, settings: CorpusSettings) -> tuple[np.nda
         raise InputError(
             f"{table.source}: row {missing[0]} of column {column!r} has no label ({len(missing)} such rows, "
             "counted from 0 after the header); label or remove them"
+        )
+    longest = max((v for v in values if v is not None), key=len)
+    if len(longest) > LONGEST_LABEL:
+        raise InputError(
+            f"{table.source}: row {values.index(longest)} of column {column!r} has a label of {len(longest)} "
+            f"characters; give labels of at most {LONGEST_LABEL}, or name the label column with --label-column"
         )
     found = sorted({v for v in values if v is not None}, key=lambda v: (0, int(v), v) if _is_whole(v) else (1, 0, v))
     if len(found) < 2:

@@ -49,6 +49,13 @@ def refuse_file(out: Path, force: bool, option: str) -> None:
     _refuse_unwritable(out, f"give another path with {option}")
 
 
+def refuse_no_folder(out: Path, option: str) -> None:
+    """Check that files can be written into the folder `out`, which may exist. Raises: InputError if they cannot."""
+    if os.path.lexists(out) and not out.is_dir():
+        raise InputError(f"{option} {out}: is a file; give a folder")
+    _refuse_unwritable(out / "file", f"give another path with {option}")
+
+
 def _is_made_by_hbt(folder: Path, kind: Kind) -> bool:
     name, key = _OWN[kind]
     try:

@@ -8,7 +8,7 @@ from typing import Any
 from exporters.registry import LoadedArtifact
 from toolkit.data.corpus import TEXT_COLUMNS, find_column, text_values
 from toolkit.data.normalization import normalize
-from toolkit.data.tables import WRITERS, Table, read_table, write_table
+from toolkit.data.tables import WRITERS, Table, read_table, refuse_mixed_columns, write_table
 from toolkit.utils import console
 from toolkit.utils.errors import InputError
 
@@ -39,6 +39,7 @@ def label_file(model: LoadedArtifact, source: Path, out: Path, text_column: str 
     if existing:
         raise InputError(f"{source}: already has a column {existing[0]!r}; rename it")
     texts = text_values(table, find_column(table, text_column, "--text-column", TEXT_COLUMNS))
+    refuse_mixed_columns(table, out)
     labels, probabilities = _label(model, texts)
     columns: dict[str, list[Any]] = table.columns | {LABEL: labels, PROBABILITY: probabilities}
     if out.suffix.lower() in (".csv", ".tsv"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.config.recipe import SEARCHED_STUDENTS, Recipe
-from toolkit.config.settings import PruningSettings
+from toolkit.config.settings import PruningSettings, require
 from toolkit.config.toml_file import recipe_from
 from toolkit.modeling.ngram import is_ngram
 from toolkit.package import read_manifest
@@ -71,6 +71,8 @@ def search_students(
     A student is left out if none of its candidates passes the quality gate.
     Raises: InputError as `run_pipeline`; NothingPasses if no student is left.
     """
+    for option, budget in (("--budget-ms", budget_ms), ("--budget-mb", budget_mb)):
+        require(budget is None or budget >= 0, option, f"{budget} is not a number of 0 or more")
     name = recipe.run.name or f"{file_part(Path(recipe.corpus.data).stem)}-students"
     runs = {student: _recipe_of(student, recipe, name) for student in specs}
     # Check all of them first, since training one student may take hours.
