@@ -154,7 +154,7 @@ def accuracy(
     if tuple(predictor.labels) != corpus.label_names:
         raise InputError(
             f"the model's labels are {', '.join(predictor.labels)}, those of {corpus.name} are "
-            f"{', '.join(corpus.label_names)}; name them in the model's order with --label-names"
+            f"{', '.join(corpus.label_names)}; give models with these labels"
         )
     probabilities = predictor.predict_proba(corpus.take(rows))  # (rows, labels)
 

@@ -21,6 +21,7 @@ from toolkit.config.settings import (
     TrainingSettings,
 )
 from toolkit.config.toml_file import recipe_from
+from toolkit.utils.console import use_utf8
 from toolkit.utils.errors import InputError, NothingPasses
 from toolkit.utils.overwrite import refuse_file
 
@@ -243,8 +244,9 @@ def predict(
         return
     for text, (label, probability) in zip(texts, packages.load(package).predict(texts), strict=True):
         if as_json:
-            line = {"text": text, "label": label, "probability": round(probability, 6)}
-            click.echo(json.dumps(line, ensure_ascii=False))
+            click.echo(
+                json.dumps({"text": text, "label": label, "probability": round(probability, 6)}, ensure_ascii=False)
+            )
         else:
             click.echo(f"{label}\t{probability:.4f}\t{text}")
 
@@ -328,6 +330,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
+        use_utf8(sys.argv[1:])
         verbs(prog_name="hbt", standalone_mode=False)
     except InputError as error:
         _stop(str(error), 2)

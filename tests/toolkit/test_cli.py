@@ -1,6 +1,8 @@
 import csv
 import dataclasses
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -178,6 +180,8 @@ TRAIN_NGRAM = ["train", "--data", "comments.csv", "--model", "shape:1x32", "--st
         (["run", "--pipeline", "all"], "--pipeline"),
         (["run", "--pipeline", "baseline_kd", "--model", "shape:1x32"], "--student"),
         (["compress", "nothing"], "give labeled rows to evaluate it on with --data FILE"),
+        (["compress", "runs/nothing"], "runs/nothing: no such folder; give a run"),
+        (["compress", "runs/nothing/1-baseline"], "no such folder; give a run"),
         (["compress"], "SOURCE"),
         (["predict", "nothing", "text"], "nothing: not a package"),
         (["predict", "nothing", "text", ""], "text 2 is blank"),
@@ -248,7 +252,7 @@ def test_an_unreachable_hub_is_one_line_after_the_progress_message(
     progress, line = capsys.readouterr().err.splitlines()
     assert "hub" in progress
     assert line.startswith("hbt: nobody/nothing: cannot be loaded")
-    assert line.endswith("give a folder with --model PATH")
+    assert line.endswith("as SOURCE" if arguments[0] == "compress" else "give a folder with --model PATH")
     assert contents(workplace) == before
 
 
@@ -294,6 +298,27 @@ def test_a_bug_shows_its_traceback(workplace: Path, hbt: Hbt, monkeypatch: pytes
     monkeypatch.setattr("toolkit.workflows.pipeline.run_pipeline", broken)
     with pytest.raises(ZeroDivisionError):
         hbt("train", "--data", "comments.csv")
+
+
+DEMO_PACKAGE = str(Path(__file__).parents[2] / "models" / "demo-onnx-int8")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_output_is_utf8_whatever_the_locale(tmp_path: Path, encoding: str) -> None:
+    command = [sys.executable, "-m", "toolkit.cli", "predict", DEMO_PACKAGE, "ভালো 🙂", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout.decode("utf-8"))["text"] == "ভালো 🙂"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="arguments are text there")
+@pytest.mark.parametrize("arguments", [[DEMO_PACKAGE, b"caf\xe9"], [b"p\xe9", "text"]])
+def test_an_argument_that_is_not_utf8_is_one_line(tmp_path: Path, arguments: list[str | bytes]) -> None:
+    command = [sys.executable, "-m", "toolkit.cli", "predict", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True)
+    (line,) = done.stderr.decode("utf-8").splitlines()
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert re.match(r"hbt: argument \d \(.*\\udce9\) is not UTF-8", line)
 
 
 @pytest.fixture

@@ -67,6 +67,11 @@ class Run:
         if existing.recipe.sha256() != recipe.sha256():
             before = existing.recipe.flat()
             differ = [key for key, value in recipe.flat().items() if before[key] != value]
+            if differ == ["pipeline"] and recipe.stages == (*existing.recipe.stages, "export"):
+                raise InputError(
+                    f"{folder}: is a run of {existing.recipe.run.pipeline}; make its package with hbt compress "
+                    f"{folder}, or give another --name"
+                )
             raise InputError(
                 f"{folder}: is a run with a different {', '.join(differ)}; give another --name, or --force to redo it"
             )

@@ -1,5 +1,6 @@
 """`hbt compress`: make a package from a run, a checkpoint or any Hugging Face classifier."""
 
+import re
 import shutil
 import tempfile
 from dataclasses import fields, replace
@@ -49,6 +50,9 @@ from toolkit.workflows.run_summary import RunSummary, trained_rows, write_summar
 from toolkit.workflows.steps import STEPS, distillation_of, run_step, watch_epoch
 from toolkit.workflows.tracked_metrics import track_export
 
+SOURCE = "SOURCE"
+"""Name of the argument of `hbt compress`, for messages."""
+
 
 def compress_source(source: str, given: dict[str, Any], out: Path | None, force: bool) -> RunSummary:
     """Make a package from a run, or from a checkpoint or Hugging Face classifier and labeled rows.
@@ -66,7 +70,10 @@ def compress_source(source: str, given: dict[str, Any], out: Path | None, force:
             raise InputError(f"--{excess[0].replace('_', '-')}: {source} is a run, which defines it; leave it out")
         return compress_run(Path(source), recipe.export, out, force, pruning)
     if "data" not in given:
-        raise InputError(f"{source}: not a run folder; give labeled rows to evaluate it on with --data FILE")
+        if not Path(source).exists() and re.fullmatch(r"(?!runs/|models/)[\w-][\w.-]*(/[\w.-]+)?", source) is None:
+            raise InputError(f"{source}: no such folder; give a run, a checkpoint folder or a hub id")
+        kind = "not a run folder;" if Path(source).exists() else "no such folder; for a hub id,"
+        raise InputError(f"{source}: {kind} give labeled rows to evaluate it on with --data FILE")
     return compress_checkpoint(source, recipe.corpus, recipe.export, out, force, pruning)
 
 
@@ -131,7 +138,7 @@ def compress_checkpoint(
     refuse_folder(out, force, "package")
     refuse_unready(export)
     corpus = load_corpus(settings)
-    classifier = load_classifier(Path(model)) if Path(model).is_dir() else load_sequence_classifier(model)
+    classifier = _load(model)
     classifier = with_corpus_labels(classifier, corpus, model)
     name, lineage = file_part(model), lineage_of(corpus, model=model)
     rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
@@ -166,6 +173,13 @@ def compress_checkpoint(
         result, _ = compress_or_stand_in(source, export, out, force, tuned)
     package = Path(result.details["package"])
     return RunSummary(package, [*rows_before_export, *rows_of(result)], [], corpus.label_names, package)
+
+
+def _load(model: str) -> Classifier:
+    """Return the classifier in a folder or with a hub id."""
+    if Path(model).is_dir():
+        return load_classifier(Path(model), option=SOURCE)
+    return load_sequence_classifier(model, option=SOURCE)
 
 
 def _recipe_of_checkpoint(
