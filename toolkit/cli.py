@@ -243,12 +243,9 @@ def predict(
         click.echo(json.dumps({"rows": rows, "output": str(output)}) if as_json else f"{rows} rows labeled: {output}")
         return
     for text, (label, probability) in zip(texts, packages.load(package).predict(texts), strict=True):
-        if as_json:
-            click.echo(
-                json.dumps({"text": text, "label": label, "probability": round(probability, 6)}, ensure_ascii=False)
-            )
-        else:
-            click.echo(f"{label}\t{probability:.4f}\t{text}")
+        line = {"text": text, "label": label, "probability": round(probability, 6)}
+        plain = f"{label}\t{probability:.4f}\t{text}"
+        click.echo(json.dumps(line, ensure_ascii=False) if as_json else plain)
 
 
 @verbs.command()
