@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks import report
 from benchmarks.plot import plot
 from toolkit import package
-from toolkit.config.settings import CorpusSettings
+from toolkit.config.settings import CorpusSettings, require
 from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration
 from toolkit.evaluation.predictor import Predictor
@@ -20,13 +20,15 @@ from toolkit.latency.worker import load_predictor
 from toolkit.modeling import linear
 from toolkit.modeling.classifier import WEIGHTS_FILE
 from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
-from toolkit.stages.run_folder import LINEAR_BASELINE, Run, is_run
+from toolkit.stages.run_folder import LINEAR_BASELINE, Run, checkpoint_of, is_run
 from toolkit.utils.console import console, say
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import folder_size
 from toolkit.utils.machine import allowed_cpus, describe_machine
+from toolkit.utils.overwrite import refuse_no_folder
 
 TEACHER = "teacher (torch fp32)"
+MAX_THREADS = 1024
 
 
 def bench_packages(
@@ -38,6 +40,9 @@ def bench_packages(
 
     Raises: InputError if a folder is not a package, the packages have different corpora, or the data are missing.
     """
+    require(1 <= threads <= MAX_THREADS, "--threads", f"{threads} is outside 1 to {MAX_THREADS}")
+    refuse_no_folder(out, "-o")
+    teacher = None if teacher is None else _teacher_checkpoint(teacher)
     fingerprints = {package.read_manifest(folder)["lineage"]["corpus_fingerprint"] for folder in folders}
     if len(fingerprints) > 1:
         raise InputError("the packages are from different corpora; measure the packages of one corpus at a time")
@@ -59,6 +64,14 @@ def bench_packages(
     return file
 
 
+def _teacher_checkpoint(teacher: Path) -> Path:
+    """Return the checkpoint folder of --teacher: itself, or that of a run. Raises: InputError if it is neither."""
+    checkpoint = checkpoint_of(teacher)
+    if not (checkpoint / WEIGHTS_FILE).is_file():
+        raise InputError(f"--teacher {teacher}: not a checkpoint folder (no {WEIGHTS_FILE}); give one, or a run")
+    return checkpoint
+
+
 def corpus_of(folder: Path, data: str | None) -> Corpus:
     """Return the corpus of a package with the same split, so that its test rows were not trained on.
 
@@ -67,7 +80,7 @@ def corpus_of(folder: Path, data: str | None) -> Corpus:
     """
     lineage = package.read_manifest(folder)["lineage"]
     settings: dict[str, Any] = lineage["corpus_settings"] | ({"data": data} if data else {})
-    lists = {name: tuple(settings[name]) for name in ("label_names", "slice")}
+    lists = {name: tuple(settings.get(name, ())) for name in ("label_names", "missing_label", "slice")}
     wanted = CorpusSettings(**settings | lists)
     if wanted.data != "demo" and not Path(wanted.data).is_file():
         raise InputError(f"{folder}: its data file {wanted.data} is missing; give its path with --data FILE")
@@ -141,7 +154,7 @@ def accuracy(
     if tuple(predictor.labels) != corpus.label_names:
         raise InputError(
             f"the model's labels are {', '.join(predictor.labels)}, those of {corpus.name} are "
-            f"{', '.join(corpus.label_names)}; name them in the model's order with --label-names"
+            f"{', '.join(corpus.label_names)}; give models with these labels"
         )
     probabilities = predictor.predict_proba(corpus.take(rows))  # (rows, labels)
 

@@ -54,10 +54,10 @@ def predict_file(
     force: overwrite `output` if it exists.
     Raises: InputError, before anything is written, if a file cannot be read or written.
     """
-    from toolkit.utils.errors import refuse_existing
+    from toolkit.utils.overwrite import refuse_file
     from toolkit.workflows.predict_file import label_file
 
-    refuse_existing(Path(output), force, "output")
+    refuse_file(Path(output), force, "output")
     return label_file(load(package), Path(source), Path(output), text_column)
 
 

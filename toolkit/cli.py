@@ -21,8 +21,9 @@ from toolkit.config.settings import (
     TrainingSettings,
 )
 from toolkit.config.toml_file import recipe_from
-from toolkit.utils.console import json_line, printable
-from toolkit.utils.errors import InputError, NothingPasses, refuse_existing
+from toolkit.utils.console import json_line, printable, use_utf8
+from toolkit.utils.errors import InputError, NothingPasses
+from toolkit.utils.overwrite import refuse_file
 
 FOLDER = click.Path(path_type=Path)
 TRAINING = (CorpusSettings, ModelSettings, TrainingSettings, DistillationSettings)
@@ -229,24 +230,22 @@ def predict(
 ) -> None:
     """Label TEXTS, or the texts of a file, with a PACKAGE."""
     from toolkit import package as packages
+    from toolkit.workflows.predict_file import label_file, refuse_blank
 
     if bool(texts) == bool(source):
         raise InputError("give either texts or --input FILE with --output FILE")
     if source is not None and output is None:
         raise InputError("--output: name the file to write")
+    refuse_blank(texts)
     if source is not None and output is not None:
-        from toolkit.workflows.predict_file import label_file
-
-        refuse_existing(output, force, "--output")
+        refuse_file(output, force, "--output")
         rows = label_file(packages.load(package), source, output, text_column)
         click.echo(json.dumps({"rows": rows, "output": str(output)}) if as_json else f"{rows} rows labeled: {output}")
         return
     for text, (label, probability) in zip(texts, packages.predict(packages.load(package), texts), strict=True):
-        if as_json:
-            line = {"text": text, "label": label, "probability": round(probability, 6)}
-            click.echo(json_line(line))
-        else:
-            click.echo(f"{printable(label)}\t{probability:.4f}\t{printable(text)}")
+        line = {"text": text, "label": label, "probability": round(probability, 6)}
+        plain = f"{printable(label)}\t{probability:.4f}\t{printable(text)}"
+        click.echo(json_line(line) if as_json else plain)
 
 
 @verbs.command()
@@ -328,6 +327,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
+        use_utf8(sys.argv[1:])
         verbs(prog_name="hbt", standalone_mode=False)
     except InputError as error:
         _stop(str(error), 2)
@@ -336,7 +336,8 @@ def main() -> None:
     except NothingPasses as error:
         _stop(str(error), 3)
     except (KeyboardInterrupt, click.Abort):
-        _stop("interrupted; rerun the same command to resume", 130)
+        restarts = "--force" in sys.argv[1:] and sys.argv[1] in ("train", "run", "students")
+        _stop(f"interrupted; rerun the same command{' without --force' * restarts} to resume", 130)
 
 
 def _stop(message: str, code: int) -> None:

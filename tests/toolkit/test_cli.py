@@ -1,6 +1,8 @@
 import csv
 import dataclasses
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -178,12 +180,37 @@ TRAIN_NGRAM = ["train", "--data", "comments.csv", "--model", "shape:1x32", "--st
         (["run", "--pipeline", "all"], "--pipeline"),
         (["run", "--pipeline", "baseline_kd", "--model", "shape:1x32"], "--student"),
         (["compress", "nothing"], "give labeled rows to evaluate it on with --data FILE"),
+        (["compress", "runs/nothing"], "runs/nothing: no such folder; give a run"),
+        (["compress", "runs/nothing/1-baseline"], "no such folder; give a run"),
         (["compress"], "SOURCE"),
         (["predict", "nothing", "text"], "nothing: not a package"),
+        (["predict", "nothing", "text", ""], "text 2 is blank"),
         (["predict", "nothing"], "give either texts or --input"),
         (["predict", "nothing", "text", "--input", "comments.csv"], "give either texts or --input"),
         (["predict", "nothing", "--input", "comments.csv"], "--output"),
         (["predict", "nothing", "--input", "comments.csv", "--output", "comments.csv"], "exists"),
+        (["predict", "nothing", "--input", "comments.csv", "--output", "."], "--output .: is a folder"),
+        (["predict", "nothing", "--input", "comments.csv", "--output", ".", "--force"], "--output .: is a folder"),
+        (["predict", "nothing", "--input", "comments.csv", "--output", "no/out.csv"], "no folder no"),
+        (["train", "--data", "comments.csv", "--seed", "-1"], "--seed: -1 is outside"),
+        (["train", "--data", "comments.csv", "--weight-decay", "inf"], "--weight-decay: inf is not a finite number"),
+        (["train", "--data", "comments.csv", "--name", "n" * 300], "--name: has 300 bytes"),
+        (["train", "--data", "comments.csv", "--name", "cache"], "'cache' is a folder that hbt uses itself"),
+        (["train", "--data", "comments.csv", "--name", "cache", "--force"], "'cache' is a folder that hbt uses"),
+        (["train", "--data", "comments.csv", "--label-names", f"a,{'b' * 300}"], "--label-names: bbb"),
+        (["train", "--data", "longlabel.csv"], "row 1 of column 'label' has a label of 300 characters"),
+        (["train", "--data", "digits.csv"], "row 1 of column 'label' has a label of 5000 characters"),
+        (["train", "--data", "digits.jsonl"], "digits.jsonl: line 1 is not JSON (Exceeds the limit"),
+        (["train", "--data", "deep.jsonl"], "deep.jsonl: line 1 is nested too deep"),
+        (["train", "--recipe", "deep.toml"], "--recipe deep.toml: nested too deep"),
+        (["train", "--recipe", "digits.toml"], "--recipe digits.toml: not readable as TOML"),
+        (["train", "--recipe", "huge.toml"], "--weight-decay: inf is not a finite number"),
+        (["compare", "a", "b", "--margin", "nan"], "--margin: nan is outside (0, 1]"),
+        (["students", "comments.csv", "--teacher", "a", "--budget-ms", "nan"], "--budget-ms: nan"),
+        (["bench", "nothing", "-o", "comments.csv"], "-o comments.csv: is a file"),
+        (["bench", "nothing", "-o", "/proc/bench"], "/proc/bench/file: cannot be written in /proc"),
+        (["bench", "nothing", "--teacher", "/nope"], "--teacher /nope: not a checkpoint folder"),
+        (["bench", "nothing", "--threads", "100000000"], "--threads: 100000000 is outside 1 to 1024"),
         (["verify", "nothing"], "nothing: not a package"),
         (["bench", "nothing"], "nothing: not a package"),
         (["bench"], "PACKAGES"),
@@ -196,6 +223,13 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 ) -> None:
     (workplace / "empty.txt").write_text("\n \n")
     (workplace / "latin.csv").write_bytes(b"text\nta\xefve\n")
+    (workplace / "longlabel.csv").write_text(rows(label=["a", "b" * 300] * 20))
+    (workplace / "digits.csv").write_text(rows(label=["1", "2" * 5000] * 20))
+    (workplace / "digits.jsonl").write_text('{"text": "a", "label": %s}' % ("2" * 5000))
+    (workplace / "deep.jsonl").write_text('{"text": "a", "label": %s}' % ("[" * 100_000 + "]" * 100_000))
+    (workplace / "deep.toml").write_text(f"a = {'[' * 100_000}{']' * 100_000}")
+    (workplace / "digits.toml").write_text(f"[corpus]\nseed = {'2' * 5000}")
+    (workplace / "huge.toml").write_text(f"[training]\nweight_decay = {'2' * 400}")
     before = contents(workplace)
     assert hbt(*arguments) == 2
     assert message in one_line(capsys)
@@ -218,7 +252,7 @@ def test_an_unreachable_hub_is_one_line_after_the_progress_message(
     progress, line = capsys.readouterr().err.splitlines()
     assert "hub" in progress
     assert line.startswith("hbt: nobody/nothing: cannot be loaded")
-    assert line.endswith("give a folder with --model PATH")
+    assert line.endswith("as SOURCE" if arguments[0] == "compress" else "give a folder with --model PATH")
     assert contents(workplace) == before
 
 
@@ -241,6 +275,22 @@ def test_an_interrupt_is_one_line_with_how_to_resume(
     assert capsys.readouterr().err.strip() == "hbt: interrupted; rerun the same command to resume"
 
 
+def test_after_force_an_interrupt_does_not_advise_to_remove_the_run_again(
+    workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    small = ("train", "--data", "comments.csv", "--model", "shape:1x32", "--folds", "2", "--name", "small")
+    monkeypatch.setattr("toolkit.workflows.pipeline.run_step", interrupted)
+    assert hbt(*small, "--force") == 130
+    assert (
+        capsys.readouterr().err.splitlines()[-1] == "hbt: interrupted; rerun the same command without --force to resume"
+    )
+    assert hbt(*small) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "hbt: interrupted; rerun the same command to resume"
+
+
 def test_a_bug_shows_its_traceback(workplace: Path, hbt: Hbt, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise ZeroDivisionError
@@ -248,6 +298,27 @@ def test_a_bug_shows_its_traceback(workplace: Path, hbt: Hbt, monkeypatch: pytes
     monkeypatch.setattr("toolkit.workflows.pipeline.run_pipeline", broken)
     with pytest.raises(ZeroDivisionError):
         hbt("train", "--data", "comments.csv")
+
+
+DEMO_PACKAGE = str(Path(__file__).parents[2] / "models" / "demo-onnx-int8")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_output_is_utf8_whatever_the_locale(tmp_path: Path, encoding: str) -> None:
+    command = [sys.executable, "-m", "toolkit.cli", "predict", DEMO_PACKAGE, "ভালো 🙂", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout.decode("utf-8"))["text"] == "ভালো 🙂"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="arguments are text there")
+@pytest.mark.parametrize("arguments", [[DEMO_PACKAGE, b"caf\xe9"], [b"p\xe9", "text"]])
+def test_an_argument_that_is_not_utf8_is_one_line(tmp_path: Path, arguments: list[str | bytes]) -> None:
+    command = [sys.executable, "-m", "toolkit.cli", "predict", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True)
+    (line,) = done.stderr.decode("utf-8").splitlines()
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert re.match(r"hbt: argument \d \(.*\\udce9\) is not UTF-8", line)
 
 
 @pytest.fixture

@@ -97,4 +97,6 @@ class Recipe:
     def sha256(self) -> str:
         """Return a hash of the settings that determine the result: all but author, run name and experiment."""
         tables = dataclasses.asdict(self) | {"run": {"pipeline": self.run.pipeline}}
+        if not self.corpus.missing_label:  # as in runs that are older than this setting
+            del tables["corpus"]["missing_label"]
         return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()

@@ -34,6 +34,10 @@ Schedule = Literal["linear", "cubic", "exponential"]
 Method = Literal["logit", "hidden", "attention", "multi_level", "relation"]
 
 
+LONGEST_NAME = 120
+"""Bytes of the longest name of a run, to which target, pruning and student are added in folder names."""
+
+
 def require(condition: bool, option: str, problem: str) -> None:
     """Raise InputError with the option, the problem and its fix unless `condition` is true."""
     if not condition:
@@ -52,6 +56,8 @@ class CorpusSettings:
     """Column with the labels (default: found by name)."""
     label_names: tuple[str, ...] = ()
     """Names of the labels in order, separated by commas; with two labels the second is the positive one."""
+    missing_label: tuple[str, ...] = ()
+    """A label that means "not labeled", in addition to an empty cell and NaN, such as NA. May be repeated."""
     stratification: Literal["label", "none"] = "label"
     """What the test split, the validation split and the folds are stratified by."""
     stratify_by: str | None = None
@@ -68,7 +74,10 @@ class CorpusSettings:
 
     def __post_init__(self) -> None:
         require(self.folds >= 2, "--folds", f"{self.folds} is too few; give 2 or more")
+        require(0 <= self.seed < 2**32, "--seed", f"{self.seed} is outside 0 to {2**32 - 1}")
         require(0 < self.data_fraction <= 1, "--data-fraction", f"{self.data_fraction} is outside (0, 1]")
+        for name in self.label_names:
+            require(len(name) <= 100, "--label-names", f"{name[:20]}… has {len(name)} characters; give at most 100")
         require(
             len(set(self.label_names)) == len(self.label_names), "--label-names", "duplicate name; give each name once"
         )
@@ -305,3 +314,8 @@ class RunSettings:
             require(
                 bool(fine), option, f"{value!r} cannot be part of a folder name; use letters, digits, '-', '_' and '.'"
             )
+            size = len((value or "").encode())
+            require(size <= LONGEST_NAME, option, f"has {size} bytes; give at most {LONGEST_NAME}")
+        name = (self.name or "").lower()
+        own = name == "cache" or name.endswith((".partial", ".replaced"))
+        require(not own, "--name", f"{self.name!r} is a folder that hbt uses itself; give another name")

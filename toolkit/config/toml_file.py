@@ -1,6 +1,7 @@
 """Read a recipe from a TOML file, overridden by explicit settings, and write one."""
 
 import dataclasses
+import math
 import tomllib
 from pathlib import Path
 from types import NoneType, UnionType
@@ -67,7 +68,9 @@ def _read_toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise InputError(f"--recipe {file}: no such file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError:
+        raise InputError(f"--recipe {file}: nested too deep; write one table for each group of settings") from None
+    except (OSError, ValueError) as error:  # a ValueError: not TOML, not UTF-8, or an integer of thousands of digits
         raise InputError(f"--recipe {file}: not readable as TOML: {error}") from None
 
 
@@ -83,6 +86,8 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
         require(isinstance(value, list | tuple), where, f"{value!r} is not a list")
         return tuple(_typed(v, str, where) for v in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value) if abs(value) < 2**53 else math.inf
+    option = f"--{where.rpartition(' ')[2].replace('_', '-')}"
+    require(not isinstance(value, float) or math.isfinite(value), option, f"{value} is not a finite number; give one")
     require(type(value) is kind, where, f"{value!r} is not {_TYPE_NAMES[kind]}")
     return value

@@ -24,6 +24,8 @@ from toolkit.utils.errors import InputError
 
 TEXT_COLUMNS = ("text", "comments", "comment", "sentence", "content", "tweet", "review", "document")
 LABEL_COLUMNS = ("label", "labels", "hatespeech", "class", "category", "target", "sentiment", "hate")
+LONGEST_LABEL = 100
+"""Characters; names of metrics contain labels, and MLflow accepts 250."""
 NAMES_OF_01 = {"hatespeech": ("non_hate", "hate"), "hate": ("non_hate", "hate")}
 GIVEN_SPLITS = {"train": 0, "training": 0, "validation": VALIDATION, "valid": VALIDATION, "val": VALIDATION}
 GIVEN_SPLITS |= {"dev": VALIDATION, "test": TEST}
@@ -102,7 +104,7 @@ def corpus_from_table(table: Table, settings: CorpusSettings) -> Corpus:
     text_column, label_column = find_columns(table, settings)
     texts = text_values(table, text_column)
     _refuse_empty(table, text_column, texts)
-    labels, label_names = _labels(table, label_column, settings.label_names)
+    labels, label_names = _labels(table, label_column, settings)
     keys = [duplicate_key(text) for text in texts]
     strata = _strata(table, settings, labels)
     given = _given_split(table)
@@ -218,13 +220,19 @@ def _refuse_empty(table: Table, column: str, texts: list[str]) -> None:
         )
 
 
-def _labels(table: Table, column: str, names: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
-    values = label_values(table, column)
+def _labels(table: Table, column: str, settings: CorpusSettings) -> tuple[np.ndarray, tuple[str, ...]]:
+    names, values = settings.label_names, label_values(table, column, settings.missing_label)
     missing = [row for row, value in enumerate(values) if value is None]
     if missing:
         raise InputError(
             f"{table.source}: row {missing[0]} of column {column!r} has no label ({len(missing)} such rows, "
             "counted from 0 after the header); label or remove them"
+        )
+    longest = max((v for v in values if v is not None), key=len)
+    if len(longest) > LONGEST_LABEL:
+        raise InputError(
+            f"{table.source}: row {values.index(longest)} of column {column!r} has a label of {len(longest)} "
+            f"characters; give labels of at most {LONGEST_LABEL}, or name the label column with --label-column"
         )
     found = sorted({v for v in values if v is not None}, key=lambda v: (0, int(v), v) if _is_whole(v) else (1, 0, v))
     if len(found) < 2:
@@ -247,16 +255,19 @@ def _labels(table: Table, column: str, names: tuple[str, ...]) -> tuple[np.ndarr
     return np.array([index[v] for v in values if v is not None], dtype=np.int64), tuple(label_names)
 
 
-def label_values(table: Table, column: str) -> list[str | None]:
-    """Return the labels of a column as strings, with None for missing values; 1.0 becomes "1"."""
-    return [_label_text(value) for value in table.columns[column]]
+def label_values(table: Table, column: str, missing: tuple[str, ...] = ()) -> list[str | None]:
+    """Return the labels of a column as strings, with None for missing values; 1.0 becomes "1".
+
+    missing: labels that mean a missing value, in addition to an empty cell and NaN.
+    """
+    return [_label_text(value, missing) for value in table.columns[column]]
 
 
-def _label_text(value: Any) -> str | None:
+def _label_text(value: Any, missing: tuple[str, ...]) -> str | None:
     if value is None or _is_nan(value):
         return None
     text = str(value).strip()
-    if text.lower() in ("", "nan", "na", "null", "none"):
+    if text == "" or text.lower() == "nan" or text in missing:
         return None
     return text[:-2] if re.fullmatch(r"-?\d+\.0", text) else text
 

@@ -95,7 +95,7 @@ def profile(table: Table, settings: CorpusSettings, tokenizer: Tokenizer | None 
     text_column, label_column = find_columns(table, settings)
     raw = text_values(table, text_column)
     texts = [normalize(text) for text in raw]
-    labels = label_values(table, label_column)
+    labels = label_values(table, label_column, settings.missing_label)
     nonempty = [row for row, text in enumerate(texts) if text]
     keys = [duplicate_key(texts[row]) for row in nonempty]
     groups = [[nonempty[i] for i in rows] for rows in duplicate_groups(keys)]

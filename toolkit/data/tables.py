@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,11 +93,14 @@ def _read_json_lines(file: Path) -> dict[str, list[Any]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{file}: line {number} is not JSON ({error.msg}); fix or remove it") from None
+        except RecursionError:
+            raise InputError(f"{file}: line {number} is nested too deep; fix or remove it") from None
+        except ValueError as error:  # not JSON, or an integer of thousands of digits
+            reason = str(error).split(":")[0].split(";")[0]
+            raise InputError(f"{file}: line {number} is not JSON ({reason}); fix or remove it") from None
         if not isinstance(row, dict):
             raise InputError(f"{file}: line {number} is not a JSON object; write one object per line")
-        if any(_has_surrogate(value) for value in row.values()):
+        if _has_surrogate(row):
             raise InputError(f"{file}: line {number} contains a lone surrogate (half a character); fix or remove it")
         rows.append(row)
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -104,8 +108,12 @@ def _read_json_lines(file: Path) -> dict[str, list[Any]]:
 
 
 def _has_surrogate(value: Any) -> bool:
-    """Return whether `value` is a string with a lone surrogate, which JSON can represent and UTF-8 cannot."""
-    return isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value)
+    """Return whether `value` contains a lone surrogate at any depth, which JSON can represent and UTF-8 cannot."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _read_parquet(file: Path) -> dict[str, list[Any]]:
@@ -119,26 +127,47 @@ def _read_parquet(file: Path) -> dict[str, list[Any]]:
         raise InputError(f"{file}: not a Parquet file ({str(error).splitlines()[0]})") from None
 
 
+def refuse_mixed_columns(table: Table, file: Path) -> None:
+    """Raise InputError if the format of `file` cannot hold a column of `table`: Parquet has one type per column."""
+    if file.suffix.lower() != ".parquet":
+        return
+    import pyarrow
+    from pyarrow import parquet
+
+    for name, values in table.columns.items():
+        try:
+            parquet.write_table(pyarrow.table({name: values}), pyarrow.BufferOutputStream())
+        except (pyarrow.ArrowException, OverflowError):
+            raise InputError(
+                f"{file}: column {name!r} has values that Parquet cannot hold in one column; write .jsonl instead"
+            ) from None
+
+
 def write_table(table: Table, file: Path) -> None:
     """Write `table` to `file` atomically; the suffix determines the format.
 
-    Raises: InputError if the file cannot be written.
+    Raises: InputError if the file cannot be written, or its format cannot hold the values of a column.
     """
+    refuse_mixed_columns(table, file)
     partial = file.with_name(file.name + ".partial")
     try:
         WRITERS[file.suffix.lower()](table, partial)
         partial.replace(file)
     except OSError as error:
-        raise InputError(f"{file}: cannot be written ({error.strerror})") from None
+        raise InputError(f"{file}: cannot be written ({error.strerror}); give another path") from None
+    finally:
+        with suppress(OSError):
+            partial.unlink()
 
 
 def _write_delimited(table: Table, file: Path, delimiter: str) -> None:
     with file.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
-        writer.writerow(table.columns)
-        writer.writerows(
-            ["" if value is None else value for value in row] for row in zip(*table.columns.values(), strict=True)
-        )
+        plain = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+        quoted = csv.writer(out, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        for row in (table.columns, *zip(*table.columns.values(), strict=True)):
+            cells = ["" if value is None else value for value in row]
+            # The plain writer does not quote a carriage return, at which every reader ends the row.
+            (quoted if any(isinstance(cell, str) and "\r" in cell for cell in cells) else plain).writerow(cells)
 
 
 def _write_json_lines(table: Table, file: Path) -> None:

@@ -26,9 +26,10 @@ from toolkit.modeling.vocabulary_trimming import Trimming
 from toolkit.stages.result import StageResult
 from toolkit.stages.results_table import Row
 from toolkit.utils.console import say, working
-from toolkit.utils.errors import CannotExport, InputError, refuse_existing
-from toolkit.utils.files import folder_size, whole_folder
+from toolkit.utils.errors import CannotExport, InputError
+from toolkit.utils.files import PARTIAL, folder_size, whole_folder
 from toolkit.utils.machine import describe_machine
+from toolkit.utils.overwrite import refuse_folder
 
 TORCH_ORIGINAL = "original (torch fp32)"
 """Name of the exported classifier in comparisons with its package."""
@@ -77,7 +78,7 @@ def compress(
     with tempfile.TemporaryDirectory(prefix=".hbt-candidates-", dir=out.parent) as scratch:
         evidence = _evidence(source.corpus, threshold)
         choice = choose(target, source.classifier, evidence, export, Path(scratch), force, tuned)
-        shutil.rmtree(out.with_name(out.name + ".partial"), ignore_errors=True)  # left by an interrupted export
+        shutil.rmtree(out.with_name(out.name + PARTIAL), ignore_errors=True)  # left by an interrupted export
         with whole_folder(out) as partial:
             shutil.copytree(choice.folder, partial, dirs_exist_ok=True)
             model = target.load(partial)
@@ -185,7 +186,7 @@ def compress_or_stand_in(
             raise InputError(f"--target {export.target}: cannot export this classifier ({error}); {fix}") from error
         say(f"{export.target}: cannot export this classifier ({error}); using {FALLBACK} instead")
     out = fallback_folder(out)
-    refuse_existing(out, force)
+    refuse_folder(out, force, "package")
     fallback = replace(export, target=FALLBACK, quant_method=None, quant_dtype=None)
     return compress(source, fallback, out, force)
 

@@ -232,6 +232,11 @@ def load_sequence_classifier(model: str, max_length: int = 128, option: str = "-
     return Classifier(SequenceClassifier(loaded).eval(), tokenizer, pad_id, _label_names(loaded.config.id2label))
 
 
+def _with(option: str) -> str:
+    """Return how to give another value for an option or, without dashes, for an argument of the command."""
+    return f"with {option} PATH" if option.startswith("-") else f"as {option}"
+
+
 def from_hugging_face(
     auto_class: Any, model: str, max_length: int, dropout: float | None = None, option: str = "--model"
 ) -> tuple[Any, Tokenizer, int]:
@@ -261,17 +266,18 @@ def from_hugging_face(
         own = cached_file(model, TOKENIZER_FILE, _raise_exceptions_for_missing_entries=False)
         tokenizer = Tokenizer.from_file(own) if own is not None and fast.is_fast else None
     except Exception as error:  # for damaged files, the libraries raise errors of any type
-        fix = f"give {'another model' if Path(model).exists() else 'a folder'} with {option} PATH"
+        fix = f"give {'another model' if Path(model).exists() else 'a folder'} {_with(option)}"
         raise InputError(f"{model}: cannot be loaded ({reason_of(error)}); {fix}") from error
     missing = [
         name for name in sorted(report["missing_keys"]) if "pooler" not in name or "Classification" in str(auto_class)
     ]
     if missing:
         raise InputError(
-            f"{model}: {missing[0]} and {len(missing) - 1} other weights are missing; give another {option} PATH"
+            f"{model}: {missing[0]} and {len(missing) - 1} other weights are missing; give another model "
+            f"{_with(option)}"
         )
     if own is None and len(fast) <= len(fast.all_special_tokens):  # transformers 5 makes an empty one
-        raise InputError(f"{model}: no tokenizer; add {TOKENIZER_FILE}, or give another {option} PATH")
+        raise InputError(f"{model}: no tokenizer; add {TOKENIZER_FILE}, or give another model {_with(option)}")
     if not fast.is_fast or fast.pad_token is None:
         raise InputError(f"{model}: no fast tokenizer with a padding token; convert it to tokenizer.json first")
     positions = getattr(config, "max_position_embeddings", 512)

@@ -16,12 +16,15 @@ from toolkit.data.corpus import Corpus, describe_split, load_corpus
 from toolkit.manifest import MANIFEST_FILE, read_manifest
 from toolkit.stages.result import RESULT_FILE, StageResult
 from toolkit.utils.errors import InputError
-from toolkit.utils.files import file_part, is_partial, whole_folder
+from toolkit.utils.files import file_part, is_partial, remove_replaced, whole_folder
+from toolkit.utils.overwrite import refuse_folder
 
 RUNS, MODELS = Path("runs"), Path("models")
 CACHE = RUNS / "cache"
 """Teacher logits and measured costs, keyed by the hash of their inputs; shared by all runs."""
 RECIPE_FILE, CORPUS_FILE = "recipe.toml", "corpus.json"
+FORCED_FILE = "forced.json"
+"""The package that an unfinished run may replace, because it was started with --force."""
 LINEAR_BASELINE, BASELINE, DISTILLATION = "0-floor", "1-baseline", "2-distillation"
 PRUNING, EXPORT = "3-pruning", "4-export"
 """Folder names of the stages; those of pruning and export are prefixes, as in 4-export-onnx-int8."""
@@ -51,20 +54,26 @@ class Run:
     def of_recipe(recipe: Recipe, force: bool = False) -> "Run":
         """Return the new or resumed run of a recipe, without writing anything.
 
-        force: start a new run even if the folder exists.
-        Raises: InputError if the folder exists and has another recipe or is not a run folder.
+        force: start a new run even if the folder of a run exists.
+        Raises: InputError if the folder exists and has another recipe or is not a run folder, or cannot be written.
         """
         folder = run_folder(recipe)
         if force or not folder.exists():
+            refuse_folder(folder, force, "run", "--name")
             return Run(folder, recipe, None)
         if not is_run(folder):
-            raise InputError(f"{folder}: exists and is not a run folder; give another --name, or --force to remove it")
+            raise InputError(f"{folder}: exists and is not a run folder; give another --name")
         existing = Run.open(folder)
         if existing.recipe.sha256() != recipe.sha256():
             before = existing.recipe.flat()
             differ = [key for key, value in recipe.flat().items() if before[key] != value]
+            if differ == ["pipeline"] and recipe.stages == (*existing.recipe.stages, "export"):
+                raise InputError(
+                    f"{folder}: is a run of {existing.recipe.run.pipeline}; make its package with hbt compress "
+                    f"{folder}, or give another --name"
+                )
             raise InputError(
-                f"{folder}: is a run with a different {', '.join(differ)}; give another --name, or --force to remove it"
+                f"{folder}: is a run with a different {', '.join(differ)}; give another --name, or --force to redo it"
             )
         return replace(existing, recipe=recipe)
 
@@ -86,16 +95,34 @@ class Run:
         """Load the corpus now, so that missing or changed rows are reported early. Raises: InputError as `corpus`."""
         _ = self.corpus
 
-    def begin(self) -> None:
-        """Create the folder with recipe.toml and corpus.json, replacing any old one; do nothing for a resumed run."""
+    def begin(self, replaces: Path | None = None) -> None:
+        """Create the folder with recipe.toml and corpus.json; do nothing for a resumed run.
+
+        An old run in the folder is kept beside it until `finish`.
+
+        replaces: package that the run may replace when it is resumed.
+        """
         corpus = self.corpus
         if self.fingerprint is not None:
             return
-        with whole_folder(self.folder) as partial:
+        with whole_folder(self.folder, keep_replaced=True) as partial:
+            if replaces is not None:
+                (partial / FORCED_FILE).write_text(json.dumps({"package": replaces.as_posix()}) + "\n", "utf-8")
             (partial / "outputs").mkdir(exist_ok=True)
             text = json.dumps(describe_split(corpus), ensure_ascii=False)
             (partial / CORPUS_FILE).write_text(text + "\n", "utf-8")
             write_recipe(self.recipe, partial / RECIPE_FILE)
+
+    def may_replace(self, package: Path) -> bool:
+        """Return whether this run was started with --force for `package` and is not finished yet."""
+        file = self.folder / FORCED_FILE
+        resumed = self.fingerprint is not None and file.is_file()
+        return resumed and json.loads(file.read_text("utf-8")) == {"package": package.as_posix()}
+
+    def finish(self) -> None:
+        """Remove the old run that this one replaces, now that this one is complete."""
+        (self.folder / FORCED_FILE).unlink(missing_ok=True)
+        remove_replaced(self.folder)
 
     def using(self, export: ExportSettings, pruning: PruningSettings | None = None) -> "Run":
         """Return this run with new export settings and, unless None, new pruning settings."""

@@ -118,9 +118,18 @@ def with_corpus_labels(classifier: Classifier, corpus: Corpus, model: str) -> Cl
     expected, labels = corpus.label_names, classifier.labels
     unnamed = all(name == f"LABEL_{i}" for i, name in enumerate(labels))
     if len(expected) != len(labels) or (expected != labels and not unnamed):
+        by_case = {name.casefold(): name for name in expected}
+        own = [by_case.get(name.casefold(), "") for name in labels]
+        if tuple(own) == expected:  # they differ in case only
+            return replace(classifier, labels=expected)
+        if sorted(own) == sorted(expected):
+            fix = f"give --label-names {','.join(own)}"
+        elif len(labels) != len(expected):
+            fix = "give data with the labels of the model, or another model"
+        else:
+            fix = "rename those of the data or, if they are numbers, name them in the model's order with --label-names"
         raise InputError(
-            f"{model}: its labels are {', '.join(labels)}, but those of the data are {', '.join(expected)}; "
-            "name them in the model's order with --label-names"
+            f"{model}: its labels are {', '.join(labels)}, but those of the data are {', '.join(expected)}; {fix}"
         )
     return replace(classifier, labels=expected)
 

@@ -1,11 +1,15 @@
 """Progress messages on stderr and tables that fit the terminal."""
 
+import io
 import json
+import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from toolkit.utils.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,6 +41,20 @@ def _is_control(char: str) -> bool:
 def _escaped(char: str) -> str:
     code = ord(char)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def use_utf8(arguments: Sequence[str]) -> None:
+    """Write UTF-8 to stdout and stderr, whatever the locale: no other encoding has every letter of a text.
+
+    Raises: InputError if one of the command-line `arguments` is not UTF-8.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    for number, argument in enumerate(arguments, start=1):
+        if any("\ud800" <= char <= "\udfff" for char in argument):
+            shown = argument.encode("utf-8", "backslashreplace").decode()
+            raise InputError(f"argument {number} ({shown}) is not UTF-8; give the text, or rename the file, in UTF-8")
 
 
 @cache

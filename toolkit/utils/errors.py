@@ -1,6 +1,5 @@
 """Errors that the command line prints as one line; any other exception is a bug and shows its traceback."""
 
-from pathlib import Path
 from typing import Any
 
 
@@ -9,12 +8,6 @@ class InputError(Exception):
 
     The command line prints only the message and exits with code 2.
     """
-
-
-def refuse_existing(out: Path, force: bool, option: str = "-o") -> None:
-    """Raise InputError if `out` exists and must not be overwritten."""
-    if out.exists() and not force:
-        raise InputError(f"{out}: exists; give another path with {option}, or overwrite it with --force")
 
 
 class CannotExport(Exception):

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -10,31 +11,64 @@ from pathlib import Path
 from typing import Any
 
 MB = 1e6
-_PARTIAL, _REPLACED = ".partial", ".replaced"
+PARTIAL, REPLACED = ".partial", ".replaced"
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path, keep_replaced: bool = False) -> Iterator[Path]:
     """Yield a sibling folder to work in; it is renamed to `folder` when the block ends without an error.
 
     After an error the sibling is kept, so that the same work can resume in it.
+
+    keep_replaced: keep the folder that is replaced, until `remove_replaced`, since the new one is only begun. If one is
+      kept already, `folder` itself was never finished and is removed instead.
     """
-    partial = folder.with_name(folder.name + _PARTIAL)
+    partial = folder.with_name(folder.name + PARTIAL)
     partial.mkdir(parents=True, exist_ok=True)
     yield partial
-    if folder.exists():
-        replaced = folder.with_name(folder.name + _REPLACED)
+    _set_default_modes(partial)
+    replaced = replaced_folder(folder)
+    if folder.exists() and keep_replaced and replaced.exists():
+        shutil.rmtree(folder)
+    elif folder.exists():
         shutil.rmtree(replaced, ignore_errors=True)
         folder.rename(replaced)
+    try:
         partial.rename(folder)
-        shutil.rmtree(replaced)
-    else:
-        partial.rename(folder)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(folder)
+        raise
+    if not keep_replaced:
+        remove_replaced(folder)
+
+
+def _set_default_modes(folder: Path) -> None:
+    """Set the modes that the user's umask gives to new files, since temporary folders are readable by their owner only.
+
+    With the usual umask they are 755 for folders and 644 for files.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+
+
+def replaced_folder(folder: Path) -> Path:
+    """Return where `whole_folder` keeps the old `folder` until the new one is complete."""
+    return folder.with_name(folder.name + REPLACED)
+
+
+def remove_replaced(folder: Path) -> None:
+    """Remove the old `folder` that `whole_folder` has kept, if there is one."""
+    if replaced_folder(folder).exists():
+        shutil.rmtree(replaced_folder(folder))
 
 
 def is_partial(folder: Path) -> bool:
     """Return whether `folder` is an unfinished or a replaced folder of `whole_folder`."""
-    return folder.name.endswith((_PARTIAL, _REPLACED))
+    return folder.name.endswith((PARTIAL, REPLACED))
 
 
 def without_nan(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from toolkit.config.settings import require
 from toolkit.evaluation.comparison import Versus, versus
 from toolkit.evaluation.significance import MARGIN
 from toolkit.manifest import MANIFEST_FILE
@@ -16,6 +17,7 @@ def compare_stages(a: Path, b: Path, margin: float = MARGIN) -> Versus:
     margin: difference in macro-F1 below which the two count as equivalent.
     Raises: InputError if a path is none of these or the two have different splits.
     """
+    require(0 < margin <= 1, "--margin", f"{margin} is outside (0, 1]")
     places = [_place(path) for path in (a, b)]
     if places[0].run.fingerprint != places[1].run.fingerprint:
         raise InputError(f"{b}: split differently from {a}; compare models with the same split")

@@ -1,5 +1,6 @@
 """`hbt compress`: make a package from a run, a checkpoint or any Hugging Face classifier."""
 
+import re
 import shutil
 import tempfile
 from dataclasses import fields, replace
@@ -40,13 +41,17 @@ from toolkit.stages.run_folder import (
 )
 from toolkit.stages.teachers import ENSEMBLE, TEACHER, with_corpus_labels
 from toolkit.training.fake_quantization import quantized_modules
-from toolkit.utils.errors import InputError, NothingPasses, refuse_existing
+from toolkit.utils.errors import InputError, NothingPasses
 from toolkit.utils.files import file_part, whole_folder, write_lines
+from toolkit.utils.overwrite import refuse_folder
 from toolkit.workflows import tracking
 from toolkit.workflows.run_comparisons import contender, contender_of, teacher_of
 from toolkit.workflows.run_summary import RunSummary, trained_rows, write_summary
 from toolkit.workflows.steps import STEPS, distillation_of, run_step, watch_epoch
 from toolkit.workflows.tracked_metrics import track_export
+
+SOURCE = "SOURCE"
+"""Name of the argument of `hbt compress`, for messages."""
 
 
 def compress_source(source: str, given: dict[str, Any], out: Path | None, force: bool) -> RunSummary:
@@ -65,7 +70,10 @@ def compress_source(source: str, given: dict[str, Any], out: Path | None, force:
             raise InputError(f"--{excess[0].replace('_', '-')}: {source} is a run, which defines it; leave it out")
         return compress_run(Path(source), recipe.export, out, force, pruning)
     if "data" not in given:
-        raise InputError(f"{source}: not a run folder; give labeled rows to evaluate it on with --data FILE")
+        if not Path(source).exists() and re.fullmatch(r"(?!runs/|models/)[\w-][\w.-]*(/[\w.-]+)?", source) is None:
+            raise InputError(f"{source}: no such folder; give a run, a checkpoint folder or a hub id")
+        kind = "not a run folder;" if Path(source).exists() else "no such folder; for a hub id,"
+        raise InputError(f"{source}: {kind} give labeled rows to evaluate it on with --data FILE")
     return compress_checkpoint(source, recipe.corpus, recipe.export, out, force, pruning)
 
 
@@ -85,11 +93,11 @@ def compress_run(
     stage = run.last_stage if pruning is None else pruning_stage(pruning)
     run = run.using(export, pruning)
     out = out or package_folder(folder.name, export.target, stage)
-    refuse_existing(out, force)
+    refuse_folder(out, force, "package")
     refuse_unready(export)
     run.require_rows()
     if pruning is not None:
-        _refuse_other_pruning(run, stage, force)  # last, since it may remove the existing stage
+        _refuse_other_pruning(run, stage, force)
     with tracking.tracked_run(folder, run.recipe.run) as tracked:
         if pruning is not None:
             run_step(STEPS["pruning"], run, tracked)
@@ -98,20 +106,19 @@ def compress_run(
 
 
 def _refuse_other_pruning(run: Run, stage: str, force: bool) -> None:
-    """Raise InputError if the stage was pruned with other settings; with `force`, remove the stage instead."""
+    """Raise InputError if the stage was pruned with other settings; with `force`, forget its result instead."""
     if stage not in run.results:
         return
     before, now = run.results[stage].details["settings"], pruning_settings(run.recipe)
     differ = [name for name, value in now.items() if before.get(name) != value]
     if not differ:
         return
-    folder = run.folder / stage
     if not force:
         raise InputError(
-            f"{folder}: pruned with a different {', '.join(differ)}; give the same, or --force to prune again"
+            f"{run.folder / stage}: pruned with a different {', '.join(differ)}; give the same, or --force to prune "
+            "again"
         )
-    shutil.rmtree(folder)
-    del run.results[stage]
+    del run.results[stage]  # its folder is replaced when the new one is complete
 
 
 def compress_checkpoint(
@@ -128,10 +135,10 @@ def compress_checkpoint(
     Raises: InputError if the model cannot be loaded or its labels are not those of the rows.
     """
     out = out or MODELS / "-".join([file_part(model), export.target, *([] if pruning is None else [pruning.tag])])
-    refuse_existing(out, force)
+    refuse_folder(out, force, "package")
     refuse_unready(export)
     corpus = load_corpus(settings)
-    classifier = load_classifier(Path(model)) if Path(model).is_dir() else load_sequence_classifier(model)
+    classifier = _load(model)
     classifier = with_corpus_labels(classifier, corpus, model)
     name, lineage = file_part(model), lineage_of(corpus, model=model)
     rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
@@ -166,6 +173,13 @@ def compress_checkpoint(
         result, _ = compress_or_stand_in(source, export, out, force, tuned)
     package = Path(result.details["package"])
     return RunSummary(package, [*rows_before_export, *rows_of(result)], [], corpus.label_names, package)
+
+
+def _load(model: str) -> Classifier:
+    """Return the classifier in a folder or with a hub id."""
+    if Path(model).is_dir():
+        return load_classifier(Path(model), option=SOURCE)
+    return load_sequence_classifier(model, option=SOURCE)
 
 
 def _recipe_of_checkpoint(

@@ -16,7 +16,8 @@ from toolkit.stages.distillation import distillation_loss_of
 from toolkit.stages.run_folder import Run, checkpoint_of, export_stage, package_folder, run_folder
 from toolkit.stages.teachers import load_teacher
 from toolkit.training.trainer import refuse_missing_device
-from toolkit.utils.errors import InputError, refuse_existing
+from toolkit.utils.errors import InputError
+from toolkit.utils.overwrite import refuse_folder
 from toolkit.workflows import tracking
 from toolkit.workflows.compress import export_run
 from toolkit.workflows.run_summary import RunSummary, write_summary
@@ -31,9 +32,10 @@ def run_pipeline(recipe: Recipe, force: bool = False, package: Path | None = Non
     package: folder of the package, if the pipeline exports one.
     Raises: InputError for invalid settings or data, before anything is written.
     """
-    package = package or _package_folder(recipe)
+    package = package or default_package(recipe)
     run = workable_run(recipe, force, package)
-    run.begin()
+    force = force or run.may_replace(package)
+    run.begin(package if force else None)
     with tracking.tracked_run(run.folder, recipe.run) as tracked:
         track_settings(tracked, run)
         exported = None
@@ -44,7 +46,9 @@ def run_pipeline(recipe: Recipe, force: bool = False, package: Path | None = Non
                 run_step(STEPS[stage], run, tracked)
         final = exported if exported is not None else run.checkpoint(run.last_stage)
         tracked.parameters({"final_model_path": final.as_posix()})
-        return write_summary(run, exported, tracked)
+        summary = write_summary(run, exported, tracked)
+    run.finish()
+    return summary
 
 
 def train_pipeline(recipe: Recipe, force: bool = False) -> RunSummary:
@@ -63,15 +67,16 @@ def workable_run(recipe: Recipe, force: bool = False, package: Path | None = Non
     """
     _check_stages(recipe)
     run = Run.of_recipe(recipe, force)
-    package = package or _package_folder(recipe)
+    package = package or default_package(recipe)
     if recipe.exports:
         refuse_unready(recipe.export)
-        refuse_existing(package, force or _is_of_run(package, run))
+        refuse_folder(package, force or run.may_replace(package) or _is_of_run(package, run), "package")
     _try_models(run)
     return run
 
 
-def _package_folder(recipe: Recipe) -> Path:
+def default_package(recipe: Recipe) -> Path:
+    """Return the folder of the package of a run, unless the user names another."""
     return package_folder(run_folder(recipe).name, recipe.export.target, "")
 
 

@@ -1,23 +1,36 @@
 """`hbt predict --input`: add predicted labels to a file, keeping every row in order and every column."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from exporters.registry import LoadedArtifact
 from toolkit.data.corpus import TEXT_COLUMNS, find_column, text_values
 from toolkit.data.normalization import normalize
-from toolkit.data.tables import WRITERS, Table, read_table, write_table
+from toolkit.data.tables import WRITERS, Table, read_table, refuse_mixed_columns, write_table
 from toolkit.package import predict
 from toolkit.utils import console
 from toolkit.utils.errors import InputError
 
 LABEL, PROBABILITY = "predicted_label", "probability"
 BATCH = 256
+_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def refuse_blank(texts: Sequence[str]) -> None:
+    """Raise InputError if a text of the command line has no visible character."""
+    for number, text in enumerate(texts, start=1):
+        if not normalize(text):
+            raise InputError(f"text {number} is blank, so no label fits it; leave it out or give a text")
 
 
 def label_file(model: LoadedArtifact, source: Path, out: Path, text_column: str | None) -> int:
     """Write `source` with added columns predicted_label and probability to `out`; return the number of rows.
 
-    Both columns are empty for a row without text.
+    Both columns are empty for a row without text; the number of such rows is printed on stderr. In CSV and TSV, a cell
+    that a spreadsheet would run as a formula gets a leading apostrophe.
     Raises: InputError if a file cannot be read or written, or already has one of the columns.
     """
     if out.suffix.lower() not in WRITERS:
@@ -27,9 +40,25 @@ def label_file(model: LoadedArtifact, source: Path, out: Path, text_column: str 
     if existing:
         raise InputError(f"{source}: already has a column {existing[0]!r}; rename it")
     texts = text_values(table, find_column(table, text_column, "--text-column", TEXT_COLUMNS))
+    refuse_mixed_columns(table, out)
     labels, probabilities = _label(model, texts)
-    write_table(Table(str(out), table.columns | {LABEL: labels, PROBABILITY: probabilities}), out)
+    columns: dict[str, list[Any]] = table.columns | {LABEL: labels, PROBABILITY: probabilities}
+    if out.suffix.lower() in (".csv", ".tsv"):
+        columns = {_inert(name): [_inert(cell) for cell in cells] for name, cells in columns.items()}
+    write_table(Table(str(out), columns), out)
+    if None in labels:
+        console.say(f"{source}: {labels.count(None)} of {len(labels)} rows have no text; their label is left empty")
     return len(texts)
+
+
+def _inert(cell: Any) -> Any:
+    """Return `cell` so that no spreadsheet runs it as a formula, as OWASP recommends: with a leading apostrophe.
+
+    A number such as -5 is no formula and stays as it is.
+    """
+    if isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell):
+        return f"'{cell}"
+    return cell
 
 
 def _label(model: LoadedArtifact, texts: list[str]) -> tuple[list[str | None], list[float | None]]:

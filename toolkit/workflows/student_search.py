@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.config.recipe import SEARCHED_STUDENTS, Recipe
-from toolkit.config.settings import PruningSettings
+from toolkit.config.settings import PruningSettings, require
 from toolkit.config.toml_file import recipe_from
 from toolkit.manifest import read_manifest
 from toolkit.modeling.ngram import is_ngram
@@ -19,7 +19,7 @@ from toolkit.stages.run_folder import DISTILLATION, LINEAR_BASELINE, RUNS, Run, 
 from toolkit.utils.console import print_table, say
 from toolkit.utils.errors import InputError, NothingPasses
 from toolkit.utils.files import MB, file_part, without_nan
-from toolkit.workflows.pipeline import run_pipeline, workable_run
+from toolkit.workflows.pipeline import default_package, run_pipeline, workable_run
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,21 @@ def search_students(
     A student is left out if none of its candidates passes the quality gate.
     Raises: InputError as `run_pipeline`; NothingPasses if no student is left.
     """
+    for option, budget in (("--budget-ms", budget_ms), ("--budget-mb", budget_mb)):
+        require(budget is None or budget >= 0, option, f"{budget} is not a number of 0 or more")
     name = recipe.run.name or f"{file_part(Path(recipe.corpus.data).stem)}-students"
     runs = {student: _recipe_of(student, recipe, name) for student in specs}
-    for student_recipe in runs.values():
-        workable_run(student_recipe, force)  # check all of them first, since training one student may take hours
+    # Check all of them first, since training one student may take hours.
+    begun = {student: workable_run(student_recipe, force) for student, student_recipe in runs.items()}
+    if force:  # replace all of them now, so that the command without --force resumes every one
+        for student, run in begun.items():
+            run.begin(default_package(runs[student]))
     students: list[StudentResult] = []
     last_refusal: NothingPasses | None = None
     for student, student_recipe in runs.items():
         say(f"student {student}")
         try:
-            outcome = run_pipeline(student_recipe, force)
+            outcome = run_pipeline(student_recipe)
         except NothingPasses as refused:
             say(f"student {student}: {refused}")
             last_refusal = refused

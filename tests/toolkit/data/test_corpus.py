@@ -183,7 +183,15 @@ def test_the_test_split_is_stratified_by_an_additional_column() -> None:
     assert (made.rows("test") < 40).sum() == 6
 
 
-@pytest.mark.parametrize("value", [None, float("nan"), "", " ", "NaN", "null", "NA"])
+def test_words_for_nothing_are_labels_unless_they_are_named() -> None:
+    names = ["NONE", "none", "null", "na", "NA"]
+    made = corpus(columns(100, label=[names[i % 5] for i in range(100)]))
+    assert made.label_names == tuple(sorted(names))
+    with pytest.raises(InputError, match=r"row 3 of column 'label' has no label \(40 such rows"):
+        corpus(columns(100, label=[names[i % 5] for i in range(100)]), missing_label=("na", "NA"))
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), "", " ", "NaN"])
 def test_missing_labels_are_none(value: Any) -> None:
     assert label_values(Table("made.csv", {"label": [value, 1.0, " 1 "]}), "label") == [None, "1", "1"]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.data.tables import Table, read_table
+from toolkit.data.tables import Table, read_table, write_table
 from toolkit.utils.errors import InputError
 
 
@@ -75,6 +75,7 @@ def test_a_missing_json_key_is_a_missing_value(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
         ("a.jsonl", '{"text": "a"}\n["b"]\n', "line 2 is not a JSON object"),
         ("a.jsonl", '{"text": "cut \\ud83d"}\n', "line 1 contains a lone surrogate"),
+        ("a.jsonl", '{"deep": {"k": ["cut \\ud83d"]}}\n', "line 1 contains a lone surrogate"),
         ("a.parquet", "text,label\n", "not a Parquet file"),
     ],
 )
@@ -89,6 +90,16 @@ def test_a_broken_file_is_one_clear_line(tmp_path: Path, name: str, content: str
 def test_a_missing_file_or_a_folder_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="no such file"):
         read_table(tmp_path / name)
+
+
+@pytest.mark.parametrize("values", [["a", 1], [1, "a"], [[1], "a"], [{}, {}], [2**70, 1]])
+def test_mixed_values_do_not_fit_into_parquet(tmp_path: Path, values: list[object]) -> None:
+    columns = {"text": ["a", "b"], "n": values}
+    with pytest.raises(InputError, match=r"out\.parquet: column 'n' .* write \.jsonl"):
+        write_table(Table("made", columns), tmp_path / "out.parquet")
+    assert list(tmp_path.iterdir()) == []
+    write_table(Table("made", columns), tmp_path / "out.jsonl")
+    assert read_table(tmp_path / "out.jsonl").columns == columns
 
 
 def test_a_table_without_columns_has_no_rows() -> None:

@@ -1,4 +1,8 @@
 import json
+import os
+import shutil
+import stat
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +135,22 @@ def test_an_old_folder_is_kept_until_the_new_one_is_complete(tmp_path: Path) -> 
     with whole_folder(old):
         pass
     assert [path.name for path in old.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize(("umask", "folders", "files"), [(0o022, 0o755, 0o644), (0o007, 0o770, 0o660)])
+def test_a_folder_has_the_modes_of_the_umask(tmp_path: Path, umask: int, folders: int, files: int) -> None:
+    before = os.umask(umask)
+    try:
+        with whole_folder(tmp_path / "package") as folder:
+            copied = Path(tempfile.mkdtemp(dir=tmp_path))
+            (copied / "deep").mkdir(0o700)
+            (copied / "deep" / "model.onnx").touch(0o600)
+            shutil.copytree(copied, folder, dirs_exist_ok=True)
+    finally:
+        os.umask(before)
+    found = tmp_path / "package"
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (found, found / "deep", found / "deep" / "model.onnx")]
+    assert modes == [folders, folders, files]
 
 
 def test_the_size_of_a_folder_counts_the_folders_in_it(tmp_path: Path) -> None:

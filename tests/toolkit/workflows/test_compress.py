@@ -1,13 +1,17 @@
+import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.helpers import TINY, Finished, contents, tiny_recipe
+from tests.helpers import TINY, Finished, Hbt, contents, tiny_recipe
 from toolkit import package
 from toolkit.config.settings import CorpusSettings, ExportSettings
-from toolkit.data.corpus import Corpus, load_corpus
+from toolkit.config.toml_file import write_recipe
+from toolkit.data.corpus import Corpus, corpus_from_table, load_corpus
+from toolkit.data.tables import Table
 from toolkit.export.stage import TORCH_ORIGINAL
 from toolkit.modeling.classifier import Classifier, save_classifier
 from toolkit.modeling.encoders import build_classifier
@@ -86,7 +90,7 @@ def test_a_graph_that_differs_from_torch_is_never_packaged(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": "no-such-folder"}, "--model PATH"),
+        ({"model": "no-such-folder"}, "as SOURCE"),
         ({"model": "comments.csv"}, "cannot be loaded"),
         ({"export": ExportSettings(target="onnx-int9")}, "no such target"),
         ({"settings": CorpusSettings(data="nothing.csv")}, "no such file"),
@@ -157,5 +161,33 @@ def test_a_model_gets_label_names_only_if_it_has_none(
     if accepted:
         assert with_corpus_labels(given, toy, "m").labels == corpus_labels
     else:
-        with pytest.raises(InputError, match="--label-names"):
+        with pytest.raises(InputError, match=r"--label-names|another model"):
             with_corpus_labels(given, toy, "m")
+
+
+def test_the_advice_for_a_run_without_export_makes_its_package(
+    copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Path("runs/tiny/recipe.toml")
+    recipe.write_text(recipe.read_text("utf-8").replace("baseline_kd_quant", "baseline_kd"), "utf-8")
+    shutil.rmtree("models")
+    write_recipe(tiny_recipe(), Path("again.toml"))
+    assert hbt("run", "--recipe", "again.toml") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "runs/tiny: is a run of baseline_kd; make its package with hbt compress runs/tiny, or" in line
+    assert hbt("compress", "runs/tiny", "--max-drop", "0.5") == 0
+    assert Path("models/tiny-onnx-int8/manifest.json").is_file()
+
+
+def test_labels_that_differ_only_in_case_are_the_same(toy: Corpus, classifier: Classifier) -> None:
+    given = dataclasses.replace(classifier, labels=("Sea", "SUN"))
+    assert with_corpus_labels(given, toy, "m").labels == ("sea", "sun")
+
+
+def test_the_advice_for_labels_in_another_order_is_an_option_that_works(toy: Corpus, classifier: Classifier) -> None:
+    given = dataclasses.replace(classifier, labels=("Sun", "Sea"))
+    with pytest.raises(InputError, match=r"give --label-names sun,sea$"):
+        with_corpus_labels(given, toy, "m")
+    table = Table("made-up", {"text": toy.texts, "label": [toy.label_names[i] for i in toy.labels]})
+    again = corpus_from_table(table, CorpusSettings(folds=2, label_names=("sun", "sea")))
+    assert with_corpus_labels(given, again, "m").labels == ("sun", "sea")

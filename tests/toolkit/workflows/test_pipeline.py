@@ -32,6 +32,10 @@ def never(*_: Any, **__: Any) -> Any:
     raise AssertionError("nothing should be trained")
 
 
+def interrupted(*_: Any, **__: Any) -> Any:
+    raise KeyboardInterrupt
+
+
 @pytest.fixture
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.stages.cross_validation.fit", never)
@@ -160,11 +164,26 @@ def test_force_starts_a_new_run(workplace: Path) -> None:
     assert outcome.rows[0].stage == "linear baseline"
 
 
-def test_a_folder_that_is_not_a_run_is_not_touched(workplace: Path, no_training: None) -> None:
+def test_the_old_run_is_kept_until_the_new_one_is_finished(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run_pipeline(small(pipeline="baseline_quant"))
+    assert first.package is not None
+    old = contents(first.folder)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("toolkit.workflows.pipeline.run_step", interrupted)
+        run_pipeline(small(pipeline="baseline_quant", seed=7), force=True)
+    assert contents(workplace / "runs" / "small.replaced") == old
+    again = run_pipeline(small(pipeline="baseline_quant", seed=7))  # without force, though the old package exists
+    assert not (workplace / "runs" / "small.replaced").exists()
+    assert again.package == first.package
+    assert json.loads((first.package / "manifest.json").read_text("utf-8"))["lineage"]["corpus_settings"]["seed"] == 7
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_that_is_not_a_run_is_not_touched(workplace: Path, no_training: None, force: bool) -> None:
     (workplace / "runs" / "small").mkdir(parents=True)
     (workplace / "runs" / "small" / "thesis.txt").write_text("x")
-    with pytest.raises(InputError, match="is not a run folder"):
-        run_pipeline(small())
+    with pytest.raises(InputError, match="not a run folder"):
+        run_pipeline(small(), force=force)
     assert [path.name for path in (workplace / "runs" / "small").iterdir()] == ["thesis.txt"]
 
 
@@ -178,7 +197,7 @@ def test_an_existing_package_is_reported_before_training(
     folder.mkdir(parents=True)
     if manifest is not None:
         (folder / "manifest.json").write_text(manifest)
-    with pytest.raises(InputError, match=r"models/small-onnx-int8: exists; give another path with -o, or overwrite it"):
+    with pytest.raises(InputError, match=r"models/small-onnx-int8: exists; give another path with -o"):
         run_pipeline(small(pipeline="baseline_quant"))
     assert not (workplace / "runs").exists()
 

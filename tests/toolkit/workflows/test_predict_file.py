@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from toolkit.data.tables import Table, read_table, write_table
 from toolkit.utils.errors import InputError
-from toolkit.workflows.predict_file import BATCH, label_file
+from toolkit.workflows.predict_file import BATCH, label_file, refuse_blank
 
 TEXTS = ["one", "", "three two", None, "  ", 'six, "seven"\nand eight', "\u200b", "nine"]
 FILLED = [0, 2, 5, 7]
@@ -80,6 +80,41 @@ def test_the_text_column_can_be_named(tmp_path: Path) -> None:
     write_table(Table("made", {"text": ["no"], "body": ["yes"]}), tmp_path / "in.csv")
     label_file(Echo(), tmp_path / "in.csv", tmp_path / "out.csv", "body")  # type: ignore[arg-type]
     assert read_table(tmp_path / "out.csv").columns["predicted_label"] == ["yes"]
+
+
+FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1", "\r=1", "\n=1", "＝1"]
+PLAIN = ["-5", "+8801711", "-1.5e3", "a=b", "'quoted", "ভালো - না", ""]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_no_cell_of_a_spreadsheet_is_a_formula(tmp_path: Path, suffix: str) -> None:
+    cells = [*FORMULAS, *PLAIN]
+    write_table(Table("made", {"=id": cells, "text": cells}), tmp_path / "in.jsonl")
+    label_file(Echo(), tmp_path / "in.jsonl", tmp_path / f"out{suffix}", None)  # type: ignore[arg-type]
+    found = read_table(tmp_path / f"out{suffix}").columns
+    assert list(found) == ["'=id", "text", "predicted_label", "probability"]
+    assert found["text"] == found["'=id"] == [*(f"'{cell}" for cell in FORMULAS), *PLAIN]
+    assert found["predicted_label"][:3] == ["'=1+1", "'+cmd|'", "'-2+3"]
+    assert found["predicted_label"][len(FORMULAS)] == "-5"
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_other_formats_keep_every_cell(tmp_path: Path, suffix: str) -> None:
+    write_table(Table("made", {"text": FORMULAS}), tmp_path / "in.csv")
+    label_file(Echo(), tmp_path / "in.csv", tmp_path / f"out{suffix}", None)  # type: ignore[arg-type]
+    assert read_table(tmp_path / f"out{suffix}").columns["text"] == FORMULAS
+
+
+def test_the_number_of_blank_rows_is_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_table(table(TEXTS), tmp_path / "in.csv")
+    label_file(Echo(), tmp_path / "in.csv", tmp_path / "out.csv", None)  # type: ignore[arg-type]
+    assert capsys.readouterr().err.endswith("in.csv: 4 of 8 rows have no text; their label is left empty\n")
+
+
+@pytest.mark.parametrize("texts", [[""], ["a", " \n"], ["\u200b"]])
+def test_a_blank_text_is_refused(texts: list[str]) -> None:
+    with pytest.raises(InputError, match=rf"text {len(texts)} is blank"):
+        refuse_blank(texts)
 
 
 @pytest.mark.parametrize(

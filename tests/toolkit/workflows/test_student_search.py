@@ -225,7 +225,7 @@ def test_a_student_that_fails_the_quality_gate_is_left_out_and_a_search_without_
 
     tried: list[str | None] = []
 
-    def refuse(recipe: Any, force: bool) -> None:
+    def refuse(recipe: Any) -> None:
         tried.append(recipe.distillation.student)
         raise NothingPasses("onnx-int8", {"trials": [{}, {}]})
 
