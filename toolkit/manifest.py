@@ -33,24 +33,24 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises: InputError if `folder` is not a package, or its manifest is malformed or of another schema.
     """
     file = folder / MANIFEST_FILE
-    again = "make the package again with hbt compress"
+    again = "create the package again with hbt compress"
     try:
         text = _read_regular(file, MAX_MANIFEST_BYTES)
         manifest = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{folder}: not a package (no {MANIFEST_FILE}); make one with hbt compress") from None
     except RecursionError:
-        raise InputError(f"{file}: not a manifest (nested too deeply); {again}") from None
+        raise InputError(f"{file}: not a valid manifest (nested too deeply); {again}") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"{file}: not a manifest ({_short(str(reason))}); {again}") from None
+        raise InputError(f"{file}: not a valid manifest ({_short(str(reason))}); {again}") from None
     schema = manifest.get("schema", SCHEMA) if isinstance(manifest, dict) else SCHEMA
     if type(schema) is not int or schema != SCHEMA:
         shown = _short(repr(schema)) if isinstance(schema, int | str) else type(schema).__name__
-        raise InputError(f"{file}: schema {shown}, and this hbt knows {SCHEMA}; update hbt or {again}")
+        raise InputError(f"{file}: schema {shown}, but this hbt supports {SCHEMA}; update hbt or {again}")
     wrong = _first_problem(manifest)
     if wrong is not None:
-        raise InputError(f"{file}: not a manifest ({wrong}); {again}")
+        raise InputError(f"{file}: not a valid manifest ({wrong}); {again}")
     return manifest
 
 
@@ -204,8 +204,8 @@ def _file_problem(folder: Path, name: str, entry: dict[str, Any]) -> str | None:
         if not stat.S_ISREG(status.st_mode):
             return "is not a regular file"
         if status.st_size != entry["size_bytes"]:
-            return f"is not the file that was shipped ({status.st_size:,} bytes instead of {entry['size_bytes']:,})"
-        return None if sha256_of(file) == entry["sha256"] else "is not the file that was shipped (another SHA-256)"
+            return f"has changed ({status.st_size:,} bytes instead of {entry['size_bytes']:,})"
+        return None if sha256_of(file) == entry["sha256"] else "has changed (its SHA-256 differs)"
     except (FileNotFoundError, NotADirectoryError):
         return "is missing"
     except OSError as error:

@@ -173,13 +173,15 @@ def check_files(root: Path, needed: Sequence[str]) -> None:
             with file.open("rb") as stream:
                 if hashlib.file_digest(stream, "sha256").hexdigest() == stated[name][1]:
                     continue
-        raise ValueError(f"{name} is not the file that was shipped")
+        raise ValueError(f"{name} has changed")
 
 
 def printable(text: str) -> str:
     """Return `text` with control, format and escape characters, which could change a terminal, as escapes."""
     controls = [c for c in set(text) if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
-    hidden = {ord(c): ascii(c)[1:-1] for c in controls if c not in "\u200c\u200d"}  # not the joiners of words
+    hidden = {
+        ord(c): ascii(c)[1:-1] for c in controls if c not in "\t\u200c\u200d"
+    }  # not tabs and the joiners of words
     return text.translate({code: f"\\x{code:02x}" if code < 0x100 else escape for code, escape in hidden.items()})
 
 

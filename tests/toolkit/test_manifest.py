@@ -237,7 +237,7 @@ FIELDS: list[tuple[str, Fault, str]] = [
       for name in ("schema", "target", "runtime", "checked_on", "files", "lineage", "golden")
       for value in (None, True, 1.5, [1], -1, {"a": 1}, "\x1b[31m")
       if (name, type(value)) not in {("lineage", dict), ("checked_on", str)}),
-    *((f"without {name}", edited(lambda m, name=name: m.pop(name)), "not a manifest (it has no")
+    *((f"without {name}", edited(lambda m, name=name: m.pop(name)), "not a valid manifest (it has no")
       for name in ("target", "runtime", "checked_on", "files", "lineage", "golden")),
     *((f"size {value!r:.20}", field("files", "model.onnx", "size_bytes", to=value), "is not a number of bytes")
       for value in (None, "1", 1.0, -1, True, [])),
@@ -262,15 +262,15 @@ FIELDS: list[tuple[str, Fault, str]] = [
     *((f"golden {name}", field("golden", 0, name, to=value), "golden text 0")
       for name in ("text", "label", "scores")
       for value in (None, 1, {}, ["x", "y"], [True, False], [0.5], [0.9, 0.9], [-0.5, 1.5], [10**400, 0])),
-    *((f"a score {text:.9}", inserted(text), "not a manifest")
+    *((f"a score {text:.9}", inserted(text), "not a valid manifest")
       for text in ("NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "[" * 100_000)),
     ("three scores", field("golden", 0, "scores", to=[0.2, 0.3, 0.5]), "3 scores, and the model has 2 labels"),
     ("a label of no text", field("golden", 0, "label", to="\x1b[31mx"), "'\\x1b[31mx' of golden text 0 is not a label"),
     ("deep nesting", raw("[" * 1_000_000), "nested too deeply"),
     ("a key twice", raw('{"schema": 1, "schema": 1}'), "the same key twice"),
-    ("a byte-order mark", raw("\ufeff{}"), "not a manifest"),
-    *((f"only {text}", raw(text), "not a manifest") for text in ("", "null", "1", '"x"', "[]", "{}", "{", "NaN")),
-    ("a later schema", raw('{"schema": 2}'), "schema 2, and this hbt knows 1"),
+    ("a byte-order mark", raw("\ufeff{}"), "not a valid manifest"),
+    *((f"only {text}", raw(text), "not a valid manifest") for text in ("", "null", "1", '"x"', "[]", "{}", "{", "NaN")),
+    ("a later schema", raw('{"schema": 2}'), "schema 2, but this hbt supports 1"),
 ]  # fmt: skip
 CONTENT: list[tuple[str, Fault, str]] = [
     ("swapped labels", consistent("config.json", swapped), "labels flip"),

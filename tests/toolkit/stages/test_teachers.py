@@ -215,7 +215,7 @@ def test_a_teacher_with_other_labels_is_refused(
     noisy: Corpus, checkpoint: Path, tmp_path: Path, labels: tuple[str, ...]
 ) -> None:
     other = dataclasses.replace(noisy, label_names=labels)
-    with pytest.raises(InputError, match=r"--teacher .*: its labels are sea, sun, but .* --label-names"):
+    with pytest.raises(InputError, match=r"--teacher .*: its labels are sea, sun, but those of the data are .*; "):
         find_teacher(settings(teacher=(str(checkpoint),)), other, None, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
