@@ -83,6 +83,7 @@ def test_the_real_encoder_gives_the_same_logits_after_saving(
     assert same
 
 
+@pytest.mark.slow
 def test_the_onnx_graph_has_the_logits_of_torch(encoder: Classifier, texts: list[str], tmp_path: Path) -> None:
     export_graph(encoder, tmp_path / "model.onnx")
     assert largest_logit_gap(encoder, texts, tmp_path / "model.onnx") < 1e-4

@@ -288,6 +288,7 @@ def test_the_loader_and_hbt_escape_the_same_characters(start: int) -> None:
     assert printable(text) == console.printable(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loader", LOADERS)
 def test_a_package_of_every_runtime_verifies_within_the_limits(
     loader: Loader, learned: Classifier, toy: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -170,6 +170,7 @@ def test_accuracy_control_keeps_to_max_drop(
     assert capsys.readouterr().out == "", "nncf prints"
 
 
+@pytest.mark.slow
 def test_accuracy_control_reverts_costly_operations(learned: Classifier, toy: Corpus, reference: Path) -> None:
     texts = toy.take(toy.rows("validation"))
     probabilities = learned.predict_proba(texts, 1)[:, 1]

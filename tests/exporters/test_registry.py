@@ -92,6 +92,7 @@ def hbt(environment: dict[str, str], where: Path, *arguments: str) -> subprocess
     return subprocess.run(command, env=environment, cwd=where, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_third_party_target_is_listed_and_exported(outside: dict[str, str], tmp_path: Path, toy_csv: Path) -> None:
     found = {each["name"]: each for each in json.loads(hbt(outside, tmp_path, "targets", "--json").stdout)}
     assert list(found) == [*OWN, "shouting", "broken"]

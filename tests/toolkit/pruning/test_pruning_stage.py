@@ -290,6 +290,7 @@ def test_the_card_of_a_checkpoint_states_that_zeros_save_nothing(copied: Path) -
     assert "50.0 % zeros in encoder linear layers (magnitude): neither faster nor smaller`" in card
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", ["baseline_prune", "baseline_kd_prune_quant"])
 def test_pipelines_prune_the_last_trained_stage(workplace: Path, pipeline: str) -> None:
     student = {"student": "layers:1"} if "kd" in pipeline else {"student": None}
