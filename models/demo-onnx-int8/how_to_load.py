@@ -9,43 +9,53 @@ or, from Python:
     model.predict(["text"])           # [("label", probability of that label)]
     model.predict_proba(["text"])     # float32 (texts, labels)
 
-Needs what requirements.txt lists, nothing else.
+Requires only the packages in requirements.txt. Checks every file against manifest.json before it loads the model.
+
+The model is a transformer, run by ONNX Runtime.
 """
 
+import hashlib
 import json
 import math
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from threading import Lock
-from typing import Any
 
 import numpy as np
+import onnxruntime
 from tokenizers import Tokenizer
 
+Encode = Callable[[Sequence[str]], list[np.ndarray]]
+"""Texts -> the token ids of each, int64 (tokens,)."""
 Network = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
-"""Token ids (batch, tokens) and their mask, 0 at padding, None if there is none -> logits float32 (batch, labels)."""
+"""Token ids (batch, tokens) and their mask (0 for padding; None without padding) -> logits float32 (batch, labels)."""
 
 
 class Model:
-    """A text classifier: text in, label out. Normalising and cutting are those of the tokenizer."""
+    """A text classifier. The tokenizer normalizes the texts and truncates them."""
 
-    def __init__(self, folder: Path, threads: int | None = None) -> None:
+    def __init__(self, folder: Path, encoder: Callable[[Tokenizer], Encode], network: Network) -> None:
         config = json.loads((folder / "config.json").read_text("utf-8"))
-        names = sorted(config["id2label"].items(), key=lambda item: int(item[0]))
-        self.labels: tuple[str, ...] = tuple(name for _, name in names)
+        names = {int(i): name for i, name in config["id2label"].items()}
+        self.labels: tuple[str, ...] = tuple(names[i] for i in range(len(names)))
         self.threshold: float | None = config["threshold"]
+        if not all(isinstance(name, str) for name in self.labels) or len(self.labels) < 2:
+            raise ValueError("config.json: id2label must name two labels or more")
+        if self.threshold is not None and not (type(self.threshold) in (int, float) and math.isfinite(self.threshold)):
+            raise ValueError("config.json: threshold must be a finite number or null")
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.pad_id: int = self.tokenizer.padding["pad_id"]
         self.tokenizer.no_padding()
-        by_character = config.get("model_type") == "ngram"
-        self.characters = _characters(self.tokenizer) if by_character else None
-        """Token ids of a text without the detours of a general tokenizer."""
-        self.network = _network(folder, threads)
+        self.encode = encoder(self.tokenizer)
+        self.network = network
 
     def predict(self, texts: Sequence[str]) -> list[tuple[str, float]]:
-        """The label of each text and its probability; of two labels the second wins from the threshold on."""
+        """Return the label of each text and its probability.
+
+        With two labels, the second one is predicted if its probability is at least the threshold.
+        """
         probabilities = self.predict_proba(texts)
         if len(self.labels) == 2 and self.threshold is not None:
             chosen = (probabilities[:, 1] >= self.threshold).astype(int)
@@ -54,13 +64,14 @@ class Model:
         return [(self.labels[i], float(row[i])) for i, row in zip(chosen, probabilities, strict=True)]
 
     def predict_proba(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
-        """float32 (texts, labels): rows sum to 1, in the order of `texts`, columns in the order of `labels`.
+        """Return float32 (texts, labels): rows sum to 1, in the order of `texts`, columns in the order of `labels`.
 
-        Each text is scored alone unless a batch size is given: on few cores padding costs more than batches save. The
-        card says whether a text that shares a batch gets other scores.
+        By default, each text is scored by itself: on few cores, padding costs more time than batching saves. The model
+        card reports whether batches change the scores.
+        Raises: ValueError for one text instead of a list, a batch size below 1, or scores that are not finite.
         """
         logits = self.predict_logits(texts, batch_size)
-        if len(logits) == 1:  # numpy takes longer to start than to compute
+        if len(logits) == 1:  # for one row, plain Python is faster than numpy
             row = logits[0].tolist()
             largest = max(row)
             exponentials = [math.exp(logit - largest) for logit in row]
@@ -71,17 +82,16 @@ class Model:
         return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
 
     def predict_logits(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
-        """float32 (texts, labels); texts of like length share a batch, if it is more than one."""
-        if len(texts) == 1:
-            return self.network(self._token_ids(texts[0])[None], None)
-        if self.characters is not None:
-            encoded = [self.characters(text) for text in texts]
-        else:
-            encoded = [np.array(found.ids, dtype=np.int64) for found in self.tokenizer.encode_batch(list(texts))]
+        """Return logits, float32 (texts, labels); texts are batched by length. See `predict_proba` for errors."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
+        encoded = self.encode(checked_texts(texts))
+        if len(encoded) == 1:
+            return self.checked_logits(encoded[0][None], None)
         logits = np.empty((len(encoded), len(self.labels)), dtype=np.float32)
         if batch_size == 1:
             for i, ids in enumerate(encoded):
-                logits[i] = self.network(ids[None], None)[0]
+                logits[i] = self.checked_logits(ids[None], None)[0]
             return logits
         lengths = np.array([len(ids) for ids in encoded])
         order = lengths.argsort(kind="stable")
@@ -91,34 +101,131 @@ class Model:
             for row, i in zip(batch, chosen, strict=True):
                 row[: lengths[i]] = encoded[i]
             mask = (np.arange(batch.shape[1]) < lengths[chosen, None]).astype(np.int64)
-            logits[chosen] = self.network(batch, mask)
+            logits[chosen] = self.checked_logits(batch, mask)
         return logits
 
-    def _token_ids(self, text: str) -> np.ndarray:
-        """int64 (tokens,)."""
-        if self.characters is not None:
-            return self.characters(text)
-        return np.array(self.tokenizer.encode(text).ids, dtype=np.int64)
+    def checked_logits(self, ids: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+        """Return the logits of one batch, float32 (batch, labels).
+
+        Raises: ValueError if they are not finite or not one per text and label.
+        """
+        logits = self.network(ids, mask)
+        if logits.shape != (len(ids), len(self.labels)):
+            raise ValueError(f"the network returned scores of shape {logits.shape} for {len(self.labels)} labels")
+        if not np.isfinite(logits).all():
+            raise ValueError("the network returned scores that are not finite: the model is damaged")
+        return logits
 
 
-def _network(folder: Path, threads: int | None) -> Network:
-    """What the model file in `folder` computes, by the runtime that it is for."""
-    if (folder / "network.json").is_file():
-        return _torch(folder, threads)
-    if (folder / "model.xml").is_file():
-        return _openvino(folder / "model.xml", threads)
-    return _onnx(folder / "model.onnx", threads)
+def checked_texts(texts: Sequence[str]) -> list[str]:
+    """Return a list of the texts, each surrogate without its other half replaced by U+FFFD.
+
+    Raises: ValueError if `texts` is one text, or one of them is not a str.
+    """
+    if isinstance(texts, str | bytes):
+        raise ValueError("expected a list of texts, not one text: write predict([text])")
+    found = list(texts)
+    for i, text in enumerate(found):
+        if not isinstance(text, str):
+            raise ValueError(f"texts[{i}] is not a str but {type(text).__name__}")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            found[i] = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return found
 
 
-def _onnx(file: Path, threads: int | None) -> Network:
-    import onnxruntime
+def open_package(
+    folder: str | os.PathLike[str], parts: Sequence[str], verify: bool, build: Callable[[Path], Model]
+) -> Model:
+    """Return the model that `build` makes of a folder; first check the files, among them `parts`, if `verify`.
 
+    Raises: ValueError, in one line, if a file is not as shipped or the model does not load.
+    """
+    root = Path(folder).resolve()
+    try:
+        if verify:
+            check_files(root, ("config.json", "tokenizer.json", *parts))
+        return build(root)
+    except ImportError:  # the runtime is not installed
+        raise
+    except Exception as error:  # the runtimes raise their own types for a broken file
+        raise ValueError(f"{folder}: does not load: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def check_files(root: Path, needed: Sequence[str]) -> None:
+    """Check that every file in manifest.json, `needed` among them, has the size and SHA-256 that it states.
+
+    Raises: ValueError for the first file that is missing, changed, outside the folder, a link or not a regular file.
+    """
+    manifest = root / "manifest.json"
+    if not manifest.is_file() or manifest.stat().st_size > 2**24:
+        raise ValueError("manifest.json is missing or too large; verify=False loads without it")
+    try:
+        files = json.loads(manifest.read_text("utf-8"))["files"]
+        stated = {name: (entry["size_bytes"], entry["sha256"]) for name, entry in files.items()}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise ValueError("manifest.json is malformed") from None
+    for name in {**dict.fromkeys(needed), **stated}:
+        file = root / name
+        if name not in stated:
+            raise ValueError(f"{name} is not in manifest.json")
+        if file.resolve() != file or not file.is_relative_to(root) or not file.is_file():
+            raise ValueError(f"{name} is missing, or is not a regular file inside the folder")
+        if file.stat().st_size == stated[name][0]:
+            with file.open("rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() == stated[name][1]:
+                    continue
+        raise ValueError(f"{name} has changed")
+
+
+def printable(text: str) -> str:
+    """Return `text` with control, format and escape characters, which could change a terminal, as escapes."""
+    controls = [c for c in set(text) if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
+    hidden = {
+        ord(c): ascii(c)[1:-1] for c in controls if c not in "\t\u200c\u200d"
+    }  # not tabs and the joiners of words
+    return text.translate({code: f"\\x{code:02x}" if code < 0x100 else escape for code, escape in hidden.items()})
+
+
+def main(load: Callable[[], Model]) -> None:
+    """Print label, probability and text for each command-line argument; an error is one line and exit code 2."""
+    texts = sys.argv[1:]
+    try:
+        if not texts:
+            raise ValueError('usage: python how_to_load.py "text" ["another text" …]')
+        for text, (label, score) in zip(texts, load().predict(texts), strict=True):
+            print(f"{printable(label)}\t{score:.4f}\t{printable(text)}")
+    except Exception as error:
+        print(printable(" ".join(str(error).split())), file=sys.stderr)
+        sys.exit(2)
+
+
+def open_session(file: Path, threads: int | None) -> onnxruntime.InferenceSession:
+    """Return an inference session for the graph in `file` on the CPU."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    # The fallback would print a broken file's error on stdout.
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"], enable_fallback=0)
+
+
+def subwords(tokenizer: Tokenizer) -> Encode:
+    """Return a function that encodes texts as subword ids."""
+
+    def encode(texts: Sequence[str]) -> list[np.ndarray]:
+        # encode_batch uses threads, which is slower for a single text.
+        found = [tokenizer.encode(texts[0])] if len(texts) == 1 else tokenizer.encode_batch(list(texts))
+        return [np.array(each.ids, dtype=np.int64) for each in found]
+
+    return encode
+
+
+def transformer(file: Path, threads: int | None) -> Network:
+    """Return the network in `file`."""
+    session = open_session(file, threads)
     masked = "attention_mask" in {entry.name for entry in session.get_inputs()}
 
     def run(ids: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
@@ -130,178 +237,18 @@ def _onnx(file: Path, threads: int | None) -> Network:
     return run
 
 
-def _openvino(file: Path, threads: int | None) -> Network:
-    # Importing openvino tells its makers and leaves an id in the home folder, unless it finds no openvino_telemetry.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
+def load(folder: str | os.PathLike[str] | None = None, threads: int | None = None, verify: bool = True) -> Model:
+    """Return the model in `folder`, by default the folder of this file.
 
-    # bf16, the default where the processor has it, gives other scores than a processor without it.
-    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    if threads:
-        options["INFERENCE_NUM_THREADS"] = threads
-    request = openvino.Core().compile_model(str(file), "CPU", options).create_infer_request()
-    alone = Lock()  # a request has one set of tensors
-
-    def run(ids: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-        attention = np.ones_like(ids) if mask is None else mask
-        with alone:
-            # Shared tensors: infer(dict) copies and looks each up, which shows at a batch of one.
-            request.set_tensor("input_ids", openvino.Tensor(ids, shared_memory=True))
-            request.set_tensor("attention_mask", openvino.Tensor(attention, shared_memory=True))
-            request.infer()
-            return request.get_tensor("logits").data.copy()
-
-    return run
-
-
-def _torch(folder: Path, threads: int | None) -> Network:
-    """A transformer in PyTorch. network.json says how it is built; nothing is unpickled, no code of a model is run."""
-    import torch
-    from safetensors.torch import load_file
-
-    if threads:
-        torch.set_num_threads(threads)  # PyTorch knows this for the whole process only
-    built = json.loads((folder / "network.json").read_text("utf-8"))
-    network = _torch_skeleton(built)
-    _torch_fill(network, load_file(folder / "model.safetensors"), built["int8"])
-    network.eval()
-
-    def run(ids: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-        with torch.inference_mode():
-            tokens = torch.from_numpy(ids)
-            attention = torch.ones_like(tokens) if mask is None else torch.from_numpy(mask)
-            return _torch_logits(network, built["pooling"], tokens, attention).numpy()
-
-    return run
-
-
-def _torch_skeleton(built: dict[str, Any]) -> Any:
-    """The modules of the network without numbers, under the names that they have in the weights' file."""
-    import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
-
-    # These could name code to fetch; a network of this kind needs none.
-    config = {k: v for k, v in built["config"].items() if k != "auto_map" and "attn_implementation" not in k}
-    described = AutoConfig.for_model(**config)
-    with torch.device("meta"):
-        if built["kind"] == "SequenceClassifier":
-            made = AutoModelForSequenceClassification.from_config(described, trust_remote_code=False)
-            network = torch.nn.ModuleDict({"model": made})
-        else:
-            encoder = AutoModel.from_config(described, trust_remote_code=False)
-            if getattr(encoder, "pooler", None) is not None:
-                encoder.pooler = None
-            head = torch.nn.Linear(described.hidden_size, built["labels"])
-            network = torch.nn.ModuleDict({"encoder": encoder, "head": head})
-    for name, attributes in built["attributes"].items():  # the attention of pruned layers has fewer heads
-        for attribute, value in attributes.items():
-            setattr(network.get_submodule(name), attribute, int(value))
-    return network
-
-
-def _torch_fill(network: Any, tensors: dict[str, Any], int8: list[str]) -> None:
-    """Give every parameter and every buffer of `network` its numbers, and the modules named in `int8` theirs."""
-    import torch
-
-    linear, table = _torch_int8_modules()
-    for name in int8:
-        old = network.get_submodule(name)
-        kind = table if isinstance(old, torch.nn.Embedding) else linear
-        weight, scale = tensors.pop(f"{name}.weight"), tensors.pop(f"{name}.scale")
-        network.set_submodule(name, kind(weight, scale, tensors.pop(f"{name}.bias", None)))
-    for name, tensor in tensors.items():
-        path, _, own = name.rpartition(".")
-        module = network.get_submodule(path)
-        is_parameter = isinstance(getattr(module, own), torch.nn.Parameter)
-        setattr(module, own, torch.nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor)
-    empty = [name for name, tensor in (*network.named_parameters(), *network.named_buffers()) if tensor.is_meta]
-    if empty:
-        raise ValueError(f"model.safetensors lacks {empty[0]} and {len(empty) - 1} more")
-
-
-def _torch_int8_modules() -> tuple[Any, Any]:
-    """What stands where a linear map was, and where a table was: int8 weight (rows, columns), float scale (rows,) or,
-    one for the whole matrix, (1,)."""
-    import warnings
-
-    import torch
-
-    # Without VNNI, sums of two products can saturate: PyTorch then takes seven bits for activations. (Its own module
-    # always does so, which loses a bit where nothing saturates.)
-    reduce_range = not getattr(torch.cpu, "_is_vnni_supported", bool)()
-
-    class Int8Linear(torch.nn.Module):
-        def __init__(self, weight: Any, scale: Any, bias: Any) -> None:
-            super().__init__()
-            restored = weight.float() * scale[:, None]
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a later PyTorch drops such tensors; requirements.txt pins this one
-                if len(scale) == 1:
-                    quantized = torch.quantize_per_tensor(restored, float(scale), 0, torch.qint8)
-                else:
-                    zeros = torch.zeros(len(scale), dtype=torch.int64)
-                    quantized = torch.quantize_per_channel(restored, scale.double(), zeros, 0, torch.qint8)
-            self.packed = torch.ops.quantized.linear_prepack(quantized, bias)
-
-        @property
-        def weight(self) -> Any:  # some architectures look at it
-            return torch.ops.quantized.linear_unpack(self.packed)[0].dequantize()
-
-        def forward(self, x: Any) -> Any:
-            return torch.ops.quantized.linear_dynamic(x, self.packed, reduce_range)
-
-    class Int8Table(torch.nn.Module):
-        def __init__(self, weight: Any, scale: Any, _: None) -> None:
-            super().__init__()
-            self.rows, self.scale = weight, scale[:, None]
-
-        @property
-        def weight(self) -> Any:
-            return self.rows * self.scale
-
-        def forward(self, ids: Any) -> Any:
-            return torch.nn.functional.embedding(ids, self.rows) * torch.nn.functional.embedding(ids, self.scale)
-
-    return Int8Linear, Int8Table
-
-
-def _torch_logits(network: Any, pooling: str | None, ids: Any, mask: Any) -> Any:
-    """float32 (batch, labels) of ids and mask, both int64 (batch, tokens)."""
-    if pooling is None:
-        return network["model"](input_ids=ids, attention_mask=mask).logits
-    hidden = network["encoder"](input_ids=ids, attention_mask=mask).last_hidden_state  # (batch, tokens, width)
-    if pooling == "cls":
-        return network["head"](hidden[:, 0])
-    real = mask.unsqueeze(-1).to(hidden.dtype)  # (batch, tokens, 1)
-    if pooling == "mean":
-        return network["head"]((hidden * real).sum(1) / real.sum(1))
-    return network["head"]((hidden - (1 - real) * 1e4).max(1).values)
-
-
-def _characters(tokenizer: Tokenizer) -> Callable[[str], np.ndarray]:
-    """The same ids as those of `tokenizer`, whose tokens are characters, several times as fast: int64 (tokens,)."""
-    normalise = tokenizer.normalizer.normalize_str
-    edge = tokenizer.encode("").tokens[0]  # what stands for a space, and at both ends of a text
-    content = tokenizer.truncation["max_length"] - 2
-    ids = {ord(token): i for token, i in tokenizer.get_vocab().items() if len(token) == 1}
-    id_of = np.full(max(ids) + 2, tokenizer.token_to_id("[UNK]"), dtype=np.int64)  # code point -> id
-    id_of[list(ids)] = list(ids.values())
-
-    def encode(text: str) -> np.ndarray:
-        codes = np.frombuffer(f"{edge}{normalise(text)[:content]}{edge}".encode("utf-32-le"), dtype="<u4")
-        return id_of.take(codes, mode="clip")  # a code point beyond the last known one is cut to an unknown one
-
-    return encode
-
-
-def load(folder: str | os.PathLike[str] | None = None, threads: int | None = None) -> Model:
-    """The model in `folder`, by default the folder of this file. threads: at most this many; None leaves it to the
-    runtime."""
-    return Model(Path(folder) if folder is not None else Path(__file__).parent, threads)
+    threads: maximum number of threads; None uses the default of the runtime.
+    verify: check all files against manifest.json first. This took 1.3 ms for 0.6 MB and 0.7 s for 200 MB.
+    Raises: ValueError if a file is not as shipped or the model does not load.
+    """
+    folder = Path(__file__).parent if folder is None else folder
+    return open_package(
+        folder, ("model.onnx",), verify, lambda root: Model(root, subwords, transformer(root / "model.onnx", threads))
+    )
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit('usage: python how_to_load.py "text" ["another text" …]')
-    for text, (label, score) in zip(sys.argv[1:], load().predict(sys.argv[1:]), strict=True):
-        print(f"{label}\t{score:.4f}\t{text}")
+    main(load)
