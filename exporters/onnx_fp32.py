@@ -13,6 +13,8 @@ from exporters.registry import Candidate, Evidence, LoadedArtifact
 from toolkit.utils.errors import CannotExport, reason_of
 
 if TYPE_CHECKING:
+    import onnx
+
     from toolkit.config.settings import ExportSettings
     from toolkit.modeling.classifier import Classifier
 
@@ -93,6 +95,7 @@ def _trace(network: Any, file: Path) -> None:
     """Write the graph of a transformer."""
     import warnings
 
+    import onnx
     import torch
 
     ids = torch.zeros((2, 8), dtype=torch.int64)  # (batch, tokens)
@@ -115,6 +118,9 @@ def _trace(network: Any, file: Path) -> None:
     except Exception as error:  # the tracer raises anything for an operation that ONNX does not have
         _reraise_failure_of_the_machine(error)
         raise CannotExport(reason_of(error)) from error
+    model = onnx.load(file)
+    state_sizes_to_expand_to(model.graph)
+    onnx.save(model, file)
 
 
 @contextmanager
@@ -139,6 +145,50 @@ def plain_attention(network: Any) -> Iterator[None]:
         yield
     finally:
         choose(before)
+
+
+def state_sizes_to_expand_to(graph: "onnx.GraphProto") -> None:
+    """Write 1 where a shape of an Expand has -1, "as it is", instead of the nodes that find such places at run time.
+
+    OpenVINO computes these nodes wrongly and then refuses a size of -1.
+    """
+    from onnx import helper, numpy_helper
+
+    made = {name: node for node in graph.node for name in node.output}
+
+    def behind(name: str, kind: str) -> Any:
+        return made[name] if name in made and made[name].op_type == kind else None
+
+    def is_minus_one(name: str) -> bool:
+        constant = behind(name, "Constant")
+        return constant is not None and numpy_helper.to_array(constant.attribute[0].t).tolist() == [-1]
+
+    nodes = []
+    for node in graph.node:
+        where = behind(node.input[1], "Where") if node.op_type == "Expand" else None
+        flat = None if where is None else behind(where.input[2], "Reshape")
+        sizes = None if flat is None else behind(flat.input[0], "Concat")
+        if where is not None and sizes is not None and behind(where.input[0], "Equal") is not None:
+            one, stated = f"{node.output[0]}_one", f"{node.output[0]}_sizes"
+            graph.initializer.append(numpy_helper.from_array(np.array([1]), one))
+            parts = [one if is_minus_one(name) else name for name in sizes.input]
+            nodes.append(helper.make_node("Concat", parts, [stated], axis=0))
+            node.input[1] = stated
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(_needed(nodes, {output.name for output in graph.output}))
+
+
+def _needed(nodes: "list[onnx.NodeProto]", outputs: set[str]) -> "list[onnx.NodeProto]":
+    """Return those of `nodes`, which are in the order of their use, that `outputs` follow from."""
+    if any(attribute.HasField("g") for node in nodes for attribute in node.attribute):
+        return nodes  # what branches and loops use does not stand in their inputs
+    needed, kept = set(outputs), []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    return kept[::-1]
 
 
 def _reraise_failure_of_the_machine(error: BaseException) -> None:

@@ -12,11 +12,12 @@ import pytest
 from exporters.onnx_fp32 import export_graph, largest_logit_gap, missing_modules, plain_attention
 from exporters.registry import Evidence
 from tests.helpers import ODD_TEXTS, evidence_of, written
+from tests.toolkit.modeling.test_architecture import LENGTH, network_of
 from toolkit.config.settings import ModelSettings
 from toolkit.data.corpus import Corpus
 from toolkit.modeling.classifier import Classifier, pad
 from toolkit.modeling.encoders import build_classifier
-from toolkit.modeling.tokenizer import encode
+from toolkit.modeling.tokenizer import PAD, encode, train_tokenizer
 from toolkit.utils.errors import CannotExport
 
 
@@ -70,6 +71,21 @@ def test_every_pooling_is_exported(toy: Corpus, tmp_path: Path, pooling: str) ->
     made = build_classifier(settings, ("a", "b", "c"), toy.texts, seed=0)
     export_graph(made, tmp_path / "model.onnx")
     assert largest_logit_gap(made, [*ODD_TEXTS, *toy.texts[:40]], tmp_path / "model.onnx") < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "albert", "roberta"])
+def test_no_size_is_left_open_to_the_runtime(kind: str, toy: Corpus, tmp_path: Path) -> None:
+    """OpenVINO computes what the tracer writes for a size of -1 wrongly."""
+    tokenizer = train_tokenizer(toy.texts, LENGTH)
+    network = network_of(kind, tokenizer.get_vocab_size(), tokenizer.token_to_id(PAD))
+    made = Classifier(network, tokenizer, tokenizer.token_to_id(PAD), ("a", "b"))
+    export_graph(made, tmp_path / "model.onnx")
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    kinds = {name: node.op_type for node in graph.node for name in node.output}
+    assert not [node.name for node in graph.node if node.op_type == "Expand" and kinds.get(node.input[1]) == "Where"]
+    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    assert all(used.intersection(node.output) for node in graph.node)
+    assert largest_logit_gap(made, [*ODD_TEXTS, *toy.texts[:20]], tmp_path / "model.onnx") < 1e-4
 
 
 def raised_from(error: Exception, cause: BaseException) -> Exception:
