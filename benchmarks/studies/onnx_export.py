@@ -61,7 +61,7 @@ WARMUP, TURN = 3, 20
 EXPORTS = 3
 """Exports of each kind, in turns; the median is reported."""
 STATIC = schemes("off", describe_machine().flags)[0]
-"""The first form that onnx-int8 tries on this processor."""
+"""The first scheme that onnx-int8 tries on this processor."""
 PER_TOKEN = Scheme("per token")
 GRAPHS = ("fp32", "fp32-fused", "int8", "int8-fused")
 
@@ -96,7 +96,7 @@ class Line:
     int8_logit_gap: float
     int8_fused_logit_gap: float
     per_token_runs: bool
-    """Whether ONNX Runtime takes the per-token form of eight bits."""
+    """Whether ONNX Runtime takes the per-token int8 scheme."""
     fp32_ms: float
     fp32_fused_ms: float
     int8_ms: float
@@ -215,7 +215,7 @@ def export_as(exporter: str, classifier: Classifier, file: Path) -> None:
 
 
 def write_graphs(classifier: Classifier, texts: Sequence[str], folder: Path) -> bool:
-    """Write the other GRAPHS of `folder` beside its fp32.onnx; return whether the per-token form runs as well."""
+    """Write the other GRAPHS of `folder` beside its fp32.onnx; return whether the per-token scheme runs as well."""
     fuse(folder / "fp32.onnx", folder / "fp32-fused.onnx")
     encoded = encode(classifier.tokenizer, texts)
     for graph in ("", "-fused"):
