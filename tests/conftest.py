@@ -68,11 +68,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
 
 
 @pytest.fixture
-def at_home(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> Finished:
-    """The finished run, with its folder as the current one."""
+def at_home(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> Iterator[Finished]:
+    """The finished run, with its folder as the current one. A test that adds a run or a package fails."""
     monkeypatch.chdir(finished.home)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return finished
+    there = runs_and_packages(finished.home)
+    yield finished
+    assert runs_and_packages(finished.home) == there, "changes the shared run: use the fixture `copied`"
+
+
+def runs_and_packages(home: Path) -> set[Path]:
+    return {*home.glob("runs/*"), *home.glob("models/*")}
 
 
 @pytest.fixture(scope="session")

@@ -236,27 +236,19 @@ def test_invalid_settings_are_reported_before_anything_is_written(
     assert contents(workplace) == before
 
 
-@pytest.fixture
-def quick_latency(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("workflows.run_summary", "export.stage"):
-        monkeypatch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
-
-
-def test_a_run_as_the_teacher_skips_the_baseline(
-    at_home: Finished, monkeypatch: pytest.MonkeyPatch, quick_latency: None
-) -> None:
+def test_a_run_as_the_teacher_skips_the_baseline(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.workflows.steps.train_baseline", never)
     monkeypatch.setattr(
         "toolkit.stages.teachers.cached_logits", never
     )  # the fold ensemble has stored logits of these rows
     recipe = tiny_recipe(name="distilled", pipeline="baseline_kd", teacher=("runs/tiny",), epochs=1, slice=())
     outcome = run_pipeline(recipe)
-    folder = at_home.home / outcome.folder
+    folder = copied / outcome.folder
     assert not (folder / "1-baseline").exists()
     student = StageResult.load(folder / "2-distillation")
     assert student.details["teacher"] == "fold ensemble, out-of-fold on training rows"
     assert [row.stage for row in outcome.rows] == ["linear baseline", "teacher", "student layers:1"]
-    tiny = StageResult.load(at_home.run / "1-baseline")
+    tiny = StageResult.load(Path("runs/tiny/1-baseline"))
     assert outcome.rows[1].metrics == tiny.metrics
     assert [(each.b, each.a) for each in outcome.comparisons] == [
         ("teacher", "linear baseline"),
@@ -266,13 +258,11 @@ def test_a_run_as_the_teacher_skips_the_baseline(
     assert outcome.comparisons[1].comparison.as_dict() == student.details["versus_teacher"]
 
 
-def test_a_run_with_another_split_is_used_as_one_checkpoint(
-    at_home: Finished, monkeypatch: pytest.MonkeyPatch, quick_latency: None
-) -> None:
+def test_a_run_with_another_split_is_used_as_one_checkpoint(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.workflows.steps.train_baseline", never)
     recipe = tiny_recipe(name="other", pipeline="baseline_kd", teacher=("runs/tiny",), epochs=1, slice=(), seed=7)
     outcome = run_pipeline(recipe)
-    student = StageResult.load(at_home.home / outcome.folder / "2-distillation")
+    student = StageResult.load(copied / outcome.folder / "2-distillation")
     assert ("student", "teacher") in [(each.b, each.a) for each in outcome.comparisons]
     assert student.details["teacher"] == "one checkpoint, which may have been trained on any of these rows"
 
