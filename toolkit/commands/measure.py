@@ -1,0 +1,68 @@
+"""`hbt compare`, `bench` and `ui`: what a run or a package is worth."""
+
+import json
+from pathlib import Path
+
+import click
+
+from toolkit.commands.shared import FOLDER, json_option
+
+
+@click.command()
+@click.argument("a", type=FOLDER)
+@click.argument("b", type=FOLDER)
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.01,
+    show_default=True,
+    help="Smallest difference of macro-F1 that matters.",
+)
+@json_option
+def compare(a: Path, b: Path, margin: float, as_json: bool) -> None:
+    """Test whether B is worse than A on the same test rows. Each is a run, a stage of a run, or a package.
+
+    Uses the stored predictions; no model is run.
+    """
+    from dataclasses import asdict
+
+    from toolkit.evaluation.comparison import render
+    from toolkit.workflows.compare import compare_stages
+
+    found = compare_stages(a, b, margin)
+    if as_json:
+        click.echo(json.dumps(asdict(found), ensure_ascii=False))
+    else:
+        render([found])
+
+
+@click.command()
+@click.argument("packages", type=FOLDER, nargs=-1, required=True)
+@click.option("--data", help="Data file of the packages, if it was moved [default: as recorded].")
+@click.option("--teacher", type=FOLDER, help="Checkpoint to compare with [default: that of the run of the package].")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads per model.")
+@click.option(
+    "-o", "--output", type=FOLDER, default=Path("bench"), show_default=True, help="Folder for JSON, CSV, SVG and PNG."
+)
+@json_option
+def bench(
+    packages: tuple[Path, ...], data: str | None, teacher: Path | None, threads: int, output: Path, as_json: bool
+) -> None:
+    """Compare PACKAGES with the linear baseline and the fp32 teacher: latency, throughput, memory, size, macro-F1.
+
+    Uses the test rows of the corpus that the packages were made from; it must be the same for all of them.
+    """
+    from benchmarks.bench import bench_packages
+
+    file = bench_packages(list(packages), data, teacher, threads, output, quiet=as_json)
+    if as_json:
+        click.echo(file.read_text("utf-8"), nl=False)
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port of the server.")
+def ui(port: int) -> None:
+    """Open the MLflow UI with the runs of this folder (or of MLFLOW_TRACKING_URI)."""
+    from toolkit.workflows import tracking
+
+    tracking.serve(port)

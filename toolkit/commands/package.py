@@ -1,0 +1,110 @@
+"""`hbt compress`, `targets`, `predict` and `verify`: packages."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from toolkit.commands.shared import FOLDER, force_option, json_option, ship_option, show_next, show_table
+from toolkit.config.cli_options import given, options_of
+from toolkit.config.settings import CorpusSettings, ExportSettings, PruningSettings
+from toolkit.utils.console import json_line, printable
+from toolkit.utils.errors import InputError
+from toolkit.utils.overwrite import refuse_file
+
+
+@click.command()
+@click.argument("source")
+@options_of(ExportSettings, PruningSettings)
+@click.option("-o", "--output", type=FOLDER, help="Folder of the package [default: models/NAME-TARGET].")
+@options_of(CorpusSettings, leave_out=("data_fraction", "folds"))
+@ship_option
+def compress(source: str, output: Path | None, force: bool, **options: Any) -> None:
+    """Make a package from SOURCE: a run, a checkpoint folder, or a Hugging Face classifier (folder or hub id).
+
+    A run has its own data. Any other source needs --data: labeled rows to evaluate it on. With any --prune option, the
+    classifier is pruned first. The candidates of the target are evaluated on validation rows, and the fastest that
+    loses at most --max-drop is selected. If none passes, the exit code is 3 and no package is made without --force.
+    """
+    from toolkit.workflows.compress import compress_source
+
+    outcome = compress_source(source, given(options), output, force)
+    show_table(outcome)
+    assert outcome.package is not None
+    show_next(outcome.package)
+
+
+@click.command("targets")
+@json_option
+def list_targets(as_json: bool) -> None:
+    """List every target, whether it is available on this machine, and what to install if not."""
+    from dataclasses import asdict
+
+    from toolkit.export.targets import list_targets, render
+
+    found = list_targets()
+    if as_json:
+        click.echo(json.dumps([asdict(each) for each in found], ensure_ascii=False))
+    else:
+        render(found)
+
+
+@click.command()
+@click.argument("package", type=FOLDER)
+@click.argument("texts", nargs=-1)
+@click.option("--input", "source", type=FOLDER, help="CSV, TSV, JSON Lines or Parquet file with the texts to label.")
+@click.option("--output", type=FOLDER, help="Labeled file to write; its suffix selects the format.")
+@click.option("--text-column", help="Column with the texts (default: found by name).")
+@force_option
+@json_option
+def predict(
+    package: Path,
+    texts: tuple[str, ...],
+    source: Path | None,
+    output: Path | None,
+    text_column: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Label TEXTS, or the texts of a file, with a PACKAGE."""
+    from toolkit import package as packages
+    from toolkit.workflows.predict_file import label_file, refuse_blank
+
+    if bool(texts) == bool(source):
+        raise InputError("give either texts or --input FILE with --output FILE")
+    if source is not None and output is None:
+        raise InputError("--output: name the file to write")
+    refuse_blank(texts)
+    if source is not None and output is not None:
+        refuse_file(output, force, "--output")
+        rows = label_file(packages.load(package), source, output, text_column)
+        click.echo(json.dumps({"rows": rows, "output": str(output)}) if as_json else f"{rows} rows labeled: {output}")
+        return
+    for text, (label, probability) in zip(texts, packages.predict(packages.load(package), texts), strict=True):
+        line = {"text": text, "label": label, "probability": round(probability, 6)}
+        plain = f"{printable(label)}\t{probability:.4f}\t{printable(text)}"
+        click.echo(json_line(line) if as_json else plain)
+
+
+@click.command()
+@click.argument("package", type=FOLDER)
+@json_option
+def verify(package: Path, as_json: bool) -> None:
+    """Check that the files of a PACKAGE are unchanged and that it reproduces its golden scores."""
+    from dataclasses import asdict
+
+    from toolkit import package as packages
+    from toolkit.utils.files import without_nan
+
+    found = packages.verify(package)
+    if as_json:
+        click.echo(json.dumps(without_nan(asdict(found))))
+        sys.exit(2 if found.problems else 0)
+    if found.problems:
+        raise InputError(f"{package}: {'; '.join(found.problems)}")
+    click.echo(
+        f"{package}: {found.files} files unchanged, {found.golden_texts} golden texts, "
+        f"largest score difference {found.largest_score_gap:.1e}"
+    )

@@ -1,0 +1,39 @@
+"""Options and closing lines that several commands share."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from toolkit.config.settings import CorpusSettings, DistillationSettings, ModelSettings, TrainingSettings
+
+FOLDER = click.Path(path_type=Path)
+TRAINING = (CorpusSettings, ModelSettings, TrainingSettings, DistillationSettings)
+recipe_option = click.option(
+    "--recipe", "recipe_file", type=FOLDER, help="TOML file with settings; command-line options override it."
+)
+force_option = click.option("--force", is_flag=True, help="Overwrite existing files and folders.")
+ship_option = click.option(
+    "--force", is_flag=True, help="Overwrite existing files, and make a package even if no candidate passes."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def show_outcome(outcome: Any) -> None:
+    show_table(outcome)
+    click.echo(f"\n{outcome.description}: {outcome.folder}")
+
+
+def show_table(outcome: Any) -> None:
+    from toolkit.evaluation import comparison
+    from toolkit.stages import results_table
+
+    without_run = outcome.folder == outcome.package
+    unknown = "whether the classifier was trained on them is not known"
+    status = unknown if without_run else "held out: never used for model selection"
+    results_table.render(outcome.rows, outcome.labels, f"test rows ({status})")
+    comparison.render(outcome.comparisons)
+
+
+def show_next(package: Path) -> None:
+    click.echo(f'\npackage: {package}\nnext: hbt predict {package} "text"  ·  hbt bench {package}')

@@ -1,0 +1,120 @@
+"""`hbt data`, `train`, `run` and `students`: from a labeled file to a run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from toolkit.commands.shared import FOLDER, TRAINING, force_option, json_option, recipe_option, show_next, show_outcome
+from toolkit.config.cli_options import given, options_of
+from toolkit.config.recipe import SEARCHED_STUDENTS
+from toolkit.config.settings import (
+    CorpusSettings,
+    DistillationSettings,
+    ExportSettings,
+    ModelSettings,
+    PruningSettings,
+    RunSettings,
+    TrainingSettings,
+)
+from toolkit.config.toml_file import recipe_from
+from toolkit.utils.errors import InputError
+
+
+@click.command()
+@click.argument("file", default="demo")
+@options_of(CorpusSettings, leave_out=("data", "data_fraction"))
+@click.option("--model", help="Encoder whose tokens to count: hub id or folder [default: a tokenizer trained on FILE].")
+@json_option
+def data(file: str, model: str | None, as_json: bool, **options: Any) -> None:
+    """Check FILE before training: labels, duplicates, lengths, leaks.
+
+    Exits with code 2 and one line on stderr if a run would reject the file.
+    """
+    from dataclasses import asdict
+
+    from toolkit.data import profile_view
+    from toolkit.utils.files import without_nan
+    from toolkit.workflows.profile_file import profile_file
+
+    found = profile_file(recipe_from(None, given(options) | {"data": file}).corpus, model)
+    if as_json:
+        click.echo(json.dumps(without_nan(asdict(found)), ensure_ascii=False))
+    else:
+        profile_view.render(found)
+    if found.problem is not None:
+        raise InputError(found.problem)
+
+
+@click.command()
+@options_of(*TRAINING, RunSettings, leave_out=("pipeline",))
+@recipe_option
+@force_option
+def train(recipe_file: Path | None, force: bool, **options: Any) -> None:
+    """Fine-tune on folds; with --student, distill the folds into a student.
+
+    Rerun the same command to resume.
+    """
+    from toolkit.workflows.pipeline import train_pipeline
+
+    outcome = train_pipeline(recipe_from(recipe_file, given(options)), force)
+    show_outcome(outcome)
+    click.echo(f"\nnext: hbt compress {outcome.folder} --target onnx-int8")
+
+
+@click.command()
+@options_of(RunSettings, *TRAINING, PruningSettings, ExportSettings)
+@recipe_option
+@click.option("-o", "--output", type=FOLDER, help="Folder of the package [default: models/NAME-TARGET].")
+@force_option
+def run(recipe_file: Path | None, output: Path | None, force: bool, **options: Any) -> None:
+    """Run all stages of a --pipeline: train, distill, prune, export, quantize.
+
+    Rerun the same command to resume.
+    """
+    from toolkit.workflows.pipeline import run_pipeline
+
+    outcome = run_pipeline(recipe_from(recipe_file, given(options)), force, output)
+    show_outcome(outcome)
+    if outcome.package is not None:
+        show_next(outcome.package)
+
+
+@click.command()
+@click.argument("data")
+@click.option(
+    "--students", "specs", help=f"Students to train, separated by spaces [default: {' '.join(SEARCHED_STUDENTS)}]."
+)
+@click.option("--budget-ms", type=click.FloatRange(0), help="Maximum median end-to-end latency in milliseconds.")
+@click.option("--budget-mb", type=click.FloatRange(0), help="Maximum size of the package in MB.")
+@options_of(RunSettings, CorpusSettings, ModelSettings, TrainingSettings, leave_out=("pipeline", "data"))
+@options_of(DistillationSettings, ExportSettings, leave_out=("student",))
+@force_option
+@json_option
+def students(
+    data: str,
+    specs: str | None,
+    budget_ms: float | None,
+    budget_mb: float | None,
+    force: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train several students of one --teacher on DATA and show which is best within the budget.
+
+    Settings that are not given are taken from the run of the teacher. Rerun the same command to resume.
+    """
+    from dataclasses import asdict
+
+    from toolkit.workflows.student_search import recipe_of_teacher, render, search_students
+
+    recipe = recipe_of_teacher(data, given(options))
+    found = search_students(recipe, (specs or "").split() or SEARCHED_STUDENTS, budget_ms, budget_mb, force)
+    if as_json:
+        click.echo(json.dumps([asdict(student) for student in found.students], ensure_ascii=False))
+    else:
+        render(found)
+        if not found.students[0].within_budget:
+            click.echo("\nno student is within the budget; raise it or try smaller --students")
+        show_next(Path(found.students[0].package))
