@@ -13,14 +13,15 @@ from benchmarks.plot import plot
 from toolkit import package
 from toolkit.config.settings import CorpusSettings, require
 from toolkit.data.corpus import Corpus, load_corpus
-from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration
-from toolkit.evaluation.predictor import Predictor
+from toolkit.evaluation.metrics import metrics_with_rule
+from toolkit.evaluation.predictor import Predictor, rule_of
 from toolkit.latency.measure import Measurement, Subject, measure
 from toolkit.latency.worker import load_predictor
 from toolkit.modeling import linear
 from toolkit.modeling.classifier import WEIGHTS_FILE
 from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
 from toolkit.stages.run_folder import LINEAR_BASELINE, Run, checkpoint_of, is_run
+from toolkit.training.linear_fit import fit_linear
 from toolkit.utils.console import console, say
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import folder_size
@@ -109,7 +110,7 @@ def subjects_of(folders: list[Path], teacher: Path | None, corpus: Corpus, scrat
     fitted = scratch if run is None else run.folder / LINEAR_BASELINE
     if run is None:
         say("fitting the linear baseline")
-        linear.save(linear.fit_linear(corpus), scratch)
+        linear.save(fit_linear(corpus).model, scratch)
     linear_bytes = sum(file.stat().st_size for file in fitted.glob("floor.*"))
     subjects.append(Subject(LINEAR_BASELINE_NAME, "linear", fitted, linear_bytes))
     return subjects + [Subject(folder.name, "package", folder, folder_size(folder)) for folder in folders]
@@ -147,7 +148,7 @@ def bench(
 def accuracy(
     predictor: Predictor, corpus: Corpus, rows: np.ndarray
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Return metrics on `rows` of `corpus` at the threshold of the predictor, and the same for each slice.
+    """Return metrics on `rows` of `corpus` at the decision rule of the predictor, and the same for each slice.
 
     Raises: InputError if the labels of the predictor differ from those of the corpus.
     """
@@ -159,14 +160,7 @@ def accuracy(
     probabilities = predictor.predict_proba(corpus.take(rows))  # (rows, labels)
 
     def metrics(mask: np.ndarray) -> dict[str, float]:
-        return calculate_metrics_with_threshold_exploration(
-            corpus.labels[rows][mask], probabilities[mask], _threshold(predictor), corpus.label_names
-        )
+        return metrics_with_rule(corpus.labels[rows][mask], probabilities[mask], rule_of(predictor), corpus.label_names)
 
     parts = {name: metrics(mask[rows]) for name, mask in corpus.slices.items() if mask[rows].any()}
     return metrics(np.ones(len(rows), dtype=bool)), parts
-
-
-def _threshold(predictor: Predictor) -> float | None:
-    """Return the threshold of the predictor; 0.5 if it has none for two labels: test rows must not choose one."""
-    return 0.5 if predictor.threshold is None and len(predictor.labels) == 2 else predictor.threshold

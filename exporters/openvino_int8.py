@@ -12,7 +12,8 @@ import numpy as np
 from exporters.loaders.compose import load_package, loader_source
 from exporters.onnx_fp32 import MODEL_FILE as REFERENCE_FILE, missing_modules
 from exporters.registry import Candidate, Evidence, LoadedArtifact
-from toolkit.evaluation.metrics import apply_threshold, macro_f1, softmax
+from toolkit.evaluation.decision_rule import DecisionRule
+from toolkit.evaluation.metrics import macro_f1, softmax
 from toolkit.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class OpenvinoInt8:
             return _save(_quantized(reference, ids_of(evidence.calibration)), folder)
 
         def controlled(folder: Path, in_float: frozenset[str]) -> dict[str, Any]:
-            rows = _Rows(ids_of(evidence.validation), evidence.labels, len(classifier.labels), evidence.threshold)
+            rows = _Rows(ids_of(evidence.validation), evidence.labels, len(classifier.labels), evidence.rule)
             return _save(_controlled(reference, ids_of(evidence.calibration), rows, settings.max_drop), folder)
 
         found = [Candidate("static, smoothed", plain), Candidate("static, smoothed, accuracy control", controlled)]
@@ -76,13 +77,13 @@ class _Rows:
     """int (rows,)"""
     names: int
     """Number of labels."""
-    threshold: float | None
+    rule: DecisionRule
 
     def macro_f1(self, compiled: Any, rows: Iterable[int]) -> tuple[float, list[list[np.ndarray]]]:
         """Return macro-F1 of a compiled model on `rows`, and their logits, by which NNCF ranks the operations."""
         chosen = list(rows)
         logits = [compiled(_feed(self.ids[i]))[0] for i in chosen]  # each (1, labels)
-        predicted = apply_threshold(softmax(np.concatenate(logits)), self.threshold)
+        predicted = self.rule.predict(softmax(np.concatenate(logits)))
         return macro_f1(self.labels[chosen], predicted, self.names), [[row] for row in logits]
 
 

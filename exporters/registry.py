@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.predictor import Predictor
 from toolkit.utils.errors import InputError
 
@@ -39,8 +40,8 @@ class Evidence:
     """Texts for selecting a candidate."""
     labels: np.ndarray
     """int (validation,): labels of the validation texts."""
-    threshold: float | None
-    """Decision threshold of the classifier; None for more than two labels."""
+    rule: DecisionRule
+    """Decision rule of the classifier."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from toolkit import cli
 from toolkit.config.settings import CorpusSettings, TrainingSettings
 from toolkit.data.corpus import Corpus, corpus_from_table
 from toolkit.data.tables import Table
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.training.trainer import fit
@@ -51,7 +52,7 @@ def learned(toy: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Classifier
     made = build_classifier(TINY, toy.label_names, toy.take(toy.rows("train")), seed=0)
     how = TrainingSettings(epochs=4, learning_rate=5e-3, batch_size=16)
     fit(made, examples(toy, "train"), examples(toy, "validation"), how, 0, tmp_path_factory.mktemp("learned"))
-    return made.with_threshold(0.45)
+    return made.with_rule(DecisionRule(0.45))
 
 
 @pytest.fixture(scope="session")

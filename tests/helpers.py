@@ -16,6 +16,7 @@ from toolkit.config.settings import ExportSettings, ModelSettings
 from toolkit.config.toml_file import recipe_from
 from toolkit.data.corpus import Corpus
 from toolkit.data.demo import DEMO_LABEL_NAMES, demo_table
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.export.reference import make_reference
 from toolkit.manifest import MANIFEST_FILE
 from toolkit.modeling.classifier import Classifier
@@ -92,11 +93,11 @@ def tiny_recipe(**changed: Any) -> Recipe:
     return recipe_from(None, given | changed)
 
 
-def evidence_of(corpus: Corpus, threshold: float | None = None) -> Evidence:
+def evidence_of(corpus: Corpus, rule: DecisionRule | None = None) -> Evidence:
     """What an exporter may look at: 32 training texts, and all validation rows."""
     validation = corpus.rows("validation")
     some = corpus.take(corpus.rows("train")[:32])
-    return Evidence(some, corpus.take(validation), corpus.labels[validation], threshold)
+    return Evidence(some, corpus.take(validation), corpus.labels[validation], rule or DecisionRule())
 
 
 def written(
@@ -106,7 +107,7 @@ def written(
     how = exporter(target)
     reference = make_reference(how, classifier, evidence, folder.with_name(folder.name + "-reference"))
     candidates = how.candidates(classifier, evidence, ExportSettings(target=target, **settings), reference.folder)
-    _, facts = write_loadable(folder, classifier, evidence.threshold, how, candidates[candidate], NOTHING)
+    _, facts = write_loadable(folder, classifier, evidence.rule, how, candidates[candidate], NOTHING)
     return reference.facts | facts
 
 

@@ -22,7 +22,7 @@ def load(package: AnyPath, threads: int | None = None) -> "LoadedArtifact":
     """Return the classifier in a package folder, ready to predict.
 
     Its methods are `predict(texts)`, a list of (label, probability), `predict_proba(texts)`, float32 (texts, labels),
-    and `predict_logits(texts)`; its attributes are `labels` and `threshold`.
+    and `predict_logits(texts)`; its attributes are `labels`, `threshold` and `offsets`.
 
     threads: number of threads of the runtime; None uses the default of the runtime.
     Raises: InputError if `package` is not a package, one of its files is missing or damaged, or its runtime is not

@@ -20,6 +20,7 @@ from toolkit.utils.console import printable
 from toolkit.utils.errors import InputError
 
 if TYPE_CHECKING:
+    from toolkit.evaluation.decision_rule import DecisionRule
     from toolkit.modeling.classifier import Classifier
 
 CONFIG_FILE, LOADER_FILE = "config.json", "how_to_load.py"
@@ -43,7 +44,7 @@ class Verification:
 def write_loadable(
     folder: Path,
     classifier: "Classifier",
-    threshold: float | None,
+    rule: "DecisionRule",
     target: Exporter,
     candidate: Candidate,
     in_float: frozenset[str],
@@ -59,11 +60,11 @@ def write_loadable(
     facts = candidate.write(folder, in_float)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     save_tokenizer(classifier.tokenizer, classifier.pad_id, folder / TOKENIZER_FILE)
-    write_loading_files(folder, classifier, threshold, target)
+    write_loading_files(folder, classifier, rule, target)
     return size, facts
 
 
-def write_loading_files(folder: Path, classifier: "Classifier", threshold: float | None, target: Exporter) -> None:
+def write_loading_files(folder: Path, classifier: "Classifier", rule: "DecisionRule", target: Exporter) -> None:
     """Write config.json, how_to_load.py and requirements.txt."""
     network = classifier.network.config.to_diff_dict()
     own = {name: value for name, value in network.items() if name not in _CHECKPOINT_ONLY}
@@ -71,8 +72,8 @@ def write_loading_files(folder: Path, classifier: "Classifier", threshold: float
         "id2label": dict(enumerate(classifier.labels)),
         "label2id": {name: i for i, name in enumerate(classifier.labels)},
         "max_length": classifier.max_length,
-        "threshold": threshold,
     }
+    own |= rule.as_dict()
     (folder / CONFIG_FILE).write_text(json.dumps(own, indent=2, ensure_ascii=False) + "\n", "utf-8")
     (folder / LOADER_FILE).write_text(target.loader(str(own.get("model_type", ""))), "utf-8", newline="\n")
     pins = [f"{name}=={version(name).split('+')[0]}" for name in target.distributions]

@@ -38,10 +38,14 @@ class Model:
         names = {int(i): name for i, name in config["id2label"].items()}
         self.labels: tuple[str, ...] = tuple(names[i] for i in range(len(names)))
         self.threshold: float | None = config["threshold"]
+        offsets = config.get("offsets")  # of more than two labels
+        self.offsets: tuple[float, ...] | None = None if offsets is None else tuple(offsets)
         if not all(isinstance(name, str) for name in self.labels) or len(self.labels) < 2:
             raise ValueError("config.json: id2label must name two labels or more")
-        if self.threshold is not None and not (type(self.threshold) in (int, float) and math.isfinite(self.threshold)):
+        if self.threshold is not None and not is_finite(self.threshold):
             raise ValueError("config.json: threshold must be a finite number or null")
+        if offsets is not None and not (len(offsets) == len(self.labels) and all(map(is_finite, offsets))):
+            raise ValueError("config.json: offsets must be null or one finite number per label")
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.pad_id: int = self.tokenizer.padding["pad_id"]
         self.tokenizer.no_padding()
@@ -51,11 +55,15 @@ class Model:
     def predict(self, texts: Sequence[str]) -> list[tuple[str, float]]:
         """Return the label of each text and its probability.
 
-        With two labels, the second one is predicted if its probability is at least the threshold.
+        With two labels, the second one is predicted if its probability is at least the threshold. With more, the label
+        with the highest sum of log-probability and offset is predicted.
         """
         probabilities = self.predict_proba(texts)
         if len(self.labels) == 2 and self.threshold is not None:
             chosen = (probabilities[:, 1] >= self.threshold).astype(int)
+        elif self.offsets is not None:
+            scores = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))
+            chosen = (scores + np.array(self.offsets)).argmax(axis=1)
         else:
             chosen = probabilities.argmax(axis=1)
         return [(self.labels[i], float(row[i])) for i, row in zip(chosen, probabilities, strict=True)]
@@ -112,6 +120,11 @@ class Model:
         if not np.isfinite(logits).all():
             raise ValueError("the network returned scores that are not finite: the model is damaged")
         return logits
+
+
+def is_finite(value: object) -> bool:
+    """Return whether `value` is a finite number, and not a bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def checked_texts(texts: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ from tests.helpers import ODD_TEXTS, written
 from toolkit import package
 from toolkit.config.settings import CorpusSettings, ExportSettings
 from toolkit.data.demo import DEMO_SENTENCES, demo_table
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.modeling.classifier import Classifier, pad, save_classifier
 from toolkit.modeling.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer, table_rows
 from toolkit.modeling.tokenizer import encode
@@ -44,7 +45,8 @@ def student(labels: int = 2, rows: int = 4096, seed: int = 0) -> Classifier:
     network.table.data = torch.from_numpy((table * used[:, None]).astype(np.float32))
     network.intercept.data = torch.from_numpy(dice.normal(size=outputs).astype(np.float32))
     names = tuple(f"label {i}" for i in range(labels))
-    return Classifier(network.eval(), character_tokenizer(TEXTS), PAD_ID, names, 0.4 if labels == 2 else None)
+    rule = DecisionRule(0.4 if labels == 2 else None)
+    return Classifier(network.eval(), character_tokenizer(TEXTS), PAD_ID, names, rule)
 
 
 def network_of(made: Classifier) -> NgramNetwork:
@@ -64,7 +66,7 @@ def package_of(made: Classifier, target: str, folder: Path) -> Path:
 
 
 def evidence(made: Classifier, texts: list[str]) -> Evidence:
-    return Evidence(texts, texts, np.zeros(len(texts), dtype=np.int64), made.threshold)
+    return Evidence(texts, texts, np.zeros(len(texts), dtype=np.int64), made.rule or DecisionRule())
 
 
 @pytest.mark.parametrize("labels", [2, 3, 7])
@@ -241,7 +243,7 @@ def test_a_package_needs_only_its_requirements(tmp_path: Path, target: str) -> N
     config = json.loads((folder / "config.json").read_text("utf-8"))
     assert config == {
         "model_type": "ngram", "rows": 4096, "outputs": 1, "id2label": {"0": "label 0", "1": "label 1"},
-        "label2id": {"label 0": 0, "label 1": 1}, "max_length": 1024, "threshold": 0.4,
+        "label2id": {"label 0": 0, "label 1": 1}, "max_length": 1024, "threshold": 0.4, "offsets": None,
     }  # fmt: skip
     script = (
         "import sys, json, how_to_load as m; model = m.load(verify=False); texts = json.loads(sys.argv[1]); "

@@ -15,6 +15,7 @@ from tests.helpers import ODD_TEXTS, evidence_of, written
 from tests.toolkit.modeling.test_architecture import LENGTH, network_of
 from toolkit.config.settings import ModelSettings
 from toolkit.data.corpus import Corpus
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.modeling.classifier import Classifier, pad
 from toolkit.modeling.encoders import build_classifier
 from toolkit.modeling.tokenizer import PAD, encode, train_tokenizer
@@ -34,13 +35,13 @@ def made(target: str, classifier: Classifier, evidence: Evidence, folder: Path) 
 
 @pytest.fixture(scope="module")
 def fp32(learned: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    evidence = Evidence(ODD_TEXTS, ODD_TEXTS, np.zeros(len(ODD_TEXTS), dtype=np.int64), 0.5)
+    evidence = Evidence(ODD_TEXTS, ODD_TEXTS, np.zeros(len(ODD_TEXTS), dtype=np.int64), DecisionRule())
     return made("onnx-fp32", learned, evidence, tmp_path_factory.mktemp("fp32"))
 
 
 @pytest.fixture(scope="module")
 def int8(learned: Classifier, toy: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return made("onnx-int8", learned, evidence_of(toy, 0.45), tmp_path_factory.mktemp("int8"))
+    return made("onnx-int8", learned, evidence_of(toy, DecisionRule(0.45)), tmp_path_factory.mktemp("int8"))
 
 
 @cache

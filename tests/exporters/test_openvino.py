@@ -14,7 +14,8 @@ from exporters.registry import NOTHING, Candidate, Evidence, LoadedArtifact, exp
 from tests.helpers import ODD_TEXTS
 from toolkit.config.settings import ExportSettings, ModelSettings
 from toolkit.data.corpus import Corpus
-from toolkit.evaluation.metrics import apply_threshold, macro_f1, softmax
+from toolkit.evaluation.decision_rule import DecisionRule
+from toolkit.evaluation.metrics import macro_f1, softmax
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.modeling.ngram import NgramConfig, NgramNetwork
@@ -30,7 +31,7 @@ if missing := EXPORTER.available():
 
 def evidence_of(made: Classifier, toy: Corpus) -> Evidence:
     rows = toy.rows("validation")
-    return Evidence(toy.take(toy.rows("train"))[:32], toy.take(rows), toy.labels[rows], made.threshold)
+    return Evidence(toy.take(toy.rows("train"))[:32], toy.take(rows), toy.labels[rows], made.rule or DecisionRule())
 
 
 def candidates(
@@ -49,7 +50,7 @@ def packaged(made: Classifier, candidate: Candidate, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     candidate.write(folder, NOTHING)
     save_tokenizer(made.tokenizer, made.pad_id, folder / "tokenizer.json")
-    write_loading_files(folder, made, made.threshold, EXPORTER)
+    write_loading_files(folder, made, made.rule or DecisionRule(), EXPORTER)
     return folder
 
 
@@ -98,7 +99,7 @@ def test_logits_are_near_those_of_torch(learned: Classifier, toy: Corpus, model:
 
 
 def test_labels_agree_with_torch(learned: Classifier, toy: Corpus, model: LoadedArtifact) -> None:
-    ours = apply_threshold(learned.predict_proba(toy.texts), learned.threshold)
+    ours = learned.rule.predict(learned.predict_proba(toy.texts))
     names = [name for name, _ in model.predict(toy.texts)]
     assert np.mean([learned.labels[i] == name for i, name in zip(ours, names, strict=True)]) >= 0.99
 
@@ -163,7 +164,7 @@ def test_accuracy_control_keeps_to_max_drop(
     evidence = evidence_of(learned, toy)
 
     def score(logits: np.ndarray) -> float:
-        return macro_f1(evidence.labels, apply_threshold(softmax(logits), evidence.threshold), 2)
+        return macro_f1(evidence.labels, evidence.rule.predict(softmax(logits)), 2)
 
     ours = score(learned.predict_logits(evidence.validation))
     assert score(EXPORTER.load(made).predict_logits(evidence.validation)) >= ours

@@ -19,6 +19,7 @@ from exporters.registry import Candidate, Evidence, Exporter, LoadedArtifact, ex
 from tests.helpers import ODD_TEXTS
 from toolkit.config.settings import ExportSettings, ModelSettings
 from toolkit.data.corpus import Corpus
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.modeling.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer
@@ -38,7 +39,7 @@ def reference_of(classifier: Classifier, folder: Path) -> Path:
 
 
 def candidates_of(target: Exporter, classifier: Classifier, reference: Path) -> list[Candidate]:
-    evidence = Evidence([], [], np.empty(0, dtype=int), classifier.threshold)
+    evidence = Evidence([], [], np.empty(0, dtype=int), classifier.rule or DecisionRule())
     return target.candidates(classifier, evidence, ExportSettings(), reference)
 
 
@@ -50,7 +51,7 @@ def write(
     folder.mkdir()
     candidates_of(target, classifier, reference)[choice].write(folder, frozenset(in_float))
     save_tokenizer(classifier.tokenizer, classifier.pad_id, folder / "tokenizer.json")
-    write_loading_files(folder, classifier, classifier.threshold, target)
+    write_loading_files(folder, classifier, classifier.rule or DecisionRule(), target)
     return folder / MODEL, target.load(folder)
 
 
@@ -61,7 +62,7 @@ def ngram_student() -> Classifier:
     table = np.concatenate([dice.uniform(1, 90, (4096, 1)), dice.standard_t(3, (4096, 1))], axis=1)
     table[0] = 0
     network.table.data = torch.from_numpy(table.astype(np.float32))
-    return Classifier(network.eval(), character_tokenizer(ODD_TEXTS), PAD_ID, ("no", "yes"), 0.4)
+    return Classifier(network.eval(), character_tokenizer(ODD_TEXTS), PAD_ID, ("no", "yes"), DecisionRule(0.4))
 
 
 def with_halved_weights(classifier: Classifier) -> Classifier:

@@ -21,6 +21,7 @@ from tests.helpers import ODD_TEXTS
 from tests.toolkit.modeling.test_architecture import KINDS, LENGTH, network_of
 from toolkit.config.settings import ExportSettings, ModelSettings
 from toolkit.data.corpus import Corpus
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.modeling.architecture import sizes
 from toolkit.modeling.classifier import Classifier, SequenceClassifier
 from toolkit.modeling.encoders import build_classifier
@@ -53,7 +54,7 @@ def packaged(learned: Classifier, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def candidates(made: Classifier) -> list[Candidate]:
-    evidence = Evidence((), (), np.empty(0, dtype=np.int64), made.threshold)
+    evidence = Evidence((), (), np.empty(0, dtype=np.int64), made.rule or DecisionRule())
     return EXPORTER.candidates(made, evidence, ExportSettings(), NOWHERE)
 
 
@@ -61,7 +62,7 @@ def package(made: Classifier, folder: Path, candidate: int = COLUMN, in_float: f
     """Write a loadable package to `folder` and return it."""
     candidates(made)[candidate].write(folder, in_float)
     save_tokenizer(made.tokenizer, made.pad_id, folder / "tokenizer.json")
-    write_loading_files(folder, made, made.threshold, exporter(EXPORTER.name))
+    write_loading_files(folder, made, made.rule or DecisionRule(), exporter(EXPORTER.name))
     return folder
 
 

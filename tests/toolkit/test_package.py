@@ -237,8 +237,8 @@ def test_the_threshold_from_validation_rows_is_what_the_package_uses(finished: F
     student = StageResult.load(finished.run / "2-distillation")
     quantized = StageResult.load(finished.run / "4-export-onnx-int8")
     stored = json.loads((finished.package / "config.json").read_text("utf-8"))["threshold"]
-    assert student.threshold == student.validation_metrics["best_threshold"]
-    assert stored == student.threshold == quantized.threshold == quantized.metrics["best_threshold"]
+    assert student.rule.threshold == student.validation_metrics["best_threshold"]
+    assert stored == student.rule.threshold == quantized.rule.threshold == quantized.metrics["best_threshold"]
     assert package.load(finished.package).threshold == stored
 
 
@@ -251,6 +251,15 @@ def test_a_label_flips_exactly_at_the_threshold(copied: Path) -> None:
         assert found == label
         assert score == pytest.approx(float(probability if label == "hate" else 1 - probability), abs=1e-6)
         assert loader_of(copied).load().predict([text])[0][0] == label
+
+
+def test_offsets_decide_where_there_is_no_threshold(copied: Path) -> None:
+    probability = package.load(copied).predict_proba(["একটি মন্তব্য"])[0].astype(float)
+    even = float(np.log(probability[0] / probability[1]))  # the offset of the second label at which both are even
+    for offset, label in ((even + 1e-4, "hate"), (even - 1e-4, "non_hate")):
+        rewrite(copied / "config.json", lambda config, o=offset: config.update(threshold=None, offsets=[0.0, o]))
+        assert package.load(copied).predict(["একটি মন্তব্য"])[0][0] == label
+        assert loader_of(copied).load().predict(["একটি মন্তব্য"])[0][0] == label
 
 
 def test_without_a_threshold_the_most_probable_label_is_predicted(copied: Path) -> None:

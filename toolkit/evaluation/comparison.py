@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from toolkit.data.corpus import Corpus
-from toolkit.evaluation.metrics import apply_threshold, softmax
+from toolkit.evaluation.decision_rule import DecisionRule
+from toolkit.evaluation.metrics import softmax
 from toolkit.evaluation.predictions import Predictions
 from toolkit.evaluation.significance import MARGIN, Comparison, compare
 from toolkit.utils.console import print_table
@@ -16,7 +19,7 @@ class Contender:
 
     name: str
     predictions: Predictions
-    threshold: float | None
+    rule: DecisionRule
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,9 @@ class Versus:
 
 
 def versus(corpus: Corpus, b: Contender, a: Contender, margin: float = MARGIN) -> Versus:
-    """Compare two models on the test rows, each with its own threshold."""
+    """Compare two models on the test rows, each with its own decision rule."""
     test = corpus.rows("test")
-    a_labels, b_labels = (apply_threshold(softmax(c.predictions.of(test)), c.threshold) for c in (a, b))
+    a_labels, b_labels = (c.rule.predict(softmax(c.predictions.of(test).astype(np.float64))) for c in (a, b))
     return Versus(b.name, a.name, compare(corpus.labels[test], a_labels, b_labels, len(corpus.label_names), margin))
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from toolkit.evaluation.decision_rule import DecisionRule
+
 THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(7))
 """Grid for the threshold search: 0.30, 0.35 … 0.60."""
 
@@ -29,17 +31,26 @@ def calculate_metrics_with_threshold_exploration(
     precision and recall (macro), and roc_auc (one against the rest, macro). roc_auc is NaN if a
     label has no row.
     """
+    probabilities = _as_columns(np.asarray(y_pred, dtype=np.float64))  # (rows, labels)
+    rule = DecisionRule(threshold)
+    if probabilities.shape[1] == 2 and threshold is None:
+        found = {t: macro_f1(np.asarray(y_true), DecisionRule(t).predict(probabilities), 2) for t in THRESHOLDS}
+        rule = DecisionRule(max(THRESHOLDS, key=lambda t: (found[t], -abs(t - 0.5))))
+    return metrics_with_rule(y_true, probabilities, rule, label_names)
+
+
+def metrics_with_rule(
+    y_true: np.ndarray, probabilities: np.ndarray, rule: DecisionRule, label_names: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Compute the metrics of `calculate_metrics_with_threshold_exploration` for labels predicted by `rule`.
+
+    y_true: int (rows,). probabilities: float (rows, labels). Of a rule without a threshold, `best_threshold` is 0.5.
+    """
     from sklearn.metrics import precision_recall_fscore_support
 
-    y_true = np.asarray(y_true)
-    probabilities = _as_columns(np.asarray(y_pred, dtype=np.float64))  # (rows, labels)
+    y_true, probabilities = np.asarray(y_true), np.asarray(probabilities, dtype=np.float64)
     labels = probabilities.shape[1]
-    explored: dict[str, float] = {}
-    if labels == 2:
-        explored = {f"macro_f1_th_{t:g}": macro_f1(y_true, apply_threshold(probabilities, t), 2) for t in THRESHOLDS}
-        if threshold is None:
-            threshold = max(THRESHOLDS, key=lambda t: (explored[f"macro_f1_th_{t:g}"], -abs(t - 0.5)))
-    predicted = apply_threshold(probabilities, threshold)
+    predicted = rule.predict(probabilities)
     precision, recall, f1, _ = precision_recall_fscore_support(
         y_true, predicted, labels=range(labels), average=None, zero_division=0
     )
@@ -50,29 +61,28 @@ def calculate_metrics_with_threshold_exploration(
     else:
         metrics |= {"precision": precision.mean(), "recall": recall.mean()}
     metrics["roc_auc"] = _roc_auc(y_true, probabilities)
-    if threshold is not None and labels == 2:
-        metrics |= {"best_threshold": threshold} | explored
+    if labels == 2:
+        metrics["best_threshold"] = 0.5 if rule.threshold is None else rule.threshold
+        for t in THRESHOLDS:
+            metrics[f"macro_f1_th_{t:g}"] = macro_f1(y_true, DecisionRule(t).predict(probabilities), 2)
     for i, name in enumerate(label_names or ()):
         metrics |= {f"f1_{name}": f1[i], f"precision_{name}": precision[i], f"recall_{name}": recall[i]}
     return {name: float(value) for name, value in metrics.items()}
 
 
-def apply_threshold(probabilities: np.ndarray, threshold: float | None) -> np.ndarray:
-    """Return the predicted label of each row of `probabilities` (rows, labels), as int (rows,).
-
-    With two labels and a threshold, label 1 if its probability is at least `threshold`; otherwise the argmax.
-    """
-    if probabilities.shape[1] == 2 and threshold is not None:
-        return (probabilities[:, 1] >= threshold).astype(np.int64)
-    return probabilities.argmax(axis=1)
-
-
 def macro_f1(y_true: np.ndarray, predicted: np.ndarray, labels: int) -> float:
     """Return the mean F1 over all labels; a label that occurs in neither array counts as 0."""
     counts = np.bincount(y_true * labels + predicted, minlength=labels * labels).reshape(labels, labels)
-    both = np.diag(counts).astype(float)
-    total = counts.sum(axis=0) + counts.sum(axis=1)
-    return float(np.divide(2 * both, total, out=np.zeros(labels), where=total > 0).mean())
+    return float(f1_scores(np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)).mean())
+
+
+def f1_scores(hits: np.ndarray, predicted: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    """Return F1 for numbers of right predictions, of predictions and of rows of a label, all of any one shape.
+
+    Without predictions and rows, F1 is 0.
+    """
+    total = np.asarray(predicted + actual, dtype=np.float64)
+    return np.divide(2 * hits, total, out=np.zeros_like(total), where=total > 0)
 
 
 def cross_entropy(y_true: np.ndarray, probabilities: np.ndarray) -> float:

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.data.corpus import Corpus
-from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration, softmax
+from toolkit.evaluation.decision_rule import DecisionRule
+from toolkit.evaluation.metrics import metrics_with_rule, softmax
+from toolkit.evaluation.rule_choice import Choice, choose_rule
 
 PREDICTIONS_FILE = "predictions.csv"
 
@@ -47,26 +49,25 @@ class Predictions:
 
 
 def evaluate(
-    corpus: Corpus, predictions: Predictions, threshold: float | None = None
+    corpus: Corpus, predictions: Predictions, rule: DecisionRule
 ) -> tuple[dict[str, float], dict[str, float], dict[str, dict[str, float]]]:
-    """Return validation metrics, test metrics and the test metrics of each slice.
+    """Return validation metrics, test metrics and the test metrics of each slice, at a decision rule."""
 
-    threshold: None selects the best threshold on the validation rows. It is never selected on test rows.
-    """
-
-    def measure(rows: np.ndarray, threshold: float | None) -> dict[str, float]:
-        return calculate_metrics_with_threshold_exploration(
-            corpus.labels[rows], softmax(predictions.of(rows)), threshold, corpus.label_names
-        )
+    def measure(rows: np.ndarray) -> dict[str, float]:
+        probabilities = softmax(predictions.of(rows).astype(np.float64))
+        return metrics_with_rule(corpus.labels[rows], probabilities, rule, corpus.label_names)
 
     test = corpus.rows("test")
-    validation = measure(corpus.rows("validation"), threshold)
-    selected = validation.get("best_threshold")
-    slices = {name: measure(test[mask[test]], selected) for name, mask in corpus.slices.items() if mask[test].any()}
-    return validation, measure(test, selected), slices
+    slices = {name: measure(test[mask[test]]) for name, mask in corpus.slices.items() if mask[test].any()}
+    return measure(corpus.rows("validation")), measure(test), slices
 
 
-def best_threshold(corpus: Corpus, predictions: Predictions, rows: np.ndarray) -> float | None:
-    """Return the threshold with the best macro-F1 on `rows`, on which the classifier must not have been trained."""
-    probabilities = softmax(predictions.of(rows))
-    return calculate_metrics_with_threshold_exploration(corpus.labels[rows], probabilities).get("best_threshold")
+def rule_on(
+    corpus: Corpus, predictions: Predictions, rows: np.ndarray | None = None, inherited: DecisionRule | None = None
+) -> Choice:
+    """Choose a decision rule on `rows`, on which the classifier must not have been trained.
+
+    rows: None uses the validation rows. inherited: see `choose_rule`.
+    """
+    rows = corpus.rows("validation") if rows is None else rows
+    return choose_rule(corpus.labels[rows], softmax(predictions.of(rows).astype(np.float64)), inherited)

@@ -11,7 +11,8 @@ import numpy as np
 
 from exporters.registry import Candidate, Evidence, Exporter, LoadedArtifact
 from toolkit import package
-from toolkit.evaluation.metrics import apply_threshold, macro_f1, softmax
+from toolkit.evaluation.metrics import macro_f1, softmax
+from toolkit.evaluation.predictor import rule_of
 from toolkit.export.reference import Reference
 from toolkit.latency.timing import fixed_order, times_in_turns
 from toolkit.modeling.classifier import Classifier
@@ -61,12 +62,12 @@ class Gate:
     scratch: Path
 
     def macro_f1(self, logits: np.ndarray) -> float:
-        """Return macro-F1 of `logits` (validation rows, labels) at the threshold of the classifier."""
+        """Return macro-F1 of `logits` (validation rows, labels) at the decision rule of the classifier."""
         return macro_f1(self.evidence.labels, self.labels(logits), logits.shape[1])
 
     def labels(self, logits: np.ndarray) -> np.ndarray:
         """Return the predicted labels, int (rows,)."""
-        return apply_threshold(softmax(logits), self.evidence.threshold)
+        return self.evidence.rule.predict(softmax(logits))
 
     def drop(self, logits: np.ndarray) -> float:
         """Return the loss of macro-F1 compared with the reference."""
@@ -115,7 +116,7 @@ def _loaded(
 ) -> tuple[Path, LoadedArtifact, int, dict[str, Any]]:
     """Write and load a candidate; return its folder, predictor, size in bytes and facts."""
     folder = Path(tempfile.mkdtemp(prefix="candidate-", dir=gate.scratch))
-    size, facts = package.write_loadable(folder, classifier, gate.evidence.threshold, gate.target, candidate, in_float)
+    size, facts = package.write_loadable(folder, classifier, gate.evidence.rule, gate.target, candidate, in_float)
     return folder, gate.target.load(folder, threads=1), size, facts
 
 
@@ -205,7 +206,8 @@ def batch_invariance(model: LoadedArtifact, texts: list[str], single: np.ndarray
         chosen = order[start : start + BATCH]
         batched[chosen] = model.predict_logits([texts[i] for i in chosen], batch_size=len(chosen))
     one, other = softmax(single), softmax(batched)
-    flips = apply_threshold(one, model.threshold) != apply_threshold(other, model.threshold)
+    rule = rule_of(model)
+    flips = rule.predict(one) != rule.predict(other)
     return {
         "rows": len(texts),
         "batch": BATCH,

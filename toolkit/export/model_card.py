@@ -76,7 +76,7 @@ def render_card(
         name=name,
         target=result.details["target"],
         labels=corpus.label_names,
-        threshold=result.threshold,
+        rule=result.rule,
         synthetic=corpus.settings.data == "demo",
         machine=machine,
         test_rows=len(corpus.rows("test")),

@@ -44,6 +44,10 @@ class TorchReference:
     def threshold(self) -> float | None:
         return self.classifier.threshold
 
+    @property
+    def offsets(self) -> tuple[float, ...] | None:
+        return self.classifier.offsets
+
     def predict_proba(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
         return self.classifier.predict_proba(texts, batch_size)
 
@@ -58,14 +62,14 @@ def make_reference(target: Exporter, classifier: Classifier, evidence: Evidence,
     """
     folder = scratch / "reference"
     if target.reference is None:
-        model = TorchReference(classifier.with_threshold(evidence.threshold))
+        model = TorchReference(classifier.with_rule(evidence.rule))
         return Reference(folder, model, model.predict_logits(evidence.validation), 4 * classifier.parameters, {})
     other = exporter(target.reference)
     reason = other.available()
     if reason is not None:
         raise CannotExport(reason)
     candidate = other.candidates(classifier, evidence, ExportSettings(target=other.name), folder)[0]
-    size, facts = package.write_loadable(folder, classifier, evidence.threshold, other, candidate, NOTHING)
+    size, facts = package.write_loadable(folder, classifier, evidence.rule, other, candidate, NOTHING)
     loaded = other.load(folder, threads=1)
     return Reference(
         folder, loaded, loaded.predict_logits(evidence.validation), size, facts | {"fp32_size_bytes": size}

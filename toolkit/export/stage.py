@@ -15,7 +15,8 @@ from toolkit.config.settings import ExportSettings
 from toolkit.data.corpus import Corpus
 from toolkit.data.demo import DEMO_SENTENCES
 from toolkit.evaluation.comparison import Contender, versus
-from toolkit.evaluation.predictions import Predictions, evaluate
+from toolkit.evaluation.decision_rule import DecisionRule
+from toolkit.evaluation.predictions import Predictions, evaluate, rule_on
 from toolkit.export.candidates import batch_invariance
 from toolkit.export.model_card import write_card
 from toolkit.export.search import SelectedCandidate, choose
@@ -73,27 +74,27 @@ def compress(
     reason = target.available()
     if reason is not None:
         raise CannotExport(reason)
-    threshold = _threshold(source)
+    rule = source.classifier.rule or rule_on(source.corpus, source.predictions).rule
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".hbt-candidates-", dir=out.parent) as scratch:
-        evidence = _evidence(source.corpus, threshold)
+        evidence = _evidence(source.corpus, rule)
         choice = choose(target, source.classifier, evidence, export, Path(scratch), force, tuned)
         shutil.rmtree(out.with_name(out.name + PARTIAL), ignore_errors=True)  # left by an interrupted export
         with whole_folder(out) as partial:
             shutil.copytree(choice.folder, partial, dirs_exist_ok=True)
             model = target.load(partial)
             with working(f"{export.target}: evaluating on {len(source.predictions.rows)} rows"):
-                result, predictions = _evaluate(source, target, choice, model, threshold)
+                result, predictions = _evaluate(source, target, choice, model, rule)
             result = _finish_package(source, target, model, result, partial)
     details = result.details | {"package": out.as_posix(), "package_size_bytes": folder_size(out)}
     return replace(result, seconds=time.monotonic() - started, details=details), predictions
 
 
-def _evidence(corpus: Corpus, threshold: float | None) -> Evidence:
+def _evidence(corpus: Corpus, rule: DecisionRule) -> Evidence:
     """Return the rows for selecting a candidate: a sample of the training texts and all validation rows."""
     train, validation = corpus.rows("train"), corpus.rows("validation")
     sample = np.random.default_rng(corpus.settings.seed).permutation(len(train))[:CALIBRATION_TEXTS]
-    return Evidence(corpus.take(train[np.sort(sample)]), corpus.take(validation), corpus.labels[validation], threshold)
+    return Evidence(corpus.take(train[np.sort(sample)]), corpus.take(validation), corpus.labels[validation], rule)
 
 
 def rows_of(result: StageResult) -> list[Row]:
@@ -104,20 +105,20 @@ def rows_of(result: StageResult) -> list[Row]:
 
 
 def _evaluate(
-    source: Source, target: Exporter, choice: SelectedCandidate, model: LoadedArtifact, threshold: float | None
+    source: Source, target: Exporter, choice: SelectedCandidate, model: LoadedArtifact, rule: DecisionRule
 ) -> tuple[StageResult, Predictions]:
     """Return the result and the predictions of the artifact on validation and test rows."""
     corpus, rows = source.corpus, source.predictions.rows
     texts = corpus.take(rows)
     predictions = Predictions(rows, model.predict_logits(texts))
-    validation, test, slices = evaluate(corpus, predictions, threshold)
+    validation, test, slices = evaluate(corpus, predictions, rule)
     name = target.name if source.pruned is None else f"{target.name}, pruned {source.pruned}"
     result = StageResult(
         stage="export" if target.promise == "same" else "quantization",
         checkpoint=target.file,
         metrics=test,
         validation_metrics=validation,
-        threshold=threshold,
+        rule=rule,
         parameters=source.classifier.parameters,
         size_bytes=choice.size_bytes,
         seconds=0.0,
@@ -129,19 +130,12 @@ def _evaluate(
             "name": name,
             "invariance": batch_invariance(model, texts, predictions.logits),
             "versus": [
-                asdict(versus(corpus, Contender(target.name, predictions, threshold), other))
-                for other in (Contender(TORCH_ORIGINAL, source.predictions, threshold), *source.beside)
+                asdict(versus(corpus, Contender(target.name, predictions, rule), other))
+                for other in (Contender(TORCH_ORIGINAL, source.predictions, rule), *source.beside)
             ],
         },
     )
     return result, predictions
-
-
-def _threshold(source: Source) -> float | None:
-    """Return the threshold of the classifier, or one chosen on validation rows if an imported model has none."""
-    if source.classifier.threshold is not None:
-        return source.classifier.threshold
-    return evaluate(source.corpus, source.predictions)[0].get("best_threshold")
 
 
 def _finish_package(
@@ -198,12 +192,12 @@ def fallback_folder(out: Path) -> Path:
 
 def refuse_for_ngram(export: ExportSettings) -> None:
     """Raise InputError if the target does not support an ngram student, before one is trained."""
-    untrained = Classifier(NgramNetwork(NgramConfig(2, 1)), character_tokenizer([""]), PAD_ID, ("0", "1"), 0.5)
+    untrained = Classifier(NgramNetwork(NgramConfig(2, 1)), character_tokenizer([""]), PAD_ID, ("0", "1"))
     if export.quant_method == "qat":
         raise InputError(
             "--quant-method qat: an ngram student has no layers for quantization-aware training; leave it out"
         )
-    no_rows = Evidence([], [], np.zeros(0, dtype=np.int64), 0.5)
+    no_rows = Evidence([], [], np.zeros(0, dtype=np.int64), DecisionRule())
     exporter(export.target).candidates(untrained, no_rows, export, Path())
 
 

@@ -64,7 +64,7 @@ class Measurement:
     imported: tuple[str, ...] = ()
     """Heavy modules that the model imported."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Metrics on the test rows, at the model's own threshold."""
+    """Metrics on the test rows, at the model's own decision rule."""
     slices: dict[str, dict[str, float]] = field(default_factory=dict)
     """Metrics on slices of the test rows."""
 

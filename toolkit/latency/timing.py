@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.evaluation.metrics import apply_threshold
-from toolkit.evaluation.predictor import Predictor
+from toolkit.evaluation.predictor import Predictor, rule_of
 
 TEXTS_PER_TURN, WARMUP_PER_TURN = 20, 5
 """Texts that a model predicts before it is the next model's turn, and untimed predictions at the start of a turn."""
@@ -58,8 +57,8 @@ def fixed_order(texts: Sequence[str]) -> list[int]:
 
 
 def label_indices(predictor: Predictor, texts: Sequence[str]) -> np.ndarray:
-    """Return the predicted label indices, int (texts,), at the predictor's own threshold."""
-    return apply_threshold(predictor.predict_proba(texts), predictor.threshold)
+    """Return the predicted label indices, int (texts,), at the predictor's own decision rule."""
+    return rule_of(predictor).predict(predictor.predict_proba(texts))
 
 
 def time_latency(predictor: Predictor, texts: Sequence[str], settings: Latency) -> list[float]:

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from toolkit.data.normalization import with_normalizer
+from toolkit.evaluation.decision_rule import DecisionRule, rule_from
 from toolkit.evaluation.metrics import softmax
 from toolkit.modeling.architecture import Sizes, sizes
 from toolkit.modeling.ngram import MODEL_TYPE as NGRAM, NgramConfig, NgramNetwork
@@ -84,7 +85,8 @@ class Classifier:
     """With the project's normalizer and truncation, without padding."""
     pad_id: int
     labels: tuple[str, ...]
-    threshold: float | None = None
+    rule: DecisionRule | None = None
+    """None for an imported model, for which none was chosen yet."""
 
     @property
     def max_length(self) -> int:
@@ -98,8 +100,16 @@ class Classifier:
     def trainable_parameters(self) -> int:
         return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
 
-    def with_threshold(self, threshold: float | None) -> "Classifier":
-        return replace(self, threshold=threshold)
+    @property
+    def threshold(self) -> float | None:
+        return None if self.rule is None else self.rule.threshold
+
+    @property
+    def offsets(self) -> tuple[float, ...] | None:
+        return None if self.rule is None else self.rule.offsets
+
+    def with_rule(self, rule: DecisionRule) -> "Classifier":
+        return replace(self, rule=rule)
 
     def predict_proba(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
         """See `toolkit.evaluation.predictor.Predictor`."""
@@ -152,7 +162,7 @@ def save_classifier(classifier: Classifier, folder: Path) -> None:
     network = classifier.network
     if isinstance(network, SequenceClassifier):
         raise TypeError("a Hugging Face classifier cannot be saved as a checkpoint: use its own folder")
-    hbt: dict[str, Any] = {"threshold": classifier.threshold}
+    hbt: dict[str, Any] = (classifier.rule or DecisionRule()).as_dict()
     if isinstance(network, PooledClassifier):
         hbt |= {"pooling": network.pooling, "dropout": network.dropout.p}
         if is_cut(network):
@@ -187,7 +197,7 @@ def load_classifier(folder: Path, dropout: float | None = None, option: str = "-
     except (FileNotFoundError, SafetensorError, RuntimeError) as error:
         raise InputError(f"{folder / WEIGHTS_FILE}: cannot load the weights ({reason_of(error)})") from None
     tokenizer, pad_id = read_tokenizer(folder / TOKENIZER_FILE)
-    return Classifier(network.eval(), tokenizer, pad_id, _label_names(config["id2label"]), config["hbt"]["threshold"])
+    return Classifier(network.eval(), tokenizer, pad_id, _label_names(config["id2label"]), rule_from(config["hbt"]))
 
 
 def _pooled(config: dict[str, Any], folder: Path, dropout: float | None) -> PooledClassifier:

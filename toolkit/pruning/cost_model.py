@@ -19,6 +19,7 @@ import numpy as np
 from exporters.registry import NOTHING, Evidence, exporter
 from toolkit import package
 from toolkit.config.settings import ExportSettings
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.export.reference import make_reference
 from toolkit.latency.timing import fixed_order, times_in_turns
 from toolkit.modeling.architecture import Sizes, sizes
@@ -129,14 +130,12 @@ def measure_shapes(
 def _export(classifier: Classifier, target: str, texts: Sequence[str], folder: Path) -> None:
     """Write the package of the first candidate, without model card and manifest."""
     target_exporter = exporter(target)
-    evidence = Evidence(
-        texts, texts, np.zeros(len(texts), dtype=np.int64), 0.5 if len(classifier.labels) == 2 else None
-    )
+    evidence = Evidence(texts, texts, np.zeros(len(texts), dtype=np.int64), DecisionRule())
     with tempfile.TemporaryDirectory(prefix="hbt-reference-") as scratch:
         reference = make_reference(target_exporter, classifier, evidence, Path(scratch))
         settings = ExportSettings(target=target)
         candidate = target_exporter.candidates(classifier, evidence, settings, reference.folder)[0]
-        package.write_loadable(folder, classifier, evidence.threshold, target_exporter, candidate, NOTHING)
+        package.write_loadable(folder, classifier, evidence.rule, target_exporter, candidate, NOTHING)
 
 
 def _pruned_to(classifier: Classifier, left: Sequence[Sizes]) -> Classifier:

@@ -10,6 +10,7 @@ from typing import Any
 
 from toolkit.config.recipe import Recipe
 from toolkit.evaluation.comparison import Contender, versus
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions
 from toolkit.modeling.architecture import Sizes, summary_of
 from toolkit.modeling.classifier import WEIGHTS_FILE, Classifier, load_classifier
@@ -43,16 +44,17 @@ def prune_stage(
         except InputError:
             shutil.rmtree(partial)  # invalid settings: there is nothing to resume
             raise
-        result, predictions = keep_trained("pruning", "pruned", pruned, corpus, partial, started)
+        result, predictions = keep_trained("pruning", "pruned", pruned, corpus, partial, started, inherited=source.rule)
         if recipe.pruning.prune_method != "structured":
             files = (partial / WEIGHTS_FILE, checkpoint / WEIGHTS_FILE)
             details |= sparsity_and_size(*files, pruned.network, recipe.pruning)
         shutil.rmtree(work, ignore_errors=True)
-        after = Contender("pruned", predictions, result.threshold)
-        before = Contender(name, Predictions.load(checkpoint / PREDICTIONS_FILE), source.threshold)
+        after = Contender("pruned", predictions, result.rule)
+        before = Contender(name, Predictions.load(checkpoint / PREDICTIONS_FILE), source.rule or DecisionRule())
         result = replace(
             result,
-            details={
+            details=result.details
+            | {
                 "settings": pruning_settings(recipe),
                 "source": checkpoint.as_posix(),
                 "source_name": name,

@@ -15,8 +15,9 @@ import numpy as np
 
 from toolkit.config.settings import ModelSettings, TrainingSettings
 from toolkit.data.corpus import Corpus
-from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration, cross_entropy, softmax
-from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, best_threshold, evaluate
+from toolkit.evaluation.decision_rule import DecisionRule, rule_from
+from toolkit.evaluation.metrics import cross_entropy, metrics_with_rule, softmax
+from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, evaluate, rule_on
 from toolkit.modeling.classifier import WEIGHTS_FILE, save_classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.stages.result import StageResult, predict_rows
@@ -38,7 +39,7 @@ class FoldResult:
 
     fold: int
     best_epoch: int
-    threshold: float | None
+    rule: DecisionRule
     val: dict[str, float]
     train: dict[str, float]
     total_parameters: int
@@ -48,7 +49,8 @@ class FoldResult:
 
     @staticmethod
     def load(folder: Path) -> "FoldResult":
-        return FoldResult(**json.loads((folder / FOLD_FILE).read_text("utf-8")))
+        entries = json.loads((folder / FOLD_FILE).read_text("utf-8"))
+        return FoldResult(**entries | {"rule": rule_from(entries["rule"])})
 
 
 def train_baseline(
@@ -70,30 +72,31 @@ def train_baseline(
         folds = [FoldResult.load(partial / f"fold-{fold + 1}") for fold in range(corpus.folds)]
         predictions = combine_folds(corpus, [fold_predictions(partial, k) for k in range(corpus.folds)])
         predictions.save(partial / PREDICTIONS_FILE, corpus)
-        # Out-of-fold rows are held out as well, and there are many of them, so the threshold is less noisy.
+        # Out-of-fold rows are held out as well, and there are many of them, so the rule is less noisy.
         held_out = np.concatenate([corpus.rows("train"), corpus.rows("validation")])
-        threshold = best_threshold(corpus, predictions, held_out)
-        validation, test, slices = evaluate(corpus, predictions, threshold)
+        choice = rule_on(corpus, predictions, held_out)
+        validation, test, slices = evaluate(corpus, predictions, choice.rule)
         best = max(folds, key=lambda fold: fold.val["macro_f1"])
-        single = evaluate(corpus, fold_predictions(partial, best.fold), best.threshold)
+        single = evaluate(corpus, fold_predictions(partial, best.fold), best.rule)
         result = StageResult(
             stage="baseline",
             checkpoint=f"fold-{best.fold + 1}",
             metrics=test,
             validation_metrics=validation,
-            threshold=threshold,
+            rule=choice.rule,
             parameters=sum(fold.total_parameters for fold in folds),
             size_bytes=sum((partial / f"fold-{k + 1}" / WEIGHTS_FILE).stat().st_size for k in range(corpus.folds)),
             seconds=sum(fold.seconds for fold in folds),
             slices=slices,
             details={
                 "best_fold": best.fold,
-                "best_fold_threshold": best.threshold,
+                "decision_rule": choice.as_dict(),
+                "best_fold_rule": best.rule.as_dict(),
                 "best_fold_metrics": single[1],
                 "best_fold_slices": single[2],
                 "best_fold_size_bytes": (partial / f"fold-{best.fold + 1}" / WEIGHTS_FILE).stat().st_size,
                 "best_fold_parameters": best.total_parameters,
-                "out_of_fold_metrics": _metrics_and_loss(corpus, predictions, corpus.rows("train"), None),
+                "out_of_fold_metrics": _metrics_and_loss(corpus, predictions, corpus.rows("train"), choice.rule),
             },
         )
         result.save(partial)
@@ -144,15 +147,15 @@ def _train_fold(
         rows = corpus.rows("all")
         predictions = predict_rows(classifier, corpus, rows, f"fold {fold + 1} of {corpus.folds}: predicting")
         predictions.save(partial / PREDICTIONS_FILE, corpus)
-        val = _metrics_and_loss(corpus, predictions, validation, None)
-        threshold = val.get("best_threshold")
-        save_classifier(classifier.with_threshold(threshold), partial)
+        held_out = np.concatenate([validation, corpus.rows("validation")])
+        rule = rule_on(corpus, predictions, held_out).rule
+        save_classifier(classifier.with_rule(rule), partial)
         result = FoldResult(
             fold=fold,
             best_epoch=found.best_epoch,
-            threshold=threshold,
-            val=val,
-            train=_metrics_and_loss(corpus, predictions, train, threshold),
+            rule=rule,
+            val=_metrics_and_loss(corpus, predictions, validation, rule),
+            train=_metrics_and_loss(corpus, predictions, train, rule),
             total_parameters=classifier.parameters,
             trainable_parameters=classifier.trainable_parameters,
             seconds=time.monotonic() - started,
@@ -163,8 +166,8 @@ def _train_fold(
 
 
 def _metrics_and_loss(
-    corpus: Corpus, predictions: Predictions, rows: np.ndarray, threshold: float | None
+    corpus: Corpus, predictions: Predictions, rows: np.ndarray, rule: DecisionRule
 ) -> dict[str, float]:
     labels, probabilities = corpus.labels[rows], softmax(predictions.of(rows).astype(np.float64))
-    metrics = calculate_metrics_with_threshold_exploration(labels, probabilities, threshold, corpus.label_names)
+    metrics = metrics_with_rule(labels, probabilities, rule, corpus.label_names)
     return metrics | {"loss": cross_entropy(labels, probabilities)}

@@ -35,12 +35,15 @@ def distil(data: DistillationData, out: Path, watch: WatchEpoch | None = None) -
             student, details = _fit_ngram(data, watch)
         else:
             student, details = _fit_network(data, network, partial, watch)
-        result, predictions = keep_trained("distillation", "student", student, corpus, partial, started)
+        result, predictions = keep_trained(
+            "distillation", "student", student, corpus, partial, started, inherited=teacher.rule
+        )
         teacher.predictions.save(partial / TEACHER_FILE, corpus)
-        validation_metrics, test_metrics, slices = evaluate(corpus, teacher.predictions, teacher.threshold)
+        validation_metrics, test_metrics, slices = evaluate(corpus, teacher.predictions, teacher.rule)
         result = replace(
             result,
-            details={
+            details=result.details
+            | {
                 "student": settings.student,
                 "kd_method": settings.kd_method,
                 "teacher": teacher.source,
@@ -52,11 +55,11 @@ def distil(data: DistillationData, out: Path, watch: WatchEpoch | None = None) -
                 "teacher_parameters": network.parameters,
                 "teacher_size_bytes": _size_of(teacher.checkpoint, network),
                 "floor_share": teacher.floor_share,
-                "teacher_threshold": teacher.threshold,
+                "teacher_rule": teacher.rule.as_dict(),
                 "versus_teacher": versus(
                     corpus,
-                    Contender("student", predictions, result.threshold),
-                    Contender(teacher.name, teacher.predictions, teacher.threshold),
+                    Contender("student", predictions, result.rule),
+                    Contender(teacher.name, teacher.predictions, teacher.rule),
                 ).comparison.as_dict(),
             }
             | data.counts

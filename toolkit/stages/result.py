@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.corpus import Corpus
-from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, evaluate
+from toolkit.evaluation.decision_rule import DecisionRule, rule_from
+from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, evaluate, rule_on
 from toolkit.modeling.classifier import WEIGHTS_FILE, Classifier, save_classifier
 from toolkit.utils import console
 from toolkit.utils.files import without_nan
@@ -25,11 +26,10 @@ class StageResult:
     checkpoint: str
     """Folder of the checkpoint, or file of the artifact, relative to the stage's folder."""
     metrics: dict[str, float]
-    """Metrics on the test rows, at `threshold`."""
+    """Metrics on the test rows, at `rule`."""
     validation_metrics: dict[str, float]
-    """Metrics on the validation rows, at `threshold`."""
-    threshold: float | None
-    """Decision threshold; None for more than two labels."""
+    """Metrics on the validation rows, at `rule`."""
+    rule: DecisionRule
     parameters: int
     size_bytes: int
     seconds: float
@@ -46,7 +46,11 @@ class StageResult:
 
     @staticmethod
     def load(folder: Path) -> "StageResult":
-        return StageResult(**json.loads((folder / RESULT_FILE).read_text("utf-8")))
+        entries = json.loads((folder / RESULT_FILE).read_text("utf-8"))
+        rule = entries.pop("rule", None) or {
+            "threshold": entries.pop("threshold", None)
+        }  # older runs: a threshold only
+        return StageResult(rule=rule_from(rule), **entries)
 
 
 def predict_rows(classifier: Classifier, corpus: Corpus, rows: np.ndarray, what: str) -> Predictions:
@@ -56,29 +60,37 @@ def predict_rows(classifier: Classifier, corpus: Corpus, rows: np.ndarray, what:
 
 
 def keep_trained(
-    stage: str, what: str, classifier: Classifier, corpus: Corpus, folder: Path, started: float
+    stage: str,
+    what: str,
+    classifier: Classifier,
+    corpus: Corpus,
+    folder: Path,
+    started: float,
+    inherited: DecisionRule | None = None,
 ) -> tuple[StageResult, Predictions]:
     """Evaluate a trained classifier on validation and test rows and write its predictions and checkpoint.
 
-    The threshold is chosen on the validation rows.
+    The decision rule is chosen on the validation rows.
     what: name of the classifier in the progress bar. started: start of the stage, `time.monotonic()` in seconds.
-    Returns: the result, without details and not yet saved, and the predictions.
+    inherited: the rule of the teacher, or of the classifier before pruning; see `choose_rule`.
+    Returns: the result, not yet saved, and the predictions.
     """
     rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
     predictions = predict_rows(classifier, corpus, rows, f"{what}: predicting")
     predictions.save(folder / PREDICTIONS_FILE, corpus)
-    validation_metrics, test_metrics, slices = evaluate(corpus, predictions)
-    threshold = validation_metrics.get("best_threshold")
-    save_classifier(classifier.with_threshold(threshold), folder)
+    choice = rule_on(corpus, predictions, inherited=inherited)
+    validation_metrics, test_metrics, slices = evaluate(corpus, predictions, choice.rule)
+    save_classifier(classifier.with_rule(choice.rule), folder)
     result = StageResult(
         stage=stage,
         checkpoint=".",
         metrics=test_metrics,
         validation_metrics=validation_metrics,
-        threshold=threshold,
+        rule=choice.rule,
         parameters=classifier.parameters,
         size_bytes=(folder / WEIGHTS_FILE).stat().st_size,
         seconds=time.monotonic() - started,
         slices=slices,
+        details={"decision_rule": choice.as_dict()},
     )
     return result, predictions

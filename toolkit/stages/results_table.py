@@ -120,7 +120,7 @@ def _fold_cells(recipe: Recipe, labels: Sequence[str], fold: FoldResult) -> dict
         "Best Epoch": fold.best_epoch,
     }
     line |= _metric_cells("Val", fold.val, labels)
-    line["Best Threshold"] = "" if fold.threshold is None else fold.threshold
+    line["Best Threshold"] = fold.val.get("best_threshold", "")
     line |= _metric_cells("Train", fold.train, labels)
     return line | {"total_parameters": fold.total_parameters, "trainable_parameters": fold.trainable_parameters}
 

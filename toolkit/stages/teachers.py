@@ -13,14 +13,15 @@ import numpy as np
 
 from toolkit.config.settings import DistillationSettings
 from toolkit.data.corpus import Corpus
+from toolkit.evaluation.decision_rule import DecisionRule, rule_from
 from toolkit.evaluation.metrics import cross_entropy, softmax
-from toolkit.evaluation.predictions import Predictions, best_threshold
+from toolkit.evaluation.predictions import Predictions, rule_on
 from toolkit.modeling.classifier import Classifier, load_classifier, load_sequence_classifier
 from toolkit.stages.cross_validation import combine_folds, fold_predictions
-from toolkit.stages.linear_baseline import LinearFolds, linear_folds
 from toolkit.stages.result import StageResult
 from toolkit.stages.run_folder import BASELINE, CACHE, Place, checkpoint_of, locate
 from toolkit.stages.teacher_logits import NO_FOLD, blend, cached_logits
+from toolkit.training.linear_fit import LinearFit, fit_linear
 from toolkit.utils import console
 from toolkit.utils.errors import InputError
 
@@ -46,7 +47,8 @@ class Member:
     """The best of these checkpoints."""
     predictions: Predictions
     """Logits on all rows; see `Teacher`."""
-    threshold: float | None
+    rule: DecisionRule | None
+    """None for an imported model, for which none was chosen yet."""
     source: str
 
     @property
@@ -63,13 +65,13 @@ class Teacher:
     """The network that is used where one is needed: for its layers, tokenizer, features and size."""
     predictions: Predictions
     """Logits on all rows of the corpus; those of a fold ensemble are out of fold on training rows."""
-    threshold: float | None
+    rule: DecisionRule
     source: str
     """Description for the model card."""
     name: str
     """ENSEMBLE for the unchanged fold ensemble of the run's own baseline, else TEACHER."""
     members: tuple[Member, ...]
-    linear: LinearFolds | None = None
+    linear: LinearFit | None = None
     """The linear baseline that is blended in, if any."""
     floor_share: float = 0.0
     """Weight of the linear baseline in the blend."""
@@ -87,11 +89,10 @@ def find_teacher(settings: DistillationSettings, corpus: Corpus, baseline: Path 
         assert baseline is not None, "a run without --teacher has a baseline"
         members = (_baseline_member(baseline, settings.teacher_folds, corpus),)
     predictions = _mean([member.predictions for member in members])
-    threshold = members[0].threshold if len(members) == 1 else None
     teacher = Teacher(
         checkpoint=members[0].network,
         predictions=predictions,
-        threshold=threshold or best_threshold(corpus, predictions, _held_out(corpus, members)),
+        rule=_rule_of(corpus, members, predictions),
         source=" and ".join(member.source for member in members),
         name=TEACHER if settings.teacher or settings.teacher_folds == "best" else ENSEMBLE,
         members=members,
@@ -171,10 +172,10 @@ def _baseline_member(stage: Path, folds: str, corpus: Corpus) -> Member:
     if folds == "best":
         predictions = fold_predictions(stage, result.details["best_fold"])
         source = "best fold, which was trained on most training rows"
-        return Member((best,), best, predictions, result.details["best_fold_threshold"], source)
+        return Member((best,), best, predictions, rule_from(result.details["best_fold_rule"]), source)
     predictions = combine_folds(corpus, [fold_predictions(stage, k) for k in range(corpus.folds)])
     checkpoints = tuple(stage / f"fold-{k + 1}" for k in range(corpus.folds))
-    return Member(checkpoints, best, predictions, result.threshold, "fold ensemble, out-of-fold on training rows")
+    return Member(checkpoints, best, predictions, result.rule, "fold ensemble, out-of-fold on training rows")
 
 
 def _checkpoint_member(checkpoint: Path, corpus: Corpus, cache: Path) -> Member:
@@ -182,7 +183,7 @@ def _checkpoint_member(checkpoint: Path, corpus: Corpus, cache: Path) -> Member:
     rows = corpus.rows("all")
     predictions = Predictions(rows, cached_logits(classifier, corpus.take(rows), cache, "teacher"))
     source = "one checkpoint, which may have been trained on any of these rows"
-    return Member((checkpoint,), checkpoint, predictions, classifier.threshold, source)
+    return Member((checkpoint,), checkpoint, predictions, classifier.rule, source)
 
 
 def _mean(predictions: list[Predictions]) -> Predictions:
@@ -190,8 +191,15 @@ def _mean(predictions: list[Predictions]) -> Predictions:
     return Predictions(rows, np.mean([each.of(rows) for each in predictions], axis=0).astype(np.float32))
 
 
+def _rule_of(corpus: Corpus, members: Sequence[Member], predictions: Predictions) -> DecisionRule:
+    """Return the rule of a single member, if it has one, else one chosen on rows held out from all members."""
+    if len(members) == 1 and members[0].rule is not None:
+        return members[0].rule
+    return rule_on(corpus, predictions, _held_out(corpus, members)).rule
+
+
 def _held_out(corpus: Corpus, members: Sequence[Member]) -> np.ndarray:
-    """Return the rows for choosing threshold and blend: those whose logits come from networks not trained on them."""
+    """Return the rows for choosing rule and blend: those whose logits come from networks not trained on them."""
     if all(member.out_of_fold for member in members):
         return np.concatenate([corpus.rows("train"), corpus.rows("validation")])
     return corpus.rows("validation")
@@ -203,7 +211,7 @@ def _blended(corpus: Corpus, teacher: Teacher) -> Teacher:
     The weight of the baseline is the one with the lowest cross-entropy on rows that are held out from both.
     """
     with console.working("linear baseline: fitting each fold"):
-        folds = linear_folds(corpus)
+        folds = fit_linear(corpus)
         rows = teacher.predictions.rows
         linear = Predictions(rows, folds.logits(corpus.take(rows), np.maximum(corpus.fold[rows], NO_FOLD)))
     held_out = _held_out(corpus, teacher.members)
@@ -213,7 +221,7 @@ def _blended(corpus: Corpus, teacher: Teacher) -> Teacher:
     return replace(
         teacher,
         predictions=predictions,
-        threshold=best_threshold(corpus, predictions, held_out),
+        rule=rule_on(corpus, predictions, held_out).rule,
         source=f"{teacher.source}, {100 * share:.0f} % linear baseline blended in",
         name=TEACHER,
         linear=folds,

@@ -15,7 +15,8 @@ from toolkit.config.settings import CorpusSettings, DistillationSettings, Export
 from toolkit.config.toml_file import recipe_of
 from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.evaluation.comparison import Contender
-from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, evaluate
+from toolkit.evaluation.decision_rule import DecisionRule
+from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, evaluate, rule_on
 from toolkit.export.stage import Source, compress_or_stand_in, lineage_of, refuse_unready, rows_of
 from toolkit.modeling.architecture import architecture_of
 from toolkit.modeling.classifier import Classifier, load_classifier, load_sequence_classifier
@@ -146,19 +147,22 @@ def compress_checkpoint(
     with tempfile.TemporaryDirectory(prefix="hbt-linear-") as scratch:
         linear_result = train_linear_baseline(corpus, Path(scratch) / LINEAR_BASELINE)
         linear = contender_of(Path(scratch) / LINEAR_BASELINE, linear_result, LINEAR_BASELINE_NAME)
-    _, metrics, _ = evaluate(corpus, predictions, classifier.threshold)
+    if classifier.rule is None:
+        classifier = classifier.with_rule(rule_on(corpus, predictions).rule)
+    rule = classifier.rule or DecisionRule()
+    _, metrics, _ = evaluate(corpus, predictions, rule)
     rows_before_export = [
         Row(LINEAR_BASELINE_NAME, linear_result.metrics),
         Row(f"{name} in torch", metrics, None, classifier.parameters),
     ]
     references = [linear]
     if pruning is not None:
-        references.append(Contender(f"{name} in torch", predictions, classifier.threshold))
+        references.append(Contender(f"{name} in torch", predictions, rule))
         recipe = _recipe_of_checkpoint(model, settings, export, pruning)
         classifier, details = _pruned(classifier, corpus, recipe)
         predictions = predict_rows(classifier, corpus, rows, "pruned: predicting")
-        validation, metrics, _ = evaluate(corpus, predictions)
-        classifier = classifier.with_threshold(validation.get("best_threshold"))
+        classifier = classifier.with_rule(rule_on(corpus, predictions, inherited=rule).rule)
+        _, metrics, _ = evaluate(corpus, predictions, classifier.rule or rule)
         rows_before_export.append(Row(f"pruned {pruning.tag}", metrics, None, classifier.parameters))
         lineage |= {"pruning": pruning.tag, "pruned": describe_pruning(details, pruning_settings(recipe))}
     classifier, trimming = trimmed(classifier, export, corpus, None)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from toolkit.evaluation.comparison import Contender, Versus, versus
+from toolkit.evaluation.decision_rule import rule_from
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions
 from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
 from toolkit.stages.result import StageResult
@@ -41,17 +42,17 @@ def contender(run: Run, stage: str, name: str) -> Contender:
 
 def contender_of(folder: Path, result: StageResult, name: str) -> Contender:
     """Return the predictions of a stage outside a run for comparison, under `name`."""
-    return Contender(name, Predictions.load(folder / result.predictions), result.threshold)
+    return Contender(name, Predictions.load(folder / result.predictions), result.rule)
 
 
 def teacher_of(run: Run) -> Contender:
     """Return the predictions of the teacher of a run's student, under the name ENSEMBLE or TEACHER."""
     details = run.results[DISTILLATION].details
     predictions = Predictions.load(run.folder / DISTILLATION / TEACHER_FILE)
-    return Contender(details["teacher_name"], predictions, details["teacher_threshold"])
+    return Contender(details["teacher_name"], predictions, rule_from(details["teacher_rule"]))
 
 
 def best_fold(run: Run) -> Contender:
     """Return the predictions of the best fold of a baseline, the one that is exported."""
     predictions = Predictions.load(run.checkpoint(BASELINE) / PREDICTIONS_FILE)
-    return Contender("best fold", predictions, run.results[BASELINE].details["best_fold_threshold"])
+    return Contender("best fold", predictions, rule_from(run.results[BASELINE].details["best_fold_rule"]))

@@ -122,7 +122,7 @@ def render(search: StudentSearch) -> None:
         dict.fromkeys(lines[0], "") | {"Student": name, "Macro F1": f"{value:.4f}"}
         for name, value in search.references.items()
     ]
-    title = "on the validation rows, on which the students' epochs and thresholds were chosen"
+    title = "on the validation rows, on which the students' epochs and decision rules were chosen"
     print_table(lines, title, left=("Student", "Package", "Within budget"), dispensable=("Parameters",))
 
 

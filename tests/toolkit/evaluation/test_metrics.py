@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.metrics import (
     THRESHOLDS,
-    apply_threshold,
     calculate_metrics_with_threshold_exploration,
     macro_f1,
     softmax,
@@ -121,8 +121,8 @@ def test_roc_auc_is_nan_if_a_label_has_no_row(labels: int) -> None:
 
 def test_a_probability_equal_to_the_threshold_is_label_one() -> None:
     probabilities = np.array([[0.5, 0.5], [0.51, 0.49]])
-    assert apply_threshold(probabilities, 0.5).tolist() == [1, 0]
-    assert apply_threshold(np.array([[0.2, 0.3, 0.5]]), 0.9).tolist() == [2]
+    assert DecisionRule(0.5).predict(probabilities).tolist() == [1, 0]
+    assert DecisionRule(0.9).predict(np.array([[0.2, 0.3, 0.5]])).tolist() == [2]
 
 
 def test_large_logits_do_not_overflow() -> None:

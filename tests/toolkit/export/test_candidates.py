@@ -13,6 +13,7 @@ class BatchDependent:
     """A model whose second logit depends on the longest text of the batch."""
 
     threshold: float | None = 0.5
+    offsets: tuple[float, ...] | None = None
     labels: tuple[str, ...] = ("no", "yes")
 
     def predict_logits(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:

@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from toolkit.config.settings import CorpusSettings
 from toolkit.data.corpus import Corpus, corpus_from_table
 from toolkit.data.tables import Table
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.significance import Comparison
 from toolkit.export.candidates import CandidateResult
 from toolkit.export.model_card import CANDIDATES_SHOWN, code, render_card, text, write_card
@@ -55,10 +56,8 @@ def result_of(labels: tuple[str, ...], **details: Any) -> StageResult:
         "invariance": {"batch": 64, "rows": 2000, "label_flips": 0, "largest_score_difference": 0.0146},
     }  # fmt: skip
     metrics = metrics_of(labels)
-    threshold = 0.6 if len(labels) == 2 else None
-    return StageResult(
-        "quantization", "model.onnx", metrics, {}, threshold, 1000, 2_500_000, 1.0, details=known | details
-    )
+    rule = DecisionRule(0.6) if len(labels) == 2 else DecisionRule()
+    return StageResult("quantization", "model.onnx", metrics, {}, rule, 1000, 2_500_000, 1.0, details=known | details)
 
 
 def card(labels: tuple[str, ...] = ("non_hate", "hate"), lineage: dict[str, Any] | None = None, **details: Any) -> str:

@@ -15,7 +15,8 @@ from tests.conftest import Hbt
 from tests.helpers import TINY, evidence_of
 from toolkit.config.settings import CorpusSettings, ExportSettings
 from toolkit.data.corpus import Corpus, load_corpus
-from toolkit.evaluation.metrics import apply_threshold, macro_f1, softmax
+from toolkit.evaluation.decision_rule import DecisionRule
+from toolkit.evaluation.metrics import macro_f1, softmax
 from toolkit.export.candidates import CandidateResult, significantly_slower
 from toolkit.export.search import QAT, _winner, choose, fewest_that_pass, lines, qat_summary
 from toolkit.modeling.classifier import Classifier, save_classifier
@@ -50,7 +51,7 @@ def hard(learned: Classifier) -> Classifier:
 
 def search(made: Classifier, corpus: Corpus, out: Path, force: bool = False, **settings: Any) -> Any:
     given = ExportSettings(**({"max_drop": 0.0} | settings))
-    return choose(exporter(given.target), made, evidence_of(corpus, 0.45), given, out, force)
+    return choose(exporter(given.target), made, evidence_of(corpus, DecisionRule(0.45)), given, out, force)
 
 
 def test_outlier_channels_do_not_change_predictions(learned: Classifier, hard: Classifier, toy: Corpus) -> None:
@@ -73,7 +74,7 @@ def test_naive_int8_fails_and_the_search_selects_a_passing_candidate(
     assert (shipped["fails"], shipped["in_float"]) == ("", (TABLE,))
     validation = toy.rows("validation")
     loaded = exporter("onnx-int8").load(choice.folder)
-    predicted = apply_threshold(loaded.predict_proba(toy.take(validation)), 0.45)
+    predicted = DecisionRule(0.45).predict(loaded.predict_proba(toy.take(validation)))
     assert macro_f1(toy.labels[validation], predicted, 2) == pytest.approx(shipped["macro_f1"])
 
 
@@ -93,7 +94,7 @@ def test_the_results_of_a_candidate_match_its_logits(learned: Classifier, toy: C
     rows = toy.rows("validation")
     found = exporter("onnx-int8").load(choice.folder).predict_logits(toy.take(rows))
     exact = learned.predict_logits(toy.take(rows))
-    ours, theirs = (apply_threshold(softmax(each), 0.45) for each in (found, exact))
+    ours, theirs = (DecisionRule(0.45).predict(softmax(each)) for each in (found, exact))
     assert result["macro_f1"] == pytest.approx(macro_f1(toy.labels[rows], ours, 2))
     assert result["drop"] == pytest.approx(macro_f1(toy.labels[rows], theirs, 2) - result["macro_f1"])
     assert result["agreement"] == pytest.approx((ours == theirs).mean())
@@ -223,7 +224,9 @@ def test_the_card_of_a_passing_package_does_not_mention_force(finished: Any) -> 
 def bare_checkpoint(folder: Path) -> None:
     """An untrained classifier of the labels of comments.csv."""
     corpus = load_corpus(DATA)
-    save_classifier(build_classifier(TINY, corpus.label_names, corpus.texts, seed=1).with_threshold(0.5), folder)
+    save_classifier(
+        build_classifier(TINY, corpus.label_names, corpus.texts, seed=1).with_rule(DecisionRule(0.5)), folder
+    )
 
 
 def test_a_classifier_that_onnx_does_not_support_becomes_torch_int8(

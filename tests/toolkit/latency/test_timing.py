@@ -22,7 +22,7 @@ class Recorder:
     labels: tuple[str, ...] = ("no", "yes")
 
     def __init__(self, threshold: float | None = 0.5, probability: float = 0.4) -> None:
-        self.threshold, self.probability = threshold, probability
+        self.threshold, self.offsets, self.probability = threshold, None, probability
         self.calls: list[list[str]] = []
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:

@@ -14,11 +14,12 @@ from benchmarks.bench import accuracy, bench
 from toolkit.config.settings import CorpusSettings
 from toolkit.data.corpus import Corpus, corpus_from_table
 from toolkit.data.tables import Table
-from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration
+from toolkit.evaluation.metrics import metrics_with_rule
 from toolkit.latency.measure import Subject, measure
 from toolkit.latency.timing import ColdStart
 from toolkit.latency.worker import peak_rss_mib
-from toolkit.modeling.linear import LinearModel, fit_linear, save
+from toolkit.modeling.linear import LinearModel, save
+from toolkit.training.linear_fit import fit_linear
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import folder_size
 
@@ -45,7 +46,7 @@ def corpus() -> Corpus:
 
 @pytest.fixture(scope="module")
 def linear_baseline(corpus: Corpus) -> LinearModel:
-    return fit_linear(corpus)
+    return fit_linear(corpus).model
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +114,10 @@ def test_bench_measures_speed_size_and_accuracy_on_the_test_rows(
     progress: list[str] = []
     (found,) = bench([subject], corpus, progress=progress.append)
     test = corpus.rows("test")
-    expected = calculate_metrics_with_threshold_exploration(
+    expected = metrics_with_rule(
         corpus.labels[test],
         linear_baseline.predict_proba(corpus.take(test)),
-        linear_baseline.threshold,
+        linear_baseline.rule,
         corpus.label_names,
     )
     assert found.metrics == expected

@@ -21,6 +21,7 @@ from transformers import (
 from tests.helpers import ODD_TEXTS, TINY
 from toolkit.config.settings import ModelSettings
 from toolkit.data.corpus import Corpus
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.modeling.classifier import (
     Classifier,
     load_classifier,
@@ -64,7 +65,7 @@ def test_a_saved_classifier_gives_bit_identical_logits(
     toy: Corpus, tmp_path: Path, pooling: str, threshold: float | None
 ) -> None:
     settings = ModelSettings(model="shape:2x32", pooling=pooling, max_length=16)  # type: ignore[arg-type]
-    made = build_classifier(settings, toy.label_names, toy.texts, seed=3).with_threshold(threshold)
+    made = build_classifier(settings, toy.label_names, toy.texts, seed=3).with_rule(DecisionRule(threshold))
     save_classifier(made, tmp_path / "deep" / "checkpoint")
     back = load_classifier(tmp_path / "deep" / "checkpoint")
     assert back.predict_logits(ODD_TEXTS).tobytes() == made.predict_logits(ODD_TEXTS).tobytes()

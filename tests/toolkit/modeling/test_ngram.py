@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.feature_extraction.text import CountVectorizer
 
 from tests.helpers import ODD_TEXTS
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.modeling.classifier import Classifier, load_classifier, save_classifier
 from toolkit.modeling.ngram import (
     MAX_CHARACTERS,
@@ -184,14 +185,18 @@ def test_other_names_are_not_an_ngram_student(name: str | None) -> None:
 @pytest.mark.parametrize("labels", [2, 7])
 @pytest.mark.parametrize("threshold", [None, 0.35])
 def test_a_saved_student_gives_bit_identical_logits(tmp_path: Path, labels: int, threshold: float | None) -> None:
-    made = student(labels).with_threshold(threshold)
+    made = student(labels).with_rule(DecisionRule(threshold))
     save_classifier(made, tmp_path / "deep" / "checkpoint")
     back = load_classifier(tmp_path / "deep" / "checkpoint")
     assert back.predict_logits(ODD_TEXTS).tobytes() == made.predict_logits(ODD_TEXTS).tobytes()
     assert (back.labels, back.threshold, back.max_length, back.pad_id) == (made.labels, threshold, 1024, PAD_ID)
     assert back.parameters == made.parameters
     stored = json.loads((tmp_path / "deep" / "checkpoint" / "config.json").read_text("utf-8"))
-    assert (stored["model_type"], stored["rows"], stored["hbt"]) == ("ngram", 512, {"threshold": threshold})
+    assert (stored["model_type"], stored["rows"], stored["hbt"]) == (
+        "ngram",
+        512,
+        {"threshold": threshold, "offsets": None},
+    )
 
 
 def test_a_student_loads_without_transformers(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from tests.toolkit.modeling.test_architecture import (
 )
 from toolkit.config.settings import ModelSettings
 from toolkit.data.corpus import Corpus
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.modeling.architecture import Sizes, encoder_weights, sizes
 from toolkit.modeling.classifier import Classifier, SequenceClassifier, load_classifier, pad, save_classifier
 from toolkit.modeling.encoders import build_classifier
@@ -137,7 +138,7 @@ def with_zeroed_units(made: Classifier, kind: str, kept: Sequence[Kept]) -> Clas
 
 
 def evidence_without_labels(texts: list[str]) -> Evidence:
-    return Evidence(texts, texts, np.zeros(len(texts), dtype=np.int64), 0.5)
+    return Evidence(texts, texts, np.zeros(len(texts), dtype=np.int64), DecisionRule())
 
 
 def in_double(made: Classifier, texts: list[str]) -> np.ndarray:

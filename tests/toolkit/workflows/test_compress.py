@@ -12,6 +12,7 @@ from toolkit.config.settings import CorpusSettings, ExportSettings
 from toolkit.config.toml_file import write_recipe
 from toolkit.data.corpus import Corpus, corpus_from_table, load_corpus
 from toolkit.data.tables import Table
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.export.stage import TORCH_ORIGINAL
 from toolkit.modeling.classifier import Classifier, save_classifier
 from toolkit.modeling.encoders import build_classifier
@@ -29,7 +30,7 @@ def checkpoint(workplace: Path) -> Path:
     recipe = tiny_recipe(model="shape:1x32", student=None, pipeline="baseline")
     corpus = load_corpus(recipe.corpus)
     made = build_classifier(recipe.model, corpus.label_names, corpus.take(corpus.rows("train")), seed=1)
-    save_classifier(made.with_threshold(0.4), workplace / "checkpoint")
+    save_classifier(made.with_rule(DecisionRule(0.4)), workplace / "checkpoint")
     return Path("checkpoint")
 
 

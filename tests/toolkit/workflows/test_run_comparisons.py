@@ -7,7 +7,7 @@ import pytest
 from tests.helpers import Finished, random_logits
 from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.evaluation.comparison import Contender, versus
-from toolkit.evaluation.metrics import apply_threshold, softmax
+from toolkit.evaluation.metrics import softmax
 from toolkit.evaluation.predictions import Predictions
 from toolkit.stages.result import StageResult
 
@@ -15,7 +15,7 @@ from toolkit.stages.result import StageResult
 def labels_of(stage: Path, corpus: Corpus) -> np.ndarray:
     result = StageResult.load(stage)
     logits = Predictions.load(stage / result.predictions).of(corpus.rows("test"))
-    return apply_threshold(softmax(logits), result.threshold)
+    return result.rule.predict(softmax(logits))
 
 
 def test_two_stages_are_compared_on_test_rows_only(toy: Corpus) -> None:
