@@ -22,16 +22,17 @@ from toolkit.config.recipe import Recipe
 from toolkit.config.settings import DistillationSettings
 from toolkit.config.toml_file import recipe_from
 from toolkit.data.corpus import Corpus, load_corpus
+from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration, cross_entropy, softmax
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.ngram import PAD_ID, NgramNetwork, character_tokenizer
 from toolkit.stages.distillation_data import prepare_distillation
 from toolkit.stages.run_folder import RECIPE_FILE
+from toolkit.training.dataset import Examples
 from toolkit.training.ngram_regression import (
     BATCH,
     LABEL_LOGIT,
     RATIO_POWER,
     RIDGES,
-    judged,
     network_of,
     ratio_scales,
     regress,
@@ -104,6 +105,14 @@ def fitted(choice: Choice, corpus: Corpus, run: Path, unlabelled: str) -> dict[s
     used = float((features.squared_idf > 0).sum())
     changes = _int8_changes(student, data.validation.texts)
     return metrics | {"ridge": ridge, "rows_used": used, "seconds": seconds} | changes
+
+
+def judged(student: Classifier, validation: Examples) -> dict[str, float]:
+    """Return cross-entropy and metrics of `student` on validation rows, with the prefix `val_`."""
+    probabilities = softmax(student.predict_logits(validation.texts, BATCH).astype(np.float64))
+    metrics = calculate_metrics_with_threshold_exploration(validation.labels, probabilities)
+    loss = cross_entropy(validation.labels, probabilities)
+    return {"val_loss": loss} | {f"val_{name}": value for name, value in metrics.items()}
 
 
 def _int8_changes(student: Classifier, texts: Any) -> dict[str, float]:

@@ -31,6 +31,10 @@ class Predictions:
             raise KeyError("a row without a prediction")
         return self.logits[position[rows]]
 
+    def joined(self, other: "Predictions") -> "Predictions":
+        """Return the predictions of both; no row may be in both."""
+        return Predictions(np.concatenate([self.rows, other.rows]), np.concatenate([self.logits, other.logits]))
+
     def save(self, file: Path, corpus: Corpus) -> None:
         """Write row, split and one logit per label; nine digits restore float32 exactly."""
         with file.open("w", newline="", encoding="utf-8") as out:

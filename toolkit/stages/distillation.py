@@ -8,7 +8,7 @@ from typing import Any
 
 from toolkit.config.settings import DistillationSettings
 from toolkit.evaluation.comparison import Contender, versus
-from toolkit.evaluation.predictions import evaluate
+from toolkit.evaluation.predictions import Predictions, evaluate
 from toolkit.modeling.classifier import WEIGHTS_FILE, Classifier
 from toolkit.modeling.ngram import is_ngram
 from toolkit.modeling.students import build_student
@@ -16,7 +16,7 @@ from toolkit.stages.distillation_data import DistillationData
 from toolkit.stages.result import StageResult, keep_trained
 from toolkit.stages.teachers import TEACHER_FILE, load_teacher
 from toolkit.training.feature_distillation import DistillationLoss, FeatureTargets, refuse_unfit
-from toolkit.training.ngram_regression import fit_ngram
+from toolkit.training.ngram_search import NgramFit, fit_ngram
 from toolkit.training.trainer import Loop, WatchEpoch, fit, steps_of
 from toolkit.utils import console
 from toolkit.utils.files import whole_folder
@@ -31,12 +31,15 @@ def distil(data: DistillationData, out: Path, watch: WatchEpoch | None = None) -
     teacher, corpus, settings = data.teacher, data.corpus, data.recipe.distillation
     network = load_teacher(teacher.checkpoint.as_posix(), corpus)
     with whole_folder(out) as partial:
+        out_of_fold = None
         if is_ngram(settings.student):
-            student, details = _fit_ngram(data, watch)
+            found = _fit_ngram(data, watch)
+            student, details = found.student, found.details
+            out_of_fold = Predictions(corpus.rows("train"), found.logits)
         else:
             student, details = _fit_network(data, network, partial, watch)
         result, predictions = keep_trained(
-            "distillation", "student", student, corpus, partial, started, inherited=teacher.rule
+            "distillation", "student", student, corpus, partial, started, teacher.rule, out_of_fold
         )
         teacher.predictions.save(partial / TEACHER_FILE, corpus)
         validation_metrics, test_metrics, slices = evaluate(corpus, teacher.predictions, teacher.rule)
@@ -105,13 +108,11 @@ def distillation_loss_of(settings: DistillationSettings, teacher: Classifier, st
     return DistillationLoss(settings.kd_alpha, settings.kd_temperature, features)
 
 
-def _fit_ngram(data: DistillationData, watch: WatchEpoch | None) -> tuple[Classifier, dict[str, Any]]:
+def _fit_ngram(data: DistillationData, watch: WatchEpoch | None) -> NgramFit:
     settings = data.recipe.distillation
     assert settings.student is not None
     with console.working("student: fitting the n-gram table"):
-        return fit_ngram(
-            settings.student, data.train, data.validation, data.corpus.label_names, settings.kd_alpha, watch
-        )
+        return fit_ngram(settings.student, data.train, data.corpus.label_names, settings.kd_alpha, data.folds, watch)
 
 
 def _size_of(checkpoint: Path, classifier: Classifier) -> int:

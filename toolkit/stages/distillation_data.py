@@ -37,6 +37,8 @@ class DistillationData:
     """Number of additional texts of each kind, number of texts left out, and hash of the unlabeled texts."""
     cache: Path
     """Folder of cached teacher logits and measured costs."""
+    folds: np.ndarray
+    """int (texts of `train`,): the fold that a text belongs to or was derived from; NO_FOLD for none."""
 
     @property
     def training(self) -> TrainingSettings:
@@ -73,13 +75,16 @@ def distillation_data(teacher: Teacher, corpus: Corpus, recipe: Recipe, cache: P
     Raises: InputError if the file of unlabeled texts cannot be read.
     """
     train, validation = (_of_rows(teacher, corpus, corpus.rows(split)) for split in ("train", "validation"))
+    own_folds = corpus.fold[corpus.rows("train")]
     texts, folds, counts = additional_texts(corpus, recipe.distillation)
     if texts:
         assert train.teacher_logits is not None
         logits = np.concatenate([train.teacher_logits, logits_of_texts(teacher, corpus, texts, folds, cache)])
         labels = np.concatenate([train.labels, np.full(len(texts), UNLABELED)])
         train = Examples([*train.texts, *texts], labels, logits)
-    return DistillationData(teacher, corpus, recipe, train, validation, counts, cache)
+    return DistillationData(
+        teacher, corpus, recipe, train, validation, counts, cache, np.concatenate([own_folds, folds])
+    )
 
 
 def _of_rows(teacher: Teacher, corpus: Corpus, rows: np.ndarray) -> Examples:

@@ -67,18 +67,22 @@ def keep_trained(
     folder: Path,
     started: float,
     inherited: DecisionRule | None = None,
+    out_of_fold: Predictions | None = None,
 ) -> tuple[StageResult, Predictions]:
     """Evaluate a trained classifier on validation and test rows and write its predictions and checkpoint.
 
-    The decision rule is chosen on the validation rows.
+    The decision rule is chosen on the validation rows, and on the training rows if there are out-of-fold predictions.
     what: name of the classifier in the progress bar. started: start of the stage, `time.monotonic()` in seconds.
     inherited: the rule of the teacher, or of the classifier before pruning; see `choose_rule`.
+    out_of_fold: predictions on training rows, each from a classifier that was not trained on the row.
     Returns: the result, not yet saved, and the predictions.
     """
     rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
     predictions = predict_rows(classifier, corpus, rows, f"{what}: predicting")
     predictions.save(folder / PREDICTIONS_FILE, corpus)
-    choice = rule_on(corpus, predictions, inherited=inherited)
+    held_out = predictions if out_of_fold is None else predictions.joined(out_of_fold)
+    chosen_on = np.setdiff1d(held_out.rows, corpus.rows("test"))
+    choice = rule_on(corpus, held_out, chosen_on, inherited)
     validation_metrics, test_metrics, slices = evaluate(corpus, predictions, choice.rule)
     save_classifier(classifier.with_rule(choice.rule), folder)
     result = StageResult(

@@ -7,27 +7,24 @@ cross-validation on the training rows of the corpus at hand.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from toolkit.data.corpus import Corpus
 from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.metrics import softmax
-from toolkit.evaluation.rule_choice import Choice, best_macro_f1, choose_rule
+from toolkit.evaluation.rule_choice import Choice, choose_rule
 from toolkit.modeling.linear import LinearModel, TextFeatures, as_logits, fit_features
+from toolkit.training.nbsvm import Loss, Score, best_score, calibrating_scale, fit_output, targets_of
 from toolkit.utils import console
-
-TOLERANCE, ITERATIONS = 1e-3, 300
-SCALES = np.geomspace(0.1, 10, 41)
-"""Candidate factors of the logits; the one with the lowest cross-entropy out of fold makes them calibrated."""
 
 
 @dataclass(frozen=True)
 class LinearSettings:
     """The settings that are chosen by cross-validation."""
 
-    loss: Literal["logistic", "hinge"] = "logistic"
+    loss: Loss = "logistic"
     C: float = 4.0
     """Inverse weight of the L2 penalty, as in scikit-learn."""
     log_ratio: bool = True
@@ -54,12 +51,11 @@ class Trial:
     """One setting, measured out of fold on the training rows."""
 
     settings: LinearSettings
-    macro_f1: float
-    """At the decision rule that is best on these rows."""
+    score: Score
 
     def as_dict(self) -> dict[str, Any]:
         """Return the trial for a JSON file."""
-        return asdict(self.settings) | {"macro_f1": self.macro_f1}
+        return asdict(self.settings) | asdict(self.score)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +94,11 @@ def fit_linear(corpus: Corpus) -> LinearFit:
         trials = [_trial(data, START)]
         advance(1)
         for step in STEPS:
-            best = max(trials, key=lambda trial: trial.macro_f1).settings
+            best = _best(trials)
             for change in step:
                 trials.append(_trial(data, replace(best, **change)))
                 advance(1)
-    settings = max(trials, key=lambda trial: trial.macro_f1).settings
+    settings = _best(trials)
     return _finished(data, settings, tuple(trials))
 
 
@@ -129,8 +125,12 @@ class _Data:
         return self.cached[words]
 
 
+def _best(trials: Sequence[Trial]) -> LinearSettings:
+    return trials[best_score([trial.score for trial in trials])].settings
+
+
 def _trial(data: _Data, settings: LinearSettings) -> Trial:
-    return Trial(settings, best_macro_f1(data.labels, softmax(_out_of_fold(data, settings).logits)))
+    return Trial(settings, Score.of(data.labels, _out_of_fold(data, settings).logits))
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,59 +153,15 @@ def _out_of_fold(data: _Data, settings: LinearSettings) -> _OutOfFold:
         weights, intercept = _weights(matrix[~inside], data.labels[~inside], count, settings)
         logits[inside] = as_logits(matrix[inside] @ weights.T + intercept)
         models.append((weights, intercept))
-    scale = float(min(SCALES, key=lambda s: _loss(data.labels, s * logits)))
+    scale = calibrating_scale(data.labels, logits)
     return _OutOfFold(scale * logits, models, scale)
 
 
-def _loss(labels: np.ndarray, logits: np.ndarray) -> float:
-    """Return the mean cross-entropy of logits (rows, labels)."""
-    from scipy.special import logsumexp
-
-    return float((logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]).mean())
-
-
 def _weights(matrix: Any, labels: np.ndarray, count: int, settings: LinearSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Fit one classifier per label against the rest, or one for two labels.
-
-    matrix: sparse (rows, features). Returns: weights float32 (outputs, features) and intercepts float32 (outputs,).
-    """
-    weights, intercepts = [], []
-    for label in [1] if count == 2 else range(count):
-        mine = labels == label
-        if mine.all() or not mine.any():  # a fold without the label
-            weights.append(np.zeros(matrix.shape[1]))
-            intercepts.append(10.0 if mine.all() else -10.0)
-            continue
-        scales = _log_ratios(matrix, mine) if settings.log_ratio else np.ones(matrix.shape[1], dtype=np.float32)
-        found = _solver(settings).fit(_scaled(matrix, scales), mine)
-        weights.append(found.coef_[0] * scales)
-        intercepts.append(float(np.ravel(found.intercept_)[0]))
-    return np.stack(weights).astype(np.float32), np.array(intercepts, dtype=np.float32)
-
-
-def _log_ratios(matrix: Any, mine: np.ndarray) -> np.ndarray:
-    """Return the log-ratio of each feature between the rows of a label and the others, float32 (features,)."""
-    present = matrix.astype(bool).astype(np.float32)
-    positive = 1 + present.T @ mine.astype(np.float32)
-    negative = 1 + present.T @ (~mine).astype(np.float32)
-    return (np.log(positive / positive.sum()) - np.log(negative / negative.sum())).astype(np.float32)
-
-
-def _scaled(matrix: Any, scales: np.ndarray) -> Any:
-    """Return the matrix with its columns scaled, sharing its structure."""
-    from scipy.sparse import csr_matrix
-
-    return csr_matrix((matrix.data * scales[matrix.indices], matrix.indices, matrix.indptr), shape=matrix.shape)
-
-
-def _solver(settings: LinearSettings) -> Any:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.svm import LinearSVC
-
-    weights = "balanced" if settings.balanced else None
-    if settings.loss == "hinge":
-        return LinearSVC(C=settings.C, class_weight=weights, random_state=0)
-    return LogisticRegression(C=settings.C, class_weight=weights, tol=TOLERANCE, max_iter=ITERATIONS)
+    """Fit all outputs; return weights float32 (outputs, features) and intercepts float32 (outputs,)."""
+    how = {name: value for name, value in asdict(settings).items() if name != "words"}
+    fitted = [fit_output(matrix, target, **how) for target in targets_of(labels, count)]
+    return np.stack([weights for weights, _ in fitted]), np.array([each for _, each in fitted], dtype=np.float32)
 
 
 def _finished(data: _Data, settings: LinearSettings, trials: tuple[Trial, ...]) -> LinearFit:

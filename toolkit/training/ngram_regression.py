@@ -6,7 +6,7 @@ nothing at inference. The constants were chosen on validation rows with
 `python -m benchmarks.studies.ngram_hyperparameters`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,10 @@ import torch
 from scipy.special import expit
 from tokenizers import Tokenizer
 
-from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration, cross_entropy, softmax
-from toolkit.modeling.classifier import Classifier, like_lengths, pad
-from toolkit.modeling.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer, rows_of, table_rows
+from toolkit.evaluation.metrics import softmax
+from toolkit.modeling.classifier import like_lengths, pad
+from toolkit.modeling.ngram import PAD_ID, NgramConfig, NgramNetwork, table_rows
 from toolkit.modeling.tokenizer import encode
-from toolkit.training.dataset import Examples
 from toolkit.training.losses import UNLABELED
 
 RIDGES = (0.3, 1.0, 3.0, 10.0)
@@ -39,51 +38,6 @@ class Features:
     """scipy CSR float32 (texts, rows); the Euclidean norm of each row is about 1."""
     squared_idf: np.ndarray
     """float64 (rows,), 0 for rows that do not occur in the texts."""
-
-
-def fit_ngram(
-    student: str,
-    train: Examples,
-    validation: Examples,
-    labels: tuple[str, ...],
-    alpha: float,
-    watch: Callable[[int, dict[str, float]], None] | None = None,
-) -> tuple[Classifier, dict[str, Any]]:
-    """Fit the student `ngram[:BITS]` on the teacher logits of `train`; return it and details of the fit.
-
-    One student is fitted for each penalty in RIDGES; the one with the lowest cross-entropy on `validation` is
-    returned.
-
-    alpha: weight of the teacher logits; 1 - alpha is the weight of the labels, for labeled texts.
-    watch: as in `toolkit.training.trainer.Loop`, where each penalty counts as an epoch.
-    Raises: InputError if the name is invalid.
-    """
-    assert train.teacher_logits is not None
-    tokenizer = character_tokenizer(train.texts)
-    rows = rows_of(student)
-    features = tfidf(tokenizer, train.texts, rows)
-    targets = wanted_outputs(train.teacher_logits, train.labels, alpha)
-    scales = ratio_scales(features.matrix, targets)
-    students: list[Classifier] = []
-    history: list[dict[str, float]] = []
-    for epoch, ridge in enumerate(RIDGES, 1):
-        network = network_of(features, *regress(features.matrix, targets, scales, ridge))
-        students.append(Classifier(network, tokenizer, PAD_ID, labels))
-        history.append({"epoch": epoch, "ridge": ridge, **judged(students[-1], validation)})
-        if watch is not None:
-            watch(epoch, history[-1])
-    best = int(np.argmin([each["val_loss"] for each in history]))
-    used = int((features.squared_idf > 0).sum())
-    details = {"best_epoch": best + 1, "history": history, "ridge": RIDGES[best], "table_rows_used": used}
-    return students[best], details
-
-
-def judged(student: Classifier, validation: Examples) -> dict[str, float]:
-    """Return cross-entropy and metrics of `student` on validation rows, named as in `toolkit.training.trainer.Fit`."""
-    probabilities = softmax(student.predict_logits(validation.texts, BATCH).astype(np.float64))
-    metrics = calculate_metrics_with_threshold_exploration(validation.labels, probabilities)
-    loss = cross_entropy(validation.labels, probabilities)
-    return {"val_loss": loss} | {f"val_{name}": value for name, value in metrics.items()}
 
 
 def wanted_outputs(

@@ -1,0 +1,109 @@
+"""Linear classifiers on TF-IDF features scaled by naive Bayes log-ratios (NBSVM, Wang and Manning 2012)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy.sparse import csr_matrix, vstack
+from scipy.special import logsumexp
+
+from toolkit.evaluation.metrics import softmax
+from toolkit.evaluation.rule_choice import best_macro_f1
+
+Loss = Literal["logistic", "hinge"]
+TOLERANCE, ITERATIONS = 1e-3, 300
+SCALES = np.geomspace(0.1, 10, 41)
+"""Candidate factors of the logits of a classifier."""
+NEARLY = 0.005
+"""Half a point of macro-F1: two settings that differ by less count as equally good."""
+CERTAIN = 10.0
+"""Output for a label that all rows have; for one that none has, its negative."""
+
+
+def fit_output(
+    matrix: Any,
+    target: np.ndarray,
+    C: float,
+    *,
+    log_ratio: bool = True,
+    balanced: bool = False,
+    loss: Loss = "logistic",
+) -> tuple[np.ndarray, float]:
+    """Fit one label against the rest; return weights of the unscaled features, float32 (features,), and the intercept.
+
+    matrix: sparse CSR float32 (rows, features).
+    target: (rows,) probability of the label, 0 or 1 for a hinge loss.
+    C: inverse weight of the L2 penalty, as in scikit-learn.
+    log_ratio: scale each feature by its log-ratio, so that features that distinguish the label are penalized less.
+    balanced: weight rows so that the label and the rest count the same.
+    """
+    positive, negative = np.flatnonzero(target > 0), np.flatnonzero(target < 1)
+    if len(positive) == 0 or len(negative) == 0:
+        return np.zeros(matrix.shape[1], dtype=np.float32), CERTAIN if len(positive) else -CERTAIN
+    scales = log_ratios(matrix, target) if log_ratio else np.ones(matrix.shape[1], dtype=np.float32)
+    features = csr_matrix((matrix.data * scales[matrix.indices], matrix.indices, matrix.indptr), shape=matrix.shape)
+    weight = np.concatenate([target[positive], 1 - target[negative]])
+    if balanced:
+        share = float(target.mean())
+        weight *= np.repeat([0.5 / share, 0.5 / (1 - share)], [len(positive), len(negative)])
+    sides = np.repeat([True, False], [len(positive), len(negative)])
+    # A row with a probability between 0 and 1 is on both sides, with the probability as its weight.
+    found = _solver(C, loss).fit(vstack([features[positive], features[negative]], format="csr"), sides, weight)
+    return (found.coef_[0] * scales).astype(np.float32), float(np.ravel(found.intercept_)[0])
+
+
+def log_ratios(matrix: Any, target: np.ndarray) -> np.ndarray:
+    """Return the log-ratio of each feature between the rows of a label and the others, float32 (features,)."""
+    present = matrix.astype(bool).astype(np.float32)
+    positive = 1 + present.T @ target.astype(np.float32)
+    negative = 1 + present.T @ (1 - target).astype(np.float32)
+    return (np.log(positive / positive.sum()) - np.log(negative / negative.sum())).astype(np.float32)
+
+
+def targets_of(labels: np.ndarray, count: int) -> np.ndarray:
+    """Return the targets of all outputs, float64 (outputs, rows): of label 1 for two labels, else of every label."""
+    one_hot = np.eye(count)[labels].T
+    return one_hot[1:] if count == 2 else one_hot
+
+
+def calibrating_scale(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Return the factor of SCALES with which logits (rows, labels) have the lowest cross-entropy."""
+    return float(min(SCALES, key=lambda scale: log_loss(labels, scale * logits)))
+
+
+def log_loss(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Return the mean cross-entropy of logits (rows, labels)."""
+    return float((logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]).mean())
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a setting is out of fold."""
+
+    macro_f1: float
+    """At the decision rule that is best on these rows."""
+    log_loss: float
+
+    @staticmethod
+    def of(labels: np.ndarray, logits: np.ndarray) -> "Score":
+        """Return the score of calibrated logits (rows, labels)."""
+        return Score(best_macro_f1(labels, softmax(logits)), log_loss(labels, logits))
+
+
+def best_score(scores: Sequence[Score]) -> int:
+    """Return the index of the lowest loss among the scores that are nearly the best in macro-F1.
+
+    Macro-F1 depends on single rows, so the best of several nearly equal ones would be a matter of luck.
+    """
+    nearly = max(score.macro_f1 for score in scores) - NEARLY
+    return min((i for i, score in enumerate(scores) if score.macro_f1 >= nearly), key=lambda i: scores[i].log_loss)
+
+
+def _solver(C: float, loss: Loss) -> Any:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import LinearSVC
+
+    if loss == "hinge":
+        return LinearSVC(C=C, random_state=0)
+    return LogisticRegression(C=C, tol=TOLERANCE, max_iter=ITERATIONS)

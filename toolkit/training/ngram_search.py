@@ -1,0 +1,219 @@
+"""Fit the n-gram student (`toolkit.modeling.ngram`): several linear models of one table, and the best mixture of two.
+
+All candidates are linear in the same hashed features, so a weighted sum of two is one table again and costs nothing at
+inference. The linear model that knows only the labels (NBSVM, Wang and Manning 2012) is always among them. What the
+others learn from the teacher, from unlabeled texts, or by regression of logits is used only where it is better on
+out-of-fold rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from toolkit.evaluation.metrics import softmax
+from toolkit.modeling.classifier import Classifier
+from toolkit.modeling.linear import as_logits
+from toolkit.modeling.ngram import PAD_ID, character_tokenizer, rows_of
+from toolkit.training.dataset import Examples
+from toolkit.training.losses import UNLABELED
+from toolkit.training.nbsvm import Score, best_score, calibrating_scale, fit_output, targets_of
+from toolkit.training.ngram_regression import (
+    RIDGES,
+    Features,
+    network_of,
+    ratio_scales,
+    regress,
+    tfidf,
+    wanted_outputs,
+)
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Candidate shares of the model that learned from the teacher; the rest is the model that learned from the labels."""
+OTHER_FOLDS = 5
+"""Folds without a corpus that defines them."""
+
+
+@dataclass(frozen=True)
+class NgramCandidate:
+    """One linear model of the table."""
+
+    targets: Literal["labels", "teacher", "teacher logits"]
+    """Logistic regression on the labels or on the teacher's probabilities, or ridge regression of its logits."""
+    C: float
+    """Inverse weight of the L2 penalty; 1 / C is the ridge penalty."""
+    unlabeled: bool = False
+    """Also use the texts without labels."""
+    balanced: bool = False
+    """Weight rows so that all labels count the same."""
+
+    @property
+    def name(self) -> str:
+        """Describe the candidate in tables and messages."""
+        extras = ", unlabeled texts" * self.unlabeled + ", balanced" * self.balanced
+        return f"{self.targets}{extras}, C={self.C:.3g}"
+
+
+@dataclass(frozen=True, eq=False)
+class NgramFit:
+    """The fitted student and how it was chosen."""
+
+    student: Classifier
+    logits: np.ndarray
+    """float32 (labeled texts, labels): out-of-fold logits of the chosen mixture."""
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _Texts:
+    """Training texts as features and targets."""
+
+    train: Examples
+    features: Features
+    used: np.ndarray
+    """int (columns,): rows of the table that occur in the texts; `matrix` has only these columns."""
+    matrix: Any
+    """CSR float32 (texts, columns)."""
+    folds: np.ndarray
+    """int (texts,): the fold that a text belongs to or was derived from; -1 for none."""
+    alpha: float
+    count: int
+    """Number of labels."""
+
+    @property
+    def labeled(self) -> np.ndarray:
+        return np.flatnonzero(self.train.labels != UNLABELED)
+
+
+@dataclass(frozen=True, eq=False)
+class _OutOfFold:
+    logits: np.ndarray
+    """float64 (labeled texts, labels), calibrated."""
+    scale: float
+    """The factor that calibrates the logits of a model."""
+    score: Score
+
+
+Tried = dict[NgramCandidate, _OutOfFold]
+
+
+def fit_ngram(
+    student: str,
+    train: Examples,
+    labels: tuple[str, ...],
+    alpha: float,
+    folds: np.ndarray | None = None,
+    watch: Callable[[int, dict[str, float]], None] | None = None,
+) -> NgramFit:
+    """Fit the student `ngram[:BITS]` on labels and, if `train` has them, on the logits of a teacher.
+
+    alpha: weight of the teacher logits against the labels in the regression of logits.
+    folds: int (texts,), the fold of each text, -1 for none; None draws folds.
+    watch: as in `toolkit.training.trainer.Loop`, where each candidate counts as an epoch.
+    Raises: InputError if the name is invalid.
+    """
+    tokenizer, rows = character_tokenizer(train.texts), rows_of(student)
+    features = tfidf(tokenizer, train.texts, rows)
+    used = np.flatnonzero(features.squared_idf)
+    if folds is None:
+        folds = np.random.default_rng(0).permutation(len(train.texts)) % OTHER_FOLDS
+    texts = _Texts(train, features, used, csr_matrix(features.matrix[:, used]), folds, alpha, len(labels))
+    history: list[dict[str, float]] = []
+    tried: Tried = {}
+
+    def best(candidates: list[NgramCandidate]) -> NgramCandidate:
+        return candidates[best_score([tried[candidate].score for candidate in candidates])]
+
+    def evaluate(candidates: list[NgramCandidate]) -> NgramCandidate:
+        """Fit candidates out of fold; return the best of them."""
+        for candidate in candidates:
+            tried[candidate] = _out_of_fold(texts, candidate)
+            score = tried[candidate].score
+            history.append({"epoch": len(history) + 1, "val_loss": score.log_loss, "val_macro_f1": score.macro_f1})
+            if watch is not None:
+                watch(len(history), history[-1])
+        return best(candidates)
+
+    own = evaluate([NgramCandidate("labels", C) for C in (1.0, 4.0, 8.0)])
+    own = best([own, evaluate([NgramCandidate("labels", own.C, balanced=True)])])
+    parts = {own: 1.0}
+    if train.teacher_logits is not None:
+        parts = _best_mixture(texts, tried, own, evaluate(_of_teacher(texts)))
+    logits = np.sum([share * tried[candidate].logits for candidate, share in parts.items()], axis=0)
+    weights, intercept = _table(texts, parts, tried)
+    scale = calibrating_scale(train.labels[texts.labeled], logits)
+    everything = np.zeros((len(weights), rows))
+    everything[:, used] = scale * weights
+    network = network_of(features, everything, scale * intercept)
+    names = [candidate.name for candidate in tried]
+    details = {
+        "best_epoch": 1 + list(tried).index(next(iter(parts))),
+        "history": history,
+        "candidates": [asdict(c) | {"name": n} for c, n in zip(tried, names, strict=True)],
+        "mixture": {candidate.name: share for candidate, share in parts.items()},
+        "table_rows_used": len(used),
+    }
+    return NgramFit(Classifier(network, tokenizer, PAD_ID, labels), (scale * logits).astype(np.float32), details)
+
+
+def _of_teacher(texts: _Texts) -> list[NgramCandidate]:
+    """Return the candidates that learn from the teacher."""
+    more = [False, True] if len(texts.labeled) < len(texts.train.texts) else [False]
+    return [
+        *(NgramCandidate("teacher", C, unlabeled) for unlabeled in more for C in (4.0, 16.0)),
+        *(NgramCandidate("teacher logits", 1 / ridge, more[-1]) for ridge in RIDGES),
+    ]
+
+
+def _best_mixture(
+    texts: _Texts, tried: Tried, own: NgramCandidate, taught: NgramCandidate
+) -> dict[NgramCandidate, float]:
+    """Return the shares of the two candidates whose mixture is best out of fold."""
+
+    labels, first, second = texts.train.labels[texts.labeled], tried[own].logits, tried[taught].logits
+    share = SHARES[best_score([Score.of(labels, (1 - share) * first + share * second) for share in SHARES])]
+    return {c: s for c, s in ((own, 1 - share), (taught, share)) if s > 0}
+
+
+def _out_of_fold(texts: _Texts, candidate: NgramCandidate) -> _OutOfFold:
+    """Fit a candidate without each fold and return its logits of that fold."""
+    labeled = texts.labeled
+    logits = np.zeros((len(labeled), texts.count))
+    for fold in np.unique(texts.folds[labeled]):
+        inside = texts.folds[labeled] == fold
+        weights, intercept = _weights(texts, candidate, np.flatnonzero(texts.folds != fold))
+        logits[inside] = as_logits(texts.matrix[labeled[inside]] @ weights.T + intercept)
+    labels = texts.train.labels[labeled]
+    scale = calibrating_scale(labels, logits)
+    return _OutOfFold(scale * logits, scale, Score.of(labels, scale * logits))
+
+
+def _weights(texts: _Texts, candidate: NgramCandidate, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a candidate on some of the texts; return weights (outputs, columns) and intercepts (outputs,)."""
+    if not candidate.unlabeled:
+        rows = rows[texts.train.labels[rows] != UNLABELED]
+    matrix, labels, teacher = texts.matrix[rows], texts.train.labels[rows], texts.train.teacher_logits
+    if candidate.targets == "teacher logits":
+        assert teacher is not None
+        wanted = wanted_outputs(teacher[rows], labels, texts.alpha)
+        return regress(matrix, wanted, ratio_scales(matrix, wanted), 1 / candidate.C)
+    targets = targets_of(labels, texts.count) if candidate.targets == "labels" else _probabilities(texts, rows)
+    fitted = [fit_output(matrix, target, candidate.C, balanced=candidate.balanced) for target in targets]
+    return np.stack([weights for weights, _ in fitted]), np.array([each for _, each in fitted])
+
+
+def _probabilities(texts: _Texts, rows: np.ndarray) -> np.ndarray:
+    """Return the teacher's probabilities of all outputs, float64 (outputs, rows)."""
+    assert texts.train.teacher_logits is not None
+    probabilities = softmax(texts.train.teacher_logits[rows].astype(np.float64)).T
+    return probabilities[1:] if texts.count == 2 else probabilities
+
+
+def _table(texts: _Texts, parts: dict[NgramCandidate, float], tried: Tried) -> tuple[np.ndarray, np.ndarray]:
+    """Fit the parts on all texts; return the weights (outputs, columns) and intercepts (outputs,) of their mixture."""
+    everything = np.arange(len(texts.train.texts))
+    fitted = [(share * tried[part].scale, _weights(texts, part, everything)) for part, share in parts.items()]
+    weights = np.sum([factor * own for factor, (own, _) in fitted], axis=0)
+    return weights, np.sum([factor * own for factor, (_, own) in fitted], axis=0)
