@@ -92,7 +92,8 @@ def run(recipe: "Recipe", package: AnyPath | None = None, force: bool = False) -
     package: folder of the package [default: models/NAME-TARGET].
     force: remove an existing run of this name and start again.
     Returns: as `train`, and the package.
-    Raises: InputError as `train`; NothingPasses if no candidate of the target passes its quality gate.
+    Raises: InputError as `train`; NothingPasses if no candidate of the target passes its quality gate, or the selected
+      one is worse than the linear baseline or near chance.
     """
     from toolkit.workflows.pipeline import run_pipeline
 
@@ -104,8 +105,9 @@ def compress(source: AnyPath, output: AnyPath | None = None, force: bool = False
 
     settings: the options of `hbt compress`, with underscores: `target`, `max_drop`, `prune_sparsity` and, unless
       `source` is a run, `data`: labeled rows to evaluate it on.
-    force: overwrite `output`, and make a package even if no candidate passes the quality gate.
-    Raises: InputError for an invalid source or setting; NothingPasses if no candidate passes.
+    force: overwrite `output`, and make a package even if no candidate passes the quality gate, or if the selected one
+      is worse than the linear baseline or near chance.
+    Raises: InputError for an invalid source or setting; NothingPasses for what needs `force`.
     """
     from toolkit.workflows.compress import compress_source
 

@@ -6,7 +6,17 @@ from typing import Any
 
 import click
 
-from toolkit.commands.shared import FOLDER, TRAINING, force_option, json_option, recipe_option, show_next, show_outcome
+from toolkit.commands.shared import (
+    FOLDER,
+    TRAINING,
+    force_option,
+    json_option,
+    recipe_option,
+    ship_option,
+    show_next,
+    show_outcome,
+    show_standing,
+)
 from toolkit.config.cli_options import given, options_of
 from toolkit.config.recipe import SEARCHED_STUDENTS
 from toolkit.config.settings import (
@@ -61,17 +71,19 @@ def train(recipe_file: Path | None, force: bool, **options: Any) -> None:
     outcome = train_pipeline(recipe_from(recipe_file, given(options)), force)
     show_outcome(outcome)
     click.echo(f"\nnext: hbt compress {outcome.folder} --target onnx-int8")
+    show_standing("the model", outcome.standing)
 
 
 @click.command()
 @options_of(RunSettings, *TRAINING, PruningSettings, ExportSettings)
 @recipe_option
 @click.option("-o", "--output", type=FOLDER, help="Folder of the package [default: models/NAME-TARGET].")
-@force_option
+@ship_option
 def run(recipe_file: Path | None, output: Path | None, force: bool, **options: Any) -> None:
     """Run all stages of a --pipeline: train, distill, prune, export, quantize.
 
-    Rerun the same command to resume.
+    Rerun the same command to resume. If the model is not good enough for a package, the exit code is 3; hbt compress
+    RUN --force makes one of the finished run.
     """
     from toolkit.workflows.pipeline import run_pipeline
 
@@ -79,6 +91,7 @@ def run(recipe_file: Path | None, output: Path | None, force: bool, **options: A
     show_outcome(outcome)
     if outcome.package is not None:
         show_next(outcome.package)
+    show_standing("the model" if outcome.package is None else "the package", outcome.standing)
 
 
 @click.command()
@@ -118,3 +131,4 @@ def students(
         if not found.students[0].within_budget:
             click.echo("\nno student is within the budget; raise it or try smaller --students")
         show_next(Path(found.students[0].package))
+        show_standing("the package", found.standing)

@@ -16,6 +16,7 @@ from toolkit.config.toml_file import recipe_of
 from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.evaluation.comparison import Contender
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, evaluate
+from toolkit.evaluation.standing import standing_in, standing_of
 from toolkit.export.stage import Source, compress_or_stand_in, lineage_of, refuse_unready, rows_of
 from toolkit.modeling.architecture import architecture_of
 from toolkit.modeling.classifier import Classifier, load_classifier, load_sequence_classifier
@@ -39,7 +40,7 @@ from toolkit.stages.run_folder import (
     pruning_stage,
     tag_of,
 )
-from toolkit.stages.teachers import ENSEMBLE, TEACHER, with_corpus_labels
+from toolkit.stages.teachers import ENSEMBLE, TEACHER, refuse_other_order, with_corpus_labels
 from toolkit.training.fake_quantization import quantized_modules
 from toolkit.utils.errors import InputError, NothingPasses
 from toolkit.utils.files import file_part, whole_folder, write_lines
@@ -143,23 +144,27 @@ def compress_checkpoint(
     name, lineage = file_part(model), lineage_of(corpus, model=model)
     rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
     predictions = predict_rows(classifier, corpus, rows, f"{model}: evaluating in PyTorch")
+    refuse_other_order(classifier, corpus, predictions, model)
     with tempfile.TemporaryDirectory(prefix="hbt-linear-") as scratch:
         linear_result = train_linear_baseline(corpus, Path(scratch) / LINEAR_BASELINE)
         linear = contender_of(Path(scratch) / LINEAR_BASELINE, linear_result, LINEAR_BASELINE_NAME)
-    _, metrics, _ = evaluate(corpus, predictions, classifier.threshold)
+    validation, metrics, _ = evaluate(corpus, predictions, classifier.threshold)
+    original = Contender(f"{name} in torch", predictions, validation.get("best_threshold"))
     rows_before_export = [
         Row(LINEAR_BASELINE_NAME, linear_result.metrics),
-        Row(f"{name} in torch", metrics, None, classifier.parameters),
+        Row(f"{name} in torch", metrics, None, classifier.parameters, standing=standing_of(corpus, original, linear)),
     ]
     references = [linear]
     if pruning is not None:
-        references.append(Contender(f"{name} in torch", predictions, classifier.threshold))
+        references.append(original)
         recipe = _recipe_of_checkpoint(model, settings, export, pruning)
         classifier, details = _pruned(classifier, corpus, recipe)
         predictions = predict_rows(classifier, corpus, rows, "pruned: predicting")
         validation, metrics, _ = evaluate(corpus, predictions)
         classifier = classifier.with_threshold(validation.get("best_threshold"))
-        rows_before_export.append(Row(f"pruned {pruning.tag}", metrics, None, classifier.parameters))
+        pruned = Contender(f"pruned {pruning.tag}", predictions, classifier.threshold)
+        standing = standing_of(corpus, pruned, linear)
+        rows_before_export.append(Row(pruned.name, metrics, None, classifier.parameters, standing=standing))
         lineage |= {"pruning": pruning.tag, "pruned": describe_pruning(details, pruning_settings(recipe))}
     classifier, trimming = trimmed(classifier, export, corpus, None)
     tag = None if pruning is None else pruning.tag
@@ -172,7 +177,8 @@ def compress_checkpoint(
             tuned, _ = quantization_aware(classifier, prepare_distillation(recipe, corpus, None), Path(work))
         result, _ = compress_or_stand_in(source, export, out, force, tuned)
     package = Path(result.details["package"])
-    return RunSummary(package, [*rows_before_export, *rows_of(result)], [], corpus.label_names, package)
+    rows_and_package = [*rows_before_export, *rows_of(result)]
+    return RunSummary(package, rows_and_package, [], corpus.label_names, package, standing=standing_in(result.details))
 
 
 def _load(model: str) -> Classifier:
