@@ -20,6 +20,9 @@ from toolkit.utils.overwrite import refuse_file
 @options_of(ExportSettings, PruningSettings)
 @click.option("-o", "--output", type=FOLDER, help="Folder of the package [default: models/NAME-TARGET].")
 @options_of(CorpusSettings, leave_out=("data_fraction", "folds"))
+@click.option(
+    "--max-length", type=int, help="Maximum number of tokens per text; longer texts are cut [default: that of SOURCE]."
+)
 @ship_option
 def compress(source: str, output: Path | None, force: bool, **options: Any) -> None:
     """Make a package from SOURCE: a run, a checkpoint folder, or a Hugging Face classifier (folder or hub id).

@@ -35,6 +35,8 @@ def show_table(outcome: Any) -> None:
     unknown = "whether the classifier was trained on them is not known"
     status = unknown if without_run else "held out: never used for model selection"
     results_table.render(outcome.rows, outcome.labels, f"test rows ({status})")
+    if outcome.truncation is not None:
+        click.echo(outcome.truncation.line)
     comparison.render(outcome.comparisons)
 
 

@@ -36,6 +36,7 @@ from toolkit.utils.errors import InputError
 @click.argument("file", default="demo")
 @options_of(CorpusSettings, leave_out=("data", "data_fraction"))
 @click.option("--model", help="Encoder whose tokens to count: hub id or folder [default: a tokenizer trained on FILE].")
+@options_of(ModelSettings, leave_out=("model", "pooling", "dropout", "freeze_base"))
 @json_option
 def data(file: str, model: str | None, as_json: bool, **options: Any) -> None:
     """Check FILE before training: labels, duplicates, lengths, leaks.
@@ -48,7 +49,8 @@ def data(file: str, model: str | None, as_json: bool, **options: Any) -> None:
     from toolkit.utils.files import without_nan
     from toolkit.workflows.profile_file import profile_file
 
-    found = profile_file(recipe_from(None, given(options) | {"data": file}).corpus, model)
+    recipe = recipe_from(None, given(options) | {"data": file})
+    found = profile_file(recipe.corpus, model, recipe.model.max_length)
     if as_json:
         click.echo(json.dumps(without_nan(asdict(found)), ensure_ascii=False))
     else:

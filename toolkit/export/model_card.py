@@ -13,6 +13,7 @@ from toolkit.evaluation.comparison import Versus
 from toolkit.evaluation.significance import Comparison
 from toolkit.evaluation.standing import standing_in
 from toolkit.export.candidates import cells as candidate_cells
+from toolkit.modeling.tokenizer import truncation_in
 from toolkit.package import CARD_FILE
 from toolkit.stages.result import StageResult
 from toolkit.stages.results_table import UNSLICED, Row, shown_line
@@ -99,6 +100,7 @@ def render_card(
         ),
         lineage={key.replace("_", " "): value for key, value in lineage.items() if isinstance(value, str | int)},
         trimming=result.details.get("trimming"),
+        truncation=truncation_in(result.details),
         standing=standing_in(result.details),
         quantized=result.stage == "quantization",
     )

@@ -23,6 +23,7 @@ from toolkit.export.search import SelectedCandidate, choose
 from toolkit.latency.measure import median_latency_ms
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer
+from toolkit.modeling.tokenizer import truncation_of
 from toolkit.modeling.vocabulary_trimming import Trimming
 from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
 from toolkit.stages.result import StageResult
@@ -124,6 +125,7 @@ def _evaluate(
     texts = corpus.take(rows)
     predictions = Predictions(rows, model.predict_logits(texts))
     validation, test, slices = evaluate(corpus, predictions, threshold)
+    cut = truncation_of(source.classifier.tokenizer, corpus.take(corpus.rows("test")))
     name = target.name if source.pruned is None else f"{target.name}, pruned {source.pruned}"
     own = Contender(target.name, predictions, threshold)
     linear = next((each for each in source.beside if each.name == LINEAR_BASELINE_NAME), None)
@@ -139,6 +141,7 @@ def _evaluate(
         slices=slices,
         details=choice.facts
         | ({} if source.trimming is None else {"trimming": asdict(source.trimming)})
+        | ({} if cut is None else {"truncation": asdict(cut)})
         | ({} if linear is None else {"standing": asdict(standing_of(corpus, own, linear))})
         | {
             "target": target.name,

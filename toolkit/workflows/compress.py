@@ -20,6 +20,7 @@ from toolkit.evaluation.standing import standing_in, standing_of
 from toolkit.export.stage import Source, compress_or_stand_in, lineage_of, refuse_unready, rows_of
 from toolkit.modeling.architecture import architecture_of
 from toolkit.modeling.classifier import Classifier, load_classifier, load_sequence_classifier
+from toolkit.modeling.tokenizer import truncation_in
 from toolkit.modeling.vocabulary_trimming import trimmed
 from toolkit.pruning.stage import describe_pruning, prune, pruning_settings
 from toolkit.stages.distillation_data import prepare_distillation
@@ -75,7 +76,8 @@ def compress_source(source: str, given: dict[str, Any], out: Path | None, force:
             raise InputError(f"{source}: no such folder; give a run, a checkpoint folder or a hub id")
         kind = "not a run folder;" if Path(source).exists() else "no such folder; for a hub id,"
         raise InputError(f"{source}: {kind} give labeled rows to evaluate it on with --data FILE")
-    return compress_checkpoint(source, recipe.corpus, recipe.export, out, force, pruning)
+    longest = recipe.model.max_length if "max_length" in given else None
+    return compress_checkpoint(source, recipe.corpus, recipe.export, out, force, pruning, longest)
 
 
 def _names(settings: type) -> set[str]:
@@ -129,17 +131,19 @@ def compress_checkpoint(
     out: Path | None,
     force: bool,
     pruning: PruningSettings | None = None,
+    max_length: int | None = None,
 ) -> RunSummary:
     """Make a package from a checkpoint or a Hugging Face sequence classifier, evaluated on labeled rows.
 
     pruning: prune the classifier first, with the unpruned classifier as the teacher; None does not prune.
+    max_length: maximum number of tokens per text; None takes that of the model.
     Raises: InputError if the model cannot be loaded or its labels are not those of the rows.
     """
     out = out or MODELS / "-".join([file_part(model), export.target, *([] if pruning is None else [pruning.tag])])
     refuse_folder(out, force, "package")
     refuse_unready(export)
     corpus = load_corpus(settings)
-    classifier = _load(model)
+    classifier = _load(model, max_length)
     classifier = with_corpus_labels(classifier, corpus, model)
     name, lineage = file_part(model), lineage_of(corpus, model=model)
     rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
@@ -177,15 +181,28 @@ def compress_checkpoint(
             tuned, _ = quantization_aware(classifier, prepare_distillation(recipe, corpus, None), Path(work))
         result, _ = compress_or_stand_in(source, export, out, force, tuned)
     package = Path(result.details["package"])
-    rows_and_package = [*rows_before_export, *rows_of(result)]
-    return RunSummary(package, rows_and_package, [], corpus.label_names, package, standing=standing_in(result.details))
+    shown, details = [*rows_before_export, *rows_of(result)], result.details
+    labels, description = corpus.label_names, ""
+    return RunSummary(package, shown, [], labels, package, description, standing_in(details), truncation_in(details))
 
 
-def _load(model: str) -> Classifier:
-    """Return the classifier in a folder or with a hub id."""
-    if Path(model).is_dir():
-        return load_classifier(Path(model), option=SOURCE)
-    return load_sequence_classifier(model, option=SOURCE)
+def _load(model: str, max_length: int | None) -> Classifier:
+    """Return the classifier in a folder or with a hub id, which reads at most `max_length` tokens unless that is None.
+
+    Raises: InputError if it cannot be loaded or cannot read so many tokens.
+    """
+    own = Path(model).is_dir()
+    classifier = load_classifier(Path(model), option=SOURCE) if own else load_sequence_classifier(model, option=SOURCE)
+    longest = classifier.max_length
+    if max_length is not None:
+        if longest is None:
+            raise InputError(f"--max-length: {model} reads texts of any length; leave it out")
+        if max_length > longest:
+            raise InputError(
+                f"--max-length {max_length}: {model} reads at most {longest} tokens; give {longest} or less"
+            )
+        classifier.tokenizer.enable_truncation(max_length)
+    return classifier
 
 
 def _recipe_of_checkpoint(

@@ -6,11 +6,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from toolkit.config.recipe import DESCRIPTIONS
 from toolkit.evaluation.comparison import Contender, Versus
 from toolkit.evaluation.standing import Standing, standing_in, standing_of
 from toolkit.export.stage import rows_of
 from toolkit.latency.measure import Kind, median_latency_ms
+from toolkit.modeling.classifier import TOKENIZER_FILE
+from toolkit.modeling.tokenizer import Truncation, read_tokenizer, truncation_of
 from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
 from toolkit.stages.results_table import Row, write_pipeline_summary
 from toolkit.stages.run_folder import BASELINE, DISTILLATION, EXPORT, LINEAR_BASELINE, PRUNING, Run, tag_of
@@ -35,6 +39,8 @@ class RunSummary:
     """Description of the pipeline."""
     standing: Standing | None = None
     """What the package or, without one, the checkpoint to export is worth beside the linear baseline."""
+    truncation: Truncation | None = None
+    """How many test texts the same model cuts; None if it reads texts of any length."""
 
 
 def stage_rows(run: Run) -> list[Row]:
@@ -96,6 +102,7 @@ def write_summary(run: Run, package: Path | None, tracked: Tracked) -> RunSummar
         package,
         description,
         _standing(run, package),
+        truncation_of(_tokenizer(run, package), run.corpus.take(run.corpus.rows("test"))),
     )
     summary = run.folder / "outputs" / f"pipeline_summary_{run.recipe.run.pipeline}.csv"
     write_pipeline_summary(outcome.rows, run.corpus.label_names, summary)
@@ -118,6 +125,11 @@ def _standing(run: Run, package: Path | None) -> Standing | None:
         return [row for row in trained_rows(run, run.stages(PRUNING)) if row.slice is None][-1].standing
     made = (run.results[stage].details for stage in run.stages(EXPORT))
     return next((standing_in(details) for details in made if details["package"] == package.as_posix()), None)
+
+
+def _tokenizer(run: Run, package: Path | None) -> Tokenizer:
+    """Return the tokenizer of a package or, without one, of the checkpoint that an export would use."""
+    return read_tokenizer((package or run.checkpoint(run.last_stage)) / TOKENIZER_FILE)[0]
 
 
 def _latency(run: Run, kind: Kind, name: str) -> float | None:

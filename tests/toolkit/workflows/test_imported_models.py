@@ -11,7 +11,11 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from tests.helpers import Hbt, contents
+from toolkit.config.settings import ModelSettings
+from toolkit.data.corpus import Corpus
 from toolkit.evaluation.standing import Standing
+from toolkit.modeling.classifier import load_sequence_classifier
+from toolkit.modeling.students import build_student
 from toolkit.modeling.tokenizer import PAD, train_tokenizer
 
 WORDS = {"calm": "sea", "angry": "sun", "odd": "moon"}
@@ -144,3 +148,43 @@ def test_a_model_near_chance_is_packaged_only_by_force_and_says_so_everywhere(
     card = Path("models/bert-onnx-fp32/README.md").read_text("utf-8")
     after_title = card.partition("\n# ")[2].splitlines()[2]
     assert after_title.startswith("**Warning: this model is near chance: macro-F1 0.")
+
+
+def test_texts_are_read_up_to_the_length_of_the_model_and_cuts_are_counted(
+    model: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("long.csv", rows(("calm", "angry", "odd"), LONG))
+    how = ("compress", "bert", "--data", "long.csv", *FAST, "--label-names", "angry,calm,odd")
+    assert hbt(*how) == 0
+    assert "\n0 of 36 test texts are cut at 192 tokens\n" in capsys.readouterr().out
+    assert (
+        json.loads(Path("models/bert-onnx-fp32/tokenizer.json").read_text("utf-8"))["truncation"]["max_length"] == 192
+    )
+    assert "- Longer texts are cut: 0 of 36 test texts" in Path("models/bert-onnx-fp32/README.md").read_text("utf-8")
+    assert hbt(*how, "--max-length", "128", "-o", "short") == 3  # the word at the end tells the label
+    assert hbt(*how, "--max-length", "128", "-o", "short", "--force") == 0
+    assert "\n36 of 36 test texts (100.0 %) are cut at 128 tokens\n" in capsys.readouterr().out
+    card = Path("short/README.md").read_text("utf-8")
+    assert "- Longer texts are cut: 36 of 36 test texts (100.0 %) are cut at 128 tokens." in card
+    assert hbt(*how, "--max-length", "193", "-o", "longer") == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "hbt: --max-length 193: bert reads at most 192 tokens; give 192 or less"
+    )
+
+
+def test_hbt_data_counts_the_texts_that_a_run_cuts(model: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
+    write("long.csv", rows(("calm", "angry", "odd"))[:180] + rows(("calm", "angry", "odd"), LONG)[180:])
+    assert hbt("data", "long.csv") == 0
+    assert "60 rows (25.0%) are longer than 128 tokens; a run cuts them" in capsys.readouterr().out
+    assert hbt("data", "long.csv", "--max-length", "512") == 0
+    assert "0 rows (0.0%) are longer than 512 tokens" in capsys.readouterr().out
+    assert hbt("data", "long.csv", "--model", "bert", "--max-length", "512", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["max_length"], found["cut_rows"]) == (192, 0)
+
+
+def test_a_student_of_a_given_teacher_keeps_the_length_of_the_run(model: Path, toy: Corpus) -> None:
+    teacher = load_sequence_classifier("bert")
+    assert teacher.max_length == 192
+    student = build_student("shape:1x32", teacher, ModelSettings(max_length=32), toy.texts, seed=0)
+    assert (student.max_length, teacher.max_length) == (32, 192)
