@@ -23,6 +23,8 @@ RUNS, MODELS = Path("runs"), Path("models")
 CACHE = RUNS / "cache"
 """Teacher logits and measured costs, keyed by the hash of their inputs; shared by all runs."""
 RECIPE_FILE, CORPUS_FILE = "recipe.toml", "corpus.json"
+INPUTS_FILE = "inputs.json"
+"""Hashes of the inputs outside the folder; see `toolkit.stages.inputs`. Older runs have none."""
 FORCED_FILE = "forced.json"
 """The package that an unfinished run may replace, because it was started with --force."""
 LINEAR_BASELINE, BASELINE, DISTILLATION = "0-floor", "1-baseline", "2-distillation"
@@ -95,12 +97,13 @@ class Run:
         """Load the corpus now, so that missing or changed rows are reported early. Raises: InputError as `corpus`."""
         _ = self.corpus
 
-    def begin(self, replaces: Path | None = None) -> None:
-        """Create the folder with recipe.toml and corpus.json; do nothing for a resumed run.
+    def begin(self, replaces: Path | None = None, inputs: dict[str, str] | None = None) -> None:
+        """Create the folder with recipe.toml, corpus.json and inputs.json; do nothing for a resumed run.
 
         An old run in the folder is kept beside it until `finish`.
 
         replaces: package that the run may replace when it is resumed.
+        inputs: hashes of the inputs, see `toolkit.stages.inputs`.
         """
         corpus = self.corpus
         if self.fingerprint is not None:
@@ -111,6 +114,8 @@ class Run:
             (partial / "outputs").mkdir(exist_ok=True)
             text = json.dumps(describe_split(corpus), ensure_ascii=False)
             (partial / CORPUS_FILE).write_text(text + "\n", "utf-8")
+            inputs_text = json.dumps(inputs or {}, indent=2, ensure_ascii=False)
+            (partial / INPUTS_FILE).write_text(inputs_text + "\n", "utf-8")
             write_recipe(self.recipe, partial / RECIPE_FILE)
 
     def may_replace(self, package: Path) -> bool:

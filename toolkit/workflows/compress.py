@@ -24,6 +24,7 @@ from toolkit.modeling.tokenizer import truncation_in
 from toolkit.modeling.vocabulary_trimming import trimmed
 from toolkit.pruning.stage import describe_pruning, prune, pruning_settings
 from toolkit.stages.distillation_data import prepare_distillation
+from toolkit.stages.inputs import refuse_changed_inputs
 from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME, train_linear_baseline
 from toolkit.stages.quantization_aware import quantization_aware
 from toolkit.stages.result import StageResult, predict_rows
@@ -99,6 +100,9 @@ def compress_run(
     refuse_folder(out, force, "package")
     refuse_unready(export)
     run.require_rows()
+    trains = pruning is not None or export.quant_method == "qat"
+    texts = ["--unlabelled"] if trains or export.trim_vocabulary is not None else []
+    refuse_changed_inputs(run, ["--teacher", *texts] if trains else texts)
     if pruning is not None:
         _refuse_other_pruning(run, stage, force)
     with tracking.tracked_run(folder, run.recipe.run) as tracked:

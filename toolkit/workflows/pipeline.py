@@ -17,6 +17,7 @@ from toolkit.modeling.encoders import build_classifier
 from toolkit.modeling.ngram import is_ngram, rows_of
 from toolkit.modeling.students import build_student
 from toolkit.stages.distillation import distillation_loss_of
+from toolkit.stages.inputs import contents_of_inputs, refuse_changed_inputs
 from toolkit.stages.result import predict_rows
 from toolkit.stages.run_folder import Run, checkpoint_of, export_stage, package_folder, run_folder
 from toolkit.stages.teachers import load_teacher, refuse_other_order
@@ -44,7 +45,7 @@ def run_pipeline(recipe: Recipe, force: bool = False, package: Path | None = Non
     package = package or default_package(recipe)
     run = workable_run(recipe, force, package)
     force = force or run.may_replace(package)
-    run.begin(package if force else None)
+    run.begin(package if force else None, contents_of_inputs(recipe) if run.fingerprint is None else {})
     with tracking.tracked_run(run.folder, recipe.run) as tracked:
         track_settings(tracked, run)
         exported = None
@@ -92,6 +93,7 @@ def workable_run(recipe: Recipe, force: bool = False, package: Path | None = Non
     if recipe.exports:
         refuse_unready(recipe.export)
         refuse_folder(package, force or run.may_replace(package) or _is_of_run(package, run), "package")
+    refuse_changed_inputs(run)
     _try_models(run)
     return run
 

@@ -16,6 +16,7 @@ from toolkit.config.toml_file import recipe_from
 from toolkit.evaluation.standing import Standing
 from toolkit.manifest import read_manifest
 from toolkit.modeling.ngram import is_ngram
+from toolkit.stages.inputs import contents_of_inputs
 from toolkit.stages.run_folder import DISTILLATION, LINEAR_BASELINE, RUNS, Run, export_stage, locate
 from toolkit.utils.console import print_table, say
 from toolkit.utils.errors import InputError, NothingPasses
@@ -83,7 +84,7 @@ def search_students(
     begun = {student: workable_run(student_recipe, force) for student, student_recipe in runs.items()}
     if force:  # replace all of them now, so that the command without --force resumes every one
         for student, run in begun.items():
-            run.begin(default_package(runs[student]))
+            run.begin(default_package(runs[student]), contents_of_inputs(runs[student]))
     students: list[StudentResult] = []
     standings: dict[str, Standing | None] = {}
     last_refusal: NothingPasses | None = None
