@@ -5,7 +5,7 @@ The data file is not among them: `Run.corpus` compares its fingerprint.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from toolkit.config.recipe import Recipe
@@ -23,7 +23,7 @@ _TIMED = {RESULT_FILE, FOLD_FILE}
 """Files that also hold seconds, which differ between equal models."""
 
 
-def contents_of_inputs(recipe: Recipe) -> dict[str, str]:
+def contents_of_inputs(recipe: Recipe, options: Collection[str] = OPTIONS) -> dict[str, str]:
     """Return each input as on the command line, such as "--teacher runs/a", with a hash of its content.
 
     An input without a known content, such as a model that is not on this machine yet, is left out.
@@ -36,11 +36,11 @@ def contents_of_inputs(recipe: Recipe) -> dict[str, str]:
     named += [("--teacher", teacher) for teacher in settings.teacher]
     if settings.unlabelled is not None:
         named.append(("--unlabelled", settings.unlabelled))
-    found = {f"{option} {value}": _content(option, value) for option, value in named}
+    found = {f"{option} {value}": _content(option, value) for option, value in named if option in options}
     return {name: content for name, content in found.items() if content is not None}
 
 
-def refuse_changed_inputs(run: Run, options: Iterable[str] = OPTIONS) -> None:
+def refuse_changed_inputs(run: Run, options: Collection[str] = OPTIONS) -> None:
     """Raise InputError if an input of these options has another content than when the run was started.
 
     Does nothing for a new run and for one that is older than this record.
@@ -48,8 +48,8 @@ def refuse_changed_inputs(run: Run, options: Iterable[str] = OPTIONS) -> None:
     file = run.folder / INPUTS_FILE
     if run.fingerprint is None or not file.is_file():
         return
-    recorded, now = json.loads(file.read_text("utf-8")), contents_of_inputs(run.recipe)
-    changed = [name for name in now if name.split()[0] in options and recorded.get(name) not in (None, now[name])]
+    recorded, now = json.loads(file.read_text("utf-8")), contents_of_inputs(run.recipe, options)
+    changed = [name for name in now if recorded.get(name) not in (None, now[name])]
     if changed:
         raise InputError(
             f"{', '.join(changed)}: changed since {run.folder} was started; restore the old content, or train on the "

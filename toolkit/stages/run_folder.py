@@ -13,6 +13,7 @@ from toolkit.config.recipe import Recipe
 from toolkit.config.settings import ExportSettings, PruningSettings
 from toolkit.config.toml_file import recipe_from, write_recipe
 from toolkit.data.corpus import Corpus, describe_split, load_corpus
+from toolkit.data.moved import same_corpus
 from toolkit.manifest import MANIFEST_FILE, read_manifest
 from toolkit.stages.result import RESULT_FILE, StageResult
 from toolkit.utils.errors import InputError
@@ -42,6 +43,8 @@ class Run:
     """Fingerprint of the corpus recorded in the folder; None for a new run."""
     results: dict[str, StageResult] = field(default_factory=dict)
     """Results of the finished stages, keyed by folder name."""
+    data: str | None = None
+    """Path of the data file, if the user gives another than the one in the recipe."""
 
     @staticmethod
     def open(folder: Path) -> "Run":
@@ -69,6 +72,9 @@ class Run:
         if existing.recipe.sha256() != recipe.sha256():
             before = existing.recipe.flat()
             differ = [key for key, value in recipe.flat().items() if before[key] != value]
+            if differ == ["data"]:  # a file that moved; `corpus` compares its rows
+                kept = replace(recipe, corpus=existing.recipe.corpus)
+                return replace(existing, recipe=kept, data=recipe.corpus.data)
             if differ == ["pipeline"] and recipe.stages == (*existing.recipe.stages, "export"):
                 raise InputError(
                     f"{folder}: is a run of {existing.recipe.run.pipeline}; make its package with hbt compress "
@@ -81,17 +87,13 @@ class Run:
 
     @cached_property
     def corpus(self) -> Corpus:
-        """The corpus of the run, read from its file.
+        """The corpus of the run, read from its file, which may have moved.
 
         Raises: InputError if the file is missing or its rows are not those the run was started with.
         """
-        corpus = load_corpus(self.recipe.corpus)
-        if self.fingerprint not in (None, corpus.fingerprint):
-            raise InputError(
-                f"{self.recipe.corpus.data}: not the rows that {self.folder} was trained on; restore the file, or "
-                "train on the new rows with another --name"
-            )
-        return corpus
+        if self.fingerprint is None:
+            return load_corpus(self.recipe.corpus)
+        return same_corpus(self.recipe.corpus, self.fingerprint, self.folder, self.data)
 
     def require_rows(self) -> None:
         """Load the corpus now, so that missing or changed rows are reported early. Raises: InputError as `corpus`."""

@@ -61,17 +61,18 @@ def compress_source(source: str, given: dict[str, Any], out: Path | None, force:
     """Make a package from a run, or from a checkpoint or Hugging Face classifier and labeled rows.
 
     given: settings by name. The source is pruned first if any pruning setting is among them. `data` is required unless
-    the source is a run.
+    the source is a run, where it is the path of its data file, if that has moved.
     Raises: InputError for a setting that the run already defines, for missing `data`, and as `compress_run` and
     `compress_checkpoint`.
     """
     recipe = recipe_of(None, given)
     pruning = recipe.pruning if _names(PruningSettings) & set(given) else None
     if is_run(Path(source)):
-        excess = [name for name in given if name not in _names(ExportSettings) | _names(PruningSettings)]
+        known = {*_names(ExportSettings), *_names(PruningSettings), "data"}
+        excess = [name for name in given if name not in known]
         if excess:
             raise InputError(f"--{excess[0].replace('_', '-')}: {source} is a run, which defines it; leave it out")
-        return compress_run(Path(source), recipe.export, out, force, pruning)
+        return compress_run(Path(source), recipe.export, out, force, pruning, given.get("data"))
     if "data" not in given:
         if not Path(source).exists() and re.fullmatch(r"(?!runs/|models/)[\w-][\w.-]*(/[\w.-]+)?", source) is None:
             raise InputError(f"{source}: no such folder; give a run, a checkpoint folder or a hub id")
@@ -86,14 +87,20 @@ def _names(settings: type) -> set[str]:
 
 
 def compress_run(
-    folder: Path, export: ExportSettings, out: Path | None, force: bool, pruning: PruningSettings | None = None
+    folder: Path,
+    export: ExportSettings,
+    out: Path | None,
+    force: bool,
+    pruning: PruningSettings | None = None,
+    data: str | None = None,
 ) -> RunSummary:
     """Make a package from the last checkpoint of a finished run: its student, else its best fold.
 
     pruning: settings of a pruning stage that runs first; None exports the last checkpoint unchanged.
+    data: path of the data file, if it has moved.
     Raises: InputError if `folder` is not a run folder, its data are missing or changed, or `out` exists.
     """
-    run = Run.open(folder)
+    run = replace(Run.open(folder), data=data)
     stage = run.last_stage if pruning is None else pruning_stage(pruning)
     run = run.using(export, pruning)
     out = out or package_folder(folder.name, export.target, stage)
