@@ -88,7 +88,7 @@ def compress(
         standing = standing_in(result.details)
         if standing is not None and needs_force(standing) and not force:
             facts = result.details["gate"] | {"ships": None}
-            raise NothingPasses(target.name, facts, f"the selected candidate is {standing.problem}")
+            raise NothingPasses(target.name, facts, f"the selected candidate is {standing.problem}; package it anyway")
         shutil.rmtree(out.with_name(out.name + PARTIAL), ignore_errors=True)  # left by an interrupted export
         with whole_folder(out) as partial:
             shutil.copytree(choice.folder, partial, dirs_exist_ok=True)
