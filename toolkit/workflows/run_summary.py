@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from toolkit.config.recipe import DESCRIPTIONS
 from toolkit.evaluation.comparison import Contender, Versus
-from toolkit.evaluation.standing import Standing, standing_in, standing_of
+from toolkit.evaluation.standing import Standing, standing_of
 from toolkit.export.stage import rows_of
 from toolkit.latency.measure import Kind, median_latency_ms
 from toolkit.modeling.classifier import TOKENIZER_FILE
@@ -45,7 +45,7 @@ class RunSummary:
 
 def stage_rows(run: Run) -> list[Row]:
     """Return the rows of the results table: trained models, then artifacts; then the same on each slice."""
-    exported = [row for stage in run.stages(EXPORT) for row in rows_of(run.results[stage])]
+    exported = [row for stage in run.stages(EXPORT) for row in _exported_rows(run, stage)]
     rows = [*trained_rows(run, run.stages(PRUNING)), *exported]
     return sorted(rows, key=lambda row: row.slice is not None)
 
@@ -123,8 +123,15 @@ def _standing(run: Run, package: Path | None) -> Standing | None:
     """Return the standing of a package of the run or, without one, of the checkpoint that an export would use."""
     if package is None:
         return [row for row in trained_rows(run, run.stages(PRUNING)) if row.slice is None][-1].standing
-    made = (run.results[stage].details for stage in run.stages(EXPORT))
-    return next((standing_in(details) for details in made if details["package"] == package.as_posix()), None)
+    made = [stage for stage in run.stages(EXPORT) if run.results[stage].details["package"] == package.as_posix()]
+    return _exported_rows(run, made[0])[0].standing if made else None
+
+
+def _exported_rows(run: Run, stage: str) -> list[Row]:
+    """Return the rows of an export stage, with the standing of the artifact also if it is older than this figure."""
+    own, *slices = rows_of(run.results[stage])
+    linear = contender(run, LINEAR_BASELINE, LINEAR_BASELINE_NAME)
+    return [replace(own, standing=standing_of(run.corpus, contender(run, stage, own.stage), linear)), *slices]
 
 
 def _tokenizer(run: Run, package: Path | None) -> Tokenizer:
