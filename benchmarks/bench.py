@@ -12,7 +12,8 @@ from benchmarks import report
 from benchmarks.plot import plot
 from toolkit import package
 from toolkit.config.settings import CorpusSettings, require
-from toolkit.data.corpus import Corpus, load_corpus
+from toolkit.data.corpus import Corpus
+from toolkit.data.moved import same_corpus
 from toolkit.evaluation.metrics import metrics_with_rule
 from toolkit.evaluation.predictor import Predictor, rule_of
 from toolkit.latency.measure import Measurement, Subject, measure
@@ -80,18 +81,10 @@ def corpus_of(folder: Path, data: str | None) -> Corpus:
     Raises: InputError if the file is missing or has changed: then the split is not known.
     """
     lineage = package.read_manifest(folder)["lineage"]
-    settings: dict[str, Any] = lineage["corpus_settings"] | ({"data": data} if data else {})
+    settings: dict[str, Any] = lineage["corpus_settings"]
     lists = {name: tuple(settings.get(name, ())) for name in ("label_names", "missing_label", "slice")}
-    wanted = CorpusSettings(**settings | lists)
-    if wanted.data != "demo" and not Path(wanted.data).is_file():
-        raise InputError(f"{folder}: its data file {wanted.data} is missing; give its path with --data FILE")
-    corpus = load_corpus(wanted)
-    if corpus.fingerprint != lineage["corpus_fingerprint"]:
-        raise InputError(
-            f"{wanted.data}: not the data that {folder} was trained on (different fingerprint), so its test rows are "
-            "unknown; give the original file with --data FILE"
-        )
-    return corpus
+    wanted, run = CorpusSettings(**settings | lists), lineage.get("run")
+    return same_corpus(wanted, lineage["corpus_fingerprint"], folder, data, [Path(run)] if run else [])
 
 
 def subjects_of(folders: list[Path], teacher: Path | None, corpus: Corpus, scratch: Path) -> list[Subject]:

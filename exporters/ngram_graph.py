@@ -116,10 +116,9 @@ def _sums(graph: _Graph, rows: str, table: Table) -> str:
     """Return the name of the unscaled column sums over the n-grams (batch, 1 + outputs)."""
     rolled = graph.constant("table", np.roll(table.values, -1, axis=0), table.values.dtype)
     values = graph.node("Gather", [rolled, rows], "values")  # (batch, lengths, tokens, 1 + outputs)
-    # int8: sums of at most 4,096 windows × 127² are exact. float32: summed in double precision, so nearly exact.
-    is_int8 = table.values.dtype == np.int8
-    values = graph.node("Cast", [values], "values_wide", to=TensorProto.INT32 if is_int8 else TensorProto.DOUBLE)
-    if is_int8:
+    # In double precision: exact for int8 (integers up to 127² of any number of windows), nearly exact for float32.
+    values = graph.node("Cast", [values], "values_wide", to=TensorProto.DOUBLE)
+    if table.values.dtype == np.int8:
         values = graph.node("Mul", [values, graph.node("Abs", [values], "values_size")], "values_squared")
     sums = graph.node("ReduceSum", [values, graph.constant("windows", [1, 2], np.int64)], "sums_wide", keepdims=0)
     return graph.node("Cast", [sums], "sums", to=TensorProto.FLOAT)

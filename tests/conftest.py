@@ -32,6 +32,14 @@ def no_clock_decides() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def toy_models_ship() -> Iterator[None]:
+    """No package needs --force because a toy model is worse than the linear baseline or near chance."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toolkit.export.stage.needs_force", lambda _: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def toy() -> Corpus:
     """240 rows that any model learns: one word tells the label."""

@@ -91,8 +91,8 @@ def test_a_finished_run_is_summarized_compared_and_compressed(at_home: Finished,
     made = hbt.compress("runs/tiny", tmp_path / "package", target="onnx-fp32")
     assert made.package == tmp_path / "package"
     assert json.loads((tmp_path / "package" / "manifest.json").read_text("utf-8"))["target"] == "onnx-fp32"
-    with pytest.raises(InputError, match="--data: runs/tiny is a run, which defines it"):
-        hbt.compress("runs/tiny", tmp_path / "other", data="comments.csv")
+    with pytest.raises(InputError, match="--folds: runs/tiny is a run, which defines it"):
+        hbt.compress("runs/tiny", tmp_path / "other", folds=3)
     with pytest.raises(InputError, match="maxdrop: no such setting"):
         hbt.compress("runs/tiny", tmp_path / "other", maxdrop=0.1)
 

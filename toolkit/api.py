@@ -92,7 +92,8 @@ def run(recipe: "Recipe", package: AnyPath | None = None, force: bool = False) -
     package: folder of the package [default: models/NAME-TARGET].
     force: remove an existing run of this name and start again.
     Returns: as `train`, and the package.
-    Raises: InputError as `train`; NothingPasses if no candidate of the target passes its quality gate.
+    Raises: InputError as `train`; NothingPasses if no candidate of the target passes its quality gate, or the selected
+      one is worse than the linear baseline or near chance.
     """
     from toolkit.workflows.pipeline import run_pipeline
 
@@ -102,26 +103,28 @@ def run(recipe: "Recipe", package: AnyPath | None = None, force: bool = False) -
 def compress(source: AnyPath, output: AnyPath | None = None, force: bool = False, **settings: Any) -> "RunSummary":
     """Make a package from a run, a checkpoint folder, or a Hugging Face classifier (folder or hub id).
 
-    settings: the options of `hbt compress`, with underscores: `target`, `max_drop`, `prune_sparsity` and, unless
-      `source` is a run, `data`: labeled rows to evaluate it on.
-    force: overwrite `output`, and make a package even if no candidate passes the quality gate.
-    Raises: InputError for an invalid source or setting; NothingPasses if no candidate passes.
+    settings: the options of `hbt compress`, with underscores: `target`, `max_drop`, `prune_sparsity` and
+      `data`: labeled rows to evaluate it on or, for a run, its data file, if that was moved.
+    force: overwrite `output`, and make a package even if no candidate passes the quality gate, or if the selected one
+      is worse than the linear baseline or near chance.
+    Raises: InputError for an invalid source or setting; NothingPasses for what needs `force`.
     """
     from toolkit.workflows.compress import compress_source
 
     return compress_source(str(source), settings, None if output is None else Path(output), force)
 
 
-def compare(a: AnyPath, b: AnyPath, margin: float = 0.01) -> "Versus":
+def compare(a: AnyPath, b: AnyPath, margin: float = 0.01, data: AnyPath | None = None) -> "Versus":
     """Compare B with A on the same test rows, from their stored predictions. No model is run.
 
     a, b: each a run, a stage of a run, or a package.
     margin: the smallest difference of macro-F1 that matters.
+    data: the data file of the runs, if it was moved.
     Raises: InputError if one is none of these, or their splits differ.
     """
     from toolkit.workflows.compare import compare_stages
 
-    return compare_stages(Path(a), Path(b), margin)
+    return compare_stages(Path(a), Path(b), margin, None if data is None else str(data))
 
 
 def bench(

@@ -175,7 +175,7 @@ def classifier_of(name: str, texts: Sequence[str]) -> Classifier:
     with tempfile.TemporaryDirectory(prefix="hbt-export-") as folder:
         AutoModelForSequenceClassification.from_pretrained(source, num_labels=2).save_pretrained(folder)
         AutoTokenizer.from_pretrained(source).save_pretrained(folder)
-        return load_sequence_classifier(folder)
+        return load_sequence_classifier(folder, max_length=128)
 
 
 def export_in_turns(classifier: Classifier, folders: dict[str, Path]) -> dict[str, float]:

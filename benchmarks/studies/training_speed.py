@@ -61,9 +61,7 @@ def time_epoch(name: str, corpus: Corpus, texts: Examples, model: ModelSettings,
             training,
             seed=42,
             work=Path(work),
-            loop=Loop(
-                advance=lambda _: ended.append(time.perf_counter()), mechanics=mechanics(name, classifier.max_length)
-            ),
+            loop=Loop(advance=lambda _: ended.append(time.perf_counter()), mechanics=mechanics(name, model.max_length)),
         )
     return ended[-1] - started[0]
 

@@ -15,7 +15,8 @@ def characters(tokenizer: Tokenizer) -> Encode:
     """Return a function that gives the same ids as the character-level `tokenizer` but is several times faster."""
     normalize = tokenizer.normalizer.normalize_str
     edge = tokenizer.encode("").tokens[0]  # the token for a space, also added at both ends of a text
-    content = tokenizer.truncation["max_length"] - 2
+    truncation = tokenizer.truncation  # of older packages only
+    content = None if truncation is None else truncation["max_length"] - 2
     ids = {ord(token): i for token, i in tokenizer.get_vocab().items() if len(token) == 1}
     id_of = np.full(max(ids) + 2, tokenizer.token_to_id("[UNK]"), dtype=np.int64)  # code point -> id
     id_of[list(ids)] = list(ids.values())

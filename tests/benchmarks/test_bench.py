@@ -22,22 +22,22 @@ def test_the_test_rows_of_a_package_are_restored(at_home: Finished) -> None:
     assert found.slices.keys() == {"rows 0:200"}
 
 
-def test_the_data_file_may_have_moved(at_home: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    moved = shutil.copy(at_home.home / "comments.csv", tmp_path / "moved.csv")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"comments\.csv is missing; give its path with --data FILE"):
-        corpus_of(at_home.package, None)
-    assert corpus_of(at_home.package, str(moved)).fingerprint == load_corpus_there(at_home)
-
-
-def load_corpus_there(finished: Finished) -> str:
-    return json.loads((finished.run / "corpus.json").read_text("utf-8"))["fingerprint"]
+def test_the_data_file_may_have_moved(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fingerprint = json.loads((copied / "runs/tiny/corpus.json").read_text("utf-8"))["fingerprint"]
+    package = copied / "models" / "tiny-onnx-int8"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert corpus_of(package, None).fingerprint == fingerprint  # found beside the package
+    (copied / "comments.csv").rename(tmp_path / "moved.csv")
+    with pytest.raises(InputError, match=r"comments\.csv: no such file, .*; give its path with --data FILE"):
+        corpus_of(package, None)
+    assert corpus_of(package, "../moved.csv").fingerprint == fingerprint
 
 
 def test_changed_data_is_refused_because_the_split_is_unknown(at_home: Finished, tmp_path: Path) -> None:
     lines = (at_home.home / "comments.csv").read_text("utf-8").splitlines()
     (tmp_path / "fewer.csv").write_text("\n".join(lines[:-1]) + "\n", "utf-8")
-    with pytest.raises(InputError, match="different fingerprint"):
+    with pytest.raises(InputError, match="not the rows that"):
         corpus_of(at_home.package, str(tmp_path / "fewer.csv"))
 
 

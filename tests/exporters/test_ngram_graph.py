@@ -237,13 +237,32 @@ def test_other_tokenizers_do_not_use_fast_encoding(tmp_path: Path, learned: Clas
 
 
 @pytest.mark.parametrize("target", ["onnx-fp32", "onnx-int8"])
+def test_a_package_reads_a_long_text_to_its_end(tmp_path: Path, target: str) -> None:
+    made = student(3)
+    network_of(made).table.data[:, 1:] = network_of(made).table.data[:, 1:].abs()  # so that sums grow with the text
+    model = exporter(target).load(package_of(made, target, tmp_path / "package"))
+    texts = [TEXTS[0] * 4000 + end for end in ("sea", "sun")]
+    found, expected = model.predict_logits(texts), made.predict_logits(texts)
+    assert not np.array_equal(found[0], found[1])
+    np.testing.assert_allclose(found, expected, rtol=1e-5 if target == "onnx-fp32" else 0.02)
+
+
+def test_the_loader_truncates_for_an_older_package(tmp_path: Path) -> None:
+    made = student()
+    made.tokenizer.enable_truncation(max_length=1024)
+    model = exporter("onnx-fp32").load(package_of(made, "onnx-fp32", tmp_path / "package"))
+    np.testing.assert_allclose(model.predict_logits(["a b" * 9000]), made.predict_logits(["a b" * 9000]), atol=1e-4)
+    assert np.array_equal(model.predict_logits(["a" * 1022]), model.predict_logits(["a" * 1023]))
+
+
+@pytest.mark.parametrize("target", ["onnx-fp32", "onnx-int8"])
 def test_a_package_needs_only_its_requirements(tmp_path: Path, target: str) -> None:
     made = student()
     folder = package_of(made, target, tmp_path / "package")
     config = json.loads((folder / "config.json").read_text("utf-8"))
     assert config == {
         "model_type": "ngram", "rows": 4096, "outputs": 1, "id2label": {"0": "label 0", "1": "label 1"},
-        "label2id": {"label 0": 0, "label 1": 1}, "max_length": 1024, "threshold": 0.4, "offsets": None,
+        "label2id": {"label 0": 0, "label 1": 1}, "max_length": None, "threshold": 0.4, "offsets": None,
     }  # fmt: skip
     script = (
         "import sys, json, how_to_load as m; model = m.load(verify=False); texts = json.loads(sys.argv[1]); "

@@ -18,8 +18,9 @@ from toolkit.commands.shared import FOLDER, json_option
     show_default=True,
     help="Smallest difference of macro-F1 that matters.",
 )
+@click.option("--data", help="Data file of the runs, if it was moved [default: as recorded, or beside A].")
 @json_option
-def compare(a: Path, b: Path, margin: float, as_json: bool) -> None:
+def compare(a: Path, b: Path, margin: float, data: str | None, as_json: bool) -> None:
     """Test whether B is worse than A on the same test rows. Each is a run, a stage of a run, or a package.
 
     Uses the stored predictions; no model is run.
@@ -29,7 +30,7 @@ def compare(a: Path, b: Path, margin: float, as_json: bool) -> None:
     from toolkit.evaluation.comparison import render
     from toolkit.workflows.compare import compare_stages
 
-    found = compare_stages(a, b, margin)
+    found = compare_stages(a, b, margin, data)
     if as_json:
         click.echo(json.dumps(asdict(found), ensure_ascii=False))
     else:
@@ -38,7 +39,7 @@ def compare(a: Path, b: Path, margin: float, as_json: bool) -> None:
 
 @click.command()
 @click.argument("packages", type=FOLDER, nargs=-1, required=True)
-@click.option("--data", help="Data file of the packages, if it was moved [default: as recorded].")
+@click.option("--data", help="Data file of the packages, if it was moved [default: as recorded, or beside them].")
 @click.option("--teacher", type=FOLDER, help="Checkpoint to compare with [default: that of the run of the package].")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads per model.")
 @click.option(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from toolkit.commands.shared import FOLDER, force_option, json_option, ship_option, show_next, show_table
+from toolkit.commands.shared import FOLDER, force_option, json_option, ship_option, show_next, show_standing, show_table
 from toolkit.config.cli_options import given, options_of
 from toolkit.config.settings import CorpusSettings, ExportSettings, PruningSettings
 from toolkit.utils.console import json_line, printable
@@ -20,13 +20,17 @@ from toolkit.utils.overwrite import refuse_file
 @options_of(ExportSettings, PruningSettings)
 @click.option("-o", "--output", type=FOLDER, help="Folder of the package [default: models/NAME-TARGET].")
 @options_of(CorpusSettings, leave_out=("data_fraction", "folds"))
+@click.option(
+    "--max-length", type=int, help="Maximum number of tokens per text; longer texts are cut [default: that of SOURCE]."
+)
 @ship_option
 def compress(source: str, output: Path | None, force: bool, **options: Any) -> None:
     """Make a package from SOURCE: a run, a checkpoint folder, or a Hugging Face classifier (folder or hub id).
 
     A run has its own data. Any other source needs --data: labeled rows to evaluate it on. With any --prune option, the
     classifier is pruned first. The candidates of the target are evaluated on validation rows, and the fastest that
-    loses at most --max-drop is selected. If none passes, the exit code is 3 and no package is made without --force.
+    loses at most --max-drop is selected. If none passes, or the selected one is worse than the linear baseline or near
+    chance on the test rows, the exit code is 3 and no package is made without --force.
     """
     from toolkit.workflows.compress import compress_source
 
@@ -34,6 +38,7 @@ def compress(source: str, output: Path | None, force: bool, **options: Any) -> N
     show_table(outcome)
     assert outcome.package is not None
     show_next(outcome.package)
+    show_standing("the package", outcome.standing)
 
 
 @click.command("targets")

@@ -14,7 +14,10 @@ recipe_option = click.option(
 )
 force_option = click.option("--force", is_flag=True, help="Overwrite existing files and folders.")
 ship_option = click.option(
-    "--force", is_flag=True, help="Overwrite existing files, and make a package even if no candidate passes."
+    "--force",
+    is_flag=True,
+    help="Overwrite existing files, and make a package even if no candidate passes, or if it is worse than the linear "
+    "baseline or near chance.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -32,8 +35,18 @@ def show_table(outcome: Any) -> None:
     unknown = "whether the classifier was trained on them is not known"
     status = unknown if without_run else "held out: never used for model selection"
     results_table.render(outcome.rows, outcome.labels, f"test rows ({status})")
+    if outcome.truncation is not None:
+        click.echo(outcome.truncation.line)
     comparison.render(outcome.comparisons)
 
 
 def show_next(package: Path) -> None:
     click.echo(f'\npackage: {package}\nnext: hbt predict {package} "text"  ·  hbt bench {package}')
+
+
+def show_standing(what: str, standing: Any) -> None:
+    """Print in red why `what` is not worth shipping, as the last line; nothing if it is or if that is not known."""
+    from toolkit.utils.console import warn
+
+    if standing is not None and standing.problem:
+        warn(f"warning: {what} is {standing.problem}")

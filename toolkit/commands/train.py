@@ -6,7 +6,17 @@ from typing import Any
 
 import click
 
-from toolkit.commands.shared import FOLDER, TRAINING, force_option, json_option, recipe_option, show_next, show_outcome
+from toolkit.commands.shared import (
+    FOLDER,
+    TRAINING,
+    force_option,
+    json_option,
+    recipe_option,
+    ship_option,
+    show_next,
+    show_outcome,
+    show_standing,
+)
 from toolkit.config.cli_options import given, options_of
 from toolkit.config.recipe import SEARCHED_STUDENTS
 from toolkit.config.settings import (
@@ -26,6 +36,7 @@ from toolkit.utils.errors import InputError
 @click.argument("file", default="demo")
 @options_of(CorpusSettings, leave_out=("data", "data_fraction"))
 @click.option("--model", help="Encoder whose tokens to count: hub id or folder [default: a tokenizer trained on FILE].")
+@options_of(ModelSettings, leave_out=("model", "pooling", "dropout", "freeze_base"))
 @json_option
 def data(file: str, model: str | None, as_json: bool, **options: Any) -> None:
     """Check FILE before training: labels, duplicates, lengths, leaks.
@@ -38,7 +49,8 @@ def data(file: str, model: str | None, as_json: bool, **options: Any) -> None:
     from toolkit.utils.files import without_nan
     from toolkit.workflows.profile_file import profile_file
 
-    found = profile_file(recipe_from(None, given(options) | {"data": file}).corpus, model)
+    recipe = recipe_from(None, given(options) | {"data": file})
+    found = profile_file(recipe.corpus, model, recipe.model.max_length)
     if as_json:
         click.echo(json.dumps(without_nan(asdict(found)), ensure_ascii=False))
     else:
@@ -61,17 +73,19 @@ def train(recipe_file: Path | None, force: bool, **options: Any) -> None:
     outcome = train_pipeline(recipe_from(recipe_file, given(options)), force)
     show_outcome(outcome)
     click.echo(f"\nnext: hbt compress {outcome.folder} --target onnx-int8")
+    show_standing("the model", outcome.standing)
 
 
 @click.command()
 @options_of(RunSettings, *TRAINING, PruningSettings, ExportSettings)
 @recipe_option
 @click.option("-o", "--output", type=FOLDER, help="Folder of the package [default: models/NAME-TARGET].")
-@force_option
+@ship_option
 def run(recipe_file: Path | None, output: Path | None, force: bool, **options: Any) -> None:
     """Run all stages of a --pipeline: train, distill, prune, export, quantize.
 
-    Rerun the same command to resume.
+    Rerun the same command to resume. If the model is not good enough for a package, the exit code is 3; hbt compress
+    RUN --force makes one of the finished run.
     """
     from toolkit.workflows.pipeline import run_pipeline
 
@@ -79,6 +93,7 @@ def run(recipe_file: Path | None, output: Path | None, force: bool, **options: A
     show_outcome(outcome)
     if outcome.package is not None:
         show_next(outcome.package)
+    show_standing("the model" if outcome.package is None else "the package", outcome.standing)
 
 
 @click.command()
@@ -118,3 +133,4 @@ def students(
         if not found.students[0].within_budget:
             click.echo("\nno student is within the budget; raise it or try smaller --students")
         show_next(Path(found.students[0].package))
+        show_standing("the package", found.standing)

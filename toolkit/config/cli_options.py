@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import shlex
 from collections.abc import Callable
 from functools import cache
 from types import NoneType, UnionType
@@ -36,6 +37,16 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
     if "label_names" in typed:
         typed["label_names"] = tuple(name.strip() for name in typed["label_names"].split(",") if name.strip())
     return typed
+
+
+def options_text(settings: Any) -> str:
+    """Return the command-line options, each after a space, that give `settings`, which has no booleans or lists."""
+    changed = {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if getattr(settings, field.name) != field.default
+    }
+    return "".join(f" --{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in changed.items())
 
 
 def _option(field: "dataclasses.Field[Any]", kind: Any, text: str) -> Callable[[Command], Command]:

@@ -48,6 +48,8 @@ class Corpus:
     slices: dict[str, np.ndarray]
     """Name to bool (rows,): subsets that are reported separately."""
     settings: CorpusSettings
+    values: tuple[str, ...] = ()
+    """The labels as in the file, in the order of `label_names`, which may rename numbers."""
 
     def rows(self, split: str) -> np.ndarray:
         """Return the row numbers of a split: "train", "validation", "test", or "all" three."""
@@ -104,7 +106,7 @@ def corpus_from_table(table: Table, settings: CorpusSettings) -> Corpus:
     text_column, label_column = find_columns(table, settings)
     texts = text_values(table, text_column)
     _refuse_empty(table, text_column, texts)
-    labels, label_names = _labels(table, label_column, settings)
+    labels, label_names, values = _labels(table, label_column, settings)
     keys = [duplicate_key(text) for text in texts]
     strata = _strata(table, settings, labels)
     given = _given_split(table)
@@ -118,6 +120,7 @@ def corpus_from_table(table: Table, settings: CorpusSettings) -> Corpus:
         fold=fold,
         slices=_slices(table, settings.slice),
         settings=settings,
+        values=values,
     )
     _refuse_small_splits(table, corpus)
     return corpus
@@ -220,7 +223,8 @@ def _refuse_empty(table: Table, column: str, texts: list[str]) -> None:
         )
 
 
-def _labels(table: Table, column: str, settings: CorpusSettings) -> tuple[np.ndarray, tuple[str, ...]]:
+def _labels(table: Table, column: str, settings: CorpusSettings) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+    """Return the index of each row's label, the names of the labels, and the labels as in the file."""
     names, values = settings.label_names, label_values(table, column, settings.missing_label)
     missing = [row for row, value in enumerate(values) if value is None]
     if missing:
@@ -252,7 +256,7 @@ def _labels(table: Table, column: str, settings: CorpusSettings) -> tuple[np.nda
         )
     label_names = names or (NAMES_OF_01.get(column.strip().lower()) if found == ["0", "1"] else None) or tuple(found)
     index = {value: i for i, value in enumerate(found)}
-    return np.array([index[v] for v in values if v is not None], dtype=np.int64), tuple(label_names)
+    return np.array([index[v] for v in values if v is not None], dtype=np.int64), tuple(label_names), tuple(found)
 
 
 def label_values(table: Table, column: str, missing: tuple[str, ...] = ()) -> list[str | None]:

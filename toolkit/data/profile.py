@@ -79,6 +79,10 @@ class DataProfile:
     """None if no row has text."""
     tokens: Lengths | None
     """With special tokens, not truncated; None without a tokenizer."""
+    max_length: int | None
+    """Maximum number of tokens of a text in a run; None without a tokenizer."""
+    cut_rows: int | None
+    """Rows with more tokens, which a run cuts."""
     splits: dict[str, dict[str, int]] | None
     """Split to label to number of rows, as in a run; None if there is a `problem`."""
     left_out_rows: int
@@ -102,6 +106,8 @@ def profile(table: Table, settings: CorpusSettings, tokenizer: Tokenizer | None 
     counts = Counter(label for label in labels if label is not None)
     test_rows = round(TEST_SHARE * len(nonempty))
     drawn, problem = _drawn_split(table, settings)
+    tokens = [] if tokenizer is None else _token_counts(tokenizer, [raw[row] for row in nonempty])
+    longest = None if tokenizer is None or tokenizer.truncation is None else int(tokenizer.truncation["max_length"])
     return DataProfile(
         source=table.source,
         text_column=text_column,
@@ -120,7 +126,9 @@ def profile(table: Table, settings: CorpusSettings, tokenizer: Tokenizer | None 
         emoji_rows=sum(_EMOJI.search(text) is not None for text in texts),
         script_shares=_script_shares(texts),
         words=_lengths([len(texts[row].split()) for row in nonempty]),
-        tokens=None if tokenizer is None else _lengths(_token_counts(tokenizer, [raw[row] for row in nonempty])),
+        tokens=_lengths(tokens),
+        max_length=longest,
+        cut_rows=None if longest is None else sum(length > longest for length in tokens),
         splits=drawn and drawn["counts"],
         left_out_rows=drawn["left_out_rows"] if drawn else 0,
         problem=problem,

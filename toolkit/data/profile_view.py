@@ -33,6 +33,11 @@ def render(profile: DataProfile, console: "Console | None" = None) -> None:
             out.print(_bars(f"{name} per text", lengths.histogram, profile.rows, block))
             out.print(_summary(lengths))
             out.print()
+    if profile.cut_rows is not None:
+        share = _share(profile.cut_rows, profile.rows)
+        out.print(f"{profile.cut_rows:,} rows ({share}) are longer than {profile.max_length:,} tokens; a run cuts them")
+        out.print("(--max-length; an ngram student reads texts of any length)")
+        out.print()
     if profile.splits is not None:
         out.print(_splits(profile.splits))
 

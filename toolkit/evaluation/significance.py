@@ -90,6 +90,15 @@ def compare(y_true: np.ndarray, a: np.ndarray, b: np.ndarray, labels: int, margi
     )
 
 
+def macro_f1_interval(y_true: np.ndarray, predicted: np.ndarray, labels: int) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of macro-F1; y_true, predicted: int (rows,)."""
+    codes, counts = np.unique(y_true * labels + predicted, return_counts=True)  # both (cells,)
+    drawn = np.random.default_rng(_SEED).multinomial(len(y_true), counts / len(y_true), size=RESAMPLES)
+    truth, chosen = codes // labels, codes % labels
+    estimate = float(_weighted_macro_f1(counts[None], truth, chosen, labels)[0])
+    return _interval(_weighted_macro_f1(drawn, truth, chosen, labels), 0.95, estimate)
+
+
 def rows_to_decide(difference: float, error: float, rows: int, margin: float) -> int:
     """Estimate the number of rows for a conclusive verdict.
 

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 from toolkit.data.corpus import Corpus, describe_split
 from toolkit.evaluation.comparison import Versus
 from toolkit.evaluation.significance import Comparison
+from toolkit.evaluation.standing import standing_in
 from toolkit.export.candidates import cells as candidate_cells
+from toolkit.modeling.tokenizer import truncation_in
 from toolkit.package import CARD_FILE
 from toolkit.stages.result import StageResult
-from toolkit.stages.results_table import UNSLICED, Row, cells, shown
+from toolkit.stages.results_table import UNSLICED, Row, shown_line
 from toolkit.utils.machine import Machine
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -98,6 +100,8 @@ def render_card(
         ),
         lineage={key.replace("_", " "): value for key, value in lineage.items() if isinstance(value, str | int)},
         trimming=result.details.get("trimming"),
+        truncation=truncation_in(result.details),
+        standing=standing_in(result.details),
         quantized=result.stage == "quantization",
     )
 
@@ -145,15 +149,14 @@ def _front_matter(name: str, corpus: Corpus, result: StageResult, runtime: str) 
 
 def _results(rows: Sequence[Row], corpus: Corpus) -> list[Line]:
     """Return the table of results on all test rows."""
-    lines = [cells(row, corpus.label_names) for row in rows if row.slice is None]
-    return [{k: shown(k, v) for k, v in line.items()} for line in lines]
+    return [shown_line(row, corpus.label_names) for row in rows if row.slice is None]
 
 
 def _slices(rows: Sequence[Row], corpus: Corpus) -> list[Line]:
     """Return the table of the test slices, without the columns that are the same for all of them."""
-    lines = [{"Slice": row.slice} | cells(row, corpus.label_names) for row in rows if row.slice is not None]
+    lines = [{"Slice": row.slice} | shown_line(row, corpus.label_names) for row in rows if row.slice is not None]
     lines.sort(key=lambda line: line["Slice"])
-    return [{k: shown(k, v) for k, v in line.items() if k not in UNSLICED} for line in lines]
+    return [{k: v for k, v in line.items() if k not in UNSLICED} for line in lines]
 
 
 def _candidates(gate: dict[str, Any]) -> list[Line]:

@@ -17,17 +17,20 @@ from toolkit.data.demo import DEMO_SENTENCES
 from toolkit.evaluation.comparison import Contender, versus
 from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.predictions import Predictions, evaluate, rule_on
+from toolkit.evaluation.standing import Standing, standing_in, standing_of
 from toolkit.export.candidates import batch_invariance
 from toolkit.export.model_card import write_card
 from toolkit.export.search import SelectedCandidate, choose
 from toolkit.latency.measure import median_latency_ms
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer
+from toolkit.modeling.tokenizer import truncation_of
 from toolkit.modeling.vocabulary_trimming import Trimming
+from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
 from toolkit.stages.result import StageResult
 from toolkit.stages.results_table import Row
 from toolkit.utils.console import say, working
-from toolkit.utils.errors import CannotExport, InputError
+from toolkit.utils.errors import CannotExport, InputError, NothingPasses
 from toolkit.utils.files import PARTIAL, folder_size, whole_folder
 from toolkit.utils.machine import describe_machine
 from toolkit.utils.overwrite import refuse_folder
@@ -64,7 +67,8 @@ def compress(
 ) -> tuple[StageResult, Predictions]:
     """Select a candidate of the target, evaluate it and write it as the package folder `out`.
 
-    force: package the candidate that loses least if none passes the quality gate.
+    force: package the candidate that loses least if none passes the quality gate, and a selected one that is near
+      chance or worse than the linear baseline.
     tuned: the classifier after quantization-aware training.
     Returns: the result, and the predictions of the artifact on validation and test rows.
     Raises: CannotExport if the target is not available or does not support this classifier; NothingPasses.
@@ -79,12 +83,16 @@ def compress(
     with tempfile.TemporaryDirectory(prefix=".hbt-candidates-", dir=out.parent) as scratch:
         evidence = _evidence(source.corpus, rule)
         choice = choose(target, source.classifier, evidence, export, Path(scratch), force, tuned)
+        model = target.load(choice.folder)
+        with working(f"{export.target}: evaluating on {len(source.predictions.rows)} rows"):
+            result, predictions = _evaluate(source, target, choice, model, rule)
+        standing = standing_in(result.details)
+        if standing is not None and needs_force(standing) and not force:
+            facts = result.details["gate"] | {"ships": None}
+            raise NothingPasses(target.name, facts, f"the selected candidate is {standing.problem}; package it anyway")
         shutil.rmtree(out.with_name(out.name + PARTIAL), ignore_errors=True)  # left by an interrupted export
         with whole_folder(out) as partial:
             shutil.copytree(choice.folder, partial, dirs_exist_ok=True)
-            model = target.load(partial)
-            with working(f"{export.target}: evaluating on {len(source.predictions.rows)} rows"):
-                result, predictions = _evaluate(source, target, choice, model, rule)
             result = _finish_package(source, target, model, result, partial)
     details = result.details | {"package": out.as_posix(), "package_size_bytes": folder_size(out)}
     return replace(result, seconds=time.monotonic() - started, details=details), predictions
@@ -97,10 +105,16 @@ def _evidence(corpus: Corpus, rule: DecisionRule) -> Evidence:
     return Evidence(corpus.take(train[np.sort(sample)]), corpus.take(validation), corpus.labels[validation], rule)
 
 
+def needs_force(standing: Standing) -> bool:
+    """Return whether a package is only made with --force. Tests of toy models replace this function."""
+    return standing.needs_force
+
+
 def rows_of(result: StageResult) -> list[Row]:
     """Return the rows of an exported artifact for the results table: all test rows, then each slice."""
     name = result.details["name"]
-    own = Row(name, result.metrics, result.size_bytes, result.parameters, result.details["p50_ms"])
+    latency, standing = result.details["p50_ms"], standing_in(result.details)
+    own = Row(name, result.metrics, result.size_bytes, result.parameters, latency, standing=standing)
     return [own, *(Row(name, metrics, slice=part) for part, metrics in result.slices.items())]
 
 
@@ -112,7 +126,10 @@ def _evaluate(
     texts = corpus.take(rows)
     predictions = Predictions(rows, model.predict_logits(texts))
     validation, test, slices = evaluate(corpus, predictions, rule)
+    cut = truncation_of(source.classifier.tokenizer, corpus.take(corpus.rows("test")))
     name = target.name if source.pruned is None else f"{target.name}, pruned {source.pruned}"
+    own = Contender(target.name, predictions, rule)
+    linear = next((each for each in source.beside if each.name == LINEAR_BASELINE_NAME), None)
     result = StageResult(
         stage="export" if target.promise == "same" else "quantization",
         checkpoint=target.file,
@@ -125,12 +142,14 @@ def _evaluate(
         slices=slices,
         details=choice.facts
         | ({} if source.trimming is None else {"trimming": asdict(source.trimming)})
+        | ({} if cut is None else {"truncation": asdict(cut)})
+        | ({} if linear is None else {"standing": asdict(standing_of(corpus, own, linear))})
         | {
             "target": target.name,
             "name": name,
             "invariance": batch_invariance(model, texts, predictions.logits),
             "versus": [
-                asdict(versus(corpus, Contender(target.name, predictions, rule), other))
+                asdict(versus(corpus, own, other))
                 for other in (Contender(TORCH_ORIGINAL, source.predictions, rule), *source.beside)
             ],
         },

@@ -24,15 +24,15 @@ from toolkit.evaluation.metrics import softmax
 from toolkit.modeling.architecture import Sizes, sizes
 from toolkit.modeling.ngram import MODEL_TYPE as NGRAM, NgramConfig, NgramNetwork
 from toolkit.modeling.surgery import is_cut, shrink
-from toolkit.modeling.tokenizer import encode, read_tokenizer, save_tokenizer
+from toolkit.modeling.tokenizer import encode, max_length_of, read_tokenizer, save_tokenizer
 from toolkit.utils.console import say
 from toolkit.utils.errors import InputError, reason_of
 
 WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE = "model.safetensors", "config.json", "tokenizer.json"
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
 """Names of dropout settings in `config.json`, by architecture."""
-POSITION_OFFSET = 2
-"""Positions that RoBERTa-like encoders reserve for padding."""
+UNKNOWN_LENGTH = 512
+"""Tokens that a model reads if its configuration does not say."""
 
 
 class PooledClassifier(nn.Module):
@@ -82,15 +82,16 @@ class Classifier:
 
     network: "PooledClassifier | SequenceClassifier | NgramNetwork"
     tokenizer: Tokenizer
-    """With the project's normalizer and truncation, without padding."""
+    """With the project's normalizer and its truncation, without padding."""
     pad_id: int
     labels: tuple[str, ...]
     rule: DecisionRule | None = None
     """None for an imported model, for which none was chosen yet."""
 
     @property
-    def max_length(self) -> int:
-        return int(self.tokenizer.truncation["max_length"])
+    def max_length(self) -> int | None:
+        """Maximum number of tokens of a text; None if it reads texts of any length."""
+        return max_length_of(self.tokenizer)
 
     @property
     def parameters(self) -> int:
@@ -230,9 +231,10 @@ def _ngram_network(config: dict[str, Any], folder: Path) -> NgramNetwork:
     return NgramNetwork(NgramConfig(rows, outputs))
 
 
-def load_sequence_classifier(model: str, max_length: int = 128, option: str = "--model") -> Classifier:
+def load_sequence_classifier(model: str, max_length: int | None = None, option: str = "--model") -> Classifier:
     """Load a Hugging Face sequence-classification model from a folder or the hub, with its own head and labels.
 
+    max_length: maximum number of tokens; None takes that of the model.
     option: command-line option that names the model, for error messages.
     Raises: InputError if it cannot be loaded or has no classification head.
     """
@@ -248,10 +250,11 @@ def _with(option: str) -> str:
 
 
 def from_hugging_face(
-    auto_class: Any, model: str, max_length: int, dropout: float | None = None, option: str = "--model"
+    auto_class: Any, model: str, max_length: int | None, dropout: float | None = None, option: str = "--model"
 ) -> tuple[Any, Tokenizer, int]:
     """Load model, tokenizer and padding id from a hub id or folder: float32, safetensors only, no remote code.
 
+    max_length: maximum number of tokens; None takes that of the model, and a larger one is reduced to it.
     dropout: set for the whole model; None keeps the configured value.
     Raises: InputError if the hub cannot be reached or the model cannot be used.
     """
@@ -290,12 +293,23 @@ def from_hugging_face(
         raise InputError(f"{model}: no tokenizer; add {TOKENIZER_FILE}, or give another model {_with(option)}")
     if not fast.is_fast or fast.pad_token is None:
         raise InputError(f"{model}: no fast tokenizer with a padding token; convert it to tokenizer.json first")
-    positions = getattr(config, "max_position_embeddings", 512)
-    offset = POSITION_OFFSET if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+    longest = _positions(loaded)
+    if max_length is None:  # the tokenizer may know better than the positions; without a limit, it has 1e30
+        max_length = min(longest, int(fast.model_max_length)) if fast.model_max_length >= 2 else longest
     tokenizer = with_normalizer(tokenizer if tokenizer is not None else fast.backend_tokenizer)
     tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length=min(max_length, positions - offset))
+    tokenizer.enable_truncation(max_length=min(max_length, longest))
     return loaded, tokenizer, fast.pad_token_id
+
+
+def _positions(network: nn.Module) -> int:
+    """Return the number of tokens that a Hugging Face model can read, without the positions it reserves for padding."""
+    for name, module in network.named_modules():
+        if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, nn.Embedding):
+            reserved = 0 if module.padding_idx is None else module.padding_idx + 1  # as in RoBERTa
+            return module.num_embeddings - reserved
+    stated = getattr(network.config, "max_position_embeddings", None)
+    return stated if isinstance(stated, int) and stated > 0 else UNKNOWN_LENGTH
 
 
 def _with_dropout(config: Any, dropout: float | None) -> Any:

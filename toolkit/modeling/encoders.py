@@ -42,7 +42,7 @@ def _pretrained(settings: ModelSettings) -> tuple[Any, Tokenizer, int]:
     folder = Path(settings.model)
     if folder.is_dir() and "hbt" in read_config(folder):
         classifier = load_classifier(folder, settings.dropout)
-        classifier.tokenizer.enable_truncation(min(settings.max_length, classifier.max_length))
+        classifier.tokenizer.enable_truncation(min(settings.max_length, classifier.max_length or settings.max_length))
         return classifier.network.encoder, classifier.tokenizer, classifier.pad_id
     from transformers import AutoModel
 

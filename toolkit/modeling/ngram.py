@@ -28,8 +28,6 @@ SPACE = "▁"
 MULTIPLIER, MODULUS = 1_000_003, 2**31 - 1
 """The hash of an n-gram is a polynomial in MULTIPLIER of its character ids, modulo a Mersenne prime. Every product is
 below 2^63, so all runtimes with 64-bit integers agree."""
-MAX_CHARACTERS = 1024
-"""Texts are truncated to this many characters."""
 DEFAULT_BITS = 18
 """log2 of the number of table rows for the student name `ngram`."""
 
@@ -58,7 +56,8 @@ class NgramNetwork(nn.Module):
         self.intercept = nn.Parameter(torch.zeros(config.outputs), requires_grad=False)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        sums = self.table[table_rows(input_ids, self.config.rows)].sum(dim=1)  # (batch, 1 + outputs)
+        values = self.table[table_rows(input_ids, self.config.rows)]  # (batch, windows, 1 + outputs)
+        sums = values.sum(dim=1, dtype=torch.float64).float()  # a long text has many windows
         norm = torch.sqrt(sums[:, :1].clamp(min=1.0))  # 1 for a text without n-grams
         scores = sums[:, 1:] / norm + self.intercept  # (batch, outputs)
         return {"logits": torch.cat([-scores / 2, scores / 2], dim=1) if scores.shape[1] == 1 else scores}
@@ -101,6 +100,7 @@ def rows_of(student: str) -> int:
 def character_tokenizer(texts: Sequence[str]) -> Tokenizer:
     """Return a tokenizer that splits normalized, lowercased text into characters and adds a space at both ends.
 
+    It never truncates. Tokenizers of older checkpoints and packages truncate at 1,024.
     Characters that do not occur in `texts` become the unknown token.
     """
     steps = [*normalizer_steps(), normalizers.Lowercase(), normalizers.Replace(" ", SPACE)]
@@ -114,5 +114,4 @@ def character_tokenizer(texts: Sequence[str]) -> Tokenizer:
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{SPACE} $A {SPACE}", special_tokens=[(SPACE, SPACE_ID)]
     )
-    tokenizer.enable_truncation(max_length=MAX_CHARACTERS)
     return tokenizer

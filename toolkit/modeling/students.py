@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from tokenizers import Tokenizer
 
 from toolkit.config.settings import ModelSettings
 from toolkit.modeling.architecture import encoder_layers, keep_layers
-from toolkit.modeling.classifier import Classifier, PooledClassifier
+from toolkit.modeling.classifier import Classifier, PooledClassifier, SequenceClassifier
 from toolkit.modeling.encoders import build_classifier, classifier_from_shape, parse_shape
 from toolkit.utils.errors import InputError
 
@@ -32,7 +33,11 @@ def build_student(
     shape = parse_shape(student, OPTION)
     if shape is not None:
         torch.manual_seed(seed)
-        return classifier_from_shape(shape, teacher.tokenizer, teacher.pad_id, settings, teacher.labels)
+        tokenizer = teacher.tokenizer
+        if isinstance(teacher.network, SequenceClassifier):  # it may read more tokens than the settings ask for
+            tokenizer = Tokenizer.from_str(tokenizer.to_str())
+            tokenizer.enable_truncation(min(settings.max_length, teacher.max_length or settings.max_length))
+        return classifier_from_shape(shape, tokenizer, teacher.pad_id, settings, teacher.labels)
     return build_classifier(replace(settings, model=student, freeze_base=False), teacher.labels, texts, seed)
 
 

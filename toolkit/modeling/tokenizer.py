@@ -1,7 +1,9 @@
 """Train a tokenizer on the corpus, and encode with, save and load tokenizers."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
@@ -30,6 +32,42 @@ def train_tokenizer(texts: Sequence[str], max_length: int) -> Tokenizer:
     )
     tokenizer.enable_truncation(max_length=max_length)
     return tokenizer
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """How many texts a tokenizer cuts."""
+
+    max_length: int
+    """Maximum number of tokens of a text."""
+    texts: int
+    cut: int
+    """Number of these texts that are longer."""
+
+    @property
+    def line(self) -> str:
+        share = f" ({100 * self.cut / self.texts:.1f} %)" if self.cut else ""
+        verb = "is" if self.cut == 1 else "are"
+        return f"{self.cut:,} of {self.texts:,} test texts{share} {verb} cut at {self.max_length:,} tokens"
+
+
+def truncation_of(tokenizer: Tokenizer, texts: Sequence[str]) -> Truncation | None:
+    """Return how many of `texts` a tokenizer cuts; None if it never does."""
+    max_length = max_length_of(tokenizer)
+    if max_length is None:
+        return None
+    encodings = tokenizer.encode_batch(list(texts))
+    return Truncation(max_length, len(encodings), sum(bool(each.overflowing) for each in encodings))
+
+
+def truncation_in(details: dict[str, Any]) -> Truncation | None:
+    """Return the truncation in the details of an exported stage; None if there is none."""
+    return Truncation(**details["truncation"]) if "truncation" in details else None
+
+
+def max_length_of(tokenizer: Tokenizer) -> int | None:
+    """Return the number of tokens at which a tokenizer truncates; None if it does not."""
+    return None if tokenizer.truncation is None else int(tokenizer.truncation["max_length"])
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.config.recipe import Recipe
+from toolkit.evaluation.standing import Standing
 from toolkit.stages.cross_validation import FoldResult
 from toolkit.utils.console import print_table
 from toolkit.utils.files import MB, file_part, write_lines
@@ -28,6 +29,8 @@ class Row:
     """End-to-end latency (tokenization included) of one text on one thread; None if not measured."""
     slice: str | None = None
     """Name of the slice; None for all test rows."""
+    standing: Standing | None = None
+    """What the model is worth beside the linear baseline; None for the linear baseline and for slices."""
 
 
 def label_title(label: str) -> str:
@@ -64,6 +67,14 @@ def shown(heading: str, value: Any) -> str:
     return value if isinstance(value, str) else f"{value:.4f}"
 
 
+def shown_line(row: Row, labels: Sequence[str]) -> dict[str, str]:
+    """Return a row formatted for display; a problem of the model follows its name."""
+    line = {heading: shown(heading, value) for heading, value in cells(row, labels).items()}
+    if row.standing is not None and row.standing.short:
+        line["Stage"] += f" ({row.standing.short})"
+    return line
+
+
 def write_pipeline_summary(rows: Sequence[Row], labels: Sequence[str], file: Path) -> None:
     """Write `pipeline_summary_….csv`: one line per stage and slice."""
     write_lines([cells(row, labels) | {"Slice": row.slice or ""} for row in rows], file)
@@ -73,14 +84,19 @@ def render(rows: Sequence[Row], labels: Sequence[str], title: str) -> None:
     """Print the rows as a table on stdout, followed by a table of the slices."""
     # With many labels, one F1 column per label does not fit a terminal; the CSV has them.
     hidden = [f"F1 ({label_title(label)})" for label in labels] if len(labels) > 2 else []
-    overall = [cells(row, labels) for row in rows if row.slice is None]
-    slices = [{"Slice": row.slice} | cells(row, labels) for row in rows if row.slice is not None]
+    whole = [row for row in rows if row.slice is None]
+    slices = [{"Slice": row.slice} | shown_line(row, labels) for row in rows if row.slice is not None]
     slices.sort(key=lambda line: line["Slice"])
-    for lines, left_out, heading in ((overall, hidden, title), (slices, [*hidden, *UNSLICED], "by slice")):
-        shown_lines = [{k: shown(k, v) for k, v in line.items() if k not in left_out} for line in lines]
-        if shown_lines:
-            dispensable = [h for h in shown_lines[0] if h.startswith("F1 (") or h == "Parameters"]
-            print_table(shown_lines, heading, left=("Stage", "Slice"), dispensable=dispensable)
+    red = [i for i, row in enumerate(whole) if row.standing is not None and row.standing.short]
+    _print([shown_line(row, labels) for row in whole], hidden, title, red)
+    _print(slices, [*hidden, *UNSLICED], "by slice")
+
+
+def _print(lines: Sequence[dict[str, str]], left_out: Sequence[str], title: str, red: Sequence[int] = ()) -> None:
+    shown_lines = [{k: v for k, v in line.items() if k not in left_out} for line in lines]
+    if shown_lines:
+        dispensable = [h for h in shown_lines[0] if h.startswith("F1 (") or h == "Parameters"]
+        print_table(shown_lines, title, left=("Stage", "Slice"), dispensable=dispensable, red=red)
 
 
 def write_fold_summaries(recipe: Recipe, labels: Sequence[str], folds: Sequence[FoldResult], out: Path) -> list[Path]:

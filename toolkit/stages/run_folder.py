@@ -13,6 +13,7 @@ from toolkit.config.recipe import Recipe
 from toolkit.config.settings import ExportSettings, PruningSettings
 from toolkit.config.toml_file import recipe_from, write_recipe
 from toolkit.data.corpus import Corpus, describe_split, load_corpus
+from toolkit.data.moved import same_corpus
 from toolkit.manifest import MANIFEST_FILE, read_manifest
 from toolkit.stages.result import RESULT_FILE, StageResult
 from toolkit.utils.errors import InputError
@@ -23,6 +24,8 @@ RUNS, MODELS = Path("runs"), Path("models")
 CACHE = RUNS / "cache"
 """Teacher logits and measured costs, keyed by the hash of their inputs; shared by all runs."""
 RECIPE_FILE, CORPUS_FILE = "recipe.toml", "corpus.json"
+INPUTS_FILE = "inputs.json"
+"""Hashes of the inputs outside the folder; see `toolkit.stages.inputs`. Older runs have none."""
 FORCED_FILE = "forced.json"
 """The package that an unfinished run may replace, because it was started with --force."""
 LINEAR_BASELINE, BASELINE, DISTILLATION = "0-floor", "1-baseline", "2-distillation"
@@ -40,6 +43,8 @@ class Run:
     """Fingerprint of the corpus recorded in the folder; None for a new run."""
     results: dict[str, StageResult] = field(default_factory=dict)
     """Results of the finished stages, keyed by folder name."""
+    data: str | None = None
+    """Path of the data file, if the user gives another than the one in the recipe."""
 
     @staticmethod
     def open(folder: Path) -> "Run":
@@ -67,6 +72,9 @@ class Run:
         if existing.recipe.sha256() != recipe.sha256():
             before = existing.recipe.flat()
             differ = [key for key, value in recipe.flat().items() if before[key] != value]
+            if differ == ["data"]:  # a file that moved; `corpus` compares its rows
+                kept = replace(recipe, corpus=existing.recipe.corpus)
+                return replace(existing, recipe=kept, data=recipe.corpus.data)
             if differ == ["pipeline"] and recipe.stages == (*existing.recipe.stages, "export"):
                 raise InputError(
                     f"{folder}: is a run of {existing.recipe.run.pipeline}; make its package with hbt compress "
@@ -79,28 +87,25 @@ class Run:
 
     @cached_property
     def corpus(self) -> Corpus:
-        """The corpus of the run, read from its file.
+        """The corpus of the run, read from its file, which may have moved.
 
         Raises: InputError if the file is missing or its rows are not those the run was started with.
         """
-        corpus = load_corpus(self.recipe.corpus)
-        if self.fingerprint not in (None, corpus.fingerprint):
-            raise InputError(
-                f"{self.recipe.corpus.data}: not the rows that {self.folder} was trained on; restore the file, or "
-                "train on the new rows with another --name"
-            )
-        return corpus
+        if self.fingerprint is None:
+            return load_corpus(self.recipe.corpus)
+        return same_corpus(self.recipe.corpus, self.fingerprint, self.folder, self.data)
 
     def require_rows(self) -> None:
         """Load the corpus now, so that missing or changed rows are reported early. Raises: InputError as `corpus`."""
         _ = self.corpus
 
-    def begin(self, replaces: Path | None = None) -> None:
-        """Create the folder with recipe.toml and corpus.json; do nothing for a resumed run.
+    def begin(self, replaces: Path | None = None, inputs: dict[str, str] | None = None) -> None:
+        """Create the folder with recipe.toml, corpus.json and inputs.json; do nothing for a resumed run.
 
         An old run in the folder is kept beside it until `finish`.
 
         replaces: package that the run may replace when it is resumed.
+        inputs: hashes of the inputs, see `toolkit.stages.inputs`.
         """
         corpus = self.corpus
         if self.fingerprint is not None:
@@ -111,6 +116,8 @@ class Run:
             (partial / "outputs").mkdir(exist_ok=True)
             text = json.dumps(describe_split(corpus), ensure_ascii=False)
             (partial / CORPUS_FILE).write_text(text + "\n", "utf-8")
+            inputs_text = json.dumps(inputs or {}, indent=2, ensure_ascii=False)
+            (partial / INPUTS_FILE).write_text(inputs_text + "\n", "utf-8")
             write_recipe(self.recipe, partial / RECIPE_FILE)
 
     def may_replace(self, package: Path) -> bool:

@@ -14,7 +14,8 @@ import numpy as np
 from toolkit.config.settings import DistillationSettings
 from toolkit.data.corpus import Corpus
 from toolkit.evaluation.decision_rule import DecisionRule, rule_from
-from toolkit.evaluation.metrics import cross_entropy, softmax
+from toolkit.evaluation.label_order import better_order
+from toolkit.evaluation.metrics import cross_entropy, macro_f1, softmax
 from toolkit.evaluation.predictions import Predictions, rule_on
 from toolkit.modeling.classifier import Classifier, load_classifier, load_sequence_classifier
 from toolkit.stages.cross_validation import combine_folds, fold_predictions
@@ -111,28 +112,60 @@ def load_teacher(given: str, corpus: Corpus) -> Classifier:
 
 
 def with_corpus_labels(classifier: Classifier, corpus: Corpus, model: str) -> Classifier:
-    """Return `classifier` with the label names of the corpus; its own must be the same or LABEL_0, LABEL_1, ….
+    """Return `classifier` with the label names of the corpus, which must be its own, or name its outputs in order.
 
+    Outputs without names (LABEL_0, LABEL_1, …) are taken to be the labels of the corpus in the order of --label-names
+    or, if the file numbers its labels from 0, in that order.
     model: how the user named the classifier.
-    Raises: InputError if number or names of the labels differ.
+    Raises: InputError if number or names of the labels differ, or if their order is not known.
     """
     expected, labels = corpus.label_names, classifier.labels
-    unnamed = all(name == f"LABEL_{i}" for i, name in enumerate(labels))
-    if len(expected) != len(labels) or (expected != labels and not unnamed):
-        by_case = {name.casefold(): name for name in expected}
-        own = [by_case.get(name.casefold(), "") for name in labels]
-        if tuple(own) == expected:  # they differ in case only
-            return replace(classifier, labels=expected)
-        if sorted(own) == sorted(expected):
-            fix = f"give --label-names {','.join(own)}"
-        elif len(labels) != len(expected):
-            fix = "give data with the labels of the model, or another model"
-        else:
-            fix = "rename those of the data or, if they are numbers, name them in the model's order with --label-names"
-        raise InputError(
-            f"{model}: its labels are {', '.join(labels)}, but those of the data are {', '.join(expected)}; {fix}"
-        )
-    return replace(classifier, labels=expected)
+    in_order = bool(corpus.settings.label_names) or all(value == str(i) for i, value in enumerate(corpus.values))
+    if len(expected) == len(labels) and (expected == labels or (in_order and _without_names(labels))):
+        return replace(classifier, labels=expected)
+    by_case = {name.casefold(): name for name in expected}
+    own = [by_case.get(name.casefold(), "") for name in labels]
+    if tuple(own) == expected:  # they differ in case only
+        return replace(classifier, labels=expected)
+    if sorted(own) == sorted(expected):
+        fix = f"give --label-names {','.join(own)}"
+    elif len(labels) != len(expected):
+        fix = "give data with the labels of the model, or another model"
+    elif _without_names(labels):
+        fix = f"give those of the data in the order of the model, such as --label-names {','.join(expected)}"
+    else:
+        fix = "rename those of the data or, if they are numbers, name them in the model's order with --label-names"
+    raise InputError(
+        f"{model}: its labels are {', '.join(labels)}, but those of the data are {', '.join(expected)}; {fix}"
+    )
+
+
+def _without_names(labels: Sequence[str]) -> bool:
+    """Return whether the labels of a model are only numbers: LABEL_0, LABEL_1, … or 0, 1, …"""
+    return all(name.casefold() in (f"label_{i}", str(i)) for i, name in enumerate(labels))
+
+
+def refuse_other_order(classifier: Classifier, corpus: Corpus, predictions: Predictions, model: str) -> None:
+    """Raise InputError if the outputs of a model fit the labels far better in another order.
+
+    predictions: of `classifier`, on some validation rows at least.
+    model: how the user named it.
+    """
+    rows = np.intersect1d(corpus.rows("validation"), predictions.rows)
+    predicted = (classifier.rule or DecisionRule()).predict(softmax(predictions.of(rows)))
+    truth, labels = corpus.labels[rows], len(corpus.label_names)
+    order = better_order(truth, predicted, labels)
+    if order is None:
+        return
+    before, after = macro_f1(truth, predicted, labels), macro_f1(truth, np.array(order)[predicted], labels)
+    if _without_names(tuple(getattr(classifier.network.config, "id2label", {}).values())):
+        fix = f"if that is its order, give --label-names {','.join(corpus.values[i] for i in order)}"
+    else:
+        fix = "correct the labels of the data, or id2label in the config.json of the model"
+    raise InputError(
+        f"{model}: its outputs, read as {', '.join(corpus.label_names)}, have macro-F1 {before:.4f} on {len(rows):,} "
+        f"validation rows, and {after:.4f} read as {', '.join(corpus.label_names[i] for i in order)}; {fix}"
+    )
 
 
 def logits_of_texts(

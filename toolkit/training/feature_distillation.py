@@ -143,7 +143,7 @@ def refuse_unfit(method: str, teacher: Classifier, student: Classifier) -> None:
             f"--kd-method {method}: teacher and student have different tokenizers, so their tokens do not correspond; "
             "use --kd-method logit, or a student with the teacher's tokenizer: --student layers:N or shape:LxH"
         )
-    if student.max_length > teacher.max_length:
+    if student.max_length is not None and teacher.max_length is not None and student.max_length > teacher.max_length:
         raise InputError(
             f"--kd-method {method}: the student reads up to {student.max_length} tokens, but the teacher only "
             f"{teacher.max_length}; use --max-length {teacher.max_length} or --kd-method logit"

@@ -108,17 +108,26 @@ def console(stderr: bool = False) -> "Console":
     return terminal if terminal.is_terminal else Console(highlight=False, stderr=stderr, width=FILE_WIDTH)
 
 
+def warn(line: str) -> None:
+    """Print one line on stdout, in red on a terminal, without breaking it."""
+    from rich.text import Text
+
+    console().print(Text(line, style="bold red"), soft_wrap=True)
+
+
 def print_table(
     lines: Sequence[dict[str, str]],
     title: str,
     left: Sequence[str] = (),
     dispensable: Sequence[str] = (),
     stderr: bool = False,
+    red: Sequence[int] = (),
 ) -> None:
     """Print rows with the same columns.
 
     left: left-aligned columns.
     dispensable: columns that are omitted on a narrow terminal.
+    red: rows that are printed in red on a terminal.
     """
     from rich import box
     from rich.table import Table
@@ -130,8 +139,9 @@ def print_table(
     for heading in headings:
         justify: Any = "left" if heading in left else "right"
         table.add_column(Text(_two_lines(heading)), justify=justify, no_wrap=heading not in left, overflow="fold")
-    for line in lines:
-        table.add_row(*(Text(line[heading]) for heading in headings))  # Text: a name may contain [markup]
+    for i, line in enumerate(lines):
+        # Text: a name may contain [markup]
+        table.add_row(*(Text(line[heading]) for heading in headings), style="red" if i in red else None)
     out.print(table)
 
 

@@ -15,14 +15,20 @@ class CannotExport(Exception):
 
 
 class NothingPasses(Exception):
-    """No candidate of a target passes its quality gate. Exit code 3; no package is written."""
+    """Nothing that a target made is good enough to be packaged without --force. Exit code 3; no package is written."""
 
-    def __init__(self, target: str, facts: dict[str, Any]) -> None:
-        super().__init__(
-            f"{target}: none of {len(facts['trials'])} candidates passes the quality gate; raise --max-drop, "
-            "try --search full or another --target, or package the best one anyway with --force"
-        )
+    def __init__(self, target: str, facts: dict[str, Any], why: str = "", force: str = "with --force") -> None:
+        """target, facts: the target and the results of its search, which are saved in the run.
+
+        why: what is not good enough, and "package it anyway"; by default, that no candidate passes the quality gate.
+        force: how to do that.
+        """
         self.target, self.facts = target, facts
+        self.why = why or (
+            f"none of {len(facts['trials'])} candidates passes the quality gate; raise --max-drop, try --search full "
+            "or another --target, or package the best one anyway"
+        )
+        super().__init__(f"{target}: {self.why} {force}")
 
 
 def reason_of(error: Exception) -> str:

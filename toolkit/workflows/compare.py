@@ -1,5 +1,6 @@
 """`hbt compare A B`: paired comparison of two models on the same test rows, from stored predictions; no model runs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from toolkit.config.settings import require
@@ -11,10 +12,11 @@ from toolkit.utils.errors import InputError
 from toolkit.workflows.run_comparisons import contender
 
 
-def compare_stages(a: Path, b: Path, margin: float = MARGIN) -> Versus:
+def compare_stages(a: Path, b: Path, margin: float = MARGIN, data: str | None = None) -> Versus:
     """Compare B with A, each a run, a stage of a run, or a package made from a run.
 
     margin: difference in macro-F1 below which the two count as equivalent.
+    data: path of the data file, if it has moved.
     Raises: InputError if a path is none of these or the two have different splits.
     """
     require(0 < margin <= 1, "--margin", f"{margin} is outside (0, 1]")
@@ -25,7 +27,7 @@ def compare_stages(a: Path, b: Path, margin: float = MARGIN) -> Versus:
         contender(place.run, place.stage or place.run.last_stage, path.as_posix())
         for place, path in zip(places, (a, b), strict=True)
     )
-    return versus(places[0].run.corpus, second, first, margin)
+    return versus(replace(places[0].run, data=data).corpus, second, first, margin)
 
 
 def _place(path: Path) -> Place:

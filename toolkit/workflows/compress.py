@@ -17,12 +17,15 @@ from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.evaluation.comparison import Contender
 from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, evaluate, rule_on
+from toolkit.evaluation.standing import standing_in, standing_of
 from toolkit.export.stage import Source, compress_or_stand_in, lineage_of, refuse_unready, rows_of
 from toolkit.modeling.architecture import architecture_of
 from toolkit.modeling.classifier import Classifier, load_classifier, load_sequence_classifier
+from toolkit.modeling.tokenizer import truncation_in
 from toolkit.modeling.vocabulary_trimming import trimmed
 from toolkit.pruning.stage import describe_pruning, prune, pruning_settings
 from toolkit.stages.distillation_data import prepare_distillation
+from toolkit.stages.inputs import refuse_changed_inputs
 from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME, train_linear_baseline
 from toolkit.stages.quantization_aware import quantization_aware
 from toolkit.stages.result import StageResult, predict_rows
@@ -40,7 +43,7 @@ from toolkit.stages.run_folder import (
     pruning_stage,
     tag_of,
 )
-from toolkit.stages.teachers import ENSEMBLE, TEACHER, with_corpus_labels
+from toolkit.stages.teachers import ENSEMBLE, TEACHER, refuse_other_order, with_corpus_labels
 from toolkit.training.fake_quantization import quantized_modules
 from toolkit.utils.errors import InputError, NothingPasses
 from toolkit.utils.files import file_part, whole_folder, write_lines
@@ -59,23 +62,25 @@ def compress_source(source: str, given: dict[str, Any], out: Path | None, force:
     """Make a package from a run, or from a checkpoint or Hugging Face classifier and labeled rows.
 
     given: settings by name. The source is pruned first if any pruning setting is among them. `data` is required unless
-    the source is a run.
+    the source is a run, where it is the path of its data file, if that has moved.
     Raises: InputError for a setting that the run already defines, for missing `data`, and as `compress_run` and
     `compress_checkpoint`.
     """
     recipe = recipe_of(None, given)
     pruning = recipe.pruning if _names(PruningSettings) & set(given) else None
     if is_run(Path(source)):
-        excess = [name for name in given if name not in _names(ExportSettings) | _names(PruningSettings)]
+        known = {*_names(ExportSettings), *_names(PruningSettings), "data"}
+        excess = [name for name in given if name not in known]
         if excess:
             raise InputError(f"--{excess[0].replace('_', '-')}: {source} is a run, which defines it; leave it out")
-        return compress_run(Path(source), recipe.export, out, force, pruning)
+        return compress_run(Path(source), recipe.export, out, force, pruning, given.get("data"))
     if "data" not in given:
         if not Path(source).exists() and re.fullmatch(r"(?!runs/|models/)[\w-][\w.-]*(/[\w.-]+)?", source) is None:
             raise InputError(f"{source}: no such folder; give a run, a checkpoint folder or a hub id")
         kind = "not a run folder;" if Path(source).exists() else "no such folder; for a hub id,"
         raise InputError(f"{source}: {kind} give labeled rows to evaluate it on with --data FILE")
-    return compress_checkpoint(source, recipe.corpus, recipe.export, out, force, pruning)
+    longest = recipe.model.max_length if "max_length" in given else None
+    return compress_checkpoint(source, recipe.corpus, recipe.export, out, force, pruning, longest)
 
 
 def _names(settings: type) -> set[str]:
@@ -83,20 +88,29 @@ def _names(settings: type) -> set[str]:
 
 
 def compress_run(
-    folder: Path, export: ExportSettings, out: Path | None, force: bool, pruning: PruningSettings | None = None
+    folder: Path,
+    export: ExportSettings,
+    out: Path | None,
+    force: bool,
+    pruning: PruningSettings | None = None,
+    data: str | None = None,
 ) -> RunSummary:
     """Make a package from the last checkpoint of a finished run: its student, else its best fold.
 
     pruning: settings of a pruning stage that runs first; None exports the last checkpoint unchanged.
+    data: path of the data file, if it has moved.
     Raises: InputError if `folder` is not a run folder, its data are missing or changed, or `out` exists.
     """
-    run = Run.open(folder)
+    run = replace(Run.open(folder), data=data)
     stage = run.last_stage if pruning is None else pruning_stage(pruning)
     run = run.using(export, pruning)
     out = out or package_folder(folder.name, export.target, stage)
     refuse_folder(out, force, "package")
     refuse_unready(export)
     run.require_rows()
+    trains = pruning is not None or export.quant_method == "qat"
+    texts = ["--unlabelled"] if trains or export.trim_vocabulary is not None else []
+    refuse_changed_inputs(run, ["--teacher", *texts] if trains else texts)
     if pruning is not None:
         _refuse_other_pruning(run, stage, force)
     with tracking.tracked_run(folder, run.recipe.run) as tracked:
@@ -129,21 +143,24 @@ def compress_checkpoint(
     out: Path | None,
     force: bool,
     pruning: PruningSettings | None = None,
+    max_length: int | None = None,
 ) -> RunSummary:
     """Make a package from a checkpoint or a Hugging Face sequence classifier, evaluated on labeled rows.
 
     pruning: prune the classifier first, with the unpruned classifier as the teacher; None does not prune.
+    max_length: maximum number of tokens per text; None takes that of the model.
     Raises: InputError if the model cannot be loaded or its labels are not those of the rows.
     """
     out = out or MODELS / "-".join([file_part(model), export.target, *([] if pruning is None else [pruning.tag])])
     refuse_folder(out, force, "package")
     refuse_unready(export)
     corpus = load_corpus(settings)
-    classifier = _load(model)
+    classifier = _load(model, max_length)
     classifier = with_corpus_labels(classifier, corpus, model)
     name, lineage = file_part(model), lineage_of(corpus, model=model)
     rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
     predictions = predict_rows(classifier, corpus, rows, f"{model}: evaluating in PyTorch")
+    refuse_other_order(classifier, corpus, predictions, model)
     with tempfile.TemporaryDirectory(prefix="hbt-linear-") as scratch:
         linear_result = train_linear_baseline(corpus, Path(scratch) / LINEAR_BASELINE)
         linear = contender_of(Path(scratch) / LINEAR_BASELINE, linear_result, LINEAR_BASELINE_NAME)
@@ -151,19 +168,23 @@ def compress_checkpoint(
         classifier = classifier.with_rule(rule_on(corpus, predictions).rule)
     rule = classifier.rule or DecisionRule()
     _, metrics, _ = evaluate(corpus, predictions, rule)
+    original = Contender(f"{name} in torch", predictions, rule)
     rows_before_export = [
         Row(LINEAR_BASELINE_NAME, linear_result.metrics),
-        Row(f"{name} in torch", metrics, None, classifier.parameters),
+        Row(f"{name} in torch", metrics, None, classifier.parameters, standing=standing_of(corpus, original, linear)),
     ]
     references = [linear]
     if pruning is not None:
-        references.append(Contender(f"{name} in torch", predictions, rule))
+        references.append(original)
         recipe = _recipe_of_checkpoint(model, settings, export, pruning)
         classifier, details = _pruned(classifier, corpus, recipe)
         predictions = predict_rows(classifier, corpus, rows, "pruned: predicting")
-        classifier = classifier.with_rule(rule_on(corpus, predictions, inherited=rule).rule)
-        _, metrics, _ = evaluate(corpus, predictions, classifier.rule or rule)
-        rows_before_export.append(Row(f"pruned {pruning.tag}", metrics, None, classifier.parameters))
+        rule = rule_on(corpus, predictions, inherited=rule).rule
+        classifier = classifier.with_rule(rule)
+        _, metrics, _ = evaluate(corpus, predictions, rule)
+        pruned = Contender(f"pruned {pruning.tag}", predictions, rule)
+        standing = standing_of(corpus, pruned, linear)
+        rows_before_export.append(Row(pruned.name, metrics, None, classifier.parameters, standing=standing))
         lineage |= {"pruning": pruning.tag, "pruned": describe_pruning(details, pruning_settings(recipe))}
     classifier, trimming = trimmed(classifier, export, corpus, None)
     tag = None if pruning is None else pruning.tag
@@ -176,14 +197,28 @@ def compress_checkpoint(
             tuned, _ = quantization_aware(classifier, prepare_distillation(recipe, corpus, None), Path(work))
         result, _ = compress_or_stand_in(source, export, out, force, tuned)
     package = Path(result.details["package"])
-    return RunSummary(package, [*rows_before_export, *rows_of(result)], [], corpus.label_names, package)
+    shown, details = [*rows_before_export, *rows_of(result)], result.details
+    labels, description = corpus.label_names, ""
+    return RunSummary(package, shown, [], labels, package, description, standing_in(details), truncation_in(details))
 
 
-def _load(model: str) -> Classifier:
-    """Return the classifier in a folder or with a hub id."""
-    if Path(model).is_dir():
-        return load_classifier(Path(model), option=SOURCE)
-    return load_sequence_classifier(model, option=SOURCE)
+def _load(model: str, max_length: int | None) -> Classifier:
+    """Return the classifier in a folder or with a hub id, which reads at most `max_length` tokens unless that is None.
+
+    Raises: InputError if it cannot be loaded or cannot read so many tokens.
+    """
+    own = Path(model).is_dir()
+    classifier = load_classifier(Path(model), option=SOURCE) if own else load_sequence_classifier(model, option=SOURCE)
+    longest = classifier.max_length
+    if max_length is not None:
+        if longest is None:
+            raise InputError(f"--max-length: {model} reads texts of any length; leave it out")
+        if max_length > longest:
+            raise InputError(
+                f"--max-length {max_length}: {model} reads at most {longest} tokens; give {longest} or less"
+            )
+        classifier.tokenizer.enable_truncation(max_length)
+    return classifier
 
 
 def _recipe_of_checkpoint(

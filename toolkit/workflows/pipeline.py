@@ -1,22 +1,28 @@
 """`hbt train` and `hbt run`: run the stages of a pipeline in order, skipping those that are finished."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
+from toolkit.config.cli_options import options_text
 from toolkit.config.recipe import Recipe
 from toolkit.config.settings import Pipeline, PruningSettings
+from toolkit.data.corpus import Corpus
 from toolkit.data.unlabeled import read_unlabeled
 from toolkit.export.stage import FALLBACK, fallback_folder, refuse_for_ngram, refuse_unready
 from toolkit.manifest import MANIFEST_FILE, read_manifest
 from toolkit.modeling.architecture import architecture_of
+from toolkit.modeling.classifier import Classifier, SequenceClassifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.modeling.ngram import is_ngram, rows_of
 from toolkit.modeling.students import build_student
 from toolkit.stages.distillation import distillation_loss_of
+from toolkit.stages.inputs import contents_of_inputs, refuse_changed_inputs
+from toolkit.stages.result import predict_rows
 from toolkit.stages.run_folder import Run, checkpoint_of, export_stage, package_folder, run_folder
-from toolkit.stages.teachers import load_teacher
+from toolkit.stages.teachers import load_teacher, refuse_other_order
 from toolkit.training.trainer import refuse_missing_device
-from toolkit.utils.errors import InputError
+from toolkit.utils.errors import InputError, NothingPasses
 from toolkit.utils.overwrite import refuse_folder
 from toolkit.workflows import tracking
 from toolkit.workflows.compress import export_run
@@ -24,24 +30,28 @@ from toolkit.workflows.run_summary import RunSummary, write_summary
 from toolkit.workflows.steps import STEPS, run_step
 from toolkit.workflows.tracked_metrics import track_settings
 
+ORDER_ROWS = 200
+"""Validation rows on which the order of an imported teacher's labels is checked before anything is written."""
+
 
 def run_pipeline(recipe: Recipe, force: bool = False, package: Path | None = None) -> RunSummary:
     """Run the stages of a recipe's pipeline; skip those that are finished in the run folder.
 
-    force: replace an existing run folder or package; package the best candidate even if none passes the quality gate.
+    force: replace an existing run folder or package; package the best candidate even if none passes the quality gate or
+      it is not worth shipping.
     package: folder of the package, if the pipeline exports one.
-    Raises: InputError for invalid settings or data, before anything is written.
+    Raises: InputError for invalid settings or data, before anything is written; NothingPasses.
     """
     package = package or default_package(recipe)
     run = workable_run(recipe, force, package)
     force = force or run.may_replace(package)
-    run.begin(package if force else None)
+    run.begin(package if force else None, contents_of_inputs(recipe) if run.fingerprint is None else {})
     with tracking.tracked_run(run.folder, recipe.run) as tracked:
         track_settings(tracked, run)
         exported = None
         for stage in recipe.stages:
             if stage == "export":
-                exported = _finished_package(run, package) or export_run(run, run.last_stage, package, tracked, force)
+                exported = _finished_package(run, package) or _export(run, package, tracked, force)
             else:
                 run_step(STEPS[stage], run, tracked)
         final = exported if exported is not None else run.checkpoint(run.last_stage)
@@ -49,6 +59,18 @@ def run_pipeline(recipe: Recipe, force: bool = False, package: Path | None = Non
         summary = write_summary(run, exported, tracked)
     run.finish()
     return summary
+
+
+def _export(run: Run, package: Path, tracked: tracking.Tracked, force: bool) -> Path:
+    """Return the new package. Raises: NothingPasses with the command that makes it of the finished stages."""
+    try:
+        return export_run(run, run.last_stage, package, tracked, force)
+    except NothingPasses as refused:
+        options = options_text(run.recipe.export)
+        default = package_folder(run.folder.name, refused.target, run.last_stage)
+        place = "" if package == default else f" -o {shlex.quote(package.as_posix())}"
+        way_on = f"with hbt compress {shlex.quote(run.folder.as_posix())}{options}{place} --force"
+        raise NothingPasses(refused.target, refused.facts, refused.why, way_on) from None
 
 
 def train_pipeline(recipe: Recipe, force: bool = False) -> RunSummary:
@@ -71,6 +93,7 @@ def workable_run(recipe: Recipe, force: bool = False, package: Path | None = Non
     if recipe.exports:
         refuse_unready(recipe.export)
         refuse_folder(package, force or run.may_replace(package) or _is_of_run(package, run), "package")
+    refuse_changed_inputs(run)
     _try_models(run)
     return run
 
@@ -118,6 +141,8 @@ def _try_models(run: Run) -> None:
     train = corpus.take(corpus.rows("train"))
     if settings.teacher:
         teachers = [load_teacher(checkpoint_of(Path(given)).as_posix(), corpus) for given in settings.teacher]
+        for given, teacher in zip(settings.teacher, teachers, strict=True):
+            _try_order(given, teacher, corpus)
         network = teachers[0]
     else:
         network = build_classifier(recipe.model, corpus.label_names, train, corpus.settings.seed)
@@ -131,6 +156,14 @@ def _try_models(run: Run) -> None:
         network = student
     if recipe.prunes:
         architecture_of(network.network)
+
+
+def _try_order(given: str, teacher: Classifier, corpus: Corpus) -> None:
+    """Raise InputError if the outputs of an imported teacher fit the labels far better in another order."""
+    if isinstance(teacher.network, SequenceClassifier):
+        rows = corpus.rows("validation")[:ORDER_ROWS]
+        predictions = predict_rows(teacher, corpus, rows, f"--teacher {given}: checking the order of its labels")
+        refuse_other_order(teacher, corpus, predictions, f"--teacher {given}")
 
 
 def _check_ngram(recipe: Recipe) -> None:

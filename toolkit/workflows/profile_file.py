@@ -7,27 +7,26 @@ from toolkit.data.corpus import find_columns, read_source, text_values
 from toolkit.data.profile import DataProfile, profile
 from toolkit.data.tables import Table
 
-MAX_LENGTH = 512
 
-
-def profile_file(settings: CorpusSettings, model: str | None) -> DataProfile:
+def profile_file(settings: CorpusSettings, model: str | None, max_length: int) -> DataProfile:
     """Return a profile of the file in `settings`.
 
     model: hub id or folder of the encoder whose tokens are counted; with None, a tokenizer is trained on the file, as
     for a shape: encoder.
+    max_length: maximum number of tokens in a run; the encoder may read fewer.
     Raises: InputError if the file cannot be read or the encoder cannot be loaded.
     """
     table = read_source(settings.data)
-    return profile(table, settings, _tokenizer(model, table, settings))
+    return profile(table, settings, _tokenizer(model, max_length, table, settings))
 
 
-def _tokenizer(model: str | None, table: Table, settings: CorpusSettings) -> Tokenizer:
+def _tokenizer(model: str | None, max_length: int, table: Table, settings: CorpusSettings) -> Tokenizer:
     if model is None:
         from toolkit.modeling.tokenizer import train_tokenizer
 
-        return train_tokenizer(text_values(table, find_columns(table, settings)[0]), max_length=MAX_LENGTH)
+        return train_tokenizer(text_values(table, find_columns(table, settings)[0]), max_length=max_length)
     from transformers import AutoModel
 
     from toolkit.modeling.classifier import from_hugging_face
 
-    return from_hugging_face(AutoModel, model, MAX_LENGTH)[1]
+    return from_hugging_face(AutoModel, model, max_length)[1]

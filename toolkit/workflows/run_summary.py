@@ -2,21 +2,26 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from toolkit.config.recipe import DESCRIPTIONS
-from toolkit.evaluation.comparison import Versus
+from toolkit.evaluation.comparison import Contender, Versus
+from toolkit.evaluation.standing import Standing, standing_of
 from toolkit.export.stage import rows_of
 from toolkit.latency.measure import Kind, median_latency_ms
+from toolkit.modeling.classifier import TOKENIZER_FILE
+from toolkit.modeling.tokenizer import Truncation, read_tokenizer, truncation_of
 from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
 from toolkit.stages.results_table import Row, write_pipeline_summary
 from toolkit.stages.run_folder import BASELINE, DISTILLATION, EXPORT, LINEAR_BASELINE, PRUNING, Run, tag_of
 from toolkit.stages.teachers import TEACHER
 from toolkit.utils.console import working
 from toolkit.utils.files import without_nan, write_lines
-from toolkit.workflows.run_comparisons import run_comparisons
+from toolkit.workflows.run_comparisons import best_fold, contender, run_comparisons, teacher_of
 from toolkit.workflows.tracking import Tracked
 
 
@@ -32,11 +37,15 @@ class RunSummary:
     package: Path | None
     description: str = ""
     """Description of the pipeline."""
+    standing: Standing | None = None
+    """What the package or, without one, the checkpoint to export is worth beside the linear baseline."""
+    truncation: Truncation | None = None
+    """How many test texts the same model cuts; None if it reads texts of any length."""
 
 
 def stage_rows(run: Run) -> list[Row]:
     """Return the rows of the results table: trained models, then artifacts; then the same on each slice."""
-    exported = [row for stage in run.stages(EXPORT) for row in rows_of(run.results[stage])]
+    exported = [row for stage in run.stages(EXPORT) for row in _exported_rows(run, stage)]
     rows = [*trained_rows(run, run.stages(PRUNING)), *exported]
     return sorted(rows, key=lambda row: row.slice is not None)
 
@@ -46,32 +55,39 @@ def trained_rows(run: Run, pruned: Sequence[str]) -> list[Row]:
     rows: list[Row] = []
     slice_rows: list[Row] = []
 
-    def add(name: str, metrics: dict[str, float], slices: dict[str, Any], *size_and_latency: Any) -> None:
-        rows.append(Row(name, metrics, *size_and_latency))
+    linear_predictions = contender(run, LINEAR_BASELINE, LINEAR_BASELINE_NAME)
+
+    def add(
+        name: str, model: Contender | None, metrics: dict[str, float], slices: dict[str, Any], *size_and_latency: Any
+    ) -> None:
+        standing = None if model is None else standing_of(run.corpus, model, linear_predictions)
+        rows.append(replace(Row(name, metrics, *size_and_latency), standing=standing))
         slice_rows.extend(Row(name, values, slice=part) for part, values in slices.items())
 
     linear = run.results[LINEAR_BASELINE]
     latency = _latency(run, "linear", LINEAR_BASELINE)
-    add(LINEAR_BASELINE_NAME, linear.metrics, linear.slices, linear.size_bytes, linear.parameters, latency)
+    add(LINEAR_BASELINE_NAME, None, linear.metrics, linear.slices, linear.size_bytes, linear.parameters, latency)
     if BASELINE in run.results:
         result = run.results[BASELINE]
-        name = f"baseline, {run.corpus.folds}-fold ensemble"
-        add(name, result.metrics, result.slices, result.size_bytes, result.parameters)
+        ensemble = contender(run, BASELINE, f"baseline, {run.corpus.folds}-fold ensemble")
+        add(ensemble.name, ensemble, result.metrics, result.slices, result.size_bytes, result.parameters)
         best = result.details
         latency = _latency(run, "checkpoint", f"{BASELINE}/{result.checkpoint}")
         size_and_latency = (best["best_fold_size_bytes"], best["best_fold_parameters"], latency)
-        add("baseline, best fold", best["best_fold_metrics"], best["best_fold_slices"], *size_and_latency)
+        metrics, slices = best["best_fold_metrics"], best["best_fold_slices"]
+        add("baseline, best fold", best_fold(run), metrics, slices, *size_and_latency)
     if DISTILLATION in run.results:
         result = run.results[DISTILLATION]
         if result.details["teacher_name"] == TEACHER:
-            add(TEACHER, result.details["teacher_metrics"], result.details["teacher_slices"])
+            add(TEACHER, teacher_of(run), result.details["teacher_metrics"], result.details["teacher_slices"])
         latency = _latency(run, "checkpoint", DISTILLATION)
-        name = f"student {result.details['student']}"
-        add(name, result.metrics, result.slices, result.size_bytes, result.parameters, latency)
+        student = contender(run, DISTILLATION, f"student {result.details['student']}")
+        add(student.name, student, result.metrics, result.slices, result.size_bytes, result.parameters, latency)
     for stage in pruned:
         result = run.results[stage]
         latency = _latency(run, "checkpoint", stage)
-        add(f"pruned {tag_of(stage)}", result.metrics, result.slices, result.size_bytes, result.parameters, latency)
+        model = contender(run, stage, f"pruned {tag_of(stage)}")
+        add(model.name, model, result.metrics, result.slices, result.size_bytes, result.parameters, latency)
     return [*rows, *slice_rows]
 
 
@@ -79,7 +95,14 @@ def write_summary(run: Run, package: Path | None, tracked: Tracked) -> RunSummar
     """Write pipeline_summary_….csv, comparisons.csv and summary.json, and return their contents."""
     description = DESCRIPTIONS[run.recipe.run.pipeline]
     outcome = RunSummary(
-        run.folder, stage_rows(run), run_comparisons(run), run.corpus.label_names, package, description
+        run.folder,
+        stage_rows(run),
+        run_comparisons(run),
+        run.corpus.label_names,
+        package,
+        description,
+        _standing(run, package),
+        truncation_of(_tokenizer(run, package), run.corpus.take(run.corpus.rows("test"))),
     )
     summary = run.folder / "outputs" / f"pipeline_summary_{run.recipe.run.pipeline}.csv"
     write_pipeline_summary(outcome.rows, run.corpus.label_names, summary)
@@ -94,6 +117,26 @@ def write_summary(run: Run, package: Path | None, tracked: Tracked) -> RunSummar
     text = json.dumps(without_nan(record), indent=2, ensure_ascii=False)
     (run.folder / "summary.json").write_text(text + "\n", "utf-8")
     return outcome
+
+
+def _standing(run: Run, package: Path | None) -> Standing | None:
+    """Return the standing of a package of the run or, without one, of the checkpoint that an export would use."""
+    if package is None:
+        return [row for row in trained_rows(run, run.stages(PRUNING)) if row.slice is None][-1].standing
+    made = [stage for stage in run.stages(EXPORT) if run.results[stage].details["package"] == package.as_posix()]
+    return _exported_rows(run, made[0])[0].standing if made else None
+
+
+def _exported_rows(run: Run, stage: str) -> list[Row]:
+    """Return the rows of an export stage, with the standing of the artifact also if it is older than this figure."""
+    own, *slices = rows_of(run.results[stage])
+    linear = contender(run, LINEAR_BASELINE, LINEAR_BASELINE_NAME)
+    return [replace(own, standing=standing_of(run.corpus, contender(run, stage, own.stage), linear)), *slices]
+
+
+def _tokenizer(run: Run, package: Path | None) -> Tokenizer:
+    """Return the tokenizer of a package or, without one, of the checkpoint that an export would use."""
+    return read_tokenizer((package or run.checkpoint(run.last_stage)) / TOKENIZER_FILE)[0]
 
 
 def _latency(run: Run, kind: Kind, name: str) -> float | None:

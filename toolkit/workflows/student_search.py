@@ -13,8 +13,10 @@ from typing import Any
 from toolkit.config.recipe import SEARCHED_STUDENTS, Recipe
 from toolkit.config.settings import PruningSettings, require
 from toolkit.config.toml_file import recipe_from
+from toolkit.evaluation.standing import Standing
 from toolkit.manifest import read_manifest
 from toolkit.modeling.ngram import is_ngram
+from toolkit.stages.inputs import contents_of_inputs
 from toolkit.stages.run_folder import DISTILLATION, LINEAR_BASELINE, RUNS, Run, export_stage, locate
 from toolkit.utils.console import print_table, say
 from toolkit.utils.errors import InputError, NothingPasses
@@ -43,6 +45,8 @@ class StudentSearch:
     students: list[StudentResult]
     references: dict[str, float]
     """Macro-F1 of teacher and linear baseline on the validation rows."""
+    standing: Standing | None = None
+    """What the first student is worth on the test rows."""
 
 
 def recipe_of_teacher(data: str, given: dict[str, Any]) -> Recipe:
@@ -68,7 +72,8 @@ def search_students(
     """Train, export and measure each of the students in `specs`, and write the table to runs/NAME.json.
 
     budget_ms: longest p50 latency. budget_mb: largest package.
-    A student is left out if none of its candidates passes the quality gate.
+    A student is left out if none of its candidates passes the quality gate, or if its package would be near chance or
+    worse than the linear baseline.
     Raises: InputError as `run_pipeline`; NothingPasses if no student is left.
     """
     for option, budget in (("--budget-ms", budget_ms), ("--budget-mb", budget_mb)):
@@ -79,8 +84,9 @@ def search_students(
     begun = {student: workable_run(student_recipe, force) for student, student_recipe in runs.items()}
     if force:  # replace all of them now, so that the command without --force resumes every one
         for student, run in begun.items():
-            run.begin(default_package(runs[student]))
+            run.begin(default_package(runs[student]), contents_of_inputs(runs[student]))
     students: list[StudentResult] = []
+    standings: dict[str, Standing | None] = {}
     last_refusal: NothingPasses | None = None
     for student, student_recipe in runs.items():
         say(f"student {student}")
@@ -93,11 +99,12 @@ def search_students(
         assert outcome.package is not None
         run = Run.open(outcome.folder)
         students.append(_result_of(student, run, outcome.package, budget_ms, budget_mb))
+        standings[student] = outcome.standing
     if not students:
         assert last_refusal is not None
         raise last_refusal
     students.sort(key=lambda student: (not student.within_budget, -student.macro_f1))
-    found = StudentSearch(students, _references(run))
+    found = StudentSearch(students, _references(run), standings[students[0].student])
     record = {"rungs": [asdict(student) for student in students], "beside": found.references}
     text = json.dumps(without_nan(record), indent=2, ensure_ascii=False)
     (RUNS / f"{name}.json").write_text(text + "\n", "utf-8")
@@ -123,7 +130,11 @@ def render(search: StudentSearch) -> None:
         for name, value in search.references.items()
     ]
     title = "on the validation rows, on which the students' epochs and decision rules were chosen"
-    print_table(lines, title, left=("Student", "Package", "Within budget"), dispensable=("Parameters",))
+    least = search.references["linear baseline"]
+    red = [i for i, student in enumerate(search.students) if student.macro_f1 < least]
+    for i in red:
+        lines[i]["Student"] += " (below linear baseline)"
+    print_table(lines, title, left=("Student", "Package", "Within budget"), dispensable=("Parameters",), red=red)
 
 
 def _recipe_of(student: str, recipe: Recipe, name: str) -> Recipe:

@@ -14,7 +14,6 @@ from tests.helpers import ODD_TEXTS
 from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.modeling.classifier import Classifier, load_classifier, save_classifier
 from toolkit.modeling.ngram import (
-    MAX_CHARACTERS,
     PAD_ID,
     SPACE,
     SPACE_ID,
@@ -26,7 +25,7 @@ from toolkit.modeling.ngram import (
     rows_of,
     table_rows,
 )
-from toolkit.modeling.tokenizer import encode
+from toolkit.modeling.tokenizer import encode, truncation_of
 from toolkit.utils.errors import InputError
 
 TEXTS = [
@@ -151,15 +150,22 @@ def test_names_of_special_tokens_in_a_text_are_plain_characters() -> None:
     assert not {PAD_ID, UNKNOWN_ID} & set(found[0] + found[1])
 
 
-def test_a_long_text_is_truncated_and_keeps_both_spaces() -> None:
-    tokenizer = character_tokenizer(["ab"])
-    ids = tokenizer.encode("ab" * MAX_CHARACTERS).ids
-    assert len(ids) == MAX_CHARACTERS
-    assert ids[0] == ids[-1] == SPACE_ID
+def test_a_long_text_is_read_to_its_end() -> None:
     made = student()
-    assert made.max_length == MAX_CHARACTERS
-    same = made.predict_logits(["a" * 1022, "a" * 1023, "a" * 9000])
-    assert len(np.unique(same, axis=0)) == 1
+    assert made.max_length is None
+    assert truncation_of(made.tokenizer, ["a" * 9000]) is None
+    first, second = made.predict_logits(["a b " * 5000 + "sea", "a b " * 5000 + "sun"])
+    assert not np.array_equal(first, second)
+
+
+def test_an_older_checkpoint_still_truncates_and_keeps_both_spaces(tmp_path: Path) -> None:
+    made = student()
+    made.tokenizer.enable_truncation(max_length=1024)
+    save_classifier(made, tmp_path)
+    back = load_classifier(tmp_path)
+    ids = back.tokenizer.encode("ab" * 1024).ids
+    assert (back.max_length, len(ids), ids[0], ids[-1]) == (1024, 1024, SPACE_ID, SPACE_ID)
+    assert len(np.unique(back.predict_logits(["a" * 1022, "a" * 1023, "a" * 9000]), axis=0)) == 1
 
 
 @pytest.mark.parametrize(
@@ -189,7 +195,7 @@ def test_a_saved_student_gives_bit_identical_logits(tmp_path: Path, labels: int,
     save_classifier(made, tmp_path / "deep" / "checkpoint")
     back = load_classifier(tmp_path / "deep" / "checkpoint")
     assert back.predict_logits(ODD_TEXTS).tobytes() == made.predict_logits(ODD_TEXTS).tobytes()
-    assert (back.labels, back.threshold, back.max_length, back.pad_id) == (made.labels, threshold, 1024, PAD_ID)
+    assert (back.labels, back.threshold, back.max_length, back.pad_id) == (made.labels, threshold, None, PAD_ID)
     assert back.parameters == made.parameters
     stored = json.loads((tmp_path / "deep" / "checkpoint" / "config.json").read_text("utf-8"))
     assert (stored["model_type"], stored["rows"], stored["hbt"]) == (

@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers import Finished, tiny_recipe
 from toolkit.evaluation.decision_rule import DecisionRule
+from toolkit.evaluation.standing import Standing
 from toolkit.stages.cross_validation import FoldResult
 from toolkit.stages.result import StageResult
 from toolkit.stages.results_table import Row, cells, label_title, render, write_fold_summaries, write_pipeline_summary
@@ -176,3 +177,22 @@ def test_the_printed_table_shows_every_stage_and_slice(capsys: pytest.CaptureFix
     page = capsys.readouterr().out
     for part in ("the title", "linear [x]", "0.2500", "0.1250", "1,234,567", "rows 0:9"):
         assert part in page
+
+
+def test_what_is_not_better_than_the_linear_baseline_is_red(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    metrics = {"accuracy": 0.7, "macro_f1": 0.7, "f1_a": 0.7, "f1_b": 0.7, "roc_auc": 0.8}
+    good = Standing(60, 0.9, (0.8, 1.0), 0.8, (-0.1, 0.2), 0.5)
+    below = Standing(60, 0.7, (0.6, 0.8), 0.8, (-0.2, 0.1), 0.5)
+    rows = [Row("linear", metrics), Row("good", metrics, standing=good), Row("bad", metrics, standing=below)]
+    render(rows, ("a", "b"), "title")
+    red = "\x1b[31m"
+    lines = {
+        line.strip().removeprefix(red).split()[0]: line
+        for line in capsys.readouterr().out.splitlines()
+        if "0.7" in line
+    }
+    assert [name for name, line in lines.items() if red in line] == ["bad"]
+    assert "bad (below linear baseline)" in lines["bad"]

@@ -202,12 +202,16 @@ def test_the_teacher_of_a_run_without_a_baseline_is_its_student(
     np.testing.assert_allclose(teacher.predictions.of(rows), learned.predict_logits(noisy.take(rows)), atol=1e-5)
 
 
-def test_a_teacher_without_label_names_gets_those_of_the_corpus(
+def test_a_teacher_without_label_names_gets_those_of_the_corpus_if_their_order_is_given(
     noisy: Corpus, learned: Classifier, tmp_path: Path
 ) -> None:
     save_classifier(dataclasses.replace(learned, labels=("LABEL_0", "LABEL_1")), tmp_path / "checkpoint")
-    rows = noisy.rows("test")
-    teacher = find_teacher(settings(teacher=(str(tmp_path / "checkpoint"),)), noisy, None, tmp_path / "cache")
+    rows, given = noisy.rows("test"), settings(teacher=(str(tmp_path / "checkpoint"),))
+    with pytest.raises(InputError, match=r"its labels are LABEL_0, LABEL_1, .* such as --label-names sea,sun$"):
+        find_teacher(given, noisy, None, tmp_path / "cache")
+    named = dataclasses.replace(noisy.settings, label_names=("sea", "sun"))
+    ordered = dataclasses.replace(noisy, settings=named)
+    teacher = find_teacher(given, ordered, None, tmp_path / "cache")
     np.testing.assert_allclose(teacher.predictions.of(rows), learned.predict_logits(noisy.take(rows)), atol=1e-5)
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import Finished, contents, tiny_recipe, write_comments
+from tests.helpers import Finished, Hbt, contents, tiny_recipe, write_comments
 from toolkit import package
 from toolkit.config.recipe import Recipe
+from toolkit.config.toml_file import write_recipe
 from toolkit.data.corpus import load_corpus
 from toolkit.evaluation.predictions import Predictions
 from toolkit.modeling.classifier import load_classifier, save_classifier
@@ -450,3 +451,24 @@ def test_a_run_is_named_after_data_and_model(change: dict[str, Any], folder: str
     from toolkit.stages.run_folder import run_folder
 
     assert run_folder(small(**change)) == Path("runs") / folder
+
+
+def test_a_run_that_is_not_worth_a_package_names_the_command_that_makes_it_anyway(
+    copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, no_training: None
+) -> None:
+    monkeypatch.setattr("toolkit.export.stage.needs_force", lambda standing: True)
+    shutil.rmtree("runs/tiny/4-export-onnx-int8")
+    shutil.rmtree("models")
+    write_recipe(tiny_recipe(), Path("again.toml"))
+    assert hbt("run", "--recipe", "again.toml", "-o", "models/other") == 3
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("hbt: onnx-int8: the selected candidate is ")
+    command = line.rpartition("anyway with ")[2]
+    assert command == "hbt compress runs/tiny --max-drop 0.5 -o models/other --force"
+    assert not Path("models/other").exists()
+    assert Path("runs/tiny/outputs/forms_onnx-int8.csv").is_file()
+    assert hbt(*command.split()[1:]) == 0
+    shown = capsys.readouterr().out
+    assert "student layers:1 (" in shown
+    assert shown.splitlines()[-1].startswith("warning: the package is ")
+    assert hbt("run", "--recipe", "again.toml", "-o", "models/other") == 0  # resumed: the package is that of this run
