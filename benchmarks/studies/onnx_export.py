@@ -173,8 +173,9 @@ def classifier_of(name: str, texts: Sequence[str]) -> Classifier:
     source = name.removeprefix(IMPORTED)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory(prefix="hbt-export-") as folder:
-        AutoModelForSequenceClassification.from_pretrained(source, num_labels=2).save_pretrained(folder)
-        AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+        model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=2, trust_remote_code=False)
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(folder)
         return load_sequence_classifier(folder)
 
 
