@@ -194,5 +194,6 @@ def main(load: Callable[[], Model]) -> None:
         for text, (label, score) in zip(texts, load().predict(texts), strict=True):
             print(f"{printable(label)}\t{score:.4f}\t{printable(text)}")
     except Exception as error:
-        print(printable(" ".join(str(error).split())), file=sys.stderr)
+        install = "; pip install -r requirements.txt" if isinstance(error, ImportError) else ""
+        print(printable(" ".join(str(error).split()) + install), file=sys.stderr)
         sys.exit(2)
