@@ -387,6 +387,16 @@ def test_verify_runs_no_code_of_the_current_folder(copied: Path, monkeypatch: py
     assert package.verify(copied).problems == []
 
 
+def test_verify_runs_its_own_layers_whatever_comes_first_on_the_path(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python -m hbt` in a folder with another `toolkit` puts this folder first."""
+    (copied.parent / "toolkit").mkdir()
+    (copied.parent / "toolkit" / "__init__.py").write_text("raise SystemExit('run')\n")
+    monkeypatch.syspath_prepend(copied.parent)
+    assert package.verify(copied).problems == []
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
