@@ -16,7 +16,7 @@ from toolkit.config.toml_file import recipe_of
 from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.evaluation.comparison import Contender
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, evaluate
-from toolkit.export.stage import Source, compress_or_stand_in, lineage_of, refuse_unready, rows_of
+from toolkit.export.stage import Source, compress_or_stand_in, lineage_of, refuse_fallback, refuse_unready, rows_of
 from toolkit.modeling.architecture import architecture_of
 from toolkit.modeling.classifier import Classifier, load_classifier, load_sequence_classifier
 from toolkit.modeling.vocabulary_trimming import trimmed
@@ -98,6 +98,7 @@ def compress_run(
     run.require_rows()
     if pruning is not None:
         _refuse_other_pruning(run, stage, force)
+    refuse_fallback(load_classifier(run.checkpoint(run.last_trained)), export, out, force)
     with tracking.tracked_run(folder, run.recipe.run) as tracked:
         if pruning is not None:
             run_step(STEPS["pruning"], run, tracked)
@@ -139,6 +140,7 @@ def compress_checkpoint(
     refuse_unready(export)
     corpus = load_corpus(settings)
     classifier = _load(model)
+    refuse_fallback(classifier, export, out, force)
     classifier = with_corpus_labels(classifier, corpus, model)
     name, lineage = file_part(model), lineage_of(corpus, model=model)
     rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
