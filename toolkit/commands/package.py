@@ -1,4 +1,4 @@
-"""`hbt compress`, `targets`, `predict` and `verify`: packages."""
+"""`hbt compress`, `targets`, `predict`, `verify` and `sign`: packages."""
 
 import json
 import sys
@@ -90,21 +90,41 @@ def predict(
 
 @click.command()
 @click.argument("package", type=FOLDER)
+@click.option("--public-key", type=FOLDER, help="PEM file of the key that must have signed the package.")
 @json_option
-def verify(package: Path, as_json: bool) -> None:
-    """Check that the files of a PACKAGE are unchanged and that it reproduces its golden scores."""
+def verify(package: Path, public_key: Path | None, as_json: bool) -> None:
+    """Check that the files of a PACKAGE are unchanged and that it reproduces its golden scores.
+
+    Who changes both files and manifest.json is found out only by a signature and its --public-key.
+    """
     from dataclasses import asdict
 
     from toolkit import package as packages
     from toolkit.utils.files import without_nan
 
-    found = packages.verify(package)
+    found = packages.verify(package, public_key)
     if as_json:
         click.echo(json.dumps(without_nan(asdict(found))))
         sys.exit(2 if found.problems else 0)
     if found.problems:
         raise InputError(f"{package}: {'; '.join(found.problems)}")
+    shown = {"valid": ", signature valid", "not checked": "; signed, not checked: give --public-key"}
     click.echo(
         f"{package}: {found.files} files unchanged, {found.golden_texts} golden texts, "
-        f"largest score difference {found.largest_score_gap:.1e}"
+        f"largest score difference {found.largest_score_gap:.1e}{shown.get(found.signature, '')}"
     )
+
+
+@click.command()
+@click.argument("package", type=FOLDER)
+@click.option("--private-key", type=FOLDER, required=True, help="PEM file of an elliptic-curve key without a password.")
+@force_option
+def sign(package: Path, private_key: Path, force: bool) -> None:
+    """Sign all files of a PACKAGE, so that others can check with your public key that it is from you.
+
+    The signature, model.sig, follows OpenSSF Model Signing. Needs the extra hbt-toolkit[sign].
+    """
+    from toolkit import signature
+
+    file = signature.sign(package, private_key, force)
+    click.echo(f"signed: {file}\nnext: hbt verify {package} --public-key PUBLIC.pem")
