@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from toolkit.evaluation.label_keys import label_keys
+
 THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(7))
 """Grid for the threshold search: 0.30, 0.35 … 0.60."""
 
@@ -21,7 +23,7 @@ def calculate_metrics_with_threshold_exploration(
     threshold: of the probability of label 1, for two labels. None selects the value of THRESHOLDS
       with the best macro-F1 (of equal ones, the nearest to 0.5): use that on validation rows only,
       and pass the stored threshold for all other rows.
-    label_names: adds `f1_{name}`, `precision_{name}` and `recall_{name}` for each label.
+    label_names: adds `f1_{name}`, `precision_{name}` and `recall_{name}` for each label, with names of `label_keys`.
 
     Returns, for two labels: accuracy, macro_f1, f1, f1_negative, precision, recall,
     precision_negative, recall_negative, roc_auc, best_threshold and macro_f1_th_0.3 …
@@ -52,7 +54,7 @@ def calculate_metrics_with_threshold_exploration(
     metrics["roc_auc"] = _roc_auc(y_true, probabilities)
     if threshold is not None and labels == 2:
         metrics |= {"best_threshold": threshold} | explored
-    for i, name in enumerate(label_names or ()):
+    for i, name in enumerate(label_keys(label_names or ())):
         metrics |= {f"f1_{name}": f1[i], f"precision_{name}": precision[i], f"recall_{name}": recall[i]}
     return {name: float(value) for name, value in metrics.items()}
 

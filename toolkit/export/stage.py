@@ -101,8 +101,9 @@ def _evidence(corpus: Corpus, threshold: float | None) -> Evidence:
 def rows_of(result: StageResult) -> list[Row]:
     """Return the rows of an exported artifact for the results table: all test rows, then each slice."""
     name = result.details["name"]
-    own = Row(name, result.metrics, result.size_bytes, result.parameters, result.details["p50_ms"])
-    return [own, *(Row(name, metrics, slice=part) for part, metrics in result.slices.items())]
+    kind = "Quantized" if result.stage == "quantization" else "Exported"
+    own = Row(name, result.metrics, result.size_bytes, result.parameters, result.details["p50_ms"], kind=kind)
+    return [own, *(Row(name, metrics, slice=part, kind=kind) for part, metrics in result.slices.items())]
 
 
 def _evaluate(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,32 +46,48 @@ def trained_rows(run: Run, pruned: Sequence[str]) -> list[Row]:
     rows: list[Row] = []
     slice_rows: list[Row] = []
 
-    def add(name: str, metrics: dict[str, float], slices: dict[str, Any], *size_and_latency: Any) -> None:
-        rows.append(Row(name, metrics, *size_and_latency))
-        slice_rows.extend(Row(name, values, slice=part) for part, values in slices.items())
+    def add(kind: str, name: str, metrics: dict[str, float], slices: dict[str, Any], *size_and_latency: Any) -> None:
+        rows.append(replace(Row(name, metrics, *size_and_latency), kind=kind))
+        slice_rows.extend(Row(name, values, slice=part, kind=kind) for part, values in slices.items())
 
     linear = run.results[LINEAR_BASELINE]
     latency = _latency(run, "linear", LINEAR_BASELINE)
-    add(LINEAR_BASELINE_NAME, linear.metrics, linear.slices, linear.size_bytes, linear.parameters, latency)
+    add(
+        "Linear Baseline",
+        LINEAR_BASELINE_NAME,
+        linear.metrics,
+        linear.slices,
+        linear.size_bytes,
+        linear.parameters,
+        latency,
+    )
     if BASELINE in run.results:
         result = run.results[BASELINE]
         name = f"baseline, {run.corpus.folds}-fold ensemble"
-        add(name, result.metrics, result.slices, result.size_bytes, result.parameters)
+        add("Baseline", name, result.metrics, result.slices, result.size_bytes, result.parameters)
         best = result.details
         latency = _latency(run, "checkpoint", f"{BASELINE}/{result.checkpoint}")
         size_and_latency = (best["best_fold_size_bytes"], best["best_fold_parameters"], latency)
-        add("baseline, best fold", best["best_fold_metrics"], best["best_fold_slices"], *size_and_latency)
+        add("Baseline", "baseline, best fold", best["best_fold_metrics"], best["best_fold_slices"], *size_and_latency)
     if DISTILLATION in run.results:
         result = run.results[DISTILLATION]
         if result.details["teacher_name"] == TEACHER:
-            add(TEACHER, result.details["teacher_metrics"], result.details["teacher_slices"])
+            add("Teacher", TEACHER, result.details["teacher_metrics"], result.details["teacher_slices"])
         latency = _latency(run, "checkpoint", DISTILLATION)
         name = f"student {result.details['student']}"
-        add(name, result.metrics, result.slices, result.size_bytes, result.parameters, latency)
+        add("KD Student", name, result.metrics, result.slices, result.size_bytes, result.parameters, latency)
     for stage in pruned:
         result = run.results[stage]
         latency = _latency(run, "checkpoint", stage)
-        add(f"pruned {tag_of(stage)}", result.metrics, result.slices, result.size_bytes, result.parameters, latency)
+        add(
+            "Pruned",
+            f"pruned {tag_of(stage)}",
+            result.metrics,
+            result.slices,
+            result.size_bytes,
+            result.parameters,
+            latency,
+        )
     return [*rows, *slice_rows]
 
 
