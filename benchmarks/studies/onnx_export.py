@@ -222,7 +222,7 @@ def write_graphs(classifier: Classifier, texts: Sequence[str], folder: Path) -> 
     for graph in ("", "-fused"):
         single = folder / f"fp32{graph}.onnx"
         names = [node.input[0] for node in weight_nodes(onnx.load(single).graph)]
-        write_scheme(single, STATIC, calibrate(single, encoded, names), folder / f"int8{graph}.onnx")
+        write_scheme(single, STATIC, calibrate(single, encoded, names, STATIC.ranges), folder / f"int8{graph}.onnx")
     write_scheme(folder / "fp32.onnx", PER_TOKEN, {}, folder / "per-token.onnx")
     try:
         largest_logit_gap(classifier, texts[:1], folder / "per-token.onnx")
