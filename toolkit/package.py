@@ -132,13 +132,13 @@ def load(folder: Path, threads: int | None = None) -> LoadedArtifact:
         raise InputError(f"{folder}: does not load: {printable(one_line(error))}") from error
 
 
-def predict(model: LoadedArtifact, texts: Sequence[str]) -> list[tuple[str, float]]:
+def predict(model: LoadedArtifact, texts: Sequence[str], batch_size: int = 1) -> list[tuple[str, float]]:
     """Return label and probability of each text.
 
     Raises: InputError if the model fails or its scores are not finite, which means that its package is broken.
     """
     try:
-        return model.predict(texts)
+        return model.predict(texts, batch_size)
     except Exception as error:  # the runtimes raise types of their own for a broken file
         raise InputError(f"the package does not answer: {printable(one_line(error))}") from error
 

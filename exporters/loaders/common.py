@@ -48,12 +48,12 @@ class Model:
         self.encode = encoder(self.tokenizer)
         self.network = network
 
-    def predict(self, texts: Sequence[str]) -> list[tuple[str, float]]:
+    def predict(self, texts: Sequence[str], batch_size: int = 1) -> list[tuple[str, float]]:
         """Return the label of each text and its probability.
 
         With two labels, the second one is predicted if its probability is at least the threshold.
         """
-        probabilities = self.predict_proba(texts)
+        probabilities = self.predict_proba(texts, batch_size)
         if len(self.labels) == 2 and self.threshold is not None:
             chosen = (probabilities[:, 1] >= self.threshold).astype(int)
         else:

@@ -70,7 +70,7 @@ def predict(
 ) -> None:
     """Label TEXTS, or the texts of a file, with a PACKAGE."""
     from toolkit import package as packages
-    from toolkit.workflows.predict_file import label_file, refuse_blank
+    from toolkit.workflows.predict_file import THREADS, label_file, refuse_blank
 
     if bool(texts) == bool(source):
         raise InputError("give either texts or --input FILE with --output FILE")
@@ -79,7 +79,7 @@ def predict(
     refuse_blank(texts)
     if source is not None and output is not None:
         refuse_file(output, force, "--output")
-        rows = label_file(packages.load(package), source, output, text_column)
+        rows = label_file(packages.load(package, THREADS), source, output, text_column)
         click.echo(json.dumps({"rows": rows, "output": str(output)}) if as_json else f"{rows} rows labeled: {output}")
         return
     for text, (label, probability) in zip(texts, packages.predict(packages.load(package), texts), strict=True):

@@ -249,6 +249,8 @@ def from_hugging_face(
     from transformers.utils import cached_file
 
     quiet_transformers()
+    if Path(model).exists() and not Path(model).is_dir():
+        raise InputError(f"{model}: cannot be loaded (it is not a folder); give another model {_with(option)}")
     if not Path(model).is_dir():
         say(f"{model}: no such folder; looking for it on the Hugging Face hub")
     try:
