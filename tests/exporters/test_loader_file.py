@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -321,3 +322,29 @@ def test_a_package_of_every_runtime_verifies_within_the_limits(
         monkeypatch.setattr(golden_scores.score_texts, "__defaults__", (15,))
         (problem,) = package.verify(folder).problems
         assert "within 15 seconds" in problem or "does not load" in problem
+
+
+def random_strings(count: int) -> list[str]:
+    """Strings of code points from all planes: letters, marks, controls, joiners, unassigned ones, lone surrogates."""
+    dice = random.Random(0)
+    ranges = [(0, 0x7F), (0x80, 0x2FF), (0x300, 0x36F), (0x980, 0x9FF), (0x200B, 0x206F), (0xD800, 0xDFFF),
+              (0xE000, 0xFFFF), (0x1F300, 0x1FAFF), (0xE0000, 0xE01FF), (0, 0x10FFFF)]  # fmt: skip
+    found = ["", "\x00", "\ud800", "a" * 20_000, "\u0301" * 3_000, "\ufdfa" * 500]
+    while len(found) < count:
+        spans = dice.choices(ranges, k=dice.randint(1, 3))
+        found.append("".join(chr(dice.randint(*dice.choice(spans))) for _ in range(int(dice.expovariate(1 / 25)))))
+    return found
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(5_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("loader", LOADERS)
+def test_any_string_gets_finite_scores_that_sum_to_one(
+    loader: Loader, learned: Classifier, toy: Corpus, tmp_path: Path, count: int
+) -> None:
+    model = load_package(loader, made(loader, learned, toy, tmp_path / "package"), 1)
+    texts = random_strings(count)
+    scores = model.predict_proba(texts, 32)
+    assert scores.shape == (count, len(model.labels))
+    assert np.isfinite(scores).all()
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
+    assert {label for label, _ in model.predict(texts[:50])} <= set(model.labels)
