@@ -112,6 +112,8 @@ class Classifier:
 
         advance: called with the number of texts of each batch.
         """
+        if isinstance(texts, str):
+            raise ValueError("expected a list of texts, not one text: write [text]")
         encoded = encode(self.tokenizer, texts)
         device = next(self.network.parameters()).device
         self.network.eval()
@@ -128,6 +130,8 @@ class Classifier:
 
 def like_lengths(encoded: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
     """Yield batches of indices of texts of similar length, longest first, so that a lack of memory shows early."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
