@@ -116,7 +116,7 @@ def test_logits_are_in_the_order_of_the_texts(learned: Classifier, batch_size: i
 
 @pytest.mark.parametrize(("texts", "batch_size"), [(["sea"], 0), (["sea", "sun"], -1), ("sea", 32)])
 def test_no_scores_are_made_up(classifier: Classifier, texts: list[str], batch_size: int) -> None:
-    with pytest.raises(ValueError, match="batch_size must be|not one text"):
+    with pytest.raises(ValueError, match=r"batch_size must be|not one text"):
         classifier.predict_proba(texts, batch_size)
 
 
