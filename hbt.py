@@ -52,6 +52,7 @@ _API = {
     "NothingPasses": "toolkit.utils.errors",
     "load": "toolkit.api",
     "verify": "toolkit.api",
+    "sign": "toolkit.api",
     "predict_file": "toolkit.api",
     "read_recipe": "toolkit.api",
     "train": "toolkit.api",
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
         predict_file as predict_file,
         read_recipe as read_recipe,
         run as run,
+        sign as sign,
         train as train,
         verify as verify,
     )

@@ -11,13 +11,15 @@ import numpy as np
 from benchmarks import report
 from benchmarks.plot import plot
 from toolkit import package
-from toolkit.config.settings import CorpusSettings, require
+from toolkit.config.settings import require
+from toolkit.config.toml_file import recipe_of
 from toolkit.data.corpus import Corpus
 from toolkit.data.moved import same_corpus
 from toolkit.evaluation.metrics import metrics_with_rule
 from toolkit.evaluation.predictor import Predictor, rule_of
 from toolkit.latency.measure import Measurement, Subject, measure
 from toolkit.latency.worker import load_predictor
+from toolkit.manifest import MANIFEST_FILE
 from toolkit.modeling import linear
 from toolkit.modeling.classifier import WEIGHTS_FILE
 from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
@@ -45,7 +47,7 @@ def bench_packages(
     require(1 <= threads <= MAX_THREADS, "--threads", f"{threads} is outside 1 to {MAX_THREADS}")
     refuse_no_folder(out, "-o")
     teacher = None if teacher is None else _teacher_checkpoint(teacher)
-    fingerprints = {package.read_manifest(folder)["lineage"]["corpus_fingerprint"] for folder in folders}
+    fingerprints = {_lineage(folder)["corpus_fingerprint"] for folder in folders}
     if len(fingerprints) > 1:
         raise InputError("the packages are from different corpora; measure the packages of one corpus at a time")
     corpus = corpus_of(folders[0], data)
@@ -80,11 +82,23 @@ def corpus_of(folder: Path, data: str | None) -> Corpus:
     data: path of the data file if it has moved.
     Raises: InputError if the file is missing or has changed: then the split is not known.
     """
-    lineage = package.read_manifest(folder)["lineage"]
-    settings: dict[str, Any] = lineage["corpus_settings"]
-    lists = {name: tuple(settings.get(name, ())) for name in ("label_names", "missing_label", "slice")}
-    wanted, run = CorpusSettings(**settings | lists), lineage.get("run")
+    lineage = _lineage(folder)
+    try:
+        wanted = recipe_of(None, lineage["corpus_settings"]).corpus
+    except InputError as error:
+        raise InputError(f"{folder / MANIFEST_FILE}: corpus_settings: {error}") from None
+    run = lineage.get("run")
     return same_corpus(wanted, lineage["corpus_fingerprint"], folder, data, [Path(run)] if run else [])
+
+
+def _lineage(folder: Path) -> dict[str, Any]:
+    """Return the origin of a package. Raises: InputError if its manifest does not state its corpus."""
+    lineage = package.read_manifest(folder)["lineage"]
+    if not lineage.keys() >= {"corpus_fingerprint", "corpus_settings"}:
+        raise InputError(
+            f"{folder}: its manifest does not state its corpus, so no test rows are known; package it again"
+        )
+    return lineage
 
 
 def subjects_of(folders: list[Path], teacher: Path | None, corpus: Corpus, scratch: Path) -> list[Subject]:

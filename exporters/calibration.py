@@ -1,10 +1,11 @@
-"""Record the activations of a graph on calibration texts and choose their quantization ranges."""
+"""Record the activations of a graph on calibration texts and choose their quantization ranges.
 
-import copy
+Activations are reduced text by text: the memory does not grow with the number of texts.
+"""
+
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import cached_property
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 
+Method = Literal["minmax", "percentile", "entropy"]
 PERCENTILE = 99.99
-HISTOGRAM_BINS = 2048
-SEED = 0
+BINS: dict[Method, int] = {"percentile": 2048, "entropy": 128}
+"""Bins of the histogram; more are added for texts with larger values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,54 +27,65 @@ class Activations:
     """float64 (channels,): smallest value of each channel."""
     high: np.ndarray
     """float64 (channels,): largest value of each channel."""
-    texts: tuple[np.ndarray, ...]
-    """float32 (tokens, channels) of each text."""
-
-    def range(self, method: Literal["minmax", "percentile", "entropy"]) -> tuple[float, float]:
-        """Return the lower and upper bound of the quantization range; values outside are clipped.
-
-        minmax: all values. percentile: all but 0.01 % of the values. entropy: the range with the smallest
-        Kullback-Leibler divergence between the quantized and the original distribution (Migacz 2017). The last two
-        are computed by ONNX Runtime's collector.
-        """
-        if method == "minmax":
-            return float(self.low.min()), float(self.high.max())
-        low, high = self._percentile if method == "percentile" else self._entropy
-        return float(low), float(high)
-
-    @cached_property
-    def _percentile(self) -> tuple[Any, Any]:
-        return self._collected("percentile", HISTOGRAM_BINS)
-
-    @cached_property
-    def _entropy(self) -> tuple[Any, Any]:
-        return self._collected("entropy", 128)
-
-    def _collected(self, method: str, bins: int) -> tuple[Any, Any]:
-        from onnxruntime.quantization.calibrate import HistogramCollector
-
-        collector = HistogramCollector(
-            method=method,
-            symmetric=False,
-            num_bins=bins,
-            num_quantized_bins=128,
-            percentile=PERCENTILE,
-            scenario="same",
-        )
-        with redirect_stdout(StringIO()):  # the collector prints a line for each text
-            for text in self.texts:  # one at a time: the collector cannot stack texts of different lengths
-                collector.collect({"x": [text]})
-            return collector.compute_collection_result()["x"][:2]
+    range: tuple[float, float]
+    """Lower and upper bound of the quantization range; values outside are clipped."""
 
 
-def calibrate(reference: Path, encoded: Sequence[Sequence[int]], names: Sequence[str]) -> dict[str, Activations]:
-    """Return the activations `names` of the graph `reference` on `encoded` texts (token ids), one text at a time."""
+class Recorder:
+    """Reduces the input of one matrix product, one text after the other, to its `Activations`.
+
+    minmax: the range of all values. percentile: all but 0.01 % of the values. entropy: the range with the smallest
+    Kullback-Leibler divergence between the quantized and the original distribution (Migacz 2017). The last two are
+    computed by ONNX Runtime's collector.
+    """
+
+    def __init__(self, method: Method) -> None:
+        self._low: Any = np.inf
+        self._high: Any = -np.inf
+        self._collector = None if method == "minmax" else _collector(method)
+
+    def record(self, values: np.ndarray) -> None:
+        """Add the float32 values (tokens, channels) of a text."""
+        self._low = np.minimum(self._low, values.min(axis=0))
+        self._high = np.maximum(self._high, values.max(axis=0))
+        if self._collector is not None:
+            with redirect_stdout(StringIO()):  # the collector prints a line for each text
+                self._collector.collect({"x": [values]})
+
+    def activations(self) -> Activations:
+        """Return what was recorded."""
+        low, high = self._low.min(), self._high.max()
+        if self._collector is not None:
+            with redirect_stdout(StringIO()):
+                low, high = self._collector.compute_collection_result()["x"][:2]
+        return Activations(self._low.astype(np.float64), self._high.astype(np.float64), (float(low), float(high)))
+
+
+def _collector(method: Method) -> Any:
+    from onnxruntime.quantization.calibrate import HistogramCollector
+
+    return HistogramCollector(
+        method=method,
+        symmetric=False,
+        num_bins=BINS[method],
+        num_quantized_bins=128,
+        percentile=PERCENTILE,
+        scenario="same",
+    )
+
+
+def calibrate(
+    reference: Path, encoded: Sequence[Sequence[int]], names: Sequence[str], method: Method = "minmax"
+) -> dict[str, Activations]:
+    """Return the activations `names` of the graph `reference` on `encoded` texts (token ids), one text at a time.
+
+    method: how their ranges are chosen.
+    """
     import onnxruntime
 
-    model = onnx.load(reference)
-    extended = copy.deepcopy(model)
-    outputs = list(dict.fromkeys(names))
-    for name in outputs:
+    extended = onnx.load(reference)
+    recorders = {name: Recorder(method) for name in names}
+    for name in recorders:
         extended.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -80,16 +93,9 @@ def calibrate(reference: Path, encoded: Sequence[Sequence[int]], names: Sequence
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     session = onnxruntime.InferenceSession(extended.SerializeToString(), options, providers=["CPUExecutionProvider"])
     inputs = {entry.name for entry in session.get_inputs()}
-    recorded: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
     for ids in encoded:
         feed = {"input_ids": np.array([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)}
-        values = session.run(outputs, {name: value for name, value in feed.items() if name in inputs})
-        for name, value in zip(outputs, values, strict=True):
-            recorded[name].append(value.reshape(-1, value.shape[-1]))
-    return {name: _summary(texts) for name, texts in recorded.items()}
-
-
-def _summary(texts: list[np.ndarray]) -> Activations:
-    low = np.min([text.min(axis=0) for text in texts], axis=0).astype(np.float64)
-    high = np.max([text.max(axis=0) for text in texts], axis=0).astype(np.float64)
-    return Activations(low, high, tuple(texts))
+        values = session.run([*recorders], {name: value for name, value in feed.items() if name in inputs})
+        for recorder, value in zip(recorders.values(), values, strict=True):
+            recorder.record(value.reshape(-1, value.shape[-1]))
+    return {name: recorder.activations() for name, recorder in recorders.items()}

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from exporters import calibration
 from exporters.calibration import Activations
 
 Method = Literal["dynamic", "per token", "minmax", "percentile", "entropy", "smoothed"]
@@ -50,6 +51,11 @@ class Scheme:
     def static(self) -> bool:
         """Return whether the ranges of activations come from calibration."""
         return self.method in STATIC
+
+    @property
+    def ranges(self) -> calibration.Method:
+        """Return how the ranges of activations are chosen; smoothing starts from the smallest and largest values."""
+        return "percentile" if self.method == "percentile" else "entropy" if self.method == "entropy" else "minmax"
 
     @property
     def name(self) -> str:
@@ -260,8 +266,7 @@ class _Writer:
             return self.per_token(name)
         activations = self.activations[name]
         if scheme.method != "smoothed" or shared:
-            low, high = activations.range("minmax" if scheme.method == "smoothed" else scheme.method)
-            scale, zero = self.step(low, high)
+            scale, zero = self.step(*activations.range)
             inputs = [name, self.constant(f"{name}_scale", np.float32(scale)), self.constant(f"{name}_zero", zero)]
             return _Input(self.node("QuantizeLinear", inputs, f"{name}_codes"), inputs[1], inputs[2])
         factors = smoothing(activations, matrices)

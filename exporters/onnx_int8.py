@@ -19,7 +19,7 @@ from exporters.registry import NOTHING, Candidate, Evidence
 if TYPE_CHECKING:
     import onnx
 
-    from exporters.calibration import Activations
+    from exporters.calibration import Activations, Method
     from exporters.int8_graph import Scheme
     from toolkit.config.settings import ExportSettings
     from toolkit.modeling.classifier import Classifier
@@ -99,9 +99,9 @@ def _graph_candidates(
         return settings.quant_dtype in (None, scheme.weights)
 
     @cache
-    def seen() -> "dict[str, Activations]":
+    def seen(method: "Method") -> "dict[str, Activations]":
         names = [node.input[0] for node in weight_nodes(onnx.load(reference).graph)]
-        return calibrate(reference, encode(classifier.tokenizer, evidence.calibration), names)
+        return calibrate(reference, encode(classifier.tokenizer, evidence.calibration), names, method)
 
     everything = schemes("full", describe_machine().flags)
     usual = schemes(settings.search, describe_machine().flags)
@@ -115,7 +115,7 @@ def _graph_candidates(
 
 def _candidate(scheme: "Scheme", reference: Path, seen: Any, parts: tuple[str, ...]) -> Candidate:
     def write(folder: Path, in_float: frozenset[str] = NOTHING) -> dict[str, Any]:
-        write_scheme(reference, scheme, seen() if scheme.static else {}, folder / MODEL_FILE, in_float)
+        write_scheme(reference, scheme, seen(scheme.ranges) if scheme.static else {}, folder / MODEL_FILE, in_float)
         return {}
 
     return Candidate(scheme.name, write, parts)
@@ -151,7 +151,7 @@ def _fused_candidate(scheme: "Scheme", classifier: "Classifier", evidence: Evide
         fused = folder / "fused.onnx"
         fuse(reference, fused)
         names = [node.input[0] for node in weight_nodes(onnx.load(fused).graph)]
-        seen = calibrate(fused, encode(classifier.tokenizer, evidence.calibration), names)
+        seen = calibrate(fused, encode(classifier.tokenizer, evidence.calibration), names, scheme.ranges)
         write_scheme(fused, scheme, seen, folder / MODEL_FILE, in_float)
         fused.unlink()
         return {}

@@ -67,7 +67,7 @@ class LoadedArtifact(Predictor, Protocol):
         """Return logits, float32 (texts, labels)."""
         ...
 
-    def predict(self, texts: Sequence[str]) -> list[tuple[str, float]]:
+    def predict(self, texts: Sequence[str], batch_size: int = 1) -> list[tuple[str, float]]:
         """Return the predicted label of each text and its probability."""
         ...
 

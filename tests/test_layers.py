@@ -13,7 +13,7 @@ LAYERS = (
     "toolkit.evaluation",
     "toolkit.modeling",
     "exporters",
-    "toolkit.package toolkit.manifest toolkit.golden_scores toolkit.latency",
+    "toolkit.package toolkit.manifest toolkit.signature toolkit.golden_scores toolkit.latency",
     "toolkit.training",
     "toolkit.stages",
     "toolkit.export toolkit.pruning",

@@ -33,15 +33,28 @@ def load(package: AnyPath, threads: int | None = None) -> "LoadedArtifact":
     return packages.load(Path(package), threads)
 
 
-def verify(package: AnyPath) -> "Verification":
+def verify(package: AnyPath, public_key: AnyPath | None = None) -> "Verification":
     """Check that the files of a package are unchanged and that it reproduces its golden scores.
 
+    public_key: PEM file of the key that must have signed the package; None checks no signature.
     Returns: a report whose `problems` are empty if the package is intact.
-    Raises: InputError if `package` is not a package.
+    Raises: InputError if `package` is not a package, or the key cannot be used.
     """
     from toolkit import package as packages
 
-    return packages.verify(Path(package))
+    return packages.verify(Path(package), None if public_key is None else Path(public_key))
+
+
+def sign(package: AnyPath, private_key: AnyPath, force: bool = False) -> Path:
+    """Sign every file of a package and return the file of the signature, which is in the package.
+
+    private_key: PEM file of an elliptic-curve key (P-256, P-384 or P-521) without a password.
+    force: replace the signature if there is one.
+    Raises: InputError if the package is not intact, the key cannot be used, or `hbt-toolkit[sign]` is not installed.
+    """
+    from toolkit import signature
+
+    return signature.sign(Path(package), Path(private_key), force)
 
 
 def predict_file(
@@ -55,10 +68,10 @@ def predict_file(
     Raises: InputError, before anything is written, if a file cannot be read or written.
     """
     from toolkit.utils.overwrite import refuse_file
-    from toolkit.workflows.predict_file import label_file
+    from toolkit.workflows.predict_file import THREADS, label_file
 
     refuse_file(Path(output), force, "output")
-    return label_file(load(package), Path(source), Path(output), text_column)
+    return label_file(load(package, THREADS), Path(source), Path(output), text_column)
 
 
 def read_recipe(file: AnyPath | None = None, **settings: Any) -> "Recipe":

@@ -17,6 +17,7 @@ from exporters.registry import exporter
 TIMEOUT_S = 120
 MEMORY_BYTES = 16 * 2**30
 """Limit on the address space of the process; PyTorch alone maps about 5 GiB."""
+_PROJECT = Path(__file__).resolve().parents[1]
 _CODE = (
     "import json, sys; request = json.load(sys.stdin); sys.path[:] = request['path']; "
     "from toolkit.golden_scores import answer; answer(request)"
@@ -36,7 +37,8 @@ class Scored:
 def score_texts(folder: Path, target: str, texts: Sequence[str], timeout_s: float = TIMEOUT_S) -> Scored | str:
     """Return what a package of a target answers to each text by itself, or in one line why it does not."""
     request = {
-        "path": [entry for entry in sys.path if entry],
+        # This hbt first: a folder that comes before it may hold another module of the name of one of its layers.
+        "path": [str(_PROJECT), *(entry for entry in sys.path if entry)],
         "folder": str(folder.resolve()),
         "target": target,
         "texts": list(texts),

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from toolkit.utils.console import printable
 from toolkit.utils.errors import InputError
+from toolkit.utils.overwrite import SIGNATURE_FILE
 
 SCHEMA = 1
 MANIFEST_FILE = "manifest.json"
@@ -223,6 +224,8 @@ def _unlisted(folder: Path, listed: Collection[str]) -> Iterator[tuple[str, str]
         for name in sorted([*files, *links]):
             path = Path(base, name).relative_to(folder).as_posix()
             if path in listed or path == MANIFEST_FILE:
+                continue
+            if path == SIGNATURE_FILE and stat.S_ISREG(os.lstat(Path(base, name)).st_mode):
                 continue
             if path.endswith(".pyc"):
                 yield path, f"is bytecode, which Python may run instead of the loader; remove {Path(path).parent}"

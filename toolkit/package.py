@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from exporters.registry import Candidate, Exporter, LoadedArtifact, exporter, targets
 from toolkit.golden_scores import Scored, one_line, score_texts
 from toolkit.manifest import MANIFEST_FILE, SCHEMA, changed_files, read_manifest, sha256_of
+from toolkit.signature import is_signed, signature_problems
 from toolkit.utils.console import printable
 from toolkit.utils.errors import InputError
 
@@ -37,6 +38,8 @@ class Verification:
     files: int
     golden_texts: int
     largest_score_gap: float
+    signature: Literal["none", "not checked", "valid", "invalid"]
+    """`not checked`: there is one, and no public key was given."""
     problems: list[str]
     """One line per problem; empty if the package is unchanged and reproduces its golden scores."""
 
@@ -130,35 +133,41 @@ def load(folder: Path, threads: int | None = None) -> LoadedArtifact:
         raise InputError(f"{folder}: does not load: {printable(one_line(error))}") from error
 
 
-def predict(model: LoadedArtifact, texts: Sequence[str]) -> list[tuple[str, float]]:
+def predict(model: LoadedArtifact, texts: Sequence[str], batch_size: int = 1) -> list[tuple[str, float]]:
     """Return label and probability of each text.
 
     Raises: InputError if the model fails or its scores are not finite, which means that its package is broken.
     """
     try:
-        return model.predict(texts)
+        return model.predict(texts, batch_size)
     except Exception as error:  # the runtimes raise types of their own for a broken file
         raise InputError(f"the package does not answer: {printable(one_line(error))}") from error
 
 
-def verify(folder: Path) -> Verification:
-    """Check every file of a package, its target and runtime, and its golden scores.
+def verify(folder: Path, public_key: Path | None = None) -> Verification:
+    """Check every file of a package, its target and runtime, its signature and its golden scores.
 
     The scores are computed in a process with limits on time and memory.
-    Raises: InputError if `folder` is not a package, or its target does not exist here.
+
+    public_key: PEM file of the key that must have signed the package; None checks no signature.
+    Raises: InputError if `folder` is not a package, its target does not exist here, or the key cannot be used.
     """
     manifest = read_manifest(folder)
     target = _target(folder, manifest)
     golden, gap = manifest["golden"], float("nan")
     problems = changed_files(folder, manifest) or _unlisted_parts(manifest, target)
     problems = problems or _runtime_problems(folder, manifest, target)
+    signature: Literal["none", "not checked", "valid", "invalid"] = "not checked" if is_signed(folder) else "none"
+    if public_key is not None and not problems:
+        problems = [printable(problem) for problem in signature_problems(folder, public_key)]
+        signature = "invalid" if problems else "valid"
     if not problems:
         found = score_texts(folder, target.name, [entry["text"] for entry in golden])
         if isinstance(found, str):
             problems = [printable(found)]
         elif not (problems := _golden_problems(golden, found)):
             gap, problems = _compare(manifest, found)
-    return Verification(len(manifest["files"]), len(golden), gap, problems)
+    return Verification(len(manifest["files"]), len(golden), gap, signature, problems)
 
 
 def _target(folder: Path, manifest: dict[str, Any]) -> Exporter:

@@ -173,8 +173,9 @@ def classifier_of(name: str, texts: Sequence[str]) -> Classifier:
     source = name.removeprefix(IMPORTED)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory(prefix="hbt-export-") as folder:
-        AutoModelForSequenceClassification.from_pretrained(source, num_labels=2).save_pretrained(folder)
-        AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+        model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=2, trust_remote_code=False)
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(folder)
         return load_sequence_classifier(folder, max_length=128)
 
 
@@ -221,7 +222,7 @@ def write_graphs(classifier: Classifier, texts: Sequence[str], folder: Path) -> 
     for graph in ("", "-fused"):
         single = folder / f"fp32{graph}.onnx"
         names = [node.input[0] for node in weight_nodes(onnx.load(single).graph)]
-        write_scheme(single, STATIC, calibrate(single, encoded, names), folder / f"int8{graph}.onnx")
+        write_scheme(single, STATIC, calibrate(single, encoded, names, STATIC.ranges), folder / f"int8{graph}.onnx")
     write_scheme(folder / "fp32.onnx", PER_TOKEN, {}, folder / "per-token.onnx")
     try:
         largest_logit_gap(classifier, texts[:1], folder / "per-token.onnx")

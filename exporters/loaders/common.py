@@ -52,13 +52,13 @@ class Model:
         self.encode = encoder(self.tokenizer)
         self.network = network
 
-    def predict(self, texts: Sequence[str]) -> list[tuple[str, float]]:
+    def predict(self, texts: Sequence[str], batch_size: int = 1) -> list[tuple[str, float]]:
         """Return the label of each text and its probability.
 
         With two labels, the second one is predicted if its probability is at least the threshold. With more, the label
         with the highest sum of log-probability and offset is predicted.
         """
-        probabilities = self.predict_proba(texts)
+        probabilities = self.predict_proba(texts, batch_size)
         if len(self.labels) == 2 and self.threshold is not None:
             chosen = (probabilities[:, 1] >= self.threshold).astype(int)
         elif self.offsets is not None:
@@ -207,5 +207,6 @@ def main(load: Callable[[], Model]) -> None:
         for text, (label, score) in zip(texts, load().predict(texts), strict=True):
             print(f"{printable(label)}\t{score:.4f}\t{printable(text)}")
     except Exception as error:
-        print(printable(" ".join(str(error).split())), file=sys.stderr)
+        install = "; pip install -r requirements.txt" if isinstance(error, ImportError) else ""
+        print(printable(" ".join(str(error).split()) + install), file=sys.stderr)
         sys.exit(2)

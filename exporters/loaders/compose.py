@@ -22,6 +22,12 @@ FOLDER = Path(__file__).parent
 NGRAM = "ngram"
 """`model_type` of an n-gram network in config.json."""
 
+_IF_MISSING = """except ImportError as error:
+    if __name__ != "__main__":
+        raise
+    print(f"{error}; pip install -r {Path(__file__).with_name('requirements.txt')}", file=sys.stderr)
+    sys.exit(2)"""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -85,7 +91,10 @@ def _is_part(statement: ast.Import | ast.ImportFrom) -> TypeGuard[ast.ImportFrom
 
 
 def _merged(statements: list[ast.Import | ast.ImportFrom]) -> str:
-    """Return the merged imports: first the standard library, then third-party modules, sorted, without duplicates."""
+    """Return the merged imports: first the standard library, then third-party modules, sorted, without duplicates.
+
+    In the script, a third-party module that is not installed is one line on stderr.
+    """
     plain: set[str] = set()
     names: dict[str, set[str]] = defaultdict(set)
     for statement in statements:
@@ -96,4 +105,5 @@ def _merged(statements: list[ast.Import | ast.ImportFrom]) -> str:
     lines = [f"import {module}" for module in sorted(plain)]
     lines += [f"from {module} import {', '.join(sorted(names[module]))}" for module in sorted(names)]
     standard = [line for line in lines if line.split()[1].split(".")[0] in sys.stdlib_module_names]
-    return "\n".join([*standard, "", *(line for line in lines if line not in standard)])
+    others = [f"    {line}" for line in lines if line not in standard]
+    return "\n".join([*standard, "", "try:", *others, _IF_MISSING])

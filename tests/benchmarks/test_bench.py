@@ -105,3 +105,23 @@ def test_packages_of_different_corpora_are_refused(at_home: Finished, tmp_path: 
     with pytest.raises(InputError, match="different corpora"):
         bench_packages([at_home.package, other], None, None, 1, tmp_path / "bench", quiet=True)
     assert not (tmp_path / "bench").exists()
+
+
+@pytest.mark.parametrize(
+    ("lineage", "message"),
+    [
+        ({}, "its manifest does not state its corpus"),
+        ({"corpus_fingerprint": "x"}, "its manifest does not state its corpus"),
+        ({"corpus_fingerprint": "x", "corpus_settings": {"folds": "5"}}, r"corpus_settings: \[corpus\] folds"),
+        ({"corpus_fingerprint": "x", "corpus_settings": {"no_such": 1}}, "corpus_settings: no_such: no such setting"),
+    ],
+)
+def test_a_package_of_an_unknown_corpus_is_one_line(
+    at_home: Finished, tmp_path: Path, lineage: dict[str, Any], message: str
+) -> None:
+    package = shutil.copytree(at_home.package, tmp_path / "stranger")
+    manifest = json.loads((package / MANIFEST_FILE).read_text("utf-8")) | {"lineage": lineage}
+    (package / MANIFEST_FILE).write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(InputError, match=message):
+        bench_packages([package], None, None, 1, tmp_path / "bench", quiet=True)
+    assert not (tmp_path / "bench").exists()

@@ -1,6 +1,11 @@
 """The rewritten graphs against ONNX Runtime's own quantizers and against integer arithmetic in NumPy."""
 
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +13,9 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization.calibrate import HistogramCollector
 
-from exporters.calibration import Activations, calibrate
+from exporters.calibration import BINS, PERCENTILE, Activations, Method, Recorder, calibrate
 from exporters.int8_graph import (
     STATIC,
     Scheme,
@@ -29,6 +35,8 @@ from toolkit.modeling.surgery import Kept, cut
 from toolkit.modeling.tokenizer import PAD, encode, train_tokenizer
 from toolkit.utils.machine import describe_machine
 
+Seen = Callable[[Scheme], dict[str, Activations]]
+"""The activations of a graph, with the ranges of a scheme."""
 WIDTH, COLUMNS = 24, 10
 ALL = list(
     dict.fromkeys(
@@ -81,8 +89,10 @@ def weight() -> np.ndarray:
     return np.random.default_rng(1).normal(size=(WIDTH, COLUMNS)).astype(np.float32)
 
 
-def seen_in(x: np.ndarray) -> dict[str, Activations]:
-    return {"x": Activations(x.min(axis=0).astype(float), x.max(axis=0).astype(float), (x,))}
+def seen_in(x: np.ndarray, method: Method = "minmax") -> dict[str, Activations]:
+    recorder = Recorder(method)
+    recorder.record(x)
+    return {"x": recorder.activations()}
 
 
 def by_hand(x: np.ndarray, weight: np.ndarray, scheme: Scheme) -> np.ndarray:
@@ -95,9 +105,7 @@ def by_hand(x: np.ndarray, weight: np.ndarray, scheme: Scheme) -> np.ndarray:
     if scheme.method == "per token":
         scale, zero = np.abs(a).max(axis=1, keepdims=True) / 127, 0.0 if signed else 128.0
     else:
-        low, high = (
-            seen_in(x)["x"].range(scheme.method) if scheme.method in ("percentile", "entropy") else (a.min(), a.max())
-        )
+        low, high = (a.min(), a.max()) if scheme.ranges == "minmax" else seen_in(x, scheme.ranges)["x"].range
         scale = max(-low, high) / 127 if signed else (max(high, 0) - min(low, 0)) / 255
         zero = 0.0 if signed else np.rint(-min(low, 0) / scale)
     codes = np.clip(np.rint(a / scale) + zero, -128 if signed else 0, 127 if signed else 255) - zero
@@ -169,9 +177,9 @@ def reference(learned: Classifier, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def seen(learned: Classifier, toy: Corpus, reference: Path) -> dict[str, Activations]:
+def seen(learned: Classifier, toy: Corpus, reference: Path) -> Seen:
     names = [node.input[0] for node in weight_nodes(onnx.load(reference).graph)]
-    return calibrate(reference, encode(learned.tokenizer, toy.texts[:32]), names)
+    return cache(lambda scheme: calibrate(reference, encode(learned.tokenizer, toy.texts[:32]), names, scheme.ranges))
 
 
 def logits(file: Path, made: Classifier, texts: list[str], batch: int = 1) -> np.ndarray:
@@ -186,9 +194,9 @@ def logits(file: Path, made: Classifier, texts: list[str], batch: int = 1) -> np
 
 @pytest.mark.parametrize("scheme", ALL, ids=lambda scheme: scheme.name)
 def test_every_scheme_agrees_with_torch(
-    learned: Classifier, toy: Corpus, reference: Path, seen: dict[str, Activations], scheme: Scheme, tmp_path: Path
+    learned: Classifier, toy: Corpus, reference: Path, seen: Seen, scheme: Scheme, tmp_path: Path
 ) -> None:
-    write_scheme(reference, scheme, seen, tmp_path / "model.onnx")
+    write_scheme(reference, scheme, seen(scheme), tmp_path / "model.onnx")
     texts = toy.texts[100:160]
     found, exact = logits(tmp_path / "model.onnx", learned, texts), learned.predict_logits(texts)
     assert (found.argmax(axis=1) == exact.argmax(axis=1)).mean() >= 0.9
@@ -197,12 +205,12 @@ def test_every_scheme_agrees_with_torch(
 
 @pytest.mark.parametrize("method", [*STATIC, "per token"])
 def test_logits_do_not_depend_on_batch_composition_unless_dynamic(
-    learned: Classifier, toy: Corpus, reference: Path, seen: dict[str, Activations], method: str, tmp_path: Path
+    learned: Classifier, toy: Corpus, reference: Path, seen: Seen, method: str, tmp_path: Path
 ) -> None:
     texts = [text + " and more" * (i % 5) for i, text in enumerate(toy.texts[:64])]
     moved = {}
     for each in (method, "dynamic"):
-        write_scheme(reference, Scheme(each), seen, tmp_path / f"{each}.onnx")  # type: ignore[arg-type]
+        write_scheme(reference, Scheme(each), seen(Scheme(each)), tmp_path / f"{each}.onnx")  # type: ignore[arg-type]
         moved[each] = np.abs(
             logits(tmp_path / f"{each}.onnx", learned, texts, 64) - logits(tmp_path / f"{each}.onnx", learned, texts)
         ).max()
@@ -211,7 +219,7 @@ def test_logits_do_not_depend_on_batch_composition_unless_dynamic(
 
 
 def test_named_parts_stay_in_float(
-    learned: Classifier, toy: Corpus, reference: Path, seen: dict[str, Activations], tmp_path: Path
+    learned: Classifier, toy: Corpus, reference: Path, seen: Seen, tmp_path: Path
 ) -> None:
     graph = onnx.load(reference).graph
     parts = parts_of(graph)
@@ -220,10 +228,12 @@ def test_named_parts_stay_in_float(
     assert not any("head" in part for part in parts)
     texts = toy.texts[:40]
     exact = logits(reference, learned, texts)
-    write_scheme(reference, Scheme("minmax"), seen, tmp_path / "none.onnx", frozenset(parts))
+    write_scheme(reference, Scheme("minmax"), seen(Scheme("minmax")), tmp_path / "none.onnx", frozenset(parts))
     np.testing.assert_allclose(logits(tmp_path / "none.onnx", learned, texts), exact, atol=1e-5)
     for part in parts:
-        write_scheme(reference, Scheme("minmax"), seen, tmp_path / "one.onnx", frozenset(parts) - {part})
+        write_scheme(
+            reference, Scheme("minmax"), seen(Scheme("minmax")), tmp_path / "one.onnx", frozenset(parts) - {part}
+        )
         left = {part_name(node) for node in weight_nodes(onnx.load(tmp_path / "one.onnx").graph)}
         left |= {part_name(node) for node in table_nodes(onnx.load(tmp_path / "one.onnx").graph)}
         assert left & set(parts) == set(parts) - {part}
@@ -326,7 +336,7 @@ def test_ranges_are_those_of_onnx_runtimes_calibration(
     calibrator.collect_data(Rows())
     theirs = calibrator.compute_data()["x"].range_value
     capsys.readouterr()
-    ours = seen_in(x)["x"].range(method)  # type: ignore[arg-type]
+    ours = seen_in(x, method)["x"].range  # type: ignore[arg-type]
     assert capsys.readouterr().out == ""
     np.testing.assert_allclose(ours, [np.ravel(each)[0] for each in theirs], rtol=2e-3)  # a bin of the histogram
 
@@ -336,10 +346,52 @@ def test_calibration_records_the_input_of_each_product(learned: Classifier, toy:
     name = weight_nodes(onnx.load(reference).graph)[0].input[0]
     encoded = encode(learned.tokenizer, toy.texts[:5])
     found = calibrate(reference, encoded, [name])[name]
-    for ids, text in zip(encoded, found.texts, strict=True):
-        given = pad([ids], learned.pad_id)
-        exact = learned.network.encoder.embeddings(given[0]).detach().numpy()[0]  # type: ignore[union-attr]
-        np.testing.assert_allclose(text, exact, atol=1e-5)
-    together = np.concatenate(found.texts)
-    np.testing.assert_allclose(found.low, together.min(axis=0))
-    np.testing.assert_allclose(found.high, together.max(axis=0))
+    exact = [
+        learned.network.encoder.embeddings(pad([ids], learned.pad_id)[0]).detach().numpy()[0]  # type: ignore[union-attr]
+        for ids in encoded
+    ]
+    together = np.concatenate(exact)
+    np.testing.assert_allclose(found.low, together.min(axis=0), atol=1e-5)
+    np.testing.assert_allclose(found.high, together.max(axis=0), atol=1e-5)
+    np.testing.assert_allclose(found.range, (together.min(), together.max()), atol=1e-5)
+
+
+def made_texts(count: int) -> Iterator[np.ndarray]:
+    dice = np.random.default_rng(0)
+    for i in range(count):
+        yield (dice.normal(size=(20 + i % 7, 64)) * (1 + i % 5)).astype(np.float32)
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+def test_ranges_are_those_of_all_texts_together(method: Method) -> None:
+    recorder = Recorder(method)
+    for text in made_texts(30):
+        recorder.record(text)
+    found = recorder.activations()
+    texts = list(made_texts(30))
+    together = np.concatenate(texts)
+    np.testing.assert_array_equal(found.low, together.min(axis=0).astype(np.float64))
+    np.testing.assert_array_equal(found.high, together.max(axis=0).astype(np.float64))
+    expected = (together.min(), together.max())
+    if method != "minmax":
+        with redirect_stdout(StringIO()):
+            collector = HistogramCollector(method, False, BINS[method], 128, PERCENTILE, "same")
+            for text in texts:
+                collector.collect({"x": [text]})
+            expected = collector.compute_collection_result()["x"][:2]
+    assert found.range == (float(expected[0]), float(expected[1]))
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+def test_memory_does_not_grow_with_the_number_of_texts(method: Method) -> None:
+    def peak(count: int) -> int:
+        recorder = Recorder(method)
+        recorder.record(next(made_texts(1)))
+        tracemalloc.start()
+        for text in made_texts(count):
+            recorder.record(text)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(200) < peak(20) + 20 * 20 * 64 * 4

@@ -5,7 +5,10 @@ import os
 import random
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from tests.exporters.test_ngram_graph import package_of, student
 from tests.helpers import Hbt, rehash
 from toolkit import golden_scores, package
 from toolkit.manifest import changed_files, read_manifest
+from toolkit.signature import sign, signature_problems
 from toolkit.utils.console import json_line, printable
 from toolkit.utils.errors import InputError
 
@@ -391,6 +395,16 @@ def test_verify_runs_no_code_of_the_current_folder(copied: Path, monkeypatch: py
     assert package.verify(copied).problems == []
 
 
+def test_verify_runs_its_own_layers_whatever_comes_first_on_the_path(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python -m hbt` in a folder with another `toolkit` puts this folder first."""
+    (copied.parent / "toolkit").mkdir()
+    (copied.parent / "toolkit" / "__init__.py").write_text("raise SystemExit('run')\n")
+    monkeypatch.syspath_prepend(copied.parent)
+    assert package.verify(copied).problems == []
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -454,8 +468,11 @@ def _change_somewhere(dice: random.Random, value: Any) -> None:
         value[key] = dice.choice(ODD_VALUES)
 
 
-def fuzz(shipped: Path, home: Path, seed: int, faults: int) -> list[str]:
-    """Damage a package so many times; return the faults that verify accepts. They must not change an answer."""
+def fuzz(shipped: Path, home: Path, seed: int, faults: int, public_key: Path | None) -> list[str]:
+    """Damage a package so many times; return the faults that verify accepts. They must not change an answer.
+
+    public_key: of the signature of the package, which must find out every fault.
+    """
     dice = random.Random(seed)
     expected = ngram.load(shipped).predict_proba(TEXTS)
     accepted = []
@@ -472,20 +489,63 @@ def fuzz(shipped: Path, home: Path, seed: int, faults: int) -> list[str]:
                 assert same or ("re-hashed" in kind and not passed), kind
         if passed:
             accepted.append(kind)
+            assert public_key is None or signature_problems(folder, public_key), kind
         shutil.rmtree(folder)
     return accepted
 
 
-HARMLESS = ("re-hashed of README.md", "re-hashed of how_to_load.py", "re-hashed of config.json",
-            "re-hashed of tokenizer.json", "re-hashed of model.onnx", "edited manifest of", "flip of manifest.json",
-            "re-hashed of manifest.json", "re-hashed of requirements.txt")  # fmt: skip
-"""Edits that verify accepts where they change no golden score: the card, lineage, an unused token or weight."""
+ONLY_A_SIGNATURE = ("re-hashed of README.md", "re-hashed of how_to_load.py", "re-hashed of config.json",
+                    "re-hashed of tokenizer.json", "re-hashed of model.onnx", "edited manifest of",
+                    "flip of manifest.json", "re-hashed of manifest.json", "re-hashed of requirements.txt",
+                    "of model.sig")  # fmt: skip
+"""Edits that verify accepts without a key, where they change no golden score: the card, the loader in the folder, which
+hbt does not run, the lineage, a token or weight that no golden text needs; and those of the signature itself."""
+
+
+@pytest.fixture(scope="module")
+def signed(shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path | None]:
+    """The package with a signature, and its public key; without both if the extra [sign] is not installed."""
+    folder = shutil.copytree(shipped, tmp_path_factory.mktemp("signed") / "package")
+    if find_spec("model_signing") is None:
+        return folder, None
+    from cryptography.hazmat.primitives import serialization as to
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, private, public = ec.generate_private_key(ec.SECP256R1()), folder.parent / "key", folder.parent / "public"
+    private.write_bytes(key.private_bytes(to.Encoding.PEM, to.PrivateFormat.PKCS8, to.NoEncryption()))
+    public.write_bytes(key.public_key().public_bytes(to.Encoding.PEM, to.PublicFormat.SubjectPublicKeyInfo))
+    sign(folder, private)
+    return folder, public
 
 
 @pytest.mark.parametrize(
     ("seed", "faults"), [(0, 40), *(pytest.param(seed, 250, marks=pytest.mark.slow) for seed in range(1, 6))]
 )
-def test_random_faults_never_change_an_answer(shipped: Path, tmp_path: Path, seed: int, faults: int) -> None:
-    accepted = fuzz(shipped, tmp_path, seed, faults)
+def test_random_faults_never_change_an_answer(
+    signed: tuple[Path, Path | None], tmp_path: Path, seed: int, faults: int
+) -> None:
+    accepted = fuzz(signed[0], tmp_path, seed, faults, signed[1])
     print(f"accepted {len(accepted)} of {faults}:", sorted(set(accepted)))
-    assert [kind for kind in accepted if not any(name in kind for name in HARMLESS)] == []
+    assert [kind for kind in accepted if not any(name in kind for name in ONLY_A_SIGNATURE)] == []
+
+
+@pytest.mark.slow
+def test_the_program_ends_with_one_line_or_the_same_answer(shipped: Path, tmp_path: Path) -> None:
+    dice = random.Random(9)
+    expected = run_program(shipped)
+    assert expected.returncode == 0
+    for i in range(60):
+        folder = shutil.copytree(shipped, tmp_path / str(i))
+        kind = random_fault(dice, folder)
+        if "how_to_load.py" in kind or "swap" in kind:  # whoever changes the program decides what it does
+            continue
+        done = run_program(folder)
+        if done.returncode:
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), kind
+        else:
+            assert done.stdout == expected.stdout or "re-hashed" in kind, kind
+
+
+def run_program(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-B", str(folder / "how_to_load.py"), *TEXTS[:2]]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=60)

@@ -1,4 +1,4 @@
-"""`hbt compress`, `targets`, `predict` and `verify`: packages."""
+"""`hbt compress`, `targets`, `predict`, `verify` and `sign`: packages."""
 
 import json
 import sys
@@ -75,7 +75,7 @@ def predict(
 ) -> None:
     """Label TEXTS, or the texts of a file, with a PACKAGE."""
     from toolkit import package as packages
-    from toolkit.workflows.predict_file import label_file, refuse_blank
+    from toolkit.workflows.predict_file import THREADS, label_file, refuse_blank
 
     if bool(texts) == bool(source):
         raise InputError("give either texts or --input FILE with --output FILE")
@@ -84,7 +84,7 @@ def predict(
     refuse_blank(texts)
     if source is not None and output is not None:
         refuse_file(output, force, "--output")
-        rows = label_file(packages.load(package), source, output, text_column)
+        rows = label_file(packages.load(package, THREADS), source, output, text_column)
         click.echo(json.dumps({"rows": rows, "output": str(output)}) if as_json else f"{rows} rows labeled: {output}")
         return
     for text, (label, probability) in zip(texts, packages.predict(packages.load(package), texts), strict=True):
@@ -95,21 +95,41 @@ def predict(
 
 @click.command()
 @click.argument("package", type=FOLDER)
+@click.option("--public-key", type=FOLDER, help="PEM file of the key that must have signed the package.")
 @json_option
-def verify(package: Path, as_json: bool) -> None:
-    """Check that the files of a PACKAGE are unchanged and that it reproduces its golden scores."""
+def verify(package: Path, public_key: Path | None, as_json: bool) -> None:
+    """Check that the files of a PACKAGE are unchanged and that it reproduces its golden scores.
+
+    Who changes both files and manifest.json is found out only by a signature and its --public-key.
+    """
     from dataclasses import asdict
 
     from toolkit import package as packages
     from toolkit.utils.files import without_nan
 
-    found = packages.verify(package)
+    found = packages.verify(package, public_key)
     if as_json:
         click.echo(json.dumps(without_nan(asdict(found))))
         sys.exit(2 if found.problems else 0)
     if found.problems:
         raise InputError(f"{package}: {'; '.join(found.problems)}")
+    shown = {"valid": ", signature valid", "not checked": "; signed, not checked: give --public-key"}
     click.echo(
         f"{package}: {found.files} files unchanged, {found.golden_texts} golden texts, "
-        f"largest score difference {found.largest_score_gap:.1e}"
+        f"largest score difference {found.largest_score_gap:.1e}{shown.get(found.signature, '')}"
     )
+
+
+@click.command()
+@click.argument("package", type=FOLDER)
+@click.option("--private-key", type=FOLDER, required=True, help="PEM file of an elliptic-curve key without a password.")
+@force_option
+def sign(package: Path, private_key: Path, force: bool) -> None:
+    """Sign all files of a PACKAGE, so that others can check with your public key that it is from you.
+
+    The signature, model.sig, follows OpenSSF Model Signing. Needs the extra hbt-toolkit[sign].
+    """
+    from toolkit import signature
+
+    file = signature.sign(package, private_key, force)
+    click.echo(f"signed: {file}\nnext: hbt verify {package} --public-key PUBLIC.pem")

@@ -313,17 +313,20 @@ def _given_split(table: Table) -> np.ndarray | None:
 def _slices(table: Table, specs: tuple[str, ...]) -> dict[str, np.ndarray]:
     slices = {}
     for spec in specs:
-        span = re.fullmatch(r"(\d*):(\d*)", spec)
+        span = re.fullmatch(r"(\d{0,15}):(\d{0,15})", spec)
         if span:
+            start, stop = int(span[1] or 0), int(span[2] or len(table))
+            if not start < min(stop, len(table)):
+                raise InputError(f"--slice {spec}: no row of {table.source}, which has {len(table)}; give START:STOP")
             mask = np.zeros(len(table), dtype=bool)
-            mask[int(span[1] or 0) : int(span[2] or len(table))] = True
+            mask[start:stop] = True
             slices[f"rows {spec}"] = mask
         elif spec in table.columns:
             values = [str(value) for value in table.columns[spec]]
             for value, _ in Counter(values).most_common(20):
                 slices[f"{spec}={value}"] = np.array([v == value for v in values])
         else:
-            raise InputError(f"--slice {spec}: neither a column of {table.source} nor a row range such as 0:12000")
+            raise InputError(f"--slice {spec[:40]}: neither a column of {table.source} nor a row range such as 0:12000")
     return slices
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from toolkit.evaluation.decision_rule import DecisionRule
+from toolkit.evaluation.label_keys import label_keys
 
 THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(7))
 """Grid for the threshold search: 0.30, 0.35 … 0.60."""
@@ -23,7 +24,7 @@ def calculate_metrics_with_threshold_exploration(
     threshold: of the probability of label 1, for two labels. None selects the value of THRESHOLDS
       with the best macro-F1 (of equal ones, the nearest to 0.5): use that on validation rows only,
       and pass the stored threshold for all other rows.
-    label_names: adds `f1_{name}`, `precision_{name}` and `recall_{name}` for each label.
+    label_names: adds `f1_{name}`, `precision_{name}` and `recall_{name}` for each label, with names of `label_keys`.
 
     Returns, for two labels: accuracy, macro_f1, f1, f1_negative, precision, recall,
     precision_negative, recall_negative, roc_auc, best_threshold and macro_f1_th_0.3 …
@@ -65,7 +66,7 @@ def metrics_with_rule(
         metrics["best_threshold"] = 0.5 if rule.threshold is None else rule.threshold
         for t in THRESHOLDS:
             metrics[f"macro_f1_th_{t:g}"] = macro_f1(y_true, DecisionRule(t).predict(probabilities), 2)
-    for i, name in enumerate(label_names or ()):
+    for i, name in enumerate(label_keys(label_names or ())):
         metrics |= {f"f1_{name}": f1[i], f"precision_{name}": precision[i], f"recall_{name}": recall[i]}
     return {name: float(value) for name, value in metrics.items()}
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from toolkit.data.corpus import Corpus
 from toolkit.evaluation.decision_rule import DecisionRule
+from toolkit.evaluation.label_keys import label_keys
 from toolkit.evaluation.metrics import metrics_with_rule, softmax
 from toolkit.evaluation.rule_choice import Choice, choose_rule
 
@@ -39,7 +40,7 @@ class Predictions:
         """Write row, split and one logit per label; nine digits restore float32 exactly."""
         with file.open("w", newline="", encoding="utf-8") as out:
             writer = csv.writer(out, lineterminator="\n")
-            writer.writerow(["row", "split", *(f"logit_{name}" for name in corpus.label_names)])
+            writer.writerow(["row", "split", *(f"logit_{key}" for key in label_keys(corpus.label_names))])
             for row, split, logits in zip(self.rows, corpus.split_of(self.rows), self.logits, strict=True):
                 writer.writerow([row, split, *(f"{value:.9g}" for value in logits)])
 

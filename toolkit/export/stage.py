@@ -1,5 +1,6 @@
 """The export stage: a classifier in, a verified and measured package out."""
 
+import os
 import shutil
 import tempfile
 import time
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from exporters.onnx_fp32 import export_graph
 from exporters.registry import Evidence, Exporter, LoadedArtifact, exporter
 from toolkit import package
 from toolkit.config.settings import ExportSettings
@@ -114,8 +116,9 @@ def rows_of(result: StageResult) -> list[Row]:
     """Return the rows of an exported artifact for the results table: all test rows, then each slice."""
     name = result.details["name"]
     latency, standing = result.details["p50_ms"], standing_in(result.details)
-    own = Row(name, result.metrics, result.size_bytes, result.parameters, latency, standing=standing)
-    return [own, *(Row(name, metrics, slice=part) for part, metrics in result.slices.items())]
+    kind = "Quantized" if result.stage == "quantization" else "Exported"
+    own = Row(name, result.metrics, result.size_bytes, result.parameters, latency, kind=kind, standing=standing)
+    return [own, *(Row(name, metrics, slice=part, kind=kind) for part, metrics in result.slices.items())]
 
 
 def _evaluate(
@@ -202,6 +205,24 @@ def compress_or_stand_in(
     refuse_folder(out, force, "package")
     fallback = replace(export, target=FALLBACK, quant_method=None, quant_dtype=None)
     return compress(source, fallback, out, force)
+
+
+def refuse_fallback(classifier: Classifier, export: ExportSettings, out: Path, force: bool) -> None:
+    """Raise InputError if this classifier needs the fallback target and the folder of that package cannot be written.
+
+    The classifier is exported on trial, before a training, but only if that folder exists.
+    """
+    place = fallback_folder(out)
+    if export.target != FALLBACK_FOR or not os.path.lexists(place):
+        return
+    try:
+        if exporter(FALLBACK_FOR).available() is None:
+            with tempfile.TemporaryDirectory(prefix="hbt-trial-") as scratch:
+                export_graph(classifier, Path(scratch) / "trial.onnx")
+            return
+    except CannotExport:
+        pass
+    refuse_folder(place, force, "package")
 
 
 def fallback_folder(out: Path) -> Path:

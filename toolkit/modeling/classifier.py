@@ -123,6 +123,8 @@ class Classifier:
 
         advance: called with the number of texts of each batch.
         """
+        if isinstance(texts, str):
+            raise ValueError("expected a list of texts, not one text: write [text]")
         encoded = encode(self.tokenizer, texts)
         device = next(self.network.parameters()).device
         self.network.eval()
@@ -139,6 +141,8 @@ class Classifier:
 
 def like_lengths(encoded: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
     """Yield batches of indices of texts of similar length, longest first, so that a lack of memory shows early."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
@@ -203,12 +207,12 @@ def load_classifier(folder: Path, dropout: float | None = None, option: str = "-
 
 def _pooled(config: dict[str, Any], folder: Path, dropout: float | None) -> PooledClassifier:
     """Build the network described by `config`, with random weights. dropout: see `load_classifier`."""
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
     try:
-        encoder = AutoModel.from_config(_with_dropout(AutoConfig.from_pretrained(folder), dropout))
+        encoder = AutoModel.from_config(_trusted_config(folder, dropout), trust_remote_code=False)
     except (ValueError, OSError) as error:
-        raise InputError(f"{folder / CONFIG_FILE}: unknown encoder type ({reason_of(error)})") from None
+        raise InputError(f"{folder / CONFIG_FILE}: unknown encoder type ({_reason(error)})") from None
     hbt = config["hbt"]
     network = PooledClassifier(encoder, hbt["pooling"], len(config["id2label"]), hbt["dropout"])
     if "layers" in hbt:
@@ -258,14 +262,16 @@ def from_hugging_face(
     dropout: set for the whole model; None keeps the configured value.
     Raises: InputError if the hub cannot be reached or the model cannot be used.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
     from transformers.utils import cached_file
 
     quiet_transformers()
+    if Path(model).exists() and not Path(model).is_dir():
+        raise InputError(f"{model}: cannot be loaded (it is not a folder); give another model {_with(option)}")
     if not Path(model).is_dir():
         say(f"{model}: no such folder; looking for it on the Hugging Face hub")
     try:
-        config = _with_dropout(AutoConfig.from_pretrained(model, trust_remote_code=False), dropout)
+        config = _trusted_config(model, dropout)
         loaded, report = auto_class.from_pretrained(
             model,
             config=config,
@@ -280,7 +286,7 @@ def from_hugging_face(
         tokenizer = Tokenizer.from_file(own) if own is not None and fast.is_fast else None
     except Exception as error:  # for damaged files, the libraries raise errors of any type
         fix = f"give {'another model' if Path(model).exists() else 'a folder'} {_with(option)}"
-        raise InputError(f"{model}: cannot be loaded ({reason_of(error)}); {fix}") from error
+        raise InputError(f"{model}: cannot be loaded ({_reason(error)}); {fix}") from error
     missing = [
         name for name in sorted(report["missing_keys"]) if "pooler" not in name or "Classification" in str(auto_class)
     ]
@@ -312,11 +318,25 @@ def _positions(network: nn.Module) -> int:
     return stated if isinstance(stated, int) and stated > 0 else UNKNOWN_LENGTH
 
 
-def _with_dropout(config: Any, dropout: float | None) -> Any:
+def _trusted_config(model: str | Path, dropout: float | None) -> Any:
+    """Return the configuration of a model, without what names code: of its own, or a kernel on the hub.
+
+    dropout: set for the whole model; None keeps the configured value.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+    config._attn_implementation = None
     for name in DROPOUTS:
         if dropout is not None and hasattr(config, name):
             setattr(config, name, dropout)
     return config
+
+
+def _reason(error: Exception) -> str:
+    if "trust_remote_code" in str(error):  # the advice of transformers is to run it
+        return "it needs Python code of its own, which hbt does not run"
+    return reason_of(error)
 
 
 def quiet_transformers() -> None:

@@ -1,6 +1,5 @@
 """The results tables of a run, per stage and per fold, for the terminal and as CSV."""
 
-import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.config.recipe import Recipe
+from toolkit.evaluation.label_keys import label_keys, label_titles
 from toolkit.evaluation.standing import Standing
 from toolkit.stages.cross_validation import FoldResult
 from toolkit.utils.console import print_table
@@ -31,11 +31,8 @@ class Row:
     """Name of the slice; None for all test rows."""
     standing: Standing | None = None
     """What the model is worth beside the linear baseline; None for the linear baseline and for slices."""
-
-
-def label_title(label: str) -> str:
-    """Return a label as a column title: `Non-Hate` for `non_hate`."""
-    return "-".join(part for part in re.split(r"[_\s]+", label) if part).title()
+    kind: str = ""
+    """Kind of stage in the published tables: Baseline, KD Student, Pruned or Quantized; others have names of ours."""
 
 
 def cells(row: Row, labels: Sequence[str]) -> dict[str, Any]:
@@ -47,7 +44,7 @@ def cells(row: Row, labels: Sequence[str]) -> dict[str, Any]:
     metrics = row.metrics
     line: dict[str, Any] = {"Stage": row.stage}
     line |= {name: rounded(metrics[key], 6) for name, key in (("Accuracy", "accuracy"), ("Macro F1", "macro_f1"))}
-    line |= {f"F1 ({label_title(label)})": rounded(metrics[f"f1_{label}"], 6) for label in positive_first(labels)}
+    line |= {f"F1 ({title})": rounded(metrics[f"f1_{key}"], 6) for title, key in positive_first(labels)}
     return line | {
         "ROC-AUC": rounded(metrics["roc_auc"], 6),
         "Size MB": rounded(None if row.size_bytes is None else row.size_bytes / MB, 3),
@@ -76,14 +73,15 @@ def shown_line(row: Row, labels: Sequence[str]) -> dict[str, str]:
 
 
 def write_pipeline_summary(rows: Sequence[Row], labels: Sequence[str], file: Path) -> None:
-    """Write `pipeline_summary_….csv`: one line per stage and slice."""
-    write_lines([cells(row, labels) | {"Slice": row.slice or ""} for row in rows], file)
+    """Write `pipeline_summary_….csv`: one line per model and slice; Stage is its kind, Model the name of the row."""
+    own = ({"Stage": row.kind, "Slice": row.slice or "", "Model": row.stage} for row in rows)
+    write_lines([cells(row, labels) | more for row, more in zip(rows, own, strict=True)], file)
 
 
 def render(rows: Sequence[Row], labels: Sequence[str], title: str) -> None:
     """Print the rows as a table on stdout, followed by a table of the slices."""
     # With many labels, one F1 column per label does not fit a terminal; the CSV has them.
-    hidden = [f"F1 ({label_title(label)})" for label in labels] if len(labels) > 2 else []
+    hidden = [f"F1 ({title})" for title in label_titles(labels)] if len(labels) > 2 else []
     whole = [row for row in rows if row.slice is None]
     slices = [{"Slice": row.slice} | shown_line(row, labels) for row in rows if row.slice is not None]
     slices.sort(key=lambda line: line["Slice"])
@@ -121,9 +119,10 @@ def write_fold_summaries(recipe: Recipe, labels: Sequence[str], folds: Sequence[
     return files
 
 
-def positive_first(labels: Sequence[str]) -> list[str]:
-    """Return the labels in the order of the columns; of two labels, the positive one comes first."""
-    return list(reversed(labels)) if len(labels) == 2 else list(labels)
+def positive_first(labels: Sequence[str]) -> list[tuple[str, str]]:
+    """Return title and key of each label in the order of the columns; of two labels, the positive one comes first."""
+    named = list(zip(label_titles(labels), label_keys(labels), strict=True))
+    return named[::-1] if len(labels) == 2 else named
 
 
 def _fold_cells(recipe: Recipe, labels: Sequence[str], fold: FoldResult) -> dict[str, Any]:
@@ -143,9 +142,9 @@ def _fold_cells(recipe: Recipe, labels: Sequence[str], fold: FoldResult) -> dict
 
 def _metric_cells(split: str, metrics: dict[str, float], labels: Sequence[str]) -> dict[str, Any]:
     line = {f"{split} Accuracy": metrics["accuracy"]}
-    for label in positive_first(labels):
+    for title, key in positive_first(labels):
         for name in ("precision", "recall", "f1"):
-            line[f"{split} {name.title()} ({label_title(label)})"] = metrics[f"{name}_{label}"]
+            line[f"{split} {name.title()} ({title})"] = metrics[f"{name}_{key}"]
     return line | {
         f"{split} Macro F1": metrics["macro_f1"],
         f"{split} ROC-AUC": metrics["roc_auc"],

@@ -11,6 +11,8 @@ from toolkit.utils.files import REPLACED
 Kind = Literal["package", "run"]
 _OWN: dict[Kind, tuple[str, str]] = {"package": ("manifest.json", "golden"), "run": ("corpus.json", "fingerprint")}
 """Kind of folder to the JSON file in it that only hbt writes, and a key of this file."""
+SIGNATURE_FILE = "model.sig"
+"""The signature of a package, as `model-signing` names it; it cannot be in the manifest that it signs."""
 _LONGEST_NAME = 255  # bytes, on all common file systems
 
 
@@ -67,7 +69,7 @@ def _is_made_by_hbt(folder: Path, kind: Kind) -> bool:
 def _foreign_file(package: Path) -> str | None:
     """Return the first file of a package folder that its manifest does not list; None if there is none."""
     manifest = json.loads((package / _OWN["package"][0]).read_text("utf-8"))
-    own = {*manifest.get("files", {}), _OWN["package"][0]}
+    own = {*manifest.get("files", {}), _OWN["package"][0], SIGNATURE_FILE}
     for file in sorted(package.rglob("*")):
         name = file.relative_to(package).as_posix()
         if not file.is_dir() and name not in own and "__pycache__" not in file.parts:

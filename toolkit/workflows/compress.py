@@ -18,7 +18,7 @@ from toolkit.evaluation.comparison import Contender
 from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, evaluate, rule_on
 from toolkit.evaluation.standing import standing_in, standing_of
-from toolkit.export.stage import Source, compress_or_stand_in, lineage_of, refuse_unready, rows_of
+from toolkit.export.stage import Source, compress_or_stand_in, lineage_of, refuse_fallback, refuse_unready, rows_of
 from toolkit.modeling.architecture import architecture_of
 from toolkit.modeling.classifier import Classifier, load_classifier, load_sequence_classifier
 from toolkit.modeling.tokenizer import truncation_in
@@ -113,6 +113,7 @@ def compress_run(
     refuse_changed_inputs(run, ["--teacher", *texts] if trains else texts)
     if pruning is not None:
         _refuse_other_pruning(run, stage, force)
+    refuse_fallback(load_classifier(run.checkpoint(run.last_trained)), export, out, force)
     with tracking.tracked_run(folder, run.recipe.run) as tracked:
         if pruning is not None:
             run_step(STEPS["pruning"], run, tracked)
@@ -156,6 +157,7 @@ def compress_checkpoint(
     refuse_unready(export)
     corpus = load_corpus(settings)
     classifier = _load(model, max_length)
+    refuse_fallback(classifier, export, out, force)
     classifier = with_corpus_labels(classifier, corpus, model)
     name, lineage = file_part(model), lineage_of(corpus, model=model)
     rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])

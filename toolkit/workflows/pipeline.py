@@ -9,7 +9,7 @@ from toolkit.config.recipe import Recipe
 from toolkit.config.settings import Pipeline, PruningSettings
 from toolkit.data.corpus import Corpus
 from toolkit.data.unlabeled import read_unlabeled
-from toolkit.export.stage import FALLBACK, fallback_folder, refuse_for_ngram, refuse_unready
+from toolkit.export.stage import FALLBACK, fallback_folder, refuse_fallback, refuse_for_ngram, refuse_unready
 from toolkit.manifest import MANIFEST_FILE, read_manifest
 from toolkit.modeling.architecture import architecture_of
 from toolkit.modeling.classifier import Classifier, SequenceClassifier
@@ -94,7 +94,10 @@ def workable_run(recipe: Recipe, force: bool = False, package: Path | None = Non
         refuse_unready(recipe.export)
         refuse_folder(package, force or run.may_replace(package) or _is_of_run(package, run), "package")
     refuse_changed_inputs(run)
-    _try_models(run)
+    last = _try_models(run)
+    if recipe.exports and not is_ngram(recipe.distillation.student):
+        replaces = force or run.may_replace(package) or _is_of_run(fallback_folder(package), run)
+        refuse_fallback(last, recipe.export, package, replaces)
     return run
 
 
@@ -134,8 +137,11 @@ def _check_stages(recipe: Recipe) -> None:
         )
 
 
-def _try_models(run: Run) -> None:
-    """Load or build every model of the run once, so that errors appear before anything is written or trained."""
+def _try_models(run: Run) -> Classifier:
+    """Load or build every model of the run once, so that errors appear before anything is written or trained.
+
+    Returns: the last one, with random weights unless it is a teacher; an ngram student is not built.
+    """
     recipe, corpus, settings = run.recipe, run.corpus, run.recipe.distillation
     refuse_missing_device(recipe.training.device)
     train = corpus.take(corpus.rows("train"))
@@ -156,6 +162,7 @@ def _try_models(run: Run) -> None:
         network = student
     if recipe.prunes:
         architecture_of(network.network)
+    return network
 
 
 def _try_order(given: str, teacher: Classifier, corpus: Corpus) -> None:

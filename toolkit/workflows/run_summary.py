@@ -16,6 +16,7 @@ from toolkit.latency.measure import Kind, median_latency_ms
 from toolkit.modeling.classifier import TOKENIZER_FILE
 from toolkit.modeling.tokenizer import Truncation, read_tokenizer, truncation_of
 from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
+from toolkit.stages.result import StageResult
 from toolkit.stages.results_table import Row, write_pipeline_summary
 from toolkit.stages.run_folder import BASELINE, DISTILLATION, EXPORT, LINEAR_BASELINE, PRUNING, Run, tag_of
 from toolkit.stages.teachers import TEACHER
@@ -58,36 +59,36 @@ def trained_rows(run: Run, pruned: Sequence[str]) -> list[Row]:
     linear_predictions = contender(run, LINEAR_BASELINE, LINEAR_BASELINE_NAME)
 
     def add(
-        name: str, model: Contender | None, metrics: dict[str, float], slices: dict[str, Any], *size_and_latency: Any
-    ) -> None:
+        kind: str, name: str, model: Contender | None, metrics: dict[str, float], slices: dict[str, Any],
+        *size_and_latency: Any,
+    ) -> None:  # fmt: skip
         standing = None if model is None else standing_of(run.corpus, model, linear_predictions)
-        rows.append(replace(Row(name, metrics, *size_and_latency), standing=standing))
-        slice_rows.extend(Row(name, values, slice=part) for part, values in slices.items())
+        rows.append(replace(Row(name, metrics, *size_and_latency), kind=kind, standing=standing))
+        slice_rows.extend(Row(name, values, slice=part, kind=kind) for part, values in slices.items())
 
-    linear = run.results[LINEAR_BASELINE]
-    latency = _latency(run, "linear", LINEAR_BASELINE)
-    add(LINEAR_BASELINE_NAME, None, linear.metrics, linear.slices, linear.size_bytes, linear.parameters, latency)
+    def add_stage(kind: str, model: Contender | None, result: StageResult, latency: float | None) -> None:
+        name = LINEAR_BASELINE_NAME if model is None else model.name
+        add(kind, name, model, result.metrics, result.slices, result.size_bytes, result.parameters, latency)
+
+    add_stage("Linear Baseline", None, run.results[LINEAR_BASELINE], _latency(run, "linear", LINEAR_BASELINE))
     if BASELINE in run.results:
         result = run.results[BASELINE]
-        ensemble = contender(run, BASELINE, f"baseline, {run.corpus.folds}-fold ensemble")
-        add(ensemble.name, ensemble, result.metrics, result.slices, result.size_bytes, result.parameters)
+        add_stage("Baseline", contender(run, BASELINE, f"baseline, {run.corpus.folds}-fold ensemble"), result, None)
         best = result.details
         latency = _latency(run, "checkpoint", f"{BASELINE}/{result.checkpoint}")
         size_and_latency = (best["best_fold_size_bytes"], best["best_fold_parameters"], latency)
         metrics, slices = best["best_fold_metrics"], best["best_fold_slices"]
-        add("baseline, best fold", best_fold(run), metrics, slices, *size_and_latency)
+        add("Baseline", "baseline, best fold", best_fold(run), metrics, slices, *size_and_latency)
     if DISTILLATION in run.results:
         result = run.results[DISTILLATION]
         if result.details["teacher_name"] == TEACHER:
-            add(TEACHER, teacher_of(run), result.details["teacher_metrics"], result.details["teacher_slices"])
-        latency = _latency(run, "checkpoint", DISTILLATION)
+            metrics, slices = result.details["teacher_metrics"], result.details["teacher_slices"]
+            add("Teacher", TEACHER, teacher_of(run), metrics, slices)
         student = contender(run, DISTILLATION, f"student {result.details['student']}")
-        add(student.name, student, result.metrics, result.slices, result.size_bytes, result.parameters, latency)
+        add_stage("KD Student", student, result, _latency(run, "checkpoint", DISTILLATION))
     for stage in pruned:
-        result = run.results[stage]
-        latency = _latency(run, "checkpoint", stage)
         model = contender(run, stage, f"pruned {tag_of(stage)}")
-        add(model.name, model, result.metrics, result.slices, result.size_bytes, result.parameters, latency)
+        add_stage("Pruned", model, run.results[stage], _latency(run, "checkpoint", stage))
     return [*rows, *slice_rows]
 
 

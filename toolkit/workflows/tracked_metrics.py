@@ -5,6 +5,7 @@ from pathlib import Path
 
 from toolkit.config.recipe import DESCRIPTIONS
 from toolkit.data.corpus import describe_split
+from toolkit.evaluation.label_keys import label_keys
 from toolkit.stages.cross_validation import FoldResult
 from toolkit.stages.result import StageResult
 from toolkit.stages.run_folder import CORPUS_FILE, RECIPE_FILE, Run
@@ -78,7 +79,8 @@ def track_distillation(tracked: Tracked, result: StageResult, labels: tuple[str,
         {
             "student_total_params": result.parameters,
             "student_size_mb": result.size_bytes / MB,
-            "compression_ratio": details["teacher_size_bytes"] / result.size_bytes,
+            "compression_ratio": details["teacher_parameters"] / result.parameters,
+            "size_ratio": details["teacher_size_bytes"] / result.size_bytes,
         }
     )
 
@@ -112,5 +114,5 @@ def track_export(tracked: Tracked, result: StageResult, labels: tuple[str, ...],
 
 
 def _named(prefix: str, result: StageResult, labels: tuple[str, ...]) -> dict[str, float]:
-    names = ["accuracy", "macro_f1", *(f"f1_{label}" for label in labels), "roc_auc", "best_threshold"]
+    names = ["accuracy", "macro_f1", *(f"f1_{key}" for key in label_keys(labels)), "roc_auc", "best_threshold"]
     return {f"{prefix}_{name}": result.metrics[name] for name in names if name in result.metrics}

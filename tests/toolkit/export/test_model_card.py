@@ -14,6 +14,7 @@ from toolkit.config.settings import CorpusSettings
 from toolkit.data.corpus import Corpus, corpus_from_table
 from toolkit.data.tables import Table
 from toolkit.evaluation.decision_rule import DecisionRule
+from toolkit.evaluation.label_keys import label_keys
 from toolkit.evaluation.significance import Comparison
 from toolkit.export.candidates import CandidateResult
 from toolkit.export.model_card import CANDIDATES_SHOWN, code, render_card, text, write_card
@@ -37,7 +38,7 @@ def result(name: str, p50_ms: float, fails: str = "", in_float: tuple[str, ...] 
 
 
 def metrics_of(labels: tuple[str, ...]) -> dict[str, float]:
-    return {"accuracy": 0.9123, "macro_f1": 0.8456, "roc_auc": 0.95} | {f"f1_{label}": 0.8 for label in labels}
+    return {"accuracy": 0.9123, "macro_f1": 0.8456, "roc_auc": 0.95} | {f"f1_{key}": 0.8 for key in label_keys(labels)}
 
 
 def result_of(labels: tuple[str, ...], **details: Any) -> StageResult:

@@ -115,6 +115,12 @@ def test_logits_are_in_the_order_of_the_texts(learned: Classifier, batch_size: i
     assert max(done) <= batch_size
 
 
+@pytest.mark.parametrize(("texts", "batch_size"), [(["sea"], 0), (["sea", "sun"], -1), ("sea", 32)])
+def test_no_scores_are_made_up(classifier: Classifier, texts: list[str], batch_size: int) -> None:
+    with pytest.raises(ValueError, match=r"batch_size must be|not one text"):
+        classifier.predict_proba(texts, batch_size)
+
+
 def test_probabilities_are_rows_that_sum_to_one(learned: Classifier) -> None:
     found = learned.predict_proba(ODD_TEXTS)
     assert found.dtype == np.float32

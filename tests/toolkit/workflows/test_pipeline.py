@@ -203,6 +203,23 @@ def test_an_existing_package_is_reported_before_training(
     assert not (workplace / "runs").exists()
 
 
+@pytest.mark.parametrize("onnx_can", [True, False])
+def test_a_taken_folder_of_the_fallback_target_is_reported_before_training(
+    workplace: Path, no_training: None, monkeypatch: pytest.MonkeyPatch, onnx_can: bool
+) -> None:
+    folder = workplace / "models" / "small-torch-int8"
+    folder.mkdir(parents=True)
+    if not onnx_can:
+
+        def fail(*_: object, **__: object) -> None:
+            raise RuntimeError("no such operator")
+
+        monkeypatch.setattr("torch.onnx.export", fail)
+    message = "nothing should be trained" if onnx_can else r"models/small-torch-int8: exists; give another path with -o"
+    with pytest.raises((InputError, AssertionError), match=message):
+        run_pipeline(small(pipeline="baseline_quant"))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
 
+from tests.helpers import Finished
+from toolkit import package
 from toolkit.data.tables import Table, read_table, write_table
 from toolkit.utils.errors import InputError
-from toolkit.workflows.predict_file import BATCH, label_file, refuse_blank
+from toolkit.workflows.predict_file import BATCH, CHUNK, label_file, refuse_blank
 
 TEXTS = ["one", "", "three two", None, "  ", 'six, "seven"\nand eight', "\u200b", "nine"]
 FILLED = [0, 2, 5, 7]
@@ -22,8 +25,12 @@ class Echo:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def predict(self, texts: Sequence[str]) -> list[tuple[str, float]]:
+    def predict_proba(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
+        return np.zeros((len(texts), 2))
+
+    def predict(self, texts: Sequence[str], batch_size: int = 1) -> list[tuple[str, float]]:
         self.batches.append(len(texts))
+        self.batch_size = batch_size
         return [(text.split()[0], 1 / (1 + len(text))) for text in texts]
 
 
@@ -66,14 +73,40 @@ def test_json_rows_keep_values_that_are_not_text(tmp_path: Path) -> None:
     assert (second["n"], second["predicted_label"]) == (None, "b")
 
 
-@pytest.mark.parametrize("rows", [1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH + 3])
+@pytest.mark.parametrize("rows", [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3])
 def test_files_longer_than_a_batch_keep_their_order(tmp_path: Path, rows: int) -> None:
     write_table(table([f"w{i} x" for i in range(rows)]), tmp_path / "in.csv")
     model = Echo()
     label_file(model, tmp_path / "in.csv", tmp_path / "out.csv", None)  # type: ignore[arg-type]
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as lines:
         assert [row["predicted_label"] for row in csv.DictReader(lines)] == [f"w{i}" for i in range(rows)]
-    assert max(model.batches) <= BATCH
+    assert max(model.batches) <= CHUNK
+    assert model.batch_size == BATCH
+
+
+class Dynamic(Echo):
+    """Its scores depend on the batch."""
+
+    def predict_proba(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
+        return np.full((len(texts), 2), batch_size / 100)
+
+
+def test_texts_are_scored_alone_where_a_batch_changes_their_scores(tmp_path: Path) -> None:
+    write_table(table([f"w{i} x" for i in range(40)]), tmp_path / "in.csv")
+    model = Dynamic()
+    label_file(model, tmp_path / "in.csv", tmp_path / "out.csv", None)  # type: ignore[arg-type]
+    assert model.batch_size == 1
+
+
+def test_a_file_gets_the_labels_that_its_texts_get_alone(at_home: Finished, tmp_path: Path) -> None:
+    texts = [f"{'ভালো ' * (i % 9)}ক্যামেরা {i}" for i in range(70)]
+    write_table(table(texts), tmp_path / "in.jsonl")
+    model = package.load(at_home.package, 1)
+    label_file(model, tmp_path / "in.jsonl", tmp_path / "out.jsonl", None)
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    for row, (label, probability) in zip(found, model.predict(texts), strict=True):
+        assert row["predicted_label"] == label
+        assert row["probability"] == pytest.approx(probability, abs=2e-5)
 
 
 def test_the_text_column_can_be_named(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ SETTINGS = [
 METRICS = [
     "teacher_total_params", "teacher_size_mb", "kd_accuracy", "kd_macro_f1", "kd_f1_hate", "kd_f1_non_hate",
     "kd_roc_auc", "kd_best_threshold", "kd_agreement", "student_total_params", "student_size_mb",
-    "compression_ratio", "quantization_accuracy", "quantization_macro_f1", "quantization_f1_hate",
+    "compression_ratio", "size_ratio", "quantization_accuracy", "quantization_macro_f1", "quantization_f1_hate",
     "quantization_f1_non_hate", "quantization_roc_auc", "quantization_best_threshold", "quantization_size_mb",
 ]  # fmt: skip
 RUN = RunSettings(author="tester", experiment="experiment")
@@ -111,7 +111,8 @@ def test_metrics_are_those_of_the_stages(parent: Run, at_home: Finished) -> None
     assert found["kd_f1_non_hate"] == pytest.approx(student.metrics["f1_negative"])
     assert found["quantization_macro_f1"] == pytest.approx(quantized.metrics["macro_f1"])
     assert found["quantization_size_mb"] == pytest.approx((at_home.package / "model.onnx").stat().st_size / 1e6)
-    assert found["compression_ratio"] == pytest.approx(found["teacher_size_mb"] / found["student_size_mb"])
+    assert found["size_ratio"] == pytest.approx(found["teacher_size_mb"] / found["student_size_mb"])
+    assert found["compression_ratio"] == found["teacher_total_params"] / found["student_total_params"]
     assert found["teacher_total_params"] > found["student_total_params"] == student.parameters
     gate = quantized.details["gate"]
     selected = gate["trials"][gate["ships"]]

@@ -1,0 +1,128 @@
+"""The advice of a message works: the command that it leads to is accepted."""
+
+import re
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers import Hbt
+from toolkit.signature import signature_problems
+
+TRAIN = ("train", "--data", "comments.csv", "--model", "shape:2x32", "--name", "other")
+RUN = ("run", *TRAIN[1:])
+EXPORT = (*RUN, "--pipeline", "baseline_quant")
+NGRAM = (*RUN, "--pipeline", "baseline_kd_quant", "--student", "ngram")
+PACKAGE = "models/tiny-onnx-int8"
+CHECKPOINT = "runs/tiny/2-distillation"
+
+
+class Accepted(Exception):
+    """All checks of a command have passed, and its work would begin."""
+
+
+def accept(*_: Any, **__: Any) -> None:
+    raise Accepted
+
+
+ADVICE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
+    ((*EXPORT, "-o", PACKAGE), "give another path with -o", (*EXPORT, "-o", "models/new")),
+    ((*EXPORT, "-o", PACKAGE), "or overwrite it with --force", (*EXPORT, "-o", PACKAGE, "--force")),
+    ((*EXPORT, "-o", "runs", "--force"), "give another path with -o", (*EXPORT, "-o", "models/new")),
+    (("compress", "runs/tiny"), "give another path with -o", ("compress", "runs/tiny", "-o", "models/new")),
+    (("compress", "runs/tiny"), "overwrite it with --force", ("compress", "runs/tiny", "--force")),
+    (("compress", "runs/tiny", "--seed", "3", "-o", "m"), "leave it out", ("compress", "runs/tiny", "-o", "m")),
+    (("compress", CHECKPOINT), "with --data FILE", ("compress", CHECKPOINT, "--data", "comments.csv")),
+    (("compress", "gone/gone/gone"), "give a run, a checkpoint folder", ("compress", "runs/tiny", "-o", "m")),
+    ((*TRAIN[:-1], "tiny"), "give another --name", TRAIN),
+    ((*TRAIN[:-1], "tiny"), "or --force to redo it", (*TRAIN[:-1], "tiny", "--force")),
+    ((*TRAIN[:-1], "cache"), "give another name", TRAIN),
+    ((*RUN, "--pipeline", "baseline_kd"), "--student layers:4",
+     (*RUN, "--pipeline", "baseline_kd", "--model", "shape:4x32", "--student", "layers:4")),
+    ((*EXPORT, "--student", "layers:1"), "baseline_kd_quant",
+     (*EXPORT, "--pipeline", "baseline_kd_quant", "--student", "layers:1")),
+    ((*TRAIN, "--teacher", "runs/tiny"), "needs --student",
+     (*TRAIN, "--teacher", "runs/tiny", "--student", "layers:1")),
+    ((*TRAIN, "--model", "shape:4"), "shape:4x128", (*TRAIN, "--model", "shape:4x128")),
+    ((*TRAIN, "--student", "layers:x"), "layers:4", (*TRAIN, "--model", "shape:4x32", "--student", "layers:4")),
+    ((*TRAIN, "--student", "ngram:99"), "use ngram, or", (*TRAIN, "--student", "ngram")),
+    ((*NGRAM, "--target", "onnx-int4"), "use --target onnx-int8", (*NGRAM, "--target", "onnx-int8")),
+    ((*NGRAM, "--target", "torch-int8"), "use --target onnx-int8", (*NGRAM, "--target", "onnx-int8")),
+    ((*NGRAM, "--kd-method", "hidden"), "leave it out", NGRAM),
+    ((*NGRAM, "--quant-method", "qat"), "leave it out", NGRAM),
+    ((*NGRAM, "--trim-vocabulary"), "leave it out", NGRAM),
+    ((*NGRAM, "--pipeline", "baseline_kd_prune_quant"), "--pipeline without prune", NGRAM),
+    ((*RUN, "--pipeline", "baseline_kd_quant", "--student", "layers:1", "--prune-sparsity", "0.3"),
+     "such as baseline_kd_prune_quant",
+     (*RUN, "--pipeline", "baseline_kd_prune_quant", "--student", "layers:1", "--prune-sparsity", "0.3")),
+    ((*RUN, "--pipeline", "baseline_prune", "--prune-method", "wanda", "--prune-to-mb", "1"),
+     "use --prune-method structured",
+     (*RUN, "--pipeline", "baseline_prune", "--prune-method", "structured", "--prune-to-mb", "1")),
+    ((*TRAIN, "--slice", "9:1"), "give START:STOP", (*TRAIN, "--slice", "1:9")),
+    ((*TRAIN, "--slice", "gone"), "a row range such as 0:12000", (*TRAIN, "--slice", "0:12000")),
+    ((*TRAIN, "--folds", "150"), "reduce --folds", (*TRAIN, "--folds", "3")),
+    ((*TRAIN, "--data", "other.csv"), "name it with --text-column",
+     (*TRAIN, "--data", "other.csv", "--text-column", "a", "--label-column", "b")),
+    ((*TRAIN, "--data", "other.csv", "--text-column", "a"), "name it with --label-column",
+     (*TRAIN, "--data", "other.csv", "--text-column", "a", "--label-column", "b")),
+    (("students", "comments.csv", "--name", "other"), "--teacher: name a run",
+     ("students", "comments.csv", "--name", "other", "--teacher", "runs/tiny", "--students", "layers:1")),
+    (("compare", "runs/tiny", "comments.csv"), "such as runs/NAME/2-distillation",
+     ("compare", "runs/tiny", "runs/tiny/2-distillation")),
+    (("predict", PACKAGE), "give either texts or --input", ("predict", PACKAGE, "text")),
+    (("predict", PACKAGE, "--input", "comments.csv"), "--output",
+     ("predict", PACKAGE, "--input", "comments.csv", "--output", "new.csv")),
+    (("predict", PACKAGE, "--input", "comments.csv", "--output", "other.csv"), "overwrite it with --force",
+     ("predict", PACKAGE, "--input", "comments.csv", "--output", "other.csv", "--force")),
+    (("predict", PACKAGE, "--input", "comments.csv", "--output", "out.xlsx"), "give one that ends in .csv",
+     ("predict", PACKAGE, "--input", "comments.csv", "--output", "out.csv")),
+    (("bench", PACKAGE, "--teacher", "gone"), "give one, or a run", ("bench", PACKAGE, "--teacher", "runs/tiny")),
+    (("bench", PACKAGE, "--data", "gone.csv"), "--data FILE", ("bench", PACKAGE, "--data", "comments.csv")),
+]  # fmt: skip
+
+
+@pytest.fixture
+def home(copied: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (copied / "other.csv").write_text("a,b\n" + "".join(f"row {i} of words,{i % 2}\n" for i in range(60)))
+    for work in ("toolkit.workflows.pipeline.run_step", "toolkit.workflows.compress.compress_or_stand_in"):
+        monkeypatch.setattr(work, accept)
+    monkeypatch.setattr("benchmarks.bench.bench", accept)
+    return copied
+
+
+@pytest.mark.parametrize(("bad", "advice", "good"), ADVICE, ids=lambda each: each if isinstance(each, str) else "")
+def test_the_advice_of_a_message_works(
+    home: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], bad: tuple[str, ...], advice: str, good: tuple[str, ...]
+) -> None:
+    assert hbt(*bad) == 2
+    assert advice in capsys.readouterr().err
+    with suppress(Accepted):
+        assert hbt(*good) == 0, capsys.readouterr().err
+
+
+def test_the_number_of_pieces_that_a_message_names_is_accepted(
+    home: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("compress", "runs/tiny", "-o", "models/new", "--trim-vocabulary")
+    assert hbt(*command, "1") == 2
+    found = re.search(r"use (\d+) or more", capsys.readouterr().err)
+    assert found is not None
+    with pytest.raises(Accepted):
+        hbt(*command, found[1])
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
+def test_the_commands_for_keys_make_keys_that_sign_and_verify(
+    home: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("model_signing", reason="the extra [sign] is not installed")
+    for command in (("sign", "--private-key"), ("verify", "--public-key")):
+        assert hbt(command[0], PACKAGE, command[1], "comments.csv") == 2
+        advised = re.search(r"openssl .*", capsys.readouterr().err)
+        assert advised is not None
+        subprocess.run(advised[0].split(), check=True, capture_output=True)
+    assert hbt("sign", PACKAGE, "--private-key", "KEY.pem") == 0
+    assert signature_problems(home / PACKAGE, home / "PUBLIC.pem") == []
