@@ -2,6 +2,8 @@
 
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 import click
 
@@ -11,6 +13,7 @@ from toolkit.commands.package import compress, list_targets, predict, verify
 from toolkit.commands.train import data, run, students, train
 from toolkit.utils.console import printable, use_utf8
 from toolkit.utils.errors import InputError, NothingPasses
+from toolkit.utils.scratch import remove_leftovers
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -34,6 +37,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
+        remove_leftovers(Path(tempfile.gettempdir()))
         use_utf8(sys.argv[1:])
         verbs(prog_name="hbt", standalone_mode=False)
     except InputError as error:

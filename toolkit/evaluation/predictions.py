@@ -8,6 +8,7 @@ import numpy as np
 
 from toolkit.data.corpus import Corpus
 from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration, softmax
+from toolkit.utils.files import whole_file
 
 PREDICTIONS_FILE = "predictions.csv"
 
@@ -31,7 +32,7 @@ class Predictions:
 
     def save(self, file: Path, corpus: Corpus) -> None:
         """Write row, split and one logit per label; nine digits restore float32 exactly."""
-        with file.open("w", newline="", encoding="utf-8") as out:
+        with whole_file(file) as partial, partial.open("w", newline="", encoding="utf-8") as out:
             writer = csv.writer(out, lineterminator="\n")
             writer.writerow(["row", "split", *(f"logit_{name}" for name in corpus.label_names)])
             for row, split, logits in zip(self.rows, corpus.split_of(self.rows), self.logits, strict=True):

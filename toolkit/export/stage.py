@@ -1,7 +1,6 @@
 """The export stage: a classifier in, a verified and measured package out."""
 
 import shutil
-import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from toolkit.utils.errors import CannotExport, InputError
 from toolkit.utils.files import PARTIAL, folder_size, whole_folder
 from toolkit.utils.machine import describe_machine
 from toolkit.utils.overwrite import refuse_folder
+from toolkit.utils.scratch import remove_folder, scratch_folder
 
 TORCH_ORIGINAL = "original (torch fp32)"
 """Name of the exported classifier in comparisons with its package."""
@@ -75,10 +75,10 @@ def compress(
         raise CannotExport(reason)
     threshold = _threshold(source)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".hbt-candidates-", dir=out.parent) as scratch:
+    with scratch_folder(out.parent) as scratch:
         evidence = _evidence(source.corpus, threshold)
-        choice = choose(target, source.classifier, evidence, export, Path(scratch), force, tuned)
-        shutil.rmtree(out.with_name(out.name + PARTIAL), ignore_errors=True)  # left by an interrupted export
+        choice = choose(target, source.classifier, evidence, export, scratch, force, tuned)
+        remove_folder(out.with_name(out.name + PARTIAL))  # left by an interrupted export
         with whole_folder(out) as partial:
             shutil.copytree(choice.folder, partial, dirs_exist_ok=True)
             model = target.load(partial)

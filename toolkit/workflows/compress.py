@@ -1,8 +1,6 @@
 """`hbt compress`: make a package from a run, a checkpoint or any Hugging Face classifier."""
 
 import re
-import shutil
-import tempfile
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -44,6 +42,7 @@ from toolkit.training.fake_quantization import quantized_modules
 from toolkit.utils.errors import InputError, NothingPasses
 from toolkit.utils.files import file_part, whole_folder, write_lines
 from toolkit.utils.overwrite import refuse_folder
+from toolkit.utils.scratch import remove_folder, scratch_folder
 from toolkit.workflows import tracking
 from toolkit.workflows.run_comparisons import contender, contender_of, teacher_of
 from toolkit.workflows.run_summary import RunSummary, trained_rows, write_summary
@@ -143,9 +142,9 @@ def compress_checkpoint(
     name, lineage = file_part(model), lineage_of(corpus, model=model)
     rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
     predictions = predict_rows(classifier, corpus, rows, f"{model}: evaluating in PyTorch")
-    with tempfile.TemporaryDirectory(prefix="hbt-linear-") as scratch:
-        linear_result = train_linear_baseline(corpus, Path(scratch) / LINEAR_BASELINE)
-        linear = contender_of(Path(scratch) / LINEAR_BASELINE, linear_result, LINEAR_BASELINE_NAME)
+    with scratch_folder() as scratch:
+        linear_result = train_linear_baseline(corpus, scratch / LINEAR_BASELINE)
+        linear = contender_of(scratch / LINEAR_BASELINE, linear_result, LINEAR_BASELINE_NAME)
     _, metrics, _ = evaluate(corpus, predictions, classifier.threshold)
     rows_before_export = [
         Row(LINEAR_BASELINE_NAME, linear_result.metrics),
@@ -164,12 +163,12 @@ def compress_checkpoint(
     classifier, trimming = trimmed(classifier, export, corpus, None)
     tag = None if pruning is None else pruning.tag
     source = Source(classifier, name, corpus, predictions, lineage, rows_before_export, references, tag, trimming)
-    with tempfile.TemporaryDirectory(prefix="hbt-qat-") as work:
+    with scratch_folder() as work:
         tuned = None
         if export.quant_method == "qat":
             recipe = _recipe_of_checkpoint(model, settings, export, pruning)
             quantized_modules(classifier.network)
-            tuned, _ = quantization_aware(classifier, prepare_distillation(recipe, corpus, None), Path(work))
+            tuned, _ = quantization_aware(classifier, prepare_distillation(recipe, corpus, None), work)
         result, _ = compress_or_stand_in(source, export, out, force, tuned)
     package = Path(result.details["package"])
     return RunSummary(package, [*rows_before_export, *rows_of(result)], [], corpus.label_names, package)
@@ -194,8 +193,8 @@ def _pruned(classifier: Classifier, corpus: Corpus, recipe: Recipe) -> tuple[Cla
     """Return a pruned copy of `classifier` and the details of the pruning."""
     architecture_of(classifier.network)
     data = prepare_distillation(recipe, corpus, None)
-    with tempfile.TemporaryDirectory(prefix="hbt-pruning-") as scratch:
-        return prune(classifier, data, Path(scratch))
+    with scratch_folder() as scratch:
+        return prune(classifier, data, scratch)
 
 
 def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force: bool) -> Path:
@@ -228,7 +227,7 @@ def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force
     except NothingPasses as refused:
         _save_candidates(run, export_stage(refused.target, stage), refused.facts, tracked)
         raise
-    shutil.rmtree(work, ignore_errors=True)
+    remove_folder(work)
     exported = replace(exported, details=exported.details | {"stage": stage})
     name, package = export_stage(exported.details["target"], stage), Path(exported.details["package"])
     with whole_folder(run.folder / name) as partial:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from toolkit.config.recipe import Recipe
 from toolkit.pruning.stage import describe_pruning, prune_stage
-from toolkit.stages.cross_validation import FoldResult, train_baseline
+from toolkit.stages.cross_validation import fold_results, train_baseline
 from toolkit.stages.distillation import distil
 from toolkit.stages.distillation_data import DistillationData, prepare_distillation
 from toolkit.stages.linear_baseline import train_linear_baseline
@@ -93,7 +93,7 @@ def _pruning(run: Run, out: Path, watch: Watch) -> StageResult:
 
 
 def _track_folds(tracked: Tracked, run: Run, result: StageResult) -> None:
-    folds = [FoldResult.load(run.folder / BASELINE / f"fold-{k + 1}") for k in range(run.corpus.folds)]
+    folds = fold_results(run.folder / BASELINE, run.corpus.folds)
     track_baseline(tracked, folds, result)
     for file in write_fold_summaries(run.recipe, run.corpus.label_names, folds, run.folder / "outputs"):
         tracked.artifact(file, "outputs")

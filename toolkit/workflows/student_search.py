@@ -18,7 +18,7 @@ from toolkit.modeling.ngram import is_ngram
 from toolkit.stages.run_folder import DISTILLATION, LINEAR_BASELINE, RUNS, Run, export_stage, locate
 from toolkit.utils.console import print_table, say
 from toolkit.utils.errors import InputError, NothingPasses
-from toolkit.utils.files import MB, file_part, without_nan
+from toolkit.utils.files import MB, file_part, without_nan, write_text
 from toolkit.workflows.pipeline import default_package, run_pipeline, workable_run
 
 
@@ -100,7 +100,7 @@ def search_students(
     found = StudentSearch(students, _references(run))
     record = {"rungs": [asdict(student) for student in students], "beside": found.references}
     text = json.dumps(without_nan(record), indent=2, ensure_ascii=False)
-    (RUNS / f"{name}.json").write_text(text + "\n", "utf-8")
+    write_text(RUNS / f"{name}.json", text + "\n")
     return found
 
 
