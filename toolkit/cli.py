@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from toolkit import __version__
-from toolkit.commands.measure import bench, compare, ui
+from toolkit.commands.measure import bench, compare, sync, ui
 from toolkit.commands.package import compress, list_targets, predict, verify
 from toolkit.commands.train import data, run, students, train
 from toolkit.utils.console import printable, use_utf8
@@ -28,7 +28,7 @@ def verbs() -> None:
     """
 
 
-for command in (data, train, run, students, compress, list_targets, compare, predict, verify, bench, ui):
+for command in (data, train, run, students, compress, list_targets, compare, predict, verify, bench, sync, ui):
     verbs.add_command(command)
 
 

@@ -21,7 +21,20 @@ from toolkit.config.toml_file import write_recipe
 from toolkit.data.tables import Table, read_table, write_table
 from toolkit.utils.errors import InputError
 
-VERBS = ["data", "train", "run", "students", "compress", "targets", "compare", "predict", "verify", "bench", "ui"]
+VERBS = [
+    "data",
+    "train",
+    "run",
+    "students",
+    "compress",
+    "targets",
+    "compare",
+    "predict",
+    "verify",
+    "bench",
+    "sync",
+    "ui",
+]
 
 
 def process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

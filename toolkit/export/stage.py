@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from toolkit.stages.results_table import Row
 from toolkit.utils.console import say, working
 from toolkit.utils.errors import CannotExport, InputError
 from toolkit.utils.files import PARTIAL, folder_size, whole_folder
+from toolkit.utils.locks import locked
 from toolkit.utils.machine import describe_machine
 from toolkit.utils.overwrite import refuse_folder
 from toolkit.utils.scratch import remove_folder, scratch_folder
@@ -185,10 +187,12 @@ def compress_or_stand_in(
             fix = f"use --target {FALLBACK}"
             raise InputError(f"--target {export.target}: cannot export this classifier ({error}); {fix}") from error
         say(f"{export.target}: cannot export this classifier ({error}); using {FALLBACK} instead")
-    out = fallback_folder(out)
-    refuse_folder(out, force, "package")
     fallback = replace(export, target=FALLBACK, quant_method=None, quant_dtype=None)
-    return compress(source, fallback, out, force)
+    other = fallback_folder(out)
+    # The caller has locked `out`.
+    with nullcontext() if other == out else locked(other, "give another path with -o"):
+        refuse_folder(other, force, "package")
+        return compress(source, fallback, other, force)
 
 
 def fallback_folder(out: Path) -> Path:

@@ -17,7 +17,7 @@ from toolkit.manifest import MANIFEST_FILE, read_manifest
 from toolkit.stages.result import RESULT_FILE, StageResult
 from toolkit.utils.console import say
 from toolkit.utils.errors import InputError
-from toolkit.utils.files import PARTIAL, file_part, is_partial, read_json, remove_replaced, whole_folder
+from toolkit.utils.files import PARTIAL, content_sha256, file_part, is_partial, read_json, remove_replaced, whole_folder
 from toolkit.utils.overwrite import refuse_folder
 from toolkit.utils.scratch import remove_folder
 
@@ -131,6 +131,10 @@ class Run:
         """Return this run with new export settings and, unless None, new pruning settings."""
         recipe = replace(self.recipe, export=export, pruning=pruning or self.recipe.pruning)
         return replace(self, recipe=recipe)
+
+    def version_of(self, stage: str) -> str:
+        """Return name and hash of the result of a finished stage: another one if it is made again."""
+        return f"{stage} {content_sha256(self.folder / stage / RESULT_FILE)[:16]}"
 
     def checkpoint(self, stage: str) -> Path:
         """Return the checkpoint folder of a finished stage; for the baseline, that of the best fold."""

@@ -1,6 +1,7 @@
 """Files and folders: atomic writes, safe names, sizes."""
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -54,6 +55,7 @@ def whole_folder(folder: Path, keep_replaced: bool = False) -> Iterator[Path]:
 def whole_file(file: Path) -> Iterator[Path]:
     """Yield a temporary sibling to write; it replaces `file` when the block ends, and is removed after an error."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(file.parent)
     partial = file.with_name(scratch_name() + file.suffix)
     try:
         yield partial
@@ -134,6 +136,15 @@ def without_nan(value: Any) -> Any:
 def folder_size(folder: Path) -> int:
     """Return the total size in bytes of the files in `folder` and its subfolders."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def content_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the names and contents of all files in a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(file.relative_to(path).as_posix().encode() + b"\x00" + file.read_bytes())
+    return digest.hexdigest()
 
 
 def file_part(text: str) -> str:

@@ -38,9 +38,11 @@ from toolkit.stages.run_folder import (
     tag_of,
 )
 from toolkit.stages.teachers import ENSEMBLE, TEACHER, with_corpus_labels
+from toolkit.stages.tracking_queue import id_of
 from toolkit.training.fake_quantization import quantized_modules
 from toolkit.utils.errors import InputError, NothingPasses
 from toolkit.utils.files import file_part, whole_folder, write_lines
+from toolkit.utils.locks import locked
 from toolkit.utils.overwrite import refuse_folder
 from toolkit.utils.scratch import remove_folder, scratch_folder
 from toolkit.workflows import tracking
@@ -86,18 +88,25 @@ def compress_run(
     """Make a package from the last checkpoint of a finished run: its student, else its best fold.
 
     pruning: settings of a pruning stage that runs first; None exports the last checkpoint unchanged.
-    Raises: InputError if `folder` is not a run folder, its data are missing or changed, or `out` exists.
+    Raises: InputError if `folder` is not a run folder, its data are missing or changed, `out` exists, or another
+        command works on one of them.
     """
     run = Run.open(folder)
     stage = run.last_stage if pruning is None else pruning_stage(pruning)
-    run = run.using(export, pruning)
     out = out or package_folder(folder.name, export.target, stage)
     refuse_folder(out, force, "package")
     refuse_unready(export)
+    with locked(folder, "compress another run"), locked(out, "give another path with -o"):
+        refuse_folder(out, force, "package")  # again, since another command may have made it meanwhile
+        return _compress_run(Run.open(folder).using(export, pruning), stage, out, force, pruning)
+
+
+def _compress_run(run: Run, stage: str, out: Path, force: bool, pruning: PruningSettings | None) -> RunSummary:
+    """Do the work of `compress_run` while nothing else works on the run and the package."""
     run.require_rows()
     if pruning is not None:
         _refuse_other_pruning(run, stage, force)
-    with tracking.tracked_run(folder, run.recipe.run) as tracked:
+    with tracking.tracked_run(run.folder, run.recipe.run) as tracked:
         if pruning is not None:
             run_step(STEPS["pruning"], run, tracked)
         package = export_run(run, stage, out, tracked, force)
@@ -136,6 +145,20 @@ def compress_checkpoint(
     out = out or MODELS / "-".join([file_part(model), export.target, *([] if pruning is None else [pruning.tag])])
     refuse_folder(out, force, "package")
     refuse_unready(export)
+    with locked(out, "give another path with -o"):
+        refuse_folder(out, force, "package")  # again, since another command may have made it meanwhile
+        return _compress_checkpoint(model, settings, export, out, force, pruning)
+
+
+def _compress_checkpoint(
+    model: str,
+    settings: CorpusSettings,
+    export: ExportSettings,
+    out: Path,
+    force: bool,
+    pruning: PruningSettings | None,
+) -> RunSummary:
+    """Do the work of `compress_checkpoint` while nothing else works on the package."""
     corpus = load_corpus(settings)
     classifier = _load(model)
     classifier = with_corpus_labels(classifier, corpus, model)
@@ -234,9 +257,18 @@ def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force
         predictions.save(partial / PREDICTIONS_FILE, corpus)
         exported.save(partial)
     run.results[name] = exported
-    _save_candidates(run, name, exported.details["gate"], tracked)
-    track_export(tracked, exported, corpus.label_names, package)
+    track_exported(run, name, tracked)
     return package
+
+
+def track_exported(run: Run, stage: str, tracked: tracking.Tracked) -> None:
+    """Log a finished export unless it was logged before, and write the table of its candidates."""
+    result = run.results[stage]
+    _save_candidates(run, stage, result.details["gate"], tracked)
+    with tracked.part(run.version_of(stage)) as owed:
+        if owed:
+            track_export(tracked, result, run.corpus.label_names, Path(result.details["package"]))
+    tracked.send()
 
 
 def _lineage(run: Run, stage: str, result: StageResult) -> dict[str, Any]:
@@ -246,6 +278,7 @@ def _lineage(run: Run, stage: str, result: StageResult) -> dict[str, Any]:
         run.corpus,
         run=run.folder.as_posix(),
         recipe_sha256=recipe.sha256(),
+        run_id=id_of(run.folder) or "",
         mlflow_run_id=tracking.run_of(run.folder) or "",
         model=recipe.model.model,
         pipeline=recipe.run.pipeline,

@@ -19,6 +19,9 @@ from toolkit.utils.files import read_json, without_nan, write_lines, write_text
 from toolkit.workflows.run_comparisons import run_comparisons
 from toolkit.workflows.tracking import Tracked
 
+SUMMARY_FILE = "summary.json"
+"""Written last, so a run that has it is complete."""
+
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -92,7 +95,7 @@ def write_summary(run: Run, package: Path | None, tracked: Tracked) -> RunSummar
         "comparisons": [asdict(each) for each in outcome.comparisons],
     }
     text = json.dumps(without_nan(record), indent=2, ensure_ascii=False)
-    write_text(run.folder / "summary.json", text + "\n")
+    write_text(run.folder / SUMMARY_FILE, text + "\n")
     return outcome
 
 

@@ -19,6 +19,7 @@ from toolkit.stages.run_folder import DISTILLATION, LINEAR_BASELINE, RUNS, Run, 
 from toolkit.utils.console import print_table, say
 from toolkit.utils.errors import InputError, NothingPasses
 from toolkit.utils.files import MB, file_part, without_nan, write_text
+from toolkit.utils.locks import locked
 from toolkit.workflows.pipeline import default_package, run_pipeline, workable_run
 
 
@@ -79,7 +80,8 @@ def search_students(
     begun = {student: workable_run(student_recipe, force) for student, student_recipe in runs.items()}
     if force:  # replace all of them now, so that the command without --force resumes every one
         for student, run in begun.items():
-            run.begin(default_package(runs[student]))
+            with locked(run.folder, "give another --name"):
+                run.begin(default_package(runs[student]))
     students: list[StudentResult] = []
     last_refusal: NothingPasses | None = None
     for student, student_recipe in runs.items():
