@@ -1,8 +1,9 @@
-"""Kill a small pipeline before its file operations, and in the middle of writing a file, and resume it.
+"""Kill a small pipeline before its file operations and in the middle of writing a file, or fill its disk; resume it.
 
 HBT_CRASH_POINTS sets how many points are tried: a number, or "all". They are spread evenly over the run.
 """
 
+import errno
 import json
 import os
 import re
@@ -20,6 +21,8 @@ import pytest
 import torch
 
 from tests.helpers import tiny_recipe, write_comments
+from toolkit import cli
+from toolkit.config.toml_file import write_recipe
 from toolkit.manifest import changed_files
 from toolkit.stages.tracking_queue import TrackingQueue
 from toolkit.workflows import tracking
@@ -29,21 +32,26 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, so that a point costs a second"),
 ]
-SYNCED = 4
-"""Number of points after which the run is logged to a real MLflow store."""
 RECIPE = tiny_recipe(model="shape:1x32", student="layers:1", slice=(), search="off", max_drop=1.0, name="small")
 PACKAGE = Path("models/small-onnx-int8")
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.link", "os.truncate"}
+FREE = CHANGES - {"os.mkdir", "os.link"}
+"""What a full disk still does."""
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 Point = tuple[int, bool]
 """Number of the operation, from 0, and whether it is killed in the middle of writing its file instead of before it."""
 
 
+Trouble = Callable[[Point, dict[str, Any], Path], str]
+
+
 class Operations:
     """Count the operations that change files, and kill this process at one of them."""
 
-    def __init__(self, home: Path, kill: Point | None = None) -> None:
+    def __init__(self, home: Path, kill: Point | None = None, full: int | None = None) -> None:
         self.home, self.kill, self.count = os.fspath(home), kill, 0
+        self.full = full
+        """Number of the operation from which on the disk is full."""
         self.points: list[Point] = []
 
     def watch(self) -> None:
@@ -58,7 +66,7 @@ class Operations:
 
     def counted(self, write: Callable[..., Any], place: int) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            self.happen(os.fspath(arguments[place]), 0)
+            self.happen(os.fspath(arguments[place]), os.O_TRUNC)
             return write(*arguments, **options)
 
         return call
@@ -69,11 +77,16 @@ class Operations:
             if path.startswith(self.home):
                 self.happen(path, arguments[2])
         elif event in CHANGES:
-            self.happen(None, 0)
+            self.happen(None, 0, event in FREE)
 
-    def happen(self, path: str | None, flags: int) -> None:
+    def happen(self, path: str | None, flags: int, free: bool = False) -> None:
         now = self.count
         self.count += 1
+        needs_space = not free and (path is None or flags & (os.O_CREAT | os.O_TRUNC))
+        if self.full is not None and now >= self.full and needs_space:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        # Opening a file to flush it to the disk leaves it whole.
+        path = path if flags & (os.O_CREAT | os.O_TRUNC) else None
         self.points += [(now, False)] + [(now, True)] * (path is not None)
         if self.kill is not None and self.kill[0] == now:
             self.kill, torn = None, self.kill[1]  # what follows is not an operation of the run
@@ -96,6 +109,8 @@ def in_fork(work: Callable[[], None], log: Path) -> int:
                 try:
                     work()
                     code = 0
+                except SystemExit as stop:
+                    code = int(stop.code or 0)
                 except BaseException:
                     traceback.print_exc()
         finally:
@@ -104,11 +119,21 @@ def in_fork(work: Callable[[], None], log: Path) -> int:
 
 
 def run(home: Path, kill: Point | None = None) -> Operations:
+    operations = watched(home, Operations(home, kill))
+    run_pipeline(RECIPE)
+    return operations
+
+
+def run_on_full_disk(home: Path, full: int) -> None:
+    watched(home, Operations(home, full=full))
+    sys.argv = ["hbt", "run", "--recipe", "recipe.toml"]
+    cli.main()
+
+
+def watched(home: Path, operations: Operations) -> Operations:
     os.chdir(home)
     tempfile.tempdir = os.fspath(home / "temporary")
-    operations = Operations(home, kill)
     operations.watch()
-    run_pipeline(RECIPE)
     return operations
 
 
@@ -136,8 +161,8 @@ def made(home: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def prepared() -> Iterator[None]:
-    """The same times and ids in every run, one thread, and nothing is sent to MLflow."""
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The same times and ids in every run, one thread, and nothing is sent to MLflow; every module is imported."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("workflows.run_summary", "export.stage"):
             patch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
@@ -147,6 +172,8 @@ def prepared() -> Iterator[None]:
         patch.setattr(sys, "dont_write_bytecode", True)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
+        patch.chdir(new_home(tmp_path_factory.mktemp("imports")))
+        run_pipeline(RECIPE)
         yield
         torch.set_num_threads(threads)
 
@@ -167,11 +194,12 @@ def new_home(parent: Path) -> Path:
     home = parent / "home"
     (home / "temporary").mkdir(parents=True)
     write_comments(home / "comments.csv", 240)
+    write_recipe(RECIPE, home / "recipe.toml")
     return home
 
 
-def chosen(points: list[Point]) -> list[Point]:
-    wanted = os.environ.get("HBT_CRASH_POINTS", "60")
+def chosen(points: list[Point], default: int) -> list[Point]:
+    wanted = os.environ.get("HBT_CRASH_POINTS", str(default))
     count = len(points) if wanted == "all" else min(int(wanted), len(points))
     return [points[k * len(points) // count] for k in range(count)]
 
@@ -181,6 +209,23 @@ def problem_of(point: Point, expected: dict[str, Any], home: Path) -> str:
     log = home.parent / "log"
     if in_fork(lambda: run(home, point) and None, log) != -signal.SIGKILL:
         return f"was not killed: {log.read_text()[-2000:]}"
+    return problem_of_resuming(expected, home)
+
+
+def problem_of_full_disk(point: Point, expected: dict[str, Any], home: Path) -> str:
+    """Fill the disk at a point, free it and resume; return what is not one line, or not as without a full disk."""
+    log = home.parent / "log"
+    code = in_fork(lambda: run_on_full_disk(home, point[0]), log)
+    shown = log.read_text()
+    lines = [line for line in shown.splitlines() if line.startswith("hbt: ")]
+    told = len(lines) == 1 and "No space left on device" in lines[0] and "Traceback" not in shown
+    if code != 2 or not told:
+        return f"exit code {code}: {shown[-2000:]}"
+    return problem_of_resuming(expected, home)
+
+
+def problem_of_resuming(expected: dict[str, Any], home: Path) -> str:
+    log = home.parent / "log"
     os.chdir(home)
     if PACKAGE.exists() and changed_files(PACKAGE):
         return f"half a package: {changed_files(PACKAGE)}"
@@ -188,14 +233,26 @@ def problem_of(point: Point, expected: dict[str, Any], home: Path) -> str:
         return f"does not resume: {log.read_text()[-2000:]}"
     found = made(home)
     differ = [name for name in sorted({*found, *expected}) if found.get(name) != expected.get(name)]
-    return f"other files: {differ}" if differ else ""
+    return "; ".join(difference(name, expected.get(name), found.get(name)) for name in differ)
 
 
-def test_a_killed_run_is_resumed_to_the_same_files(
-    reference: tuple[dict[str, Any], list[Point]], tmp_path: Path
+def difference(name: str, before: Any, after: Any) -> str:
+    """Return in what a file is another one, in one line."""
+    if not isinstance(before, str) or not isinstance(after, str):
+        missing = "is missing" if after is None else "is left behind" if before is None else "differs"
+        return f"{name} {missing}"
+    lines = zip(before.splitlines(), after.splitlines(), strict=False)
+    return f"{name}: {next((pair for pair in lines if pair[0] != pair[1]), 'has another length')}"
+
+
+@pytest.mark.parametrize(("trouble", "default"), [(problem_of, 60), (problem_of_full_disk, 15)])
+def test_a_stopped_run_is_resumed_to_the_same_files(
+    reference: tuple[dict[str, Any], list[Point]], tmp_path: Path, trouble: Trouble, default: int
 ) -> None:
     expected, points = reference
-    tried = chosen(points)
+    if trouble is problem_of_full_disk:
+        points = [(k, torn) for k, torn in points if torn]  # operations that need space
+    tried = chosen(points, default)
     waiting, running, problems = list(tried), {}, {}
     while waiting or running:
         while waiting and len(running) < len(os.sched_getaffinity(0)):
@@ -204,7 +261,7 @@ def test_a_killed_run_is_resumed_to_the_same_files(
             child = os.fork()
             if child == 0:
                 try:
-                    problem = problem_of(point, expected, home)
+                    problem = trouble(point, expected, home)
                 except BaseException:
                     problem = traceback.format_exc()
                 (home.parent / "problem").write_text(problem)

@@ -12,7 +12,7 @@ from toolkit.commands.measure import bench, compare, sync, ui
 from toolkit.commands.package import compress, list_targets, predict, verify
 from toolkit.commands.train import data, run, students, train
 from toolkit.utils.console import printable, use_utf8
-from toolkit.utils.errors import InputError, NothingPasses
+from toolkit.utils.errors import InputError, NothingPasses, full_disk
 from toolkit.utils.scratch import remove_leftovers
 
 
@@ -33,7 +33,7 @@ for command in (data, train, run, students, compress, list_targets, compare, pre
 
 
 def main() -> None:
-    """Run a command. Errors are one line on stderr, with exit code 2 (wrong input) or 3 (no candidate passes)."""
+    """Run a command. Errors are one line on stderr, with exit code 2 (wrong input or full disk) or 3 (nothing passes)."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
@@ -47,8 +47,17 @@ def main() -> None:
     except NothingPasses as error:
         _stop(str(error), 3)
     except (KeyboardInterrupt, click.Abort):
-        restarts = "--force" in sys.argv[1:] and sys.argv[1] in ("train", "run", "students")
-        _stop(f"interrupted; rerun the same command{' without --force' * restarts} to resume", 130)
+        _stop(f"interrupted; {_resume()}", 130)
+    except Exception as error:
+        message = full_disk(error)
+        if message is None:
+            raise
+        _stop(f"{message} {_resume()}", 2)
+
+
+def _resume() -> str:
+    restarts = "--force" in sys.argv[1:] and sys.argv[1] in ("train", "run", "students")
+    return f"rerun the same command{' without --force' * restarts} to resume"
 
 
 def _stop(message: str, code: int) -> None:

@@ -321,4 +321,5 @@ def _history(log: list[dict[str, float]]) -> list[dict[str, float]]:
         if "learning_rate" in entry or "eval_loss" in entry:
             epochs.setdefault(epoch, {"epoch": epoch}).update(values)
     timing = ("val_runtime", "val_samples_per_second", "val_steps_per_second")
-    return [{k: v for k, v in entry.items() if k not in timing} for _, entry in sorted(epochs.items())]
+    # Sorted, since the Trainer sorts the log of the epochs before a resume.
+    return [{k: v for k, v in sorted(entry.items()) if k not in timing} for _, entry in sorted(epochs.items())]
