@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -33,11 +34,12 @@ for command in (data, train, run, students, compress, list_targets, compare, pre
 
 
 def main() -> None:
-    """Run a command. Errors are one line on stderr, with exit code 2 (wrong input or full disk) or 3 (nothing passes)."""
+    """Run a command. Errors are one line on stderr, with exit code 2 (input, full disk) or 3 (no candidate passes)."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        remove_leftovers(Path(tempfile.gettempdir()))
+        with suppress(OSError):  # no temporary folder can be written
+            remove_leftovers(Path(tempfile.gettempdir()))
         use_utf8(sys.argv[1:])
         verbs(prog_name="hbt", standalone_mode=False)
     except InputError as error:

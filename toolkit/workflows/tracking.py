@@ -302,7 +302,7 @@ def _connected() -> Any:
     elif uri.startswith(("http://", "https://")):
         import requests
 
-        requests.get(uri, timeout=_PROBE_S)
+        requests.get(uri, timeout=(_PROBE_S, 10), stream=True).close()
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
