@@ -40,6 +40,7 @@ def cached_logits(
         return known
     with console.bar(what, len(texts)) as advance, torch.autocast("cpu", torch.bfloat16, enabled=half):
         logits = classifier.predict_logits(texts, advance=advance)
+    cache.mkdir(parents=True, exist_ok=True)
     with whole_file(file) as partial:
         save_file({"logits": logits}, partial)
     return logits

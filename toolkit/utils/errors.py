@@ -31,6 +31,7 @@ _FULL_DISK = (
     "os error 28",
     "database or disk is full",
     "PytorchStreamWriter failed writing",
+    "] . unexpected pos ",  # the same writer, when it closes the file
 )
 """How libraries that write files in native code report a full disk."""
 

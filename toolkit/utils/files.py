@@ -54,7 +54,6 @@ def whole_folder(folder: Path, keep_replaced: bool = False) -> Iterator[Path]:
 @contextmanager
 def whole_file(file: Path) -> Iterator[Path]:
     """Yield a temporary sibling to write; it replaces `file` when the block ends, and is removed after an error."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(file.parent)
     partial = file.with_name(scratch_name() + file.suffix)
     try:
@@ -67,7 +66,8 @@ def whole_file(file: Path) -> Iterator[Path]:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write `file` at once: after a crash it has its old content or all of `text`."""
+    """Write `file` at once: after a crash it has its old content or all of `text`. Its folder is created."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(file) as partial:
         partial.write_text(text, "utf-8")
 
@@ -153,7 +153,8 @@ def file_part(text: str) -> str:
 
 
 def write_lines(lines: Sequence[dict[str, Any]], file: Path) -> None:
-    """Write rows with the same columns as CSV, at once."""
+    """Write rows with the same columns as CSV, at once. The folder is created."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(file) as partial, partial.open("w", newline="", encoding="utf-8") as out:
         writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")
         writer.writeheader()
