@@ -131,6 +131,8 @@ def _finished_package(run: Run, package: Path) -> Path | None:
 
 def _is_of_run(package: Path, run: Run) -> bool:
     """Return whether a package was made by this run with the same recipe, so that resuming may reuse or replace it."""
+    if id_of(run.folder) is None and tracking.run_of(run.folder) is None:
+        return False  # a new run
     if not (package / MANIFEST_FILE).is_file():
         return False
     lineage = read_manifest(package).get("lineage", {})
