@@ -1,7 +1,6 @@
 """`hbt bench`: compare packages with the linear baseline and the teacher on their test rows."""
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from toolkit.utils.errors import InputError
 from toolkit.utils.files import folder_size
 from toolkit.utils.machine import allowed_cpus, describe_machine
 from toolkit.utils.overwrite import refuse_no_folder
+from toolkit.utils.scratch import scratch_folder
 
 TEACHER = "teacher (torch fp32)"
 MAX_THREADS = 1024
@@ -52,8 +52,8 @@ def bench_packages(
         raise InputError("the packages are from different corpora; measure the packages of one corpus at a time")
     corpus = corpus_of(folders[0], data)
     machine = describe_machine()
-    with tempfile.TemporaryDirectory(prefix="hbt-linear-") as scratch:
-        subjects = subjects_of(folders, teacher, corpus, Path(scratch))
+    with scratch_folder() as scratch:
+        subjects = subjects_of(folders, teacher, corpus, scratch)
         measurements = bench(subjects, corpus, threads, say)
     reference = subjects[0].name
     rows = report.table(measurements, reference)

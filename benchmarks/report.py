@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.latency.measure import Measurement
 from toolkit.utils.errors import InputError
+from toolkit.utils.files import whole_file, write_text
 from toolkit.utils.machine import Machine
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def write_json(measurements: Sequence[Measurement], machine: Machine, reference:
         "rows": [dataclasses.asdict(row) for row in table(measurements, reference)],
     }
     text = json.dumps(_without_nan(record), indent=2, ensure_ascii=False, allow_nan=False)
-    file.write_text(text + "\n", "utf-8")
+    write_text(file, text + "\n")
 
 
 def read_json(file: Path) -> tuple[list[Measurement], Machine, str]:
@@ -108,7 +109,7 @@ def read_json(file: Path) -> tuple[list[Measurement], Machine, str]:
 
 def write_csv(rows: Sequence[Row], file: Path) -> None:
     """Write one line per model; missing figures are empty cells."""
-    with file.open("w", newline="", encoding="utf-8") as out:
+    with whole_file(file) as partial, partial.open("w", newline="", encoding="utf-8") as out:
         writer = csv.DictWriter(out, [f.name for f in dataclasses.fields(Row)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(_without_nan(dataclasses.asdict(row)) for row in rows)

@@ -10,7 +10,7 @@ import numpy as np
 
 from exporters.loaders.compose import NGRAM, Loader, load_package, loader_source, model_type
 from exporters.registry import Candidate, Evidence, LoadedArtifact
-from toolkit.utils.errors import CannotExport, reason_of
+from toolkit.utils.errors import CannotExport, full_disk, reason_of
 
 if TYPE_CHECKING:
     import onnx
@@ -193,6 +193,8 @@ def _needed(nodes: "list[onnx.NodeProto]", outputs: set[str]) -> "list[onnx.Node
 
 def _reraise_failure_of_the_machine(error: BaseException) -> None:
     """Raise what lies behind `error` if that is the disk or the memory: no other target would do without these."""
+    if full_disk(error) is not None:  # native code reports it in words only
+        raise error
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError | MemoryError):

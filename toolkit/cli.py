@@ -2,15 +2,19 @@
 
 import os
 import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 import click
 
 from toolkit import __version__
-from toolkit.commands.measure import bench, compare, ui
+from toolkit.commands.measure import bench, compare, sync, ui
 from toolkit.commands.package import compress, list_targets, predict, sign, verify
 from toolkit.commands.train import data, run, students, train
 from toolkit.utils.console import printable, use_utf8
-from toolkit.utils.errors import InputError, NothingPasses
+from toolkit.utils.errors import InputError, NothingPasses, full_disk
+from toolkit.utils.scratch import remove_leftovers
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -25,15 +29,17 @@ def verbs() -> None:
     """
 
 
-for command in (data, train, run, students, compress, list_targets, compare, predict, verify, sign, bench, ui):
+for command in (data, train, run, students, compress, list_targets, compare, predict, verify, sign, bench, sync, ui):
     verbs.add_command(command)
 
 
 def main() -> None:
-    """Run a command. Errors are one line on stderr, with exit code 2 (wrong input) or 3 (no candidate passes)."""
+    """Run a command. Errors are one line on stderr, with exit code 2 (input, full disk) or 3 (no candidate passes)."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
+        with suppress(OSError):  # no temporary folder can be written
+            remove_leftovers(Path(tempfile.gettempdir()))
         use_utf8(sys.argv[1:])
         verbs(prog_name="hbt", standalone_mode=False)
     except InputError as error:
@@ -43,8 +49,17 @@ def main() -> None:
     except NothingPasses as error:
         _stop(str(error), 3)
     except (KeyboardInterrupt, click.Abort):
-        restarts = "--force" in sys.argv[1:] and sys.argv[1] in ("train", "run", "students")
-        _stop(f"interrupted; rerun the same command{' without --force' * restarts} to resume", 130)
+        _stop(f"interrupted; {_resume()}", 130)
+    except Exception as error:
+        message = full_disk(error)
+        if message is None:
+            raise
+        _stop(f"{message} {_resume()}", 2)
+
+
+def _resume() -> str:
+    restarts = "--force" in sys.argv[1:] and sys.argv[1] in ("train", "run", "students")
+    return f"rerun the same command{' without --force' * restarts} to resume"
 
 
 def _stop(message: str, code: int) -> None:

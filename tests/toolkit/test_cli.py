@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from toolkit.data.tables import Table, read_table, write_table
 from toolkit.utils.errors import InputError
 
 VERBS = ["data", "train", "run", "students", "compress", "targets", "compare", "predict", "verify", "sign"]
-VERBS += ["bench", "ui"]
+VERBS += ["bench", "sync", "ui"]
 
 
 def process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -529,3 +530,38 @@ def test_an_invalid_quantization_method_is_one_line(hbt: Hbt, capsys: pytest.Cap
     assert "'magic' is not one of 'dynamic', 'static', 'qat', 'fp16', 'int4'" in error
     assert hbt("compress", "runs/x", "--quant-method", "static", "--target", "onnx-fp32") == 2
     assert "static is not available for --target onnx-fp32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "models/x"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file data/0"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 5696 vs 5588"),
+        ValueError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("the measuring worker failed (1):\nOSError: [Errno 28] No space left on device"),
+    ],
+)
+def test_a_full_disk_is_one_line(
+    hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: object) -> None:
+        try:
+            raise error
+        except type(error) as cause:
+            raise RuntimeError("cannot be written") from cause
+
+    monkeypatch.setattr("toolkit.export.targets.list_targets", full)
+    assert hbt("targets") == 2
+    line = one_line(capsys)
+    assert line.startswith("hbt: No space left on device")
+    assert line.rstrip().endswith("free space and rerun the same command to resume")
+
+
+def test_any_other_error_of_the_system_is_a_traceback(hbt: Hbt, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("toolkit.export.targets.list_targets", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        hbt("targets")

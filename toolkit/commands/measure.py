@@ -1,4 +1,4 @@
-"""`hbt compare`, `bench` and `ui`: what a run or a package is worth."""
+"""`hbt compare`, `bench`, `sync` and `ui`: what a run or a package is worth."""
 
 import json
 from pathlib import Path
@@ -58,6 +58,17 @@ def bench(
     file = bench_packages(list(packages), data, teacher, threads, output, quiet=as_json)
     if as_json:
         click.echo(file.read_text("utf-8"), nl=False)
+
+
+@click.command()
+@click.argument("run", type=FOLDER)
+def sync(run: Path) -> None:
+    """Log to MLflow what it does not have yet of RUN, such as after a failure of the server or a killed command."""
+    from toolkit.workflows import tracking
+    from toolkit.workflows.pipeline import sync_run
+
+    sync_run(run)
+    click.echo(f"{run}: logged to {tracking.store()}")
 
 
 @click.command()

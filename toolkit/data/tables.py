@@ -4,12 +4,12 @@ import csv
 import io
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit.utils.errors import InputError
+from toolkit.utils.files import whole_file
 
 FIELD_LIMIT = 10_000_000  # characters in one CSV field
 
@@ -149,15 +149,11 @@ def write_table(table: Table, file: Path) -> None:
     Raises: InputError if the file cannot be written, or its format cannot hold the values of a column.
     """
     refuse_mixed_columns(table, file)
-    partial = file.with_name(file.name + ".partial")
     try:
-        WRITERS[file.suffix.lower()](table, partial)
-        partial.replace(file)
+        with whole_file(file) as partial:
+            WRITERS[file.suffix.lower()](table, partial)
     except OSError as error:
         raise InputError(f"{file}: cannot be written ({error.strerror}); give another path") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink()
 
 
 def _write_delimited(table: Table, file: Path, delimiter: str) -> None:

@@ -11,6 +11,7 @@ from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.label_keys import label_keys
 from toolkit.evaluation.metrics import metrics_with_rule, softmax
 from toolkit.evaluation.rule_choice import Choice, choose_rule
+from toolkit.utils.files import whole_file
 
 PREDICTIONS_FILE = "predictions.csv"
 
@@ -38,7 +39,7 @@ class Predictions:
 
     def save(self, file: Path, corpus: Corpus) -> None:
         """Write row, split and one logit per label; nine digits restore float32 exactly."""
-        with file.open("w", newline="", encoding="utf-8") as out:
+        with whole_file(file) as partial, partial.open("w", newline="", encoding="utf-8") as out:
             writer = csv.writer(out, lineterminator="\n")
             writer.writerow(["row", "split", *(f"logit_{key}" for key in label_keys(corpus.label_names))])
             for row, split, logits in zip(self.rows, corpus.split_of(self.rows), self.logits, strict=True):

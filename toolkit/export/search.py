@@ -65,7 +65,8 @@ def choose(
     Raises: NothingPasses; CannotExport if the reference cannot be exported.
     """
     reference = make_reference(target, classifier, evidence, scratch)
-    gate = Gate(target, evidence, settings.max_drop, reference, scratch)
+    # Without a search, the outcome must not depend on the clock.
+    gate = Gate(target, evidence, settings.max_drop, reference, scratch, timed=settings.search != "off")
     threads = torch.get_num_threads()  # torch candidates set it for the whole process
     found = _measure_all(
         gate, target.candidates(classifier, evidence, settings, reference.folder), classifier, settings

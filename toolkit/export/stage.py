@@ -2,8 +2,8 @@
 
 import os
 import shutil
-import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,10 @@ from toolkit.stages.results_table import Row
 from toolkit.utils.console import say, working
 from toolkit.utils.errors import CannotExport, InputError, NothingPasses
 from toolkit.utils.files import PARTIAL, folder_size, whole_folder
+from toolkit.utils.locks import locked
 from toolkit.utils.machine import describe_machine
 from toolkit.utils.overwrite import refuse_folder
+from toolkit.utils.scratch import remove_folder, scratch_folder
 
 TORCH_ORIGINAL = "original (torch fp32)"
 """Name of the exported classifier in comparisons with its package."""
@@ -82,9 +84,9 @@ def compress(
         raise CannotExport(reason)
     rule = source.classifier.rule or rule_on(source.corpus, source.predictions).rule
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".hbt-candidates-", dir=out.parent) as scratch:
+    with scratch_folder(out.parent) as scratch:
         evidence = _evidence(source.corpus, rule)
-        choice = choose(target, source.classifier, evidence, export, Path(scratch), force, tuned)
+        choice = choose(target, source.classifier, evidence, export, scratch, force, tuned)
         model = target.load(choice.folder)
         with working(f"{export.target}: evaluating on {len(source.predictions.rows)} rows"):
             result, predictions = _evaluate(source, target, choice, model, rule)
@@ -92,7 +94,7 @@ def compress(
         if standing is not None and needs_force(standing) and not force:
             facts = result.details["gate"] | {"ships": None}
             raise NothingPasses(target.name, facts, f"the selected candidate is {standing.problem}; package it anyway")
-        shutil.rmtree(out.with_name(out.name + PARTIAL), ignore_errors=True)  # left by an interrupted export
+        remove_folder(out.with_name(out.name + PARTIAL))  # left by an interrupted export
         with whole_folder(out) as partial:
             shutil.copytree(choice.folder, partial, dirs_exist_ok=True)
             result = _finish_package(source, target, model, result, partial)
@@ -201,10 +203,12 @@ def compress_or_stand_in(
             fix = f"use --target {FALLBACK}"
             raise InputError(f"--target {export.target}: cannot export this classifier ({error}); {fix}") from error
         say(f"{export.target}: cannot export this classifier ({error}); using {FALLBACK} instead")
-    out = fallback_folder(out)
-    refuse_folder(out, force, "package")
     fallback = replace(export, target=FALLBACK, quant_method=None, quant_dtype=None)
-    return compress(source, fallback, out, force)
+    other = fallback_folder(out)
+    # The caller has locked `out`.
+    with nullcontext() if other == out else locked(other, "give another path with -o"):
+        refuse_folder(other, force, "package")
+        return compress(source, fallback, other, force)
 
 
 def refuse_fallback(classifier: Classifier, export: ExportSettings, out: Path, force: bool) -> None:
@@ -217,8 +221,8 @@ def refuse_fallback(classifier: Classifier, export: ExportSettings, out: Path, f
         return
     try:
         if exporter(FALLBACK_FOR).available() is None:
-            with tempfile.TemporaryDirectory(prefix="hbt-trial-") as scratch:
-                export_graph(classifier, Path(scratch) / "trial.onnx")
+            with scratch_folder() as scratch:
+                export_graph(classifier, scratch / "trial.onnx")
             return
     except CannotExport:
         pass

@@ -5,7 +5,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.latency.timing import ColdStart, fixed_order
+from toolkit.utils.scratch import scratch_folder
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -105,8 +105,8 @@ def _worker(model: Subject, spec: dict[str, Any]) -> dict[str, Any]:
     environment = os.environ | {name: str(spec["threads"]) for name in _THREAD_VARIABLES}
     environment |= {"TOKENIZERS_PARALLELISM": "true" if spec["threads"] > 1 else "false"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH")]))
-    with tempfile.TemporaryDirectory(prefix="hbt-bench-") as folder:
-        file = Path(folder) / "spec.json"
+    with scratch_folder() as folder:
+        file = folder / "spec.json"
         file.write_text(json.dumps(spec), "utf-8")
         command = [sys.executable, "-P", "-m", "toolkit.latency.worker", str(file), str(time.monotonic_ns())]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")

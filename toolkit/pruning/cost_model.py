@@ -8,8 +8,8 @@ heads and neurons, with non-negative coefficients. The leave-one-out error of th
 import copy
 import hashlib
 import json
-import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.surgery import Kept, cut
 from toolkit.pruning.selection import BLOCK, Costs
 from toolkit.utils.console import bar, say
-from toolkit.utils.files import MB, folder_size
+from toolkit.utils.files import MB, folder_size, read_json, write_text
 from toolkit.utils.machine import describe_machine
+from toolkit.utils.scratch import scratch_folder
 
 TEXTS, CHECKED = 200, 16
 """Number of texts used for timing, and number of texts an export is checked on."""
@@ -64,19 +65,14 @@ def measured_costs(classifier: Classifier, target: str, texts: Sequence[str], ca
     texts: texts used for timing (validation rows).
     """
     file = cache / f"costs-{_key(classifier, target, texts)}.json"
-    if file.is_file():
+    with suppress(LookupError, TypeError):  # a damaged file is measured again
+        known = read_json(file)
+        shapes = tuple(Shape(tuple(Sizes(**size) for size in each["left"]), each["ms"], each["mb"]) for each in known)
         say(f"costs of layers, heads and neurons loaded from {file}")
-        shapes = tuple(
-            Shape(tuple(Sizes(**size) for size in each["left"]), each["ms"], each["mb"])
-            for each in json.loads(file.read_text("utf-8"))
-        )
         return fit_costs(shapes)
     lefts = shapes_to_measure(sizes(classifier.network))
     shapes = measure_shapes(classifier, lefts, target, texts)
-    cache.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".partial")
-    unfinished.write_text(json.dumps([asdict(shape) for shape in shapes], indent=1) + "\n", "utf-8")
-    unfinished.rename(file)
+    write_text(file, json.dumps([asdict(shape) for shape in shapes], indent=1) + "\n")
     return fit_costs(shapes)
 
 
@@ -113,8 +109,8 @@ def measure_shapes(
 ) -> tuple[Shape, ...]:
     """Export a copy of `classifier` pruned to each shape, then time all of them on the same texts in turns."""
     chosen = [texts[i] for i in fixed_order(texts)[:TEXTS]]
-    with tempfile.TemporaryDirectory(prefix="hbt-costs-") as scratch:
-        folders = [Path(scratch) / str(i) for i in range(len(lefts))]
+    with scratch_folder() as scratch:
+        folders = [scratch / str(i) for i in range(len(lefts))]
         with bar(f"costs: exporting {len(lefts)} shapes", len(lefts)) as advance:
             for left, folder in zip(lefts, folders, strict=True):
                 _export(_pruned_to(classifier, left), target, texts[:CHECKED], folder)
@@ -131,8 +127,8 @@ def _export(classifier: Classifier, target: str, texts: Sequence[str], folder: P
     """Write the package of the first candidate, without model card and manifest."""
     target_exporter = exporter(target)
     evidence = Evidence(texts, texts, np.zeros(len(texts), dtype=np.int64), DecisionRule())
-    with tempfile.TemporaryDirectory(prefix="hbt-reference-") as scratch:
-        reference = make_reference(target_exporter, classifier, evidence, Path(scratch))
+    with scratch_folder() as scratch:
+        reference = make_reference(target_exporter, classifier, evidence, scratch)
         settings = ExportSettings(target=target)
         candidate = target_exporter.candidates(classifier, evidence, settings, reference.folder)[0]
         package.write_loadable(folder, classifier, evidence.rule, target_exporter, candidate, NOTHING)

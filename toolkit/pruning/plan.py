@@ -18,6 +18,7 @@ from toolkit.pruning.selection import Costs, choose
 from toolkit.training.dataset import Examples
 from toolkit.training.feature_distillation import DistillationLoss
 from toolkit.utils.console import bar
+from toolkit.utils.files import read_json, write_text
 
 TRIED = 3
 """Number of plans that are compared by a trial."""
@@ -50,16 +51,17 @@ class Plan:
     def save(self, file: Path, details: dict[str, Any]) -> None:
         """Write the plan and the details of its selection atomically."""
         kept = [None if units is None else [units.heads, units.neurons] for units in self.kept]
-        unfinished = file.with_suffix(".partial")
-        unfinished.write_text(json.dumps({"kept": kept, "loss": self.loss, "told": details}), "utf-8")
-        unfinished.rename(file)
+        write_text(file, json.dumps({"kept": kept, "loss": self.loss, "told": details}))
 
     @staticmethod
-    def load(file: Path) -> "tuple[Plan, dict[str, Any]]":
-        """Return a saved plan and its details."""
-        found = json.loads(file.read_text("utf-8"))
-        kept = tuple(None if layer is None else Kept(*(tuple(units) for units in layer)) for layer in found["kept"])
-        return Plan(kept, found["loss"]), found["told"]
+    def load(file: Path) -> "tuple[Plan, dict[str, Any]] | None":
+        """Return a saved plan and its details; None if there is none, or if it is damaged."""
+        found = read_json(file)
+        try:
+            kept = tuple(None if layer is None else Kept(*(tuple(units) for units in layer)) for layer in found["kept"])
+            return Plan(kept, found["loss"]), found["told"]
+        except (LookupError, TypeError):
+            return None
 
     @property
     def dropped(self) -> int:

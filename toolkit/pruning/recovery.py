@@ -1,6 +1,5 @@
 """Recovery: fine-tune a pruned network on the logits of the original teacher, at full length or as a short trial."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from toolkit.modeling.classifier import Classifier
 from toolkit.stages.distillation_data import DistillationData
 from toolkit.training.trainer import Loop, WatchEpoch, fit, steps_of
 from toolkit.utils import console
+from toolkit.utils.scratch import scratch_folder
 
 TRIAL_TEXTS = 4096
 """Number of texts in a trial, the short recovery by which plans are compared."""
@@ -69,8 +69,8 @@ class Recovery:
         training = replace(self.data.training, epochs=1)
         validation, loss = self.data.validation, self.data.distillation_loss
         with (
-            tempfile.TemporaryDirectory(prefix="hbt-trial-") as work,
+            scratch_folder() as work,
             console.bar("pruning: trial of a plan", steps_of(len(some.texts), training)) as advance,
         ):
-            found = fit(classifier, some, validation, training, seed, Path(work), loss, Loop(advance=advance))
+            found = fit(classifier, some, validation, training, seed, work, loss, Loop(advance=advance))
             return found.history[0]["val_loss"]

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import shutil
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,7 +22,8 @@ from toolkit.stages.distillation_data import DistillationData
 from toolkit.stages.result import StageResult, keep_trained
 from toolkit.training.trainer import WatchEpoch, steps_of
 from toolkit.utils.errors import InputError
-from toolkit.utils.files import MB, whole_folder
+from toolkit.utils.files import MB, read_json, whole_folder, write_text
+from toolkit.utils.scratch import remove_folder
 
 
 def prune_stage(
@@ -42,13 +42,13 @@ def prune_stage(
         try:
             pruned, details = prune(source, data, work, watch)
         except InputError:
-            shutil.rmtree(partial)  # invalid settings: there is nothing to resume
+            remove_folder(partial)  # invalid settings: there is nothing to resume
             raise
         result, predictions = keep_trained("pruning", "pruned", pruned, corpus, partial, started, inherited=source.rule)
         if recipe.pruning.prune_method != "structured":
             files = (partial / WEIGHTS_FILE, checkpoint / WEIGHTS_FILE)
             details |= sparsity_and_size(*files, pruned.network, recipe.pruning)
-        shutil.rmtree(work, ignore_errors=True)
+        remove_folder(work)
         after = Contender("pruned", predictions, result.rule)
         before = Contender(name, Predictions.load(checkpoint / PREDICTIONS_FILE), source.rule or DecisionRule())
         result = replace(
@@ -93,10 +93,9 @@ def prune(
 def _reset_other_recipe(work: Path, recipe: Recipe) -> None:
     """Empty the folder `work` unless it holds an interrupted pruning with the same recipe."""
     file, own = work / "recipe.json", {"recipe": recipe.sha256()}
-    if not file.is_file() or json.loads(file.read_text("utf-8")) != own:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        file.write_text(json.dumps(own), "utf-8")
+    if read_json(file) != own:
+        remove_folder(work)
+        write_text(file, json.dumps(own))
 
 
 def pruning_settings(recipe: Recipe) -> dict[str, Any]:

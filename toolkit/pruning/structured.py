@@ -96,12 +96,15 @@ def prune_structured(
     for step in range(1, pruning.prune_steps + 1):
         last = step == pruning.prune_steps
         file = recover.work / f"plan-{step}.json"
-        if not file.is_file():
+        known = Plan.load(file)
+        if known is None:
             allowed = full - (full - budget.allowed) * step / pruning.prune_steps
             trial = recover.trial if pruning.fine_tune_after_prune else None
             plan, details = _plan(classifier, objective, replace(budget, allowed=allowed), trial, measured=last)
             plan.save(file, details)
-        plan, details = Plan.load(file)
+            known = Plan.load(file)  # as a resumed run reads it
+            assert known is not None
+        plan, details = known
         classifier = cut_copy(classifier, plan.kept)
         details |= {"loss_before": loss_before, "loss_after_cut": plan.loss}
         say(f"pruned to {summary_of(plan.left)}; loss {loss_before:.4f} before, {plan.loss:.4f} after")

@@ -5,9 +5,9 @@ rows, on which no classifier was trained, get the mean over all folds.
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from toolkit.stages.result import StageResult, predict_rows
 from toolkit.training.dataset import Examples
 from toolkit.training.trainer import Loop, fit, steps_of
 from toolkit.utils import console
-from toolkit.utils.files import whole_folder
+from toolkit.utils.files import read_json, whole_folder
+from toolkit.utils.scratch import remove_folder
 
 FOLD_FILE = "fold.json"
 
@@ -48,9 +49,12 @@ class FoldResult:
     history: list[dict[str, float]]
 
     @staticmethod
-    def load(folder: Path) -> "FoldResult":
-        entries = json.loads((folder / FOLD_FILE).read_text("utf-8"))
-        return FoldResult(**entries | {"rule": rule_from(entries["rule"])})
+    def load(folder: Path) -> "FoldResult | None":
+        """Return the result in the folder of a fold; None if the fold is not finished or its result is damaged."""
+        with suppress(TypeError, KeyError):
+            entries = read_json(folder / FOLD_FILE)
+            return FoldResult(**entries | {"rule": rule_from(entries["rule"])})
+        return None
 
 
 def train_baseline(
@@ -67,9 +71,9 @@ def train_baseline(
     """
     with whole_folder(out) as partial:
         for fold in range(corpus.folds):
-            if not (partial / f"fold-{fold + 1}").exists():
+            if FoldResult.load(partial / f"fold-{fold + 1}") is None:
                 _train_fold(corpus, fold, model, training, partial / f"fold-{fold + 1}", watch)
-        folds = [FoldResult.load(partial / f"fold-{fold + 1}") for fold in range(corpus.folds)]
+        folds = fold_results(partial, corpus.folds)
         predictions = combine_folds(corpus, [fold_predictions(partial, k) for k in range(corpus.folds)])
         predictions.save(partial / PREDICTIONS_FILE, corpus)
         # Out-of-fold rows are held out as well, and there are many of them, so the rule is less noisy.
@@ -101,6 +105,12 @@ def train_baseline(
         )
         result.save(partial)
     return result
+
+
+def fold_results(stage: Path, count: int) -> list[FoldResult]:
+    """Return the results of all folds of a stage."""
+    found = [FoldResult.load(stage / f"fold-{fold + 1}") for fold in range(count)]
+    return [fold for fold in found if fold is not None]
 
 
 def fold_predictions(stage: Path, fold: int) -> Predictions:
@@ -162,7 +172,7 @@ def _train_fold(
             history=found.history,
         )
         (partial / FOLD_FILE).write_text(json.dumps(asdict(result), indent=2) + "\n", "utf-8")
-        shutil.rmtree(partial / "training")
+        remove_folder(partial / "training")
 
 
 def _metrics_and_loss(

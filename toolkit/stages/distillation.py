@@ -1,6 +1,5 @@
 """The distillation stage: train a student on the labels and on the logits of a teacher, which are computed once."""
 
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from toolkit.training.ngram_search import NgramFit, fit_ngram
 from toolkit.training.trainer import Loop, WatchEpoch, fit, steps_of
 from toolkit.utils import console
 from toolkit.utils.files import whole_folder
+from toolkit.utils.scratch import remove_folder
 
 
 def distil(data: DistillationData, out: Path, watch: WatchEpoch | None = None) -> StageResult:
@@ -91,7 +91,7 @@ def _fit_network(
             distillation_loss,
             Loop(watch=watch, advance=advance),
         )
-    shutil.rmtree(partial / "training")
+    remove_folder(partial / "training")
     return student, {"best_epoch": found.best_epoch, "history": found.history}
 
 

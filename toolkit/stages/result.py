@@ -13,7 +13,7 @@ from toolkit.evaluation.decision_rule import DecisionRule, rule_from
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, evaluate, rule_on
 from toolkit.modeling.classifier import WEIGHTS_FILE, Classifier, save_classifier
 from toolkit.utils import console
-from toolkit.utils.files import without_nan
+from toolkit.utils.files import without_nan, write_text
 
 RESULT_FILE = "result.json"
 
@@ -42,7 +42,7 @@ class StageResult:
 
     def save(self, folder: Path) -> None:
         text = json.dumps(without_nan(asdict(self)), indent=2, ensure_ascii=False, allow_nan=False)
-        (folder / RESULT_FILE).write_text(text + "\n", "utf-8")
+        write_text(folder / RESULT_FILE, text + "\n")
 
     @staticmethod
     def load(folder: Path) -> "StageResult":

@@ -97,10 +97,14 @@ def _print(lines: Sequence[dict[str, str]], left_out: Sequence[str], title: str,
         print_table(shown_lines, title, left=("Stage", "Slice"), dispensable=dispensable, red=red)
 
 
-def write_fold_summaries(recipe: Recipe, labels: Sequence[str], folds: Sequence[FoldResult], out: Path) -> list[Path]:
+def write_fold_summaries(
+    recipe: Recipe, labels: Sequence[str], folds: Sequence[FoldResult], out: Path, finished: datetime
+) -> list[Path]:
     """Write `fold_summary_….csv` and `best_metrics_….csv`, and return their paths.
 
     The first has one line per fold, the mean and the standard deviation; the second has the line of the best fold.
+
+    finished: when the folds were finished, for the names of the files.
     """
     lines = [_fold_cells(recipe, labels, fold) for fold in folds]
     best = lines[max(range(len(folds)), key=lambda k: folds[k].val["macro_f1"])]
@@ -111,7 +115,7 @@ def write_fold_summaries(recipe: Recipe, labels: Sequence[str], folds: Sequence[
     deviation = fixed | {"Fold": "Std"} | {n: statistics.stdev(line[n] for line in lines) for n in numbers}
     tail = (
         f"{file_part(recipe.model.model)}_batch{recipe.training.batch_size}_lr{recipe.training.learning_rate:g}"
-        f"_{datetime.now():%Y%m%d-%H%M%S}.csv"
+        f"_{finished:%Y%m%d-%H%M%S}.csv"
     )
     files = [out / f"fold_summary_{tail}", out / f"best_metrics_{tail}"]
     write_lines([*lines, mean, deviation], files[0])

@@ -16,9 +16,11 @@ from toolkit.data.corpus import Corpus, describe_split, load_corpus
 from toolkit.data.moved import same_corpus
 from toolkit.manifest import MANIFEST_FILE, read_manifest
 from toolkit.stages.result import RESULT_FILE, StageResult
+from toolkit.utils.console import say
 from toolkit.utils.errors import InputError
-from toolkit.utils.files import file_part, is_partial, remove_replaced, whole_folder
+from toolkit.utils.files import PARTIAL, content_sha256, file_part, is_partial, read_json, remove_replaced, whole_folder
 from toolkit.utils.overwrite import refuse_folder
+from toolkit.utils.scratch import remove_folder
 
 RUNS, MODELS = Path("runs"), Path("models")
 CACHE = RUNS / "cache"
@@ -52,7 +54,8 @@ class Run:
         if not is_run(folder):
             raise InputError(f"{folder}: not a run folder (no {RECIPE_FILE}); create one with hbt train")
         finished = (file.parent for file in sorted(folder.glob(f"*/{RESULT_FILE}")) if not is_partial(file.parent))
-        results = {stage.name: StageResult.load(stage) for stage in finished}
+        loaded = {stage.name: _result_of(stage) for stage in finished}
+        results = {name: result for name, result in loaded.items() if result is not None}
         return Run(folder, recipe_from(folder / RECIPE_FILE, {}), _fingerprint(folder), results)
 
     @staticmethod
@@ -110,6 +113,7 @@ class Run:
         corpus = self.corpus
         if self.fingerprint is not None:
             return
+        remove_folder(self.folder.with_name(self.folder.name + PARTIAL))  # its recipe may be another one
         with whole_folder(self.folder, keep_replaced=True) as partial:
             if replaces is not None:
                 (partial / FORCED_FILE).write_text(json.dumps({"package": replaces.as_posix()}) + "\n", "utf-8")
@@ -122,9 +126,8 @@ class Run:
 
     def may_replace(self, package: Path) -> bool:
         """Return whether this run was started with --force for `package` and is not finished yet."""
-        file = self.folder / FORCED_FILE
-        resumed = self.fingerprint is not None and file.is_file()
-        return resumed and json.loads(file.read_text("utf-8")) == {"package": package.as_posix()}
+        replaces = read_json(self.folder / FORCED_FILE)
+        return self.fingerprint is not None and replaces == {"package": package.as_posix()}
 
     def finish(self) -> None:
         """Remove the old run that this one replaces, now that this one is complete."""
@@ -135,6 +138,10 @@ class Run:
         """Return this run with new export settings and, unless None, new pruning settings."""
         recipe = replace(self.recipe, export=export, pruning=pruning or self.recipe.pruning)
         return replace(self, recipe=recipe)
+
+    def version_of(self, stage: str) -> str:
+        """Return name and hash of the result of a finished stage: another one if it is made again."""
+        return f"{stage} {content_sha256(self.folder / stage / RESULT_FILE)[:16]}"
 
     def checkpoint(self, stage: str) -> Path:
         """Return the checkpoint folder of a finished stage; for the baseline, that of the best fold."""
@@ -243,4 +250,18 @@ def tag_of(stage: str) -> str:
 
 def _fingerprint(folder: Path) -> str | None:
     file = folder / CORPUS_FILE
-    return json.loads(file.read_text("utf-8"))["fingerprint"] if file.is_file() else None
+    try:
+        return str(read_json(file)["fingerprint"])
+    except (LookupError, TypeError):
+        raise InputError(
+            f"{file}: missing or damaged, so the split is not known; restore it, or redo the run with --force"
+        ) from None
+
+
+def _result_of(stage: Path) -> StageResult | None:
+    """Return the result of a finished stage; None if its file is damaged, so that the stage is made again."""
+    try:
+        return StageResult.load(stage)
+    except (ValueError, TypeError, RecursionError):
+        say(f"{stage / RESULT_FILE}: damaged; the stage is not finished")
+        return None

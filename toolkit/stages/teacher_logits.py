@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from toolkit.modeling.classifier import Classifier
 from toolkit.training.trainer import has_bf16
 from toolkit.utils import console
+from toolkit.utils.files import whole_file
 
 NO_FOLD = -1
 """Fold of a text that was not derived from a training row."""
@@ -32,16 +34,25 @@ def cached_logits(
     """
     half = not exact and has_bf16("cpu")
     file = cache / f"logits-{_key(classifier, texts, half)}.safetensors"
-    if file.is_file():
+    known = _read(file, (len(texts), len(classifier.labels)))
+    if known is not None:
         console.say(f"{what}: logits loaded from {file}")
-        return load_file(file)["logits"]
+        return known
     with console.bar(what, len(texts)) as advance, torch.autocast("cpu", torch.bfloat16, enabled=half):
         logits = classifier.predict_logits(texts, advance=advance)
     cache.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".partial")
-    save_file({"logits": logits}, unfinished)
-    unfinished.rename(file)
+    with whole_file(file) as partial:
+        save_file({"logits": logits}, partial)
     return logits
+
+
+def _read(file: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """Return cached logits; None if there are none, or if the file is damaged."""
+    try:
+        logits = load_file(file)["logits"]
+    except (FileNotFoundError, SafetensorError, LookupError):
+        return None
+    return logits if logits.shape == shape and bool(np.isfinite(logits).all()) else None
 
 
 def _key(classifier: Classifier, texts: Sequence[str], half: bool) -> str:

@@ -8,7 +8,6 @@ flushed to zero.
 import json
 import math
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from toolkit.training.dataset import Collate, Examples, encoded
 from toolkit.training.feature_distillation import DistillationLoss, StudentWithTeacher
 from toolkit.training.losses import UNLABELED, hard_loss, known_loss, soft_loss
 from toolkit.utils.errors import InputError
+from toolkit.utils.scratch import remove_folder
 
 MACRO_F1, LOSS = "val_macro_f1", "val_loss"
 """Metrics that select the best epoch. Students use the validation loss against teacher and labels, as in training: it
@@ -156,8 +156,8 @@ def last_complete_checkpoint(work: Path) -> str | None:
         try:
             _state(folder)  # the Trainer writes this file last
             complete.append(folder)
-        except (FileNotFoundError, json.JSONDecodeError):
-            shutil.rmtree(folder)
+        except (FileNotFoundError, ValueError):
+            remove_folder(folder)
     return str(max(complete, key=lambda folder: int(folder.name.split("-")[1]))) if complete else None
 
 
@@ -321,4 +321,5 @@ def _history(log: list[dict[str, float]]) -> list[dict[str, float]]:
         if "learning_rate" in entry or "eval_loss" in entry:
             epochs.setdefault(epoch, {"epoch": epoch}).update(values)
     timing = ("val_runtime", "val_samples_per_second", "val_steps_per_second")
-    return [{k: v for k, v in entry.items() if k not in timing} for _, entry in sorted(epochs.items())]
+    # Sorted, since the Trainer sorts the log of the epochs before a resume.
+    return [{k: v for k, v in sorted(entry.items()) if k not in timing} for _, entry in sorted(epochs.items())]

@@ -1,5 +1,6 @@
 """Errors that the command line prints as one line; any other exception is a bug and shows its traceback."""
 
+import errno
 from typing import Any
 
 
@@ -29,6 +30,28 @@ class NothingPasses(Exception):
             "or another --target, or package the best one anyway"
         )
         super().__init__(f"{target}: {self.why} {force}")
+
+
+_FULL_DISK = (
+    "No space left on device",
+    "os error 28",
+    "database or disk is full",
+    "PytorchStreamWriter failed writing",
+    "] . unexpected pos ",  # the same writer, when it closes the file
+)
+"""How libraries that write files in native code report a full disk."""
+
+
+def full_disk(error: BaseException) -> str | None:
+    """Return the message for an error that a full disk has caused; None for any other error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        no_space = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+        if no_space or any(known in str(cause) for known in _FULL_DISK):
+            file = getattr(cause, "filename", None)
+            return f"No space left on device{'' if file is None else f': {file}'}; free space and"
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def reason_of(error: Exception) -> str:

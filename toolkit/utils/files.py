@@ -1,14 +1,17 @@
 """Files and folders: atomic writes, safe names, sizes."""
 
 import csv
+import hashlib
+import json
 import math
 import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from toolkit.utils.scratch import remove_folder, remove_leftovers, scratch_name
 
 MB = 1e6
 PARTIAL, REPLACED = ".partial", ".replaced"
@@ -18,20 +21,24 @@ PARTIAL, REPLACED = ".partial", ".replaced"
 def whole_folder(folder: Path, keep_replaced: bool = False) -> Iterator[Path]:
     """Yield a sibling folder to work in; it is renamed to `folder` when the block ends without an error.
 
-    After an error the sibling is kept, so that the same work can resume in it.
+    After an error the sibling is kept, so that the same work can resume in it. What a killed process left in it or
+    beside it is removed first.
 
     keep_replaced: keep the folder that is replaced, until `remove_replaced`, since the new one is only begun. If one is
       kept already, `folder` itself was never finished and is removed instead.
     """
     partial = folder.with_name(folder.name + PARTIAL)
     partial.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder.parent, partial)
     yield partial
     _set_default_modes(partial)
+    for path in (*partial.rglob("*"), partial):
+        sync(path)
     replaced = replaced_folder(folder)
     if folder.exists() and keep_replaced and replaced.exists():
-        shutil.rmtree(folder)
+        remove_folder(folder)
     elif folder.exists():
-        shutil.rmtree(replaced, ignore_errors=True)
+        remove_folder(replaced)
         folder.rename(replaced)
     try:
         partial.rename(folder)
@@ -39,8 +46,55 @@ def whole_folder(folder: Path, keep_replaced: bool = False) -> Iterator[Path]:
         if replaced.exists():
             replaced.rename(folder)
         raise
+    sync(folder.parent)
     if not keep_replaced:
         remove_replaced(folder)
+
+
+@contextmanager
+def whole_file(file: Path) -> Iterator[Path]:
+    """Yield a temporary sibling to write; it replaces `file` when the block ends, and is removed after an error."""
+    remove_leftovers(file.parent)
+    partial = file.with_name(scratch_name() + file.suffix)
+    try:
+        yield partial
+        sync(partial)
+        partial.replace(file)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write `file` at once: after a crash it has its old content or all of `text`. Its folder is created."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(file) as partial:
+        partial.write_text(text, "utf-8")
+
+
+def read_json(file: Path) -> Any:
+    """Return the content of a JSON file; None if there is no such file, or if it is damaged."""
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return None
+
+
+def sync(path: Path) -> None:
+    """Wait until a file is on the disk, or until the names in a folder are, where the system can do that."""
+    if path.is_dir():
+        with suppress(OSError):  # Windows and some network file systems cannot
+            _sync(path, os.O_RDONLY)
+    else:
+        _sync(path, os.O_RDWR)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _set_default_modes(folder: Path) -> None:
@@ -62,8 +116,7 @@ def replaced_folder(folder: Path) -> Path:
 
 def remove_replaced(folder: Path) -> None:
     """Remove the old `folder` that `whole_folder` has kept, if there is one."""
-    if replaced_folder(folder).exists():
-        shutil.rmtree(replaced_folder(folder))
+    remove_folder(replaced_folder(folder))
 
 
 def is_partial(folder: Path) -> bool:
@@ -85,15 +138,24 @@ def folder_size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
+def content_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the names and contents of all files in a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(file.relative_to(path).as_posix().encode() + b"\x00" + file.read_bytes())
+    return digest.hexdigest()
+
+
 def file_part(text: str) -> str:
     """Return the last part of a path or hub id, made safe for a file name."""
     return re.sub(r"[^\w.\-]+", "-", text.rstrip("/").rsplit("/", 1)[-1]).strip("-.") or "model"
 
 
 def write_lines(lines: Sequence[dict[str, Any]], file: Path) -> None:
-    """Write rows with the same columns as CSV."""
+    """Write rows with the same columns as CSV, at once. The folder is created."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="", encoding="utf-8") as out:
+    with whole_file(file) as partial, partial.open("w", newline="", encoding="utf-8") as out:
         writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import REPLACED
+from toolkit.utils.scratch import scratch_name
 
 Kind = Literal["package", "run"]
 _OWN: dict[Kind, tuple[str, str]] = {"package": ("manifest.json", "golden"), "run": ("corpus.json", "fingerprint")}
@@ -85,7 +86,7 @@ def _refuse_unwritable(out: Path, fix: str) -> None:
     try:
         while not os.path.lexists(folder):
             folder = folder.parent
-        probe = folder / f".hbt-{os.getpid()}"
+        probe = folder / scratch_name()
         probe.mkdir()
         probe.rmdir()
     except OSError as error:

@@ -1,8 +1,6 @@
 """`hbt compress`: make a package from a run, a checkpoint or any Hugging Face classifier."""
 
 import re
-import shutil
-import tempfile
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -44,10 +42,13 @@ from toolkit.stages.run_folder import (
     tag_of,
 )
 from toolkit.stages.teachers import ENSEMBLE, TEACHER, refuse_other_order, with_corpus_labels
+from toolkit.stages.tracking_queue import id_of
 from toolkit.training.fake_quantization import quantized_modules
 from toolkit.utils.errors import InputError, NothingPasses
 from toolkit.utils.files import file_part, whole_folder, write_lines
+from toolkit.utils.locks import locked
 from toolkit.utils.overwrite import refuse_folder
+from toolkit.utils.scratch import remove_folder, scratch_folder
 from toolkit.workflows import tracking
 from toolkit.workflows.run_comparisons import contender, contender_of, teacher_of
 from toolkit.workflows.run_summary import RunSummary, trained_rows, write_summary
@@ -99,22 +100,30 @@ def compress_run(
 
     pruning: settings of a pruning stage that runs first; None exports the last checkpoint unchanged.
     data: path of the data file, if it has moved.
-    Raises: InputError if `folder` is not a run folder, its data are missing or changed, or `out` exists.
+    Raises: InputError if `folder` is not a run folder, its data are missing or changed, `out` exists, or another
+        command works on one of them.
     """
     run = replace(Run.open(folder), data=data)
     stage = run.last_stage if pruning is None else pruning_stage(pruning)
-    run = run.using(export, pruning)
     out = out or package_folder(folder.name, export.target, stage)
     refuse_folder(out, force, "package")
     refuse_unready(export)
+    with locked(folder, "compress another run"), locked(out, "give another path with -o"):
+        refuse_folder(out, force, "package")  # again, since another command may have made it meanwhile
+        return _compress_run(replace(Run.open(folder), data=data).using(export, pruning), stage, out, force, pruning)
+
+
+def _compress_run(run: Run, stage: str, out: Path, force: bool, pruning: PruningSettings | None) -> RunSummary:
+    """Do the work of `compress_run` while nothing else works on the run and the package."""
     run.require_rows()
+    export = run.recipe.export
     trains = pruning is not None or export.quant_method == "qat"
     texts = ["--unlabelled"] if trains or export.trim_vocabulary is not None else []
     refuse_changed_inputs(run, ["--teacher", *texts] if trains else texts)
     if pruning is not None:
         _refuse_other_pruning(run, stage, force)
     refuse_fallback(load_classifier(run.checkpoint(run.last_trained)), export, out, force)
-    with tracking.tracked_run(folder, run.recipe.run) as tracked:
+    with tracking.tracked_run(run.folder, run.recipe.run) as tracked:
         if pruning is not None:
             run_step(STEPS["pruning"], run, tracked)
         package = export_run(run, stage, out, tracked, force)
@@ -155,6 +164,21 @@ def compress_checkpoint(
     out = out or MODELS / "-".join([file_part(model), export.target, *([] if pruning is None else [pruning.tag])])
     refuse_folder(out, force, "package")
     refuse_unready(export)
+    with locked(out, "give another path with -o"):
+        refuse_folder(out, force, "package")  # again, since another command may have made it meanwhile
+        return _compress_checkpoint(model, settings, export, out, force, pruning, max_length)
+
+
+def _compress_checkpoint(
+    model: str,
+    settings: CorpusSettings,
+    export: ExportSettings,
+    out: Path,
+    force: bool,
+    pruning: PruningSettings | None,
+    max_length: int | None,
+) -> RunSummary:
+    """Do the work of `compress_checkpoint` while nothing else works on the package."""
     corpus = load_corpus(settings)
     classifier = _load(model, max_length)
     refuse_fallback(classifier, export, out, force)
@@ -163,9 +187,9 @@ def compress_checkpoint(
     rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
     predictions = predict_rows(classifier, corpus, rows, f"{model}: evaluating in PyTorch")
     refuse_other_order(classifier, corpus, predictions, model)
-    with tempfile.TemporaryDirectory(prefix="hbt-linear-") as scratch:
-        linear_result = train_linear_baseline(corpus, Path(scratch) / LINEAR_BASELINE)
-        linear = contender_of(Path(scratch) / LINEAR_BASELINE, linear_result, LINEAR_BASELINE_NAME)
+    with scratch_folder() as scratch:
+        linear_result = train_linear_baseline(corpus, scratch / LINEAR_BASELINE)
+        linear = contender_of(scratch / LINEAR_BASELINE, linear_result, LINEAR_BASELINE_NAME)
     if classifier.rule is None:
         classifier = classifier.with_rule(rule_on(corpus, predictions).rule)
     rule = classifier.rule or DecisionRule()
@@ -191,12 +215,12 @@ def compress_checkpoint(
     classifier, trimming = trimmed(classifier, export, corpus, None)
     tag = None if pruning is None else pruning.tag
     source = Source(classifier, name, corpus, predictions, lineage, rows_before_export, references, tag, trimming)
-    with tempfile.TemporaryDirectory(prefix="hbt-qat-") as work:
+    with scratch_folder() as work:
         tuned = None
         if export.quant_method == "qat":
             recipe = _recipe_of_checkpoint(model, settings, export, pruning)
             quantized_modules(classifier.network)
-            tuned, _ = quantization_aware(classifier, prepare_distillation(recipe, corpus, None), Path(work))
+            tuned, _ = quantization_aware(classifier, prepare_distillation(recipe, corpus, None), work)
         result, _ = compress_or_stand_in(source, export, out, force, tuned)
     package = Path(result.details["package"])
     shown, details = [*rows_before_export, *rows_of(result)], result.details
@@ -235,8 +259,8 @@ def _pruned(classifier: Classifier, corpus: Corpus, recipe: Recipe) -> tuple[Cla
     """Return a pruned copy of `classifier` and the details of the pruning."""
     architecture_of(classifier.network)
     data = prepare_distillation(recipe, corpus, None)
-    with tempfile.TemporaryDirectory(prefix="hbt-pruning-") as scratch:
-        return prune(classifier, data, Path(scratch))
+    with scratch_folder() as scratch:
+        return prune(classifier, data, scratch)
 
 
 def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force: bool) -> Path:
@@ -269,16 +293,25 @@ def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force
     except NothingPasses as refused:
         _save_candidates(run, export_stage(refused.target, stage), refused.facts, tracked)
         raise
-    shutil.rmtree(work, ignore_errors=True)
+    remove_folder(work)
     exported = replace(exported, details=exported.details | {"stage": stage})
     name, package = export_stage(exported.details["target"], stage), Path(exported.details["package"])
     with whole_folder(run.folder / name) as partial:
         predictions.save(partial / PREDICTIONS_FILE, corpus)
         exported.save(partial)
     run.results[name] = exported
-    _save_candidates(run, name, exported.details["gate"], tracked)
-    track_export(tracked, exported, corpus.label_names, package)
+    track_exported(run, name, tracked)
     return package
+
+
+def track_exported(run: Run, stage: str, tracked: tracking.Tracked) -> None:
+    """Log a finished export unless it was logged before, and write the table of its candidates."""
+    result = run.results[stage]
+    _save_candidates(run, stage, result.details["gate"], tracked)
+    with tracked.part(run.version_of(stage)) as owed:
+        if owed:
+            track_export(tracked, result, run.corpus.label_names, Path(result.details["package"]))
+    tracked.send()
 
 
 def _lineage(run: Run, stage: str, result: StageResult) -> dict[str, Any]:
@@ -288,6 +321,7 @@ def _lineage(run: Run, stage: str, result: StageResult) -> dict[str, Any]:
         run.corpus,
         run=run.folder.as_posix(),
         recipe_sha256=recipe.sha256(),
+        run_id=id_of(run.folder) or "",
         mlflow_run_id=tracking.run_of(run.folder) or "",
         model=recipe.model.model,
         pipeline=recipe.run.pipeline,

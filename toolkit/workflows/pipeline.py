@@ -19,15 +19,17 @@ from toolkit.modeling.students import build_student
 from toolkit.stages.distillation import distillation_loss_of
 from toolkit.stages.inputs import contents_of_inputs, refuse_changed_inputs
 from toolkit.stages.result import predict_rows
-from toolkit.stages.run_folder import Run, checkpoint_of, export_stage, package_folder, run_folder
+from toolkit.stages.run_folder import EXPORT, Run, checkpoint_of, export_stage, package_folder, run_folder
 from toolkit.stages.teachers import load_teacher, refuse_other_order
+from toolkit.stages.tracking_queue import id_of
 from toolkit.training.trainer import refuse_missing_device
 from toolkit.utils.errors import InputError, NothingPasses
+from toolkit.utils.locks import locked
 from toolkit.utils.overwrite import refuse_folder
 from toolkit.workflows import tracking
-from toolkit.workflows.compress import export_run
-from toolkit.workflows.run_summary import RunSummary, write_summary
-from toolkit.workflows.steps import STEPS, run_step
+from toolkit.workflows.compress import export_run, track_exported
+from toolkit.workflows.run_summary import SUMMARY_FILE, RunSummary, write_summary
+from toolkit.workflows.steps import STEPS, run_step, step_of, track_stage
 from toolkit.workflows.tracked_metrics import track_settings
 
 ORDER_ROWS = 200
@@ -40,9 +42,20 @@ def run_pipeline(recipe: Recipe, force: bool = False, package: Path | None = Non
     force: replace an existing run folder or package; package the best candidate even if none passes the quality gate or
       it is not worth shipping.
     package: folder of the package, if the pipeline exports one.
-    Raises: InputError for invalid settings or data, before anything is written; NothingPasses.
+    Raises: InputError for invalid settings or data, before anything is written, or if another command works on the run
+        or the package; NothingPasses.
     """
     package = package or default_package(recipe)
+    Run.of_recipe(recipe, force)  # reports a wrong name before a lock is written
+    with locked(run_folder(recipe), "give another --name"):
+        if not recipe.exports:
+            return _run_pipeline(recipe, force, package)
+        with locked(package, "give another path with -o"):
+            return _run_pipeline(recipe, force, package)
+
+
+def _run_pipeline(recipe: Recipe, force: bool, package: Path) -> RunSummary:
+    """Do the work of `run_pipeline` while nothing else works on the run and the package."""
     run = workable_run(recipe, force, package)
     force = force or run.may_replace(package)
     run.begin(package if force else None, contents_of_inputs(recipe) if run.fingerprint is None else {})
@@ -51,7 +64,11 @@ def run_pipeline(recipe: Recipe, force: bool = False, package: Path | None = Non
         exported = None
         for stage in recipe.stages:
             if stage == "export":
-                exported = _finished_package(run, package) or _export(run, package, tracked, force)
+                exported = _finished_package(run, package)
+                if exported is None:
+                    exported = _export(run, package, tracked, force)
+                else:
+                    _track_exports(run, tracked)
             else:
                 run_step(STEPS[stage], run, tracked)
         final = exported if exported is not None else run.checkpoint(run.last_stage)
@@ -80,6 +97,30 @@ def train_pipeline(recipe: Recipe, force: bool = False) -> RunSummary:
     """
     pipeline: Pipeline = "baseline_kd" if recipe.distillation.student else "baseline"
     return run_pipeline(replace(recipe, run=replace(recipe.run, pipeline=pipeline)), force)
+
+
+def sync_run(folder: Path) -> None:
+    """Send what MLflow does not have yet of a run; a second time, there is nothing left to send.
+
+    Raises: InputError if `folder` is not a run folder, a command works on it, or the MLflow store cannot be used.
+    """
+    Run.open(folder)  # reports a folder that is not a run before a lock is written
+    with locked(folder, "leave it to that command, which logs the run"):
+        run = Run.open(folder)
+        tracked = tracking.open_run(folder, run.recipe.run)
+        track_settings(tracked, run)
+        for stage in run.results:
+            step = step_of(stage)
+            if step is not None:
+                track_stage(step, stage, run, tracked)
+        _track_exports(run, tracked)
+        complete = (folder / SUMMARY_FILE).is_file()
+        tracking.send_all(tracked, complete)
+
+
+def _track_exports(run: Run, tracked: tracking.Tracked) -> None:
+    for stage in run.stages(EXPORT):
+        track_exported(run, stage, tracked)
 
 
 def workable_run(recipe: Recipe, force: bool = False, package: Path | None = None) -> Run:
@@ -116,11 +157,16 @@ def _finished_package(run: Run, package: Path) -> Path | None:
 
 def _is_of_run(package: Path, run: Run) -> bool:
     """Return whether a package was made by this run with the same recipe, so that resuming may reuse or replace it."""
-    known = tracking.run_of(run.folder)
-    if known is None or not (package / MANIFEST_FILE).is_file():
+    if id_of(run.folder) is None and tracking.run_of(run.folder) is None:
+        return False  # a new run
+    if not (package / MANIFEST_FILE).is_file():
         return False
     lineage = read_manifest(package).get("lineage", {})
-    return lineage.get("mlflow_run_id") == known and lineage.get("recipe_sha256") == run.recipe.sha256()
+    if "run_id" in lineage:
+        own, recorded = id_of(run.folder), lineage["run_id"]
+    else:  # an older package, which has the id of MLflow only
+        own, recorded = tracking.run_of(run.folder), lineage.get("mlflow_run_id")
+    return own is not None and recorded == own and lineage.get("recipe_sha256") == run.recipe.sha256()
 
 
 def _check_stages(recipe: Recipe) -> None:

@@ -21,9 +21,12 @@ from toolkit.stages.results_table import Row, write_pipeline_summary
 from toolkit.stages.run_folder import BASELINE, DISTILLATION, EXPORT, LINEAR_BASELINE, PRUNING, Run, tag_of
 from toolkit.stages.teachers import TEACHER
 from toolkit.utils.console import working
-from toolkit.utils.files import without_nan, write_lines
+from toolkit.utils.files import read_json, without_nan, write_lines, write_text
 from toolkit.workflows.run_comparisons import best_fold, contender, run_comparisons, teacher_of
 from toolkit.workflows.tracking import Tracked
+
+SUMMARY_FILE = "summary.json"
+"""Written last, so a run that has it is complete."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def write_summary(run: Run, package: Path | None, tracked: Tracked) -> RunSummar
         "comparisons": [asdict(each) for each in outcome.comparisons],
     }
     text = json.dumps(without_nan(record), indent=2, ensure_ascii=False)
-    (run.folder / "summary.json").write_text(text + "\n", "utf-8")
+    write_text(run.folder / SUMMARY_FILE, text + "\n")
     return outcome
 
 
@@ -146,10 +149,10 @@ def _latency(run: Run, kind: Kind, name: str) -> float | None:
     name: path relative to the run folder.
     """
     file = run.folder / "outputs" / "latency.json"
-    known = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    known = read_json(file) or {}
     if name not in known:
         texts = run.corpus.take(run.corpus.rows("test"))
         with working(f"{run.folder / name}: measuring latency"):
             known[name] = median_latency_ms(kind, run.folder / name, texts)
-        file.write_text(json.dumps(known, indent=2) + "\n", "utf-8")
+        write_text(file, json.dumps(known, indent=2) + "\n")
     return known[name]

@@ -5,16 +5,17 @@ Resuming, progress messages and nested MLflow runs are implemented once, in `run
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from toolkit.config.recipe import Recipe
 from toolkit.pruning.stage import describe_pruning, prune_stage
-from toolkit.stages.cross_validation import FoldResult, train_baseline
+from toolkit.stages.cross_validation import fold_results, train_baseline
 from toolkit.stages.distillation import distil
 from toolkit.stages.distillation_data import DistillationData, prepare_distillation
 from toolkit.stages.linear_baseline import train_linear_baseline
-from toolkit.stages.result import StageResult
+from toolkit.stages.result import RESULT_FILE, StageResult
 from toolkit.stages.results_table import write_fold_summaries
 from toolkit.stages.run_folder import BASELINE, DISTILLATION, LINEAR_BASELINE, Run, pruning_stage, tag_of
 from toolkit.utils.console import say
@@ -31,8 +32,8 @@ class Step:
 
     stage: Callable[[Recipe], str]
     """Return the folder name of the stage."""
-    children: Callable[[Run], list[str]]
-    """Return the names of the nested MLflow runs."""
+    children: Callable[[Run, str], list[str]]
+    """Return the names of the nested MLflow runs of the stage with this folder name."""
     make: Callable[[Run, Path, Watch], StageResult]
     """Train the model of the stage and write the stage to a folder."""
     track: Callable[[Tracked, Run, StageResult], None]
@@ -45,23 +46,42 @@ def run_step(step: Step, run: Run, tracked: Tracked) -> StageResult:
     folder = run.folder / stage
     if stage in run.results:
         say(f"{folder}: already finished, skipped")
+        track_stage(step, stage, run, tracked)
         return run.results[stage]
     say(f"{folder}")
-    for name in step.children(run):
+    for name in step.children(run, stage):
         tracked.child(name)
     result = step.make(run, folder, partial(watch_epoch, tracked))
     run.results[stage] = result
-    step.track(tracked, run, result)
-    for name in step.children(run):
-        tracked.child(name).finish()
+    track_stage(step, stage, run, tracked)
     say(f"{folder}: macro-F1 {result.metrics['macro_f1']:.4f} on the test rows, {result.seconds:.0f} s")
     return result
+
+
+def track_stage(step: Step, stage: str, run: Run, tracked: Tracked) -> None:
+    """Log a finished stage unless it was logged before, and write the tables of the folds of a baseline."""
+    with tracked.part(run.version_of(stage)) as owed:
+        if owed:
+            step.track(tracked, run, run.results[stage])
+            for name in step.children(run, stage):
+                tracked.child(name).finish()
+    if stage == BASELINE:
+        _write_folds(run, tracked)
+    tracked.send()
+
+
+def step_of(stage: str) -> Step | None:
+    """Return the step that makes the stage with this folder name; None for the export."""
+    names = {LINEAR_BASELINE: "linear_baseline", BASELINE: "baseline", DISTILLATION: "distillation"}
+    kind = "pruning" if tag_of(stage) else names.get(stage)
+    return None if kind is None else STEPS[kind]
 
 
 def watch_epoch(tracked: Tracked, child: str, epoch: int, metrics: dict[str, float]) -> None:
     """Print and log one epoch of training."""
     say(f"{child}, epoch {epoch}: validation macro-F1 {metrics['val_macro_f1']:.4f}")
     track_epoch(tracked, child, epoch, metrics)
+    tracked.send()
 
 
 def distillation_of(run: Run) -> DistillationData:
@@ -93,31 +113,36 @@ def _pruning(run: Run, out: Path, watch: Watch) -> StageResult:
 
 
 def _track_folds(tracked: Tracked, run: Run, result: StageResult) -> None:
-    folds = [FoldResult.load(run.folder / BASELINE / f"fold-{k + 1}") for k in range(run.corpus.folds)]
-    track_baseline(tracked, folds, result)
-    for file in write_fold_summaries(run.recipe, run.corpus.label_names, folds, run.folder / "outputs"):
+    track_baseline(tracked, fold_results(run.folder / BASELINE, run.corpus.folds), result)
+
+
+def _write_folds(run: Run, tracked: Tracked) -> None:
+    """Write and log the tables of the folds. They have the time of the baseline, so they are the same when resumed."""
+    folds = fold_results(run.folder / BASELINE, run.corpus.folds)
+    finished = datetime.fromtimestamp((run.folder / BASELINE / RESULT_FILE).stat().st_mtime)
+    for file in write_fold_summaries(run.recipe, run.corpus.label_names, folds, run.folder / "outputs", finished):
         tracked.artifact(file, "outputs")
 
 
 STEPS = {
     "linear_baseline": Step(
-        lambda recipe: LINEAR_BASELINE, lambda run: [], _linear_baseline, lambda tracked, run, result: None
+        lambda recipe: LINEAR_BASELINE, lambda run, stage: [], _linear_baseline, lambda tracked, run, result: None
     ),
     "baseline": Step(
         lambda recipe: BASELINE,
-        lambda run: [f"fold-{fold + 1}" for fold in range(run.corpus.folds)],
+        lambda run, stage: [f"fold-{fold + 1}" for fold in range(run.corpus.folds)],
         _baseline,
         _track_folds,
     ),
     "distillation": Step(
         lambda recipe: DISTILLATION,
-        lambda run: ["distillation"],
+        lambda run, stage: ["distillation"],
         _distillation,
         lambda tracked, run, result: track_distillation(tracked, result, run.corpus.label_names),
     ),
     "pruning": Step(
         lambda recipe: pruning_stage(recipe.pruning),
-        lambda run: [f"pruning {run.recipe.pruning.tag}"],
+        lambda run, stage: [f"pruning {tag_of(stage)}"],
         _pruning,
         lambda tracked, run, result: track_pruning(tracked, result, run.corpus.label_names),
     ),

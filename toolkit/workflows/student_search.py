@@ -20,7 +20,8 @@ from toolkit.stages.inputs import contents_of_inputs
 from toolkit.stages.run_folder import DISTILLATION, LINEAR_BASELINE, RUNS, Run, export_stage, locate
 from toolkit.utils.console import print_table, say
 from toolkit.utils.errors import InputError, NothingPasses
-from toolkit.utils.files import MB, file_part, without_nan
+from toolkit.utils.files import MB, file_part, without_nan, write_text
+from toolkit.utils.locks import locked
 from toolkit.workflows.pipeline import default_package, run_pipeline, workable_run
 
 
@@ -84,7 +85,8 @@ def search_students(
     begun = {student: workable_run(student_recipe, force) for student, student_recipe in runs.items()}
     if force:  # replace all of them now, so that the command without --force resumes every one
         for student, run in begun.items():
-            run.begin(default_package(runs[student]), contents_of_inputs(runs[student]))
+            with locked(run.folder, "give another --name"):
+                run.begin(default_package(runs[student]), contents_of_inputs(runs[student]))
     students: list[StudentResult] = []
     standings: dict[str, Standing | None] = {}
     last_refusal: NothingPasses | None = None
@@ -107,7 +109,7 @@ def search_students(
     found = StudentSearch(students, _references(run), standings[students[0].student])
     record = {"rungs": [asdict(student) for student in students], "beside": found.references}
     text = json.dumps(without_nan(record), indent=2, ensure_ascii=False)
-    (RUNS / f"{name}.json").write_text(text + "\n", "utf-8")
+    write_text(RUNS / f"{name}.json", text + "\n")
     return found
 
 

@@ -17,7 +17,14 @@ EPOCH_METRICS = ("val_accuracy", "val_macro_f1", "val_roc_auc", "val_loss", "tra
 
 
 def track_settings(tracked: Tracked, run: Run) -> None:
-    """Log every setting as a parameter, the corpus as a dataset input, and the files of both as artifacts."""
+    """Log every setting as a parameter, the corpus as a dataset input, and the files of both as artifacts, once."""
+    with tracked.part("settings") as owed:
+        if owed:
+            _track_settings(tracked, run)
+    tracked.send()
+
+
+def _track_settings(tracked: Tracked, run: Run) -> None:
     recipe, corpus = run.recipe, run.corpus
     tracked.parameters(
         {

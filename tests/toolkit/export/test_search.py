@@ -116,6 +116,15 @@ def test_the_full_search_evaluates_all_candidates_and_selects_one(
     assert [result["form"] for result in fast["trials"]] == names[:6]
 
 
+@pytest.mark.parametrize(("how", "passes"), [("off", True), ("fast", False)])
+def test_without_a_search_no_candidate_fails_for_its_latency(
+    learned: Classifier, toy: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, passes: bool
+) -> None:
+    monkeypatch.setattr("toolkit.export.candidates.significantly_slower", lambda *_: True)
+    found = search(learned, toy, tmp_path, force=True, search=how, max_drop=1.0)
+    assert all(not trial["fails"] for trial in found.facts["gate"]["trials"]) == passes
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 def test_a_search_only_evaluates_the_requested_dtype(
     learned: Classifier, toy: Corpus, tmp_path: Path, dtype: str

@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import statistics
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,7 @@ def fold(number: int, labels: tuple[str, ...], rule: DecisionRule, value: float)
 def test_more_than_two_labels_have_one_column_each_and_no_threshold(tmp_path: Path) -> None:
     labels = ("calm", "very_glad", "sad")
     made = [fold(k, labels, None, 0.5 + k / 10) for k in range(3)]
-    summary, best = write_fold_summaries(tiny_recipe(model="a/b c"), labels, made, tmp_path)
+    summary, best = write_fold_summaries(tiny_recipe(model="a/b c"), labels, made, tmp_path, datetime(2026, 1, 2))
     table = read(summary)
     assert "Val F1 (Very-Glad)" in table.columns
     assert table["Best Threshold"].isna().all()

@@ -184,12 +184,14 @@ def test_an_interrupted_run_has_the_status_of_its_error(
 
 
 def test_another_store_gets_a_new_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with tracking.tracked_run(workplace, RUN) as first:
-        pass
+    with tracking.tracked_run(workplace, RUN) as tracked:
+        tracked.metrics({"loss": 0.5})
+    first = tracked.run_id
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workplace}/new.db")
-    with tracking.tracked_run(workplace, RUN) as second:
-        assert second.run_id != first.run_id
-    assert tracking.run_of(workplace) == second.run_id
+    with tracking.tracked_run(workplace, RUN) as tracked:
+        assert tracked.run_id != first
+    found = MlflowClient(f"sqlite:///{workplace}/new.db").get_run(tracking.run_of(workplace) or "")
+    assert (found.data.metrics, found.info.status) == ({"loss": 0.5}, "FINISHED")
 
 
 def test_the_environment_variable_sets_the_store(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,14 +206,27 @@ def test_the_environment_variable_sets_the_store(workplace: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("store", ["nonsense://x", "sqlite:///{}/comments.csv", "sqlite:///{}/comments.csv/mlflow.db"])
-def test_a_store_that_cannot_be_used_is_one_line(workplace: Path, monkeypatch: pytest.MonkeyPatch, store: str) -> None:
+def test_a_store_that_cannot_be_used_is_one_warning(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: str
+) -> None:
+    used = os.environ["MLFLOW_TRACKING_URI"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.format(workplace))
-    with (
-        pytest.raises(InputError, match="MLFLOW_TRACKING_URI") as caught,
-        tracking.tracked_run(workplace, RUN),
-    ):
-        pass
+    before = (workplace / "comments.csv").read_bytes()
+    with tracking.tracked_run(workplace, RUN) as tracked:
+        for step in range(3):
+            tracked.metrics({"loss": 0.5}, step)
+            tracked.send()
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "MLFLOW_TRACKING_URI" in line]
+    assert len(warnings) == 1
+    assert f"hbt sync {workplace}" in warnings[0]
+    assert (workplace / "comments.csv").read_bytes() == before
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_URI") as caught:
+        tracking.send_all(tracking.open_run(workplace, RUN), True)
     assert "\n" not in str(caught.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", used)
+    tracking.send_all(tracking.open_run(workplace, RUN), True)
+    client = MlflowClient(used)
+    assert len(client.get_metric_history(tracking.run_of(workplace), "loss")) == 3
 
 
 def test_non_finite_values_are_left_out_and_invalid_names_are_fixed(workplace: Path) -> None:

@@ -1,0 +1,278 @@
+"""Kill a small pipeline before its file operations and in the middle of writing a file, or fill its disk; resume it.
+
+HBT_CRASH_POINTS sets how many points are tried: a number, or "all". They are spread evenly over the run.
+"""
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.helpers import tiny_recipe, write_comments
+from toolkit import cli
+from toolkit.config.toml_file import write_recipe
+from toolkit.manifest import changed_files
+from toolkit.stages.tracking_queue import TrackingQueue
+from toolkit.workflows import tracking
+from toolkit.workflows.pipeline import run_pipeline
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, so that a point costs a second"),
+]
+RECIPE = tiny_recipe(model="shape:1x32", student="layers:1", slice=(), search="off", max_drop=1.0, name="small")
+PACKAGE = Path("models/small-onnx-int8")
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.link", "os.truncate"}
+FREE = CHANGES - {"os.mkdir", "os.link"}
+"""What a full disk still does."""
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+Point = tuple[int, bool]
+"""Number of the operation, from 0, and whether it is killed in the middle of writing its file instead of before it."""
+
+
+Trouble = Callable[[Point, dict[str, Any], Path], str]
+
+
+class Operations:
+    """Count the operations that change files, and kill this process at one of them."""
+
+    def __init__(self, home: Path, kill: Point | None = None, full: int | None = None) -> None:
+        self.home, self.kill, self.count = os.fspath(home), kill, 0
+        self.full = full
+        """Number of the operation from which on the disk is full."""
+        self.points: list[Point] = []
+
+    def watch(self) -> None:
+        import safetensors.numpy
+        import safetensors.torch
+
+        sys.addaudithook(self.hear)
+        # Native code that raises no audit event:
+        for module, name in ((safetensors.torch, "serialize_file"), (safetensors.numpy, "serialize_file")):
+            setattr(module, name, self.counted(getattr(module, name), 1))
+        torch.save = self.counted(torch.save, 1)
+
+    def counted(self, write: Callable[..., Any], place: int) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.happen(os.fspath(arguments[place]), os.O_TRUNC)
+            return write(*arguments, **options)
+
+        return call
+
+    def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str | bytes) and (arguments[2] or 0) & WRITES:
+            path = os.path.abspath(os.fsdecode(arguments[0]))  # noqa: PTH100, resolving reads the disk
+            if path.startswith(self.home):
+                self.happen(path, arguments[2])
+        elif event in CHANGES:
+            self.happen(None, 0, event in FREE)
+
+    def happen(self, path: str | None, flags: int, free: bool = False) -> None:
+        now = self.count
+        self.count += 1
+        needs_space = not free and (path is None or flags & (os.O_CREAT | os.O_TRUNC))
+        if self.full is not None and now >= self.full and needs_space:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        # Opening a file to flush it to the disk leaves it whole.
+        path = path if flags & (os.O_CREAT | os.O_TRUNC) else None
+        self.points += [(now, False)] + [(now, True)] * (path is not None)
+        if self.kill is not None and self.kill[0] == now:
+            self.kill, torn = None, self.kill[1]  # what follows is not an operation of the run
+            if torn and path is not None:
+                with open(path, "ab" if flags & os.O_APPEND else "wb") as half:  # noqa: PTH123
+                    half.write(b'{"half')
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_fork(work: Callable[[], None], log: Path) -> int:
+    """Run `work` in a copy of this process; return its exit code, negative if it was killed."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with log.open("w") as out:
+                for stream in (1, 2):
+                    os.dup2(out.fileno(), stream)
+                sys.stdout = sys.stderr = out
+                try:
+                    work()
+                    code = 0
+                except SystemExit as stop:
+                    code = int(stop.code or 0)
+                except BaseException:
+                    traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def run(home: Path, kill: Point | None = None) -> Operations:
+    operations = watched(home, Operations(home, kill))
+    run_pipeline(RECIPE)
+    return operations
+
+
+def run_on_full_disk(home: Path, full: int) -> None:
+    watched(home, Operations(home, full=full))
+    sys.argv = ["hbt", "run", "--recipe", "recipe.toml"]
+    cli.main()
+
+
+def watched(home: Path, operations: Operations) -> Operations:
+    os.chdir(home)
+    tempfile.tempdir = os.fspath(home / "temporary")
+    operations.watch()
+    return operations
+
+
+def made(home: Path) -> dict[str, Any]:
+    """Return every file of a run, without what tells the time, and what it has to log."""
+    found: dict[str, Any] = {}
+    for file in sorted(home.rglob("*")):
+        name = re.sub(r"_\d{8}-\d{6}\.csv$", "_TIME.csv", file.relative_to(home).as_posix())
+        if file.is_dir() or name.startswith("comments") or name == "log":
+            found[name] = ""
+        elif file.suffix == ".json":
+            found[name] = re.sub(r'"seconds": [\d.e-]+', "", file.read_text("utf-8"))
+        elif file.name == "tracking.jsonl":
+            lines = [line | {"time_ms": 0} for line in TrackingQueue.open(file.parent).lines]
+            for line in lines:
+                line.pop("sha256", "")
+                if "finished" in line:
+                    line["finished"] = line["finished"].split()[0]
+                if "artifact" in line:
+                    line["artifact"] = re.sub(r"_\d{8}-\d{6}\.csv$", "_TIME.csv", line["artifact"])
+            found[name] = sorted({json.dumps(line, sort_keys=True) for line in lines})
+        else:
+            found[name] = file.read_bytes()
+    return found
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The same times and ids in every run, one thread, and nothing is sent to MLflow; every module is imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("workflows.run_summary", "export.stage"):
+            patch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
+        patch.setattr("toolkit.export.candidates.times_in_turns", lambda models, texts, _: torch.ones(2, 2).numpy())
+        patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=7))
+        patch.setattr(tracking, "_send", lambda tracked: None)
+        patch.setattr(sys, "dont_write_bytecode", True)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        patch.chdir(new_home(tmp_path_factory.mktemp("imports")))
+        run_pipeline(RECIPE)
+        yield
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def reference(prepared: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[Point]]:
+    """What the run makes without a kill, and the points at which it can be killed."""
+    home = new_home(tmp_path_factory.mktemp("reference"))
+
+    def work() -> None:
+        (home.parent / "points.json").write_text(json.dumps(run(home).points))
+
+    assert in_fork(work, home.parent / "log") == 0, (home.parent / "log").read_text()
+    return made(home), [(k, torn) for k, torn in json.loads((home.parent / "points.json").read_text())]
+
+
+def new_home(parent: Path) -> Path:
+    home = parent / "home"
+    (home / "temporary").mkdir(parents=True)
+    write_comments(home / "comments.csv", 240)
+    write_recipe(RECIPE, home / "recipe.toml")
+    return home
+
+
+def chosen(points: list[Point], default: int) -> list[Point]:
+    wanted = os.environ.get("HBT_CRASH_POINTS", str(default))
+    count = len(points) if wanted == "all" else min(int(wanted), len(points))
+    return [points[k * len(points) // count] for k in range(count)]
+
+
+def problem_of(point: Point, expected: dict[str, Any], home: Path) -> str:
+    """Kill a run at a point and resume it; return what is not as in a run without a kill."""
+    log = home.parent / "log"
+    if in_fork(lambda: run(home, point) and None, log) != -signal.SIGKILL:
+        return f"was not killed: {log.read_text()[-2000:]}"
+    return problem_of_resuming(expected, home)
+
+
+def problem_of_full_disk(point: Point, expected: dict[str, Any], home: Path) -> str:
+    """Fill the disk at a point, free it and resume; return what is not one line, or not as without a full disk."""
+    log = home.parent / "log"
+    code = in_fork(lambda: run_on_full_disk(home, point[0]), log)
+    shown = log.read_text()
+    lines = [line for line in shown.splitlines() if line.startswith("hbt: ")]
+    told = len(lines) == 1 and "No space left on device" in lines[0] and "Traceback" not in shown
+    if code != 2 or not told:
+        return f"exit code {code}: {shown[-2000:]}"
+    return problem_of_resuming(expected, home)
+
+
+def problem_of_resuming(expected: dict[str, Any], home: Path) -> str:
+    log = home.parent / "log"
+    os.chdir(home)
+    if PACKAGE.exists() and changed_files(PACKAGE):
+        return f"half a package: {changed_files(PACKAGE)}"
+    if in_fork(lambda: run(home) and None, log) != 0:
+        return f"does not resume: {log.read_text()[-2000:]}"
+    found = made(home)
+    differ = [name for name in sorted({*found, *expected}) if found.get(name) != expected.get(name)]
+    return "; ".join(difference(name, expected.get(name), found.get(name)) for name in differ)
+
+
+def difference(name: str, before: Any, after: Any) -> str:
+    """Return in what a file is another one, in one line."""
+    if not isinstance(before, str) or not isinstance(after, str):
+        missing = "is missing" if after is None else "is left behind" if before is None else "differs"
+        return f"{name} {missing}"
+    lines = zip(before.splitlines(), after.splitlines(), strict=False)
+    return f"{name}: {next((pair for pair in lines if pair[0] != pair[1]), 'has another length')}"
+
+
+@pytest.mark.parametrize(("trouble", "default"), [(problem_of, 60), (problem_of_full_disk, 15)])
+def test_a_stopped_run_is_resumed_to_the_same_files(
+    reference: tuple[dict[str, Any], list[Point]], tmp_path: Path, trouble: Trouble, default: int
+) -> None:
+    expected, points = reference
+    if trouble is problem_of_full_disk:
+        points = [(k, torn) for k, torn in points if torn]  # operations that need space
+    tried = chosen(points, default)
+    waiting, running, problems = list(tried), {}, {}
+    while waiting or running:
+        while waiting and len(running) < len(os.sched_getaffinity(0)):
+            point = waiting.pop()
+            home = new_home(tmp_path / f"{point[0]}-{point[1]}")
+            child = os.fork()
+            if child == 0:
+                try:
+                    problem = trouble(point, expected, home)
+                except BaseException:
+                    problem = traceback.format_exc()
+                (home.parent / "problem").write_text(problem)
+                os._exit(0)
+            running[child] = (point, home.parent)
+        child, _ = os.wait()
+        point, folder = running.pop(child)
+        problem = (folder / "problem").read_text()
+        if problem:
+            problems[point] = problem
+            print(f"{point}: {problem}", flush=True)
+        shutil.rmtree(folder)
+    print(f"{len(tried)} of {len(points)} points, {len(problems)} problems")
+    assert problems == {}
