@@ -240,6 +240,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     for accepted in (
         "workflows.pipeline.run_step",
         "workflows.compress.compress_or_stand_in",
+        "workflows.export_run.compress_or_stand_in",
         "workflows.tracking.serve",
     ):
         monkeypatch.setattr(f"toolkit.{accepted}", never)

@@ -55,6 +55,8 @@ def _option(field: "dataclasses.Field[Any]", kind: Any, text: str) -> Callable[[
     name = "--" + field.name.replace("_", "-")
     names = (name, *ALIASES.get(field.name, ()), field.name)
     help_text = text.rstrip(".") + _default(field)
+    if kind is bool and field.name.startswith("no_"):
+        return click.option(name, field.name, is_flag=True, default=None, help=help_text)
     if kind is bool:
         return click.option(f"{name}/--no-{name[2:]}", field.name, default=None, help=help_text)
     if field.name == "label_names":

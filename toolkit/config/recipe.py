@@ -71,8 +71,8 @@ class Recipe:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The stages of the pipeline, in order; without the baseline if --teacher is given."""
-        given = bool(self.distillation.teacher)
+        """The stages of the pipeline, in order; without the baseline if --teacher or --no-teacher is given."""
+        given = bool(self.distillation.teacher) or self.distillation.no_teacher
         return tuple(stage for stage in PIPELINES[self.run.pipeline] if not (given and stage == "baseline"))
 
     @property
@@ -99,4 +99,6 @@ class Recipe:
         tables = dataclasses.asdict(self) | {"run": {"pipeline": self.run.pipeline}}
         if not self.corpus.missing_label:  # as in runs that are older than this setting
             del tables["corpus"]["missing_label"]
+        if not self.distillation.no_teacher:
+            del tables["distillation"]["no_teacher"]
         return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()

@@ -151,6 +151,8 @@ class DistillationSettings:
     teacher: tuple[str, ...] = ()
     """Teacher: a run, a checkpoint folder or a Hugging Face classifier; the baseline stage is then skipped. May be
     repeated: the logits of all teachers are averaged."""
+    no_teacher: bool = False
+    """Fit an ngram student on the labels alone, without an encoder; it takes about a minute."""
     teacher_folds: Literal["ensemble", "best"] = "ensemble"
     """Fold models of a baseline to use as the teacher: ensemble (all; a training row gets the logits of the fold that
     was not trained on it) or best (only the best one)."""
@@ -190,6 +192,12 @@ class DistillationSettings:
             ("--attention-loss-weight", self.attention_loss_weight),
         ):
             require(weight >= 0, option, f"{weight} is negative")
+        if self.no_teacher:
+            ngram = self.student is not None and self.student.split(":")[0] == "ngram"
+            require(ngram, "--no-teacher", "only an ngram student learns from labels alone; give --student ngram")
+            for option in ("teacher", "unlabelled", "augment", "blend_floor"):
+                given, name = getattr(self, option), option.replace("_", "-")
+                require(not given, f"--{name}", "needs a teacher, but --no-teacher is given; leave one of them out")
         for option in ("teacher", "unlabelled", "augment", "blend_floor"):
             given = getattr(self, option)
             require(

@@ -29,7 +29,7 @@ def distil(data: DistillationData, out: Path, watch: WatchEpoch | None = None) -
     """
     started = time.monotonic()
     teacher, corpus, settings = data.teacher, data.corpus, data.recipe.distillation
-    network = load_teacher(teacher.checkpoint.as_posix(), corpus)
+    network = load_teacher(teacher.checkpoint.as_posix(), corpus) if teacher.members else None
     with whole_folder(out) as partial:
         out_of_fold = None
         if is_ngram(settings.student):
@@ -37,6 +37,7 @@ def distil(data: DistillationData, out: Path, watch: WatchEpoch | None = None) -
             student, details = found.student, found.details
             out_of_fold = Predictions(corpus.rows("train"), found.logits)
         else:
+            assert network is not None, "a network has a teacher"
             student, details = _fit_network(data, network, partial, watch)
         result, predictions = keep_trained(
             "distillation", "student", student, corpus, partial, started, teacher.rule, out_of_fold
@@ -55,8 +56,7 @@ def distil(data: DistillationData, out: Path, watch: WatchEpoch | None = None) -
                 "teacher_validation_metrics": validation_metrics,
                 "teacher_metrics": test_metrics,
                 "teacher_slices": slices,
-                "teacher_parameters": network.parameters,
-                "teacher_size_bytes": _size_of(teacher.checkpoint, network),
+                **_size_of(teacher.checkpoint, network),
                 "floor_share": teacher.floor_share,
                 "teacher_rule": teacher.rule.as_dict(),
                 "versus_teacher": versus(
@@ -115,7 +115,13 @@ def _fit_ngram(data: DistillationData, watch: WatchEpoch | None) -> NgramFit:
         return fit_ngram(settings.student, data.train, data.corpus.label_names, settings.kd_alpha, data.folds, watch)
 
 
-def _size_of(checkpoint: Path, classifier: Classifier) -> int:
-    """Return the bytes of the weights file; for a hub model, those of its parameters in float32."""
-    file = checkpoint / WEIGHTS_FILE
-    return file.stat().st_size if file.is_file() else 4 * classifier.parameters
+def _size_of(checkpoint: Path, network: Classifier | None) -> dict[str, int]:
+    """Return number of parameters and bytes of the teacher; those of the linear baseline without a network."""
+    if network is None:
+        linear = StageResult.load(checkpoint)
+        parameters, size = linear.parameters, linear.size_bytes
+    else:
+        file = checkpoint / WEIGHTS_FILE  # of a hub model there is none: in float32, a parameter has 4 bytes
+        parameters = network.parameters
+        size = file.stat().st_size if file.is_file() else 4 * parameters
+    return {"teacher_parameters": parameters, "teacher_size_bytes": size}

@@ -88,7 +88,8 @@ def distillation_data(teacher: Teacher, corpus: Corpus, recipe: Recipe, cache: P
 
 
 def _of_rows(teacher: Teacher, corpus: Corpus, rows: np.ndarray) -> Examples:
-    return Examples(corpus.take(rows), corpus.labels[rows], teacher.predictions.of(rows))
+    logits = teacher.predictions.of(rows) if teacher.members else None
+    return Examples(corpus.take(rows), corpus.labels[rows], logits)
 
 
 def additional_texts(

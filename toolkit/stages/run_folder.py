@@ -167,7 +167,12 @@ class Run:
 
     @property
     def baseline_folder(self) -> Path | None:
-        """The folder of the baseline if it is the teacher; None if the recipe names another teacher."""
+        """The folder of the baseline if it is the teacher; None if the recipe names another teacher.
+
+        With --no-teacher, the folder of the linear baseline.
+        """
+        if self.recipe.distillation.no_teacher:
+            return self.folder / LINEAR_BASELINE
         return None if self.recipe.distillation.teacher else self.folder / BASELINE
 
     @property

@@ -16,9 +16,10 @@ from toolkit.data.corpus import Corpus
 from toolkit.evaluation.decision_rule import DecisionRule, rule_from
 from toolkit.evaluation.label_order import better_order
 from toolkit.evaluation.metrics import cross_entropy, macro_f1, softmax
-from toolkit.evaluation.predictions import Predictions, rule_on
+from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, rule_on
 from toolkit.modeling.classifier import Classifier, load_classifier, load_sequence_classifier
 from toolkit.stages.cross_validation import combine_folds, fold_predictions
+from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
 from toolkit.stages.result import StageResult
 from toolkit.stages.run_folder import BASELINE, CACHE, Place, checkpoint_of, locate
 from toolkit.stages.teacher_logits import NO_FOLD, blend, cached_logits
@@ -70,7 +71,8 @@ class Teacher:
     source: str
     """Description for the model card."""
     name: str
-    """ENSEMBLE for the unchanged fold ensemble of the run's own baseline, else TEACHER."""
+    """ENSEMBLE for the unchanged fold ensemble of the run's own baseline, the name of the linear baseline without a
+    teacher, else TEACHER."""
     members: tuple[Member, ...]
     linear: LinearFit | None = None
     """The linear baseline that is blended in, if any."""
@@ -81,9 +83,13 @@ class Teacher:
 def find_teacher(settings: DistillationSettings, corpus: Corpus, baseline: Path | None, cache: Path = CACHE) -> Teacher:
     """Return the teacher named in `settings`; without --teacher, the finished stage `baseline`.
 
+    With `no_teacher`, `baseline` is the finished linear baseline, and the teacher has no members.
+
     cache: folder of cached teacher logits.
     Raises: InputError if a model cannot be loaded or its labels are not those of the corpus.
     """
+    if settings.no_teacher:
+        return _labels_alone(baseline)
     if settings.teacher:
         members = tuple(_member(given, settings.teacher_folds, corpus, cache) for given in settings.teacher)
     else:
@@ -99,6 +105,13 @@ def find_teacher(settings: DistillationSettings, corpus: Corpus, baseline: Path 
         members=members,
     )
     return _blended(corpus, teacher) if settings.blend_floor else teacher
+
+
+def _labels_alone(linear: Path | None) -> Teacher:
+    """Return the linear baseline in the place of a teacher: the student is compared with it, not trained on it."""
+    assert linear is not None, "a run with --no-teacher has a linear baseline"
+    result, predictions = StageResult.load(linear), Predictions.load(linear / PREDICTIONS_FILE)
+    return Teacher(linear, predictions, result.rule, "none: the labels alone", LINEAR_BASELINE_NAME, ())
 
 
 def load_teacher(given: str, corpus: Corpus) -> Classifier:

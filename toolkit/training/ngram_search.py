@@ -19,7 +19,7 @@ from toolkit.modeling.linear import as_logits
 from toolkit.modeling.ngram import PAD_ID, character_tokenizer, rows_of
 from toolkit.training.dataset import Examples
 from toolkit.training.losses import UNLABELED
-from toolkit.training.nbsvm import Score, best_score, calibrating_scale, fit_output, targets_of
+from toolkit.training.nbsvm import Loss, Score, best_score, calibrating_scale, fit_output, targets_of
 from toolkit.training.ngram_regression import (
     RIDGES,
     Features,
@@ -32,6 +32,8 @@ from toolkit.training.ngram_regression import (
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Candidate shares of the model that learned from the teacher; the rest is the model that learned from the labels."""
+HINGE_C = 0.1
+"""Inverse penalty of the linear SVM, whose loss is larger than that of logistic regression."""
 OTHER_FOLDS = 5
 """Folds without a corpus that defines them."""
 
@@ -48,11 +50,14 @@ class NgramCandidate:
     """Also use the texts without labels."""
     balanced: bool = False
     """Weight rows so that all labels count the same."""
+    loss: Loss = "logistic"
 
     @property
     def name(self) -> str:
         """Describe the candidate in tables and messages."""
-        extras = ", unlabeled texts" * self.unlabeled + ", balanced" * self.balanced
+        extras = (
+            ", unlabeled texts" * self.unlabeled + ", balanced" * self.balanced + ", hinge" * (self.loss == "hinge")
+        )
         return f"{self.targets}{extras}, C={self.C:.3g}"
 
 
@@ -138,6 +143,8 @@ def fit_ngram(
 
     own = evaluate([NgramCandidate("labels", C) for C in (1.0, 4.0, 8.0)])
     own = best([own, evaluate([NgramCandidate("labels", own.C, balanced=True)])])
+    hinge = evaluate([NgramCandidate("labels", HINGE_C, balanced=balanced, loss="hinge") for balanced in (False, True)])
+    own = best([own, hinge])
     parts = {own: 1.0}
     if train.teacher_logits is not None:
         parts = _best_mixture(texts, tried, own, evaluate(_of_teacher(texts)))
@@ -200,7 +207,8 @@ def _weights(texts: _Texts, candidate: NgramCandidate, rows: np.ndarray) -> tupl
         wanted = wanted_outputs(teacher[rows], labels, texts.alpha)
         return regress(matrix, wanted, ratio_scales(matrix, wanted), 1 / candidate.C)
     targets = targets_of(labels, texts.count) if candidate.targets == "labels" else _probabilities(texts, rows)
-    fitted = [fit_output(matrix, target, candidate.C, balanced=candidate.balanced) for target in targets]
+    how: dict[str, Any] = {"balanced": candidate.balanced, "loss": candidate.loss}
+    fitted = [fit_output(matrix, target, candidate.C, **how) for target in targets]
     return np.stack([weights for weights, _ in fitted]), np.array([each for _, each in fitted])
 
 

@@ -27,7 +27,7 @@ from toolkit.utils.errors import InputError, NothingPasses
 from toolkit.utils.locks import locked
 from toolkit.utils.overwrite import refuse_folder
 from toolkit.workflows import tracking
-from toolkit.workflows.compress import export_run, track_exported
+from toolkit.workflows.export_run import export_run, track_exported
 from toolkit.workflows.run_summary import SUMMARY_FILE, RunSummary, write_summary
 from toolkit.workflows.steps import STEPS, run_step, step_of, track_stage
 from toolkit.workflows.tracked_metrics import track_settings
@@ -136,7 +136,7 @@ def workable_run(recipe: Recipe, force: bool = False, package: Path | None = Non
         refuse_folder(package, force or run.may_replace(package) or _is_of_run(package, run), "package")
     refuse_changed_inputs(run)
     last = _try_models(run)
-    if recipe.exports and not is_ngram(recipe.distillation.student):
+    if recipe.exports and last is not None:
         replaces = force or run.may_replace(package) or _is_of_run(fallback_folder(package), run)
         refuse_fallback(last, recipe.export, package, replaces)
     return run
@@ -183,14 +183,18 @@ def _check_stages(recipe: Recipe) -> None:
         )
 
 
-def _try_models(run: Run) -> Classifier:
+def _try_models(run: Run) -> Classifier | None:
     """Load or build every model of the run once, so that errors appear before anything is written or trained.
 
-    Returns: the last one, with random weights unless it is a teacher; an ngram student is not built.
+    Returns: the last one, with random weights unless it is a teacher; None for an ngram student, which is not built.
     """
     recipe, corpus, settings = run.recipe, run.corpus, run.recipe.distillation
     refuse_missing_device(recipe.training.device)
     train = corpus.take(corpus.rows("train"))
+    if is_ngram(settings.student):
+        _check_ngram(recipe)
+    if settings.no_teacher:
+        return None
     if settings.teacher:
         teachers = [load_teacher(checkpoint_of(Path(given)).as_posix(), corpus) for given in settings.teacher]
         for given, teacher in zip(settings.teacher, teachers, strict=True):
@@ -201,8 +205,8 @@ def _try_models(run: Run) -> Classifier:
     if settings.unlabelled is not None:
         read_unlabeled(Path(settings.unlabelled))
     if is_ngram(settings.student):
-        _check_ngram(recipe)
-    elif settings.student is not None:
+        return None
+    if settings.student is not None:
         student = build_student(settings.student, network, recipe.model, train, corpus.settings.seed)
         distillation_loss_of(settings, network, student)
         network = student

@@ -22,7 +22,7 @@ from toolkit.stages.run_folder import BASELINE, DISTILLATION, EXPORT, LINEAR_BAS
 from toolkit.stages.teachers import TEACHER
 from toolkit.utils.console import working
 from toolkit.utils.files import read_json, without_nan, write_lines, write_text
-from toolkit.workflows.run_comparisons import best_fold, contender, run_comparisons, teacher_of
+from toolkit.workflows.compare import best_fold, contender, run_comparisons, teacher_of
 from toolkit.workflows.tracking import Tracked
 
 SUMMARY_FILE = "summary.json"

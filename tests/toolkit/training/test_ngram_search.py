@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
 
 from toolkit.evaluation.metrics import macro_f1, softmax
 from toolkit.evaluation.rule_choice import best_macro_f1
@@ -114,6 +115,8 @@ def test_without_a_teacher_it_is_the_nbsvm_of_its_features(labels: int, monkeypa
         ratio = np.log(p / p.sum()) - np.log(q / q.sum())
         weights = "balanced" if how["balanced"] else None
         model = LogisticRegression(C=how["C"], class_weight=weights, tol=1e-6, max_iter=5000)
+        if how["loss"] == "hinge":
+            model = LinearSVC(C=how["C"], class_weight=weights, random_state=0)
         outputs.append(model.fit(both * ratio, mine).decision_function(both * ratio))
     logits = found.student.predict_logits(train.texts)
     own = (logits[:, 1:] - logits[:, :1]).T if labels == 2 else logits.T

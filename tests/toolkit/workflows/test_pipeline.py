@@ -8,6 +8,7 @@ import pytest
 from tests.helpers import Finished, Hbt, contents, tiny_recipe, write_comments
 from toolkit import package
 from toolkit.config.recipe import Recipe
+from toolkit.config.settings import ExportSettings
 from toolkit.config.toml_file import write_recipe
 from toolkit.data.corpus import load_corpus
 from toolkit.evaluation.predictions import Predictions
@@ -18,6 +19,7 @@ from toolkit.stages.distillation import distil
 from toolkit.stages.result import StageResult
 from toolkit.stages.run_folder import run_folder
 from toolkit.utils.errors import InputError
+from toolkit.workflows.compress import compress_run
 from toolkit.workflows.pipeline import run_pipeline
 
 
@@ -490,3 +492,25 @@ def test_a_run_that_is_not_worth_a_package_names_the_command_that_makes_it_anywa
     assert "student layers:1 (" in shown
     assert shown.splitlines()[-1].startswith("warning: the package is ")
     assert hbt("run", "--recipe", "again.toml", "-o", "models/other") == 0  # resumed: the package is that of this run
+
+
+def test_without_a_teacher_an_ngram_student_learns_from_the_labels_alone(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("pipeline.build_classifier", "steps.train_baseline"):
+        monkeypatch.setattr(f"toolkit.workflows.{place}", never)
+    outcome = run_pipeline(small(pipeline="baseline_kd_quant", student="ngram:12", no_teacher=True))
+    assert [row.stage for row in outcome.rows] == ["linear baseline", "student ngram:12", "onnx-int8"]
+    assert [(each.b, each.a) for each in outcome.comparisons] == [
+        ("student", "linear baseline"),
+        ("onnx-int8", "student"),
+        ("onnx-int8", "linear baseline"),
+    ]
+    details = StageResult.load(outcome.folder / "2-distillation").details
+    assert {candidate["targets"] for candidate in details["candidates"]} == {"labels"}
+    assert details["teacher_parameters"] == StageResult.load(outcome.folder / "0-floor").parameters
+    assert outcome.package is not None
+    assert package.verify(outcome.package).problems == []
+    lineage = package.read_manifest(outcome.package)["lineage"]
+    assert lineage["teacher"] == "none: the labels alone"
+    assert compress_run(outcome.folder, ExportSettings(target="onnx-fp32"), None, force=False).package is not None

@@ -1,0 +1,143 @@
+"""Package the checkpoint of a run: the export stage with everything that the run knows about it."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.data.corpus import Corpus
+from toolkit.evaluation.comparison import Contender
+from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions
+from toolkit.export.stage import Source, compress_or_stand_in, lineage_of
+from toolkit.modeling.classifier import Classifier, load_classifier
+from toolkit.modeling.vocabulary_trimming import trimmed
+from toolkit.pruning.stage import describe_pruning
+from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
+from toolkit.stages.quantization_aware import quantization_aware
+from toolkit.stages.result import StageResult
+from toolkit.stages.run_folder import (
+    BASELINE,
+    DISTILLATION,
+    EXPORT,
+    LINEAR_BASELINE,
+    Run,
+    export_stage,
+    tag_of,
+)
+from toolkit.stages.teachers import ENSEMBLE, TEACHER
+from toolkit.stages.tracking_queue import id_of
+from toolkit.training.fake_quantization import quantized_modules
+from toolkit.utils.errors import NothingPasses
+from toolkit.utils.files import whole_folder, write_lines
+from toolkit.utils.scratch import remove_folder
+from toolkit.workflows import tracking
+from toolkit.workflows.compare import contender, teacher_of
+from toolkit.workflows.run_summary import trained_rows
+from toolkit.workflows.steps import distillation_of, watch_epoch
+from toolkit.workflows.tracked_metrics import track_export
+
+
+def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force: bool) -> Path:
+    """Package the checkpoint of a run's `stage` and save the result and predictions of the artifact in the run.
+
+    force: package the best candidate even if none passes the quality gate.
+    Returns: the folder of the package, which differs from `out` if the fallback target torch-int8 was used.
+    Raises: NothingPasses if no candidate passes the quality gate.
+    """
+    export, corpus, result = run.recipe.export, run.corpus, run.results[stage]
+    checkpoint = run.checkpoint(stage)
+    unlabeled = run.recipe.distillation.unlabelled
+    classifier, trimming = trimmed(load_classifier(checkpoint), export, corpus, unlabeled)
+    source = Source(
+        classifier,
+        run.folder.name,
+        corpus,
+        # The predictions of the baseline stage are those of the ensemble, but the best fold is exported.
+        _evaluated(Predictions.load(checkpoint / PREDICTIONS_FILE), corpus),
+        _lineage(run, stage, result),
+        trained_rows(run, [stage] if tag_of(stage) else []),
+        _references(run, stage, result),
+        tag_of(stage) or None,
+        trimming,
+    )
+    work = run.folder / "-".join(filter(None, [EXPORT, "qat", tag_of(stage)]))
+    tuned = _tuned(run, classifier, work, tracked) if export.quant_method == "qat" else None
+    try:
+        exported, predictions = compress_or_stand_in(source, export, out, force, tuned)
+    except NothingPasses as refused:
+        _save_candidates(run, export_stage(refused.target, stage), refused.facts, tracked)
+        raise
+    remove_folder(work)
+    exported = replace(exported, details=exported.details | {"stage": stage})
+    name, package = export_stage(exported.details["target"], stage), Path(exported.details["package"])
+    with whole_folder(run.folder / name) as partial:
+        predictions.save(partial / PREDICTIONS_FILE, corpus)
+        exported.save(partial)
+    run.results[name] = exported
+    track_exported(run, name, tracked)
+    return package
+
+
+def track_exported(run: Run, stage: str, tracked: tracking.Tracked) -> None:
+    """Log a finished export unless it was logged before, and write the table of its candidates."""
+    result = run.results[stage]
+    _save_candidates(run, stage, result.details["gate"], tracked)
+    with tracked.part(run.version_of(stage)) as owed:
+        if owed:
+            track_export(tracked, result, run.corpus.label_names, Path(result.details["package"]))
+    tracked.send()
+
+
+def _lineage(run: Run, stage: str, result: StageResult) -> dict[str, Any]:
+    """Return the origin of a package made from a run, for the manifest and the card."""
+    recipe = run.recipe
+    lineage = lineage_of(
+        run.corpus,
+        run=run.folder.as_posix(),
+        recipe_sha256=recipe.sha256(),
+        run_id=id_of(run.folder) or "",
+        mlflow_run_id=tracking.run_of(run.folder) or "",
+        model=recipe.model.model,
+        pipeline=recipe.run.pipeline,
+    )
+    if recipe.distillation.student is not None:
+        lineage |= {"student": recipe.distillation.student, "teacher": result.details["teacher"]}
+    if tag_of(stage):
+        lineage |= {"pruning": tag_of(stage), "pruned": describe_pruning(result.details, result.details["settings"])}
+    return lineage
+
+
+def _references(run: Run, stage: str, result: StageResult) -> list[Contender]:
+    """Return the models that an artifact of a run is compared with."""
+    references = [contender(run, LINEAR_BASELINE, LINEAR_BASELINE_NAME)]
+    if tag_of(stage):
+        references.append(contender(run, run.last_trained, result.details["source_name"]))
+    if BASELINE in run.results:
+        references.append(contender(run, BASELINE, ENSEMBLE))
+    if DISTILLATION in run.results and teacher_of(run).name == TEACHER:
+        references.append(teacher_of(run))
+    return references
+
+
+def _tuned(run: Run, classifier: Classifier, work: Path, tracked: tracking.Tracked) -> Classifier:
+    """Return `classifier` after quantization-aware training with the teacher of its run."""
+    quantized_modules(classifier.network)  # fail before the teacher logits are computed, which takes minutes
+    name = "quantization-aware training"
+    tuned, _ = quantization_aware(classifier, distillation_of(run), work, partial(watch_epoch, tracked, name))
+    tracked.child(name).finish()
+    return tuned
+
+
+def _save_candidates(run: Run, stage: str, facts: dict[str, Any], tracked: tracking.Tracked) -> None:
+    """Write the table of the evaluated candidates to the run and to MLflow, also if none passed the quality gate."""
+    file = run.folder / "outputs" / f"forms_{stage.removeprefix(f'{EXPORT}-')}.csv"
+    write_lines([trial | {"in_float": " ".join(trial["in_float"])} for trial in facts["trials"]], file)
+    tracked.artifact(file, "outputs")
+
+
+def _evaluated(predictions: Predictions, corpus: Corpus) -> Predictions:
+    """Return the predictions of validation and test rows only."""
+    rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
+    return Predictions(rows, predictions.of(rows))
