@@ -131,7 +131,7 @@ def plain_attention(network: Any) -> Iterator[None]:
     check for rows that are masked as a whole, and these it does not fuse.
     """
     from toolkit.modeling.architecture import encoder_of
-    from toolkit.modeling.classifier import quiet_transformers
+    from toolkit.modeling.hugging_face import quiet_transformers
 
     encoder = encoder_of(network)
     choose = getattr(encoder, "set_attn_implementation", None)  # transformers 4.53 has no such method
@@ -193,8 +193,6 @@ def _needed(nodes: "list[onnx.NodeProto]", outputs: set[str]) -> "list[onnx.Node
 
 def _reraise_failure_of_the_machine(error: BaseException) -> None:
     """Raise what lies behind `error` if that is the disk or the memory: no other target would do without these."""
-    if full_disk(error) is not None:  # native code reports it in words only
-        raise error
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError | MemoryError):
@@ -202,6 +200,8 @@ def _reraise_failure_of_the_machine(error: BaseException) -> None:
         if isinstance(cause, RuntimeError) and "can't allocate memory" in str(cause):  # by this PyTorch tells it
             raise MemoryError(reason_of(cause)) from error
         cause = cause.__cause__
+    if full_disk(error) is not None:  # native code reports it in words only
+        raise error
 
 
 def largest_logit_gap(classifier: "Classifier", texts: Sequence[str], file: Path) -> float:

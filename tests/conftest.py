@@ -78,7 +78,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
 
 @pytest.fixture
 def at_home(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> Iterator[Finished]:
-    """The finished run, with its folder as the current one. A test that adds a run or a package fails."""
+    """The finished run, with its folder as the current one. A test that changes a run or a package fails."""
     monkeypatch.chdir(finished.home)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     there = runs_and_packages(finished.home)
@@ -86,8 +86,10 @@ def at_home(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fin
     assert runs_and_packages(finished.home) == there, "changes the shared run: use the fixture `copied`"
 
 
-def runs_and_packages(home: Path) -> set[Path]:
-    return {*home.glob("runs/*"), *home.glob("models/*")}
+def runs_and_packages(home: Path) -> dict[Path, int]:
+    """The files of all runs and packages, each with the time of its last change."""
+    files = [*(home / "runs").rglob("*"), *(home / "models").rglob("*")]
+    return {file: file.stat().st_mtime_ns for file in files if file.is_file()}
 
 
 @pytest.fixture(scope="session")

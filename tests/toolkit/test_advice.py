@@ -80,7 +80,7 @@ ADVICE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
     (("predict", PACKAGE, "--input", "comments.csv", "--output", "out.xlsx"), "give one that ends in .csv",
      ("predict", PACKAGE, "--input", "comments.csv", "--output", "out.csv")),
     (("bench", PACKAGE, "--teacher", "gone"), "give one, or a run", ("bench", PACKAGE, "--teacher", "runs/tiny")),
-    (("bench", PACKAGE, "--data", "gone.csv"), "--data FILE", ("bench", PACKAGE, "--data", "comments.csv")),
+    (("bench", PACKAGE, "--data", "gone.csv"), "give the path of a CSV", ("bench", PACKAGE, "--data", "comments.csv")),
 ]  # fmt: skip
 
 

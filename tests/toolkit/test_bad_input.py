@@ -136,6 +136,8 @@ SINGLE: list[Arguments] = [
     ("compare",),
     ("compare", "runs/tiny"),
     *(("compare", "runs/tiny", name) for name in NO_RUNS),
+    ("sync",),
+    *(("sync", name) for name in ("gone", "comments.csv", "hollow", PACKAGE)),
     *(("predict", name, "text") for name in ("gone", "comments.csv", "runs/tiny", "hollow")),
     ("predict", PACKAGE),
     ("predict", PACKAGE, ""),

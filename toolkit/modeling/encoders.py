@@ -9,7 +9,8 @@ import torch
 from tokenizers import Tokenizer
 
 from toolkit.config.settings import ModelSettings
-from toolkit.modeling.classifier import Classifier, PooledClassifier, from_hugging_face, load_classifier, read_config
+from toolkit.modeling.classifier import Classifier, PooledClassifier, load_classifier, read_config
+from toolkit.modeling.hugging_face import from_hugging_face
 from toolkit.modeling.tokenizer import PAD, train_tokenizer
 from toolkit.utils.errors import InputError
 

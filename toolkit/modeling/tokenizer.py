@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from toolkit.data.normalization import with_normalizer
 from toolkit.utils.errors import InputError
 
+TOKENIZER_FILE = "tokenizer.json"
 VOCABULARY_SIZE = 8_000
 """Maximum vocabulary size of a tokenizer trained on the corpus."""
 PAD = "[PAD]"

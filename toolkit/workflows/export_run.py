@@ -27,11 +27,11 @@ from toolkit.stages.run_folder import (
     tag_of,
 )
 from toolkit.stages.teachers import ENSEMBLE, TEACHER
-from toolkit.stages.tracking_queue import id_of
 from toolkit.training.fake_quantization import quantized_modules
 from toolkit.utils.errors import NothingPasses
 from toolkit.utils.files import whole_folder, write_lines
 from toolkit.utils.scratch import remove_folder
+from toolkit.utils.tracking_queue import id_of
 from toolkit.workflows import tracking
 from toolkit.workflows.compare import contender, teacher_of
 from toolkit.workflows.run_summary import trained_rows

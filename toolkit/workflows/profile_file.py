@@ -27,6 +27,6 @@ def _tokenizer(model: str | None, max_length: int, table: Table, settings: Corpu
         return train_tokenizer(text_values(table, find_columns(table, settings)[0]), max_length=max_length)
     from transformers import AutoModel
 
-    from toolkit.modeling.classifier import from_hugging_face
+    from toolkit.modeling.hugging_face import from_hugging_face
 
     return from_hugging_face(AutoModel, model, max_length)[1]

@@ -27,12 +27,12 @@ from typing import Any
 from toolkit.config.recipe import DESCRIPTIONS
 from toolkit.config.settings import RunSettings
 from toolkit.data.corpus import Corpus
-from toolkit.stages.tracking_queue import Line, TrackingQueue
 from toolkit.utils.console import say, working
 from toolkit.utils.errors import InputError, reason_of
 from toolkit.utils.files import content_sha256, read_json, write_text
 from toolkit.utils.locks import locked
 from toolkit.utils.scratch import scratch_folder
+from toolkit.utils.tracking_queue import Line, TrackingQueue
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 _STATE_FILE = "mlflow.json"

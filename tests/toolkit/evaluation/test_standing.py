@@ -3,6 +3,7 @@ import pytest
 
 from toolkit.data.corpus import Corpus
 from toolkit.evaluation.comparison import Contender
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.predictions import Predictions
 from toolkit.evaluation.standing import Standing, standing_of
 
@@ -15,7 +16,7 @@ def contender(toy: Corpus, wrong: int | slice | None) -> Contender:
         predicted[:] = 1
     else:
         predicted[wrong if isinstance(wrong, slice) else slice(wrong)] ^= 1
-    return Contender("model", Predictions(rows, np.eye(2, dtype=np.float32)[predicted] * 9), 0.5)
+    return Contender("model", Predictions(rows, np.eye(2, dtype=np.float32)[predicted] * 9), DecisionRule(0.5))
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ def test_a_run_is_pruned_recovered_exported_and_compared(copied: Path) -> None:
     assert [Sizes(**size) for size in result.details["left"]] == sizes(pruned.network)
     assert result.size_bytes < StageResult.load(STUDENT).size_bytes
     assert len(result.details["recovery"][0]["history"]) == 1
-    assert pruned.threshold == result.rule == result.validation_metrics["best_threshold"]
+    assert pruned.rule == result.rule
+    assert pruned.threshold == result.validation_metrics["best_threshold"]
     rows = np.concatenate([corpus().rows("validation"), corpus().rows("test")])
     saved = Predictions.load(stage / "predictions.csv")
     np.testing.assert_allclose(saved.of(rows), predict_rows(pruned, corpus(), rows, "").logits, atol=1e-6)

@@ -195,6 +195,7 @@ def test_the_teacher_of_a_run_without_a_baseline_is_its_student(
     folder = tmp_path / "run"
     shutil.copytree(checkpoint, folder / "2-distillation")
     write_recipe(Recipe(), folder / "recipe.toml")
+    (folder / "corpus.json").write_text(json.dumps({"fingerprint": "another"}))
     StageResult("distillation", ".", {}, {}, DecisionRule(0.45), 1, 1, 0.0).save(folder / "2-distillation")
     teacher = find_teacher(settings(teacher=(str(folder),)), noisy, None, tmp_path / "cache")
     assert teacher.checkpoint == folder / "2-distillation"

@@ -7,6 +7,7 @@ import pytest
 from tests.helpers import Finished, random_logits
 from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.evaluation.comparison import Contender, versus
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.metrics import softmax
 from toolkit.evaluation.predictions import Predictions
 from toolkit.stages.result import StageResult
@@ -26,15 +27,16 @@ def test_two_stages_are_compared_on_test_rows_only(toy: Corpus) -> None:
     mixed = swapped.copy()
     mixed[test] = logits[test]
     mixed[test[:7]] = swapped[test[:7]]
-    found = versus(toy, Contender("b", Predictions(rows, mixed), 0.5), Contender("a", Predictions(rows, logits), 0.5))
+    b, a = (Contender(n, Predictions(rows, each), DecisionRule(0.5)) for n, each in (("b", mixed), ("a", logits)))
+    found = versus(toy, b, a)
     assert (found.b, found.a, found.comparison.rows) == ("b", "a", len(test))
     assert found.comparison.agreement == pytest.approx(1 - 7 / len(test))
 
 
-def test_each_model_uses_its_own_threshold(toy: Corpus) -> None:
+def test_each_model_uses_its_own_rule(toy: Corpus) -> None:
     rows = toy.rows("test")
     same = Predictions(rows, np.tile(np.log([[0.6, 0.4]]), (len(rows), 1)).astype(np.float32))
-    found = versus(toy, Contender("b", same, 0.3), Contender("a", same, 0.5))
+    found = versus(toy, Contender("b", same, DecisionRule(0.3)), Contender("a", same, DecisionRule(0.5)))
     assert found.comparison.agreement == 0.0
     right = (toy.labels[rows] == 1).sum()
     assert (found.comparison.only_b_right, found.comparison.only_a_right) == (right, len(rows) - right)

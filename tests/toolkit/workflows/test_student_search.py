@@ -12,6 +12,7 @@ from toolkit import package
 from toolkit.config.recipe import Recipe
 from toolkit.data.corpus import load_corpus
 from toolkit.evaluation.metrics import macro_f1
+from toolkit.evaluation.predictor import rule_of
 from toolkit.modeling.classifier import save_classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.stages.result import StageResult
@@ -101,7 +102,7 @@ def test_each_student_is_a_run_with_a_package(searched: Searched) -> None:
         assert student.package == f"models/{name}-onnx-int8"
         assert package.verify(Path(student.package)).problems == []
         model = package.load(Path(student.package))
-        labels = model.rule.predict(model.predict_proba(corpus.take(rows)))
+        labels = rule_of(model).predict(model.predict_proba(corpus.take(rows)))
         assert student.macro_f1 == pytest.approx(macro_f1(corpus.labels[rows], labels, 2))
         exported = StageResult.load(Path("runs") / name / "4-export-onnx-int8")
         assert student.package_mb == exported.details["package_size_bytes"] / 1e6

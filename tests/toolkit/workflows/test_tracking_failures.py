@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 
 from tests.helpers import Hbt
 from toolkit.config.settings import RunSettings
-from toolkit.stages.tracking_queue import QUEUE_FILE, TrackingQueue
+from toolkit.utils.tracking_queue import QUEUE_FILE, TrackingQueue
 from toolkit.workflows import tracking
 
 RUN = RunSettings(author="tester", experiment="experiment")
