@@ -29,7 +29,7 @@ def distil(data: DistillationData, out: Path, watch: WatchEpoch | None = None) -
     """
     started = time.monotonic()
     teacher, corpus, settings = data.teacher, data.corpus, data.recipe.distillation
-    network = load_teacher(teacher.checkpoint.as_posix(), corpus) if teacher.members else None
+    network = load_teacher(teacher.checkpoint.as_posix(), corpus) if not teacher.labels_alone else None
     with whole_folder(out) as partial:
         out_of_fold = None
         if is_ngram(settings.student):

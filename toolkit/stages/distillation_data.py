@@ -88,7 +88,7 @@ def distillation_data(teacher: Teacher, corpus: Corpus, recipe: Recipe, cache: P
 
 
 def _of_rows(teacher: Teacher, corpus: Corpus, rows: np.ndarray) -> Examples:
-    logits = teacher.predictions.of(rows) if teacher.members else None
+    logits = teacher.predictions.of(rows) if not teacher.labels_alone else None
     return Examples(corpus.take(rows), corpus.labels[rows], logits)
 
 

@@ -79,6 +79,11 @@ class Teacher:
     floor_share: float = 0.0
     """Weight of the linear baseline in the blend."""
 
+    @property
+    def labels_alone(self) -> bool:
+        """Whether the linear baseline stands in for a teacher, and the student learns from the labels alone."""
+        return self.name == LINEAR_BASELINE_NAME
+
 
 def find_teacher(settings: DistillationSettings, corpus: Corpus, baseline: Path | None, cache: Path = CACHE) -> Teacher:
     """Return the teacher named in `settings`; without --teacher, the finished stage `baseline`.

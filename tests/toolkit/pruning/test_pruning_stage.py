@@ -1,3 +1,5 @@
+import csv
+
 """Pruning as a stage of a run: its results, its errors and resuming."""
 
 import dataclasses
@@ -15,6 +17,7 @@ from tests.helpers import contents, random_logits, tiny_recipe
 from toolkit import package
 from toolkit.config.settings import CorpusSettings, ExportSettings, PruningSettings
 from toolkit.data.corpus import Corpus, load_corpus
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.predictions import Predictions
 from toolkit.modeling.architecture import Sizes, encoder_weights, sizes
 from toolkit.modeling.classifier import load_classifier
@@ -74,8 +77,8 @@ def test_a_run_is_pruned_recovered_exported_and_compared(copied: Path) -> None:
     assert ("onnx-int8", "student") in pairs
     card = (outcome.package / "README.md").read_text("utf-8")
     assert "of the encoder's weights to 1 layer" in card
-    with (RUN / "outputs/pipeline_summary_baseline_kd_quant.csv").open() as lines:
-        assert any(line.startswith("pruned structured-0.4,") for line in lines)
+    with (RUN / "outputs/pipeline_summary_baseline_kd_quant.csv").open(newline="") as lines:
+        assert ("Pruned", "pruned structured-0.4") in {(line["Stage"], line["Model"]) for line in csv.DictReader(lines)}
 
 
 def test_the_card_of_an_unpruned_package_does_not_mention_pruning(copied: Path) -> None:
@@ -342,7 +345,9 @@ def test_invalid_pruning_settings_are_reported(change: dict[str, Any], message: 
 
 def test_calibration_uses_labeled_training_rows_only(toy: Corpus, tmp_path: Path) -> None:
     rows, train = toy.rows("all"), toy.rows("train")
-    teacher = Teacher(tmp_path, Predictions(rows, random_logits(len(rows))), 0.5, "made up", "teacher", ())
+    teacher = Teacher(
+        tmp_path, Predictions(rows, random_logits(len(rows))), DecisionRule(0.5), "made up", "teacher", ()
+    )
 
     def data(count: int) -> DistillationData:
         given = tiny_recipe(calib_samples=count)

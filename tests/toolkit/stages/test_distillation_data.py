@@ -14,6 +14,7 @@ from toolkit.data.corpus import Corpus
 from toolkit.data.normalization import normalize
 from toolkit.data.tables import Table, write_table
 from toolkit.data.unlabeled import read_unlabeled, unknown_texts
+from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.predictions import Predictions
 from toolkit.stages.distillation_data import additional_texts, distillation_data
 from toolkit.stages.teacher_logits import NO_FOLD
@@ -32,7 +33,7 @@ def settings(**given: Any) -> DistillationSettings:
 def teacher(toy: Corpus, tmp_path: Path) -> Teacher:
     """A teacher with known logits on the corpus."""
     rows = toy.rows("all")
-    return Teacher(tmp_path, Predictions(rows, random_logits(len(rows))), 0.5, "made up", "teacher", ())
+    return Teacher(tmp_path, Predictions(rows, random_logits(len(rows))), DecisionRule(0.5), "made up", "teacher", ())
 
 
 @pytest.fixture
