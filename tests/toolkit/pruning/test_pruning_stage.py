@@ -1,7 +1,6 @@
-import csv
-
 """Pruning as a stage of a run: its results, its errors and resuming."""
 
+import csv
 import dataclasses
 import shutil
 from pathlib import Path
