@@ -25,6 +25,14 @@ from toolkit.workflows.pipeline import run_pipeline
 
 
 @pytest.fixture(scope="session", autouse=True)
+def plain_linear_baseline() -> Iterator[None]:
+    """The linear baseline has one setting, not nine: many tests fit one. test_linear_fit.py has the search."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toolkit.training.linear_fit.STEPS", ())
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_clock_decides() -> Iterator[None]:
     """No candidate fails for its latency on a busy machine."""
     with pytest.MonkeyPatch.context() as patch:

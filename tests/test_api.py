@@ -84,8 +84,8 @@ def test_settings_have_the_names_of_the_options(tmp_path: Path) -> None:
         hbt.read_recipe(epoch=3)
 
 
-def test_a_finished_run_is_summarized_compared_and_compressed(at_home: Finished, tmp_path: Path) -> None:
-    assert hbt.run(tiny_recipe()) == at_home.outcome
+def test_a_finished_run_is_summarized_compared_and_compressed(finished: Finished, copied: Path, tmp_path: Path) -> None:
+    assert hbt.run(tiny_recipe()) == finished.outcome
     found = hbt.compare("runs/tiny/0-floor", "runs/tiny", margin=0.02)
     assert found.comparison.margin == 0.02
     made = hbt.compress("runs/tiny", tmp_path / "package", target="onnx-fp32")

@@ -331,6 +331,7 @@ def test_the_number_of_threads_is_set(packaged: Path, threads: int) -> None:
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 def test_the_folder_works_without_this_project(packaged: Path, tmp_path: Path) -> None:
     texts = ["sun number 7", "the sea"]
     program = (
@@ -354,6 +355,7 @@ def test_the_folder_works_without_this_project(packaged: Path, tmp_path: Path) -
         assert score == pytest.approx(own_score, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_loader_is_a_program(learned: Classifier, tmp_path: Path) -> None:
     folder = package(learned, tmp_path)
     write_manifest(folder, EXPORTER, "some processor", {}, golden_scores(EXPORTER.load(folder), ["sun"]))

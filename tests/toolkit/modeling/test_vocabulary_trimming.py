@@ -481,6 +481,7 @@ SHARED = Path(__file__).resolve().parents[4] / "shared"
 COMMENTS, ENCODER = SHARED / "data" / "bangla_hate.csv", SHARED / "models" / "me5-small-bn"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (COMMENTS.is_file() and ENCODER.is_dir()), reason=f"needs {COMMENTS} and {ENCODER}, which are not committed"
 )

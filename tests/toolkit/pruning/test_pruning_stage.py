@@ -119,6 +119,7 @@ def test_the_same_settings_are_not_pruned_again_and_different_ones_are_refused(
     assert StageResult.load(RUN / "3-pruning-structured-0.4").details["settings"]["calib_samples"] == 32
 
 
+@pytest.mark.slow
 def test_the_same_settings_and_seed_give_a_bit_identical_network(copied: Path) -> None:
     compress_run(RUN, FP32, Path("one"), force=False, pruning=HALF)
     first = (RUN / "3-pruning-structured-0.4/model.safetensors").read_bytes()
@@ -200,6 +201,7 @@ def test_without_recovery_the_remaining_weights_are_unchanged(copied: Path) -> N
     assert StageResult.load(RUN / "3-pruning-magnitude-0.4").details["recovery"] == []
 
 
+@pytest.mark.slow
 def test_every_round_has_a_recovery(copied: Path) -> None:
     pruning = dataclasses.replace(HALF, prune_sparsity=0.55, prune_steps=3)
     compress_run(RUN, FP32, None, force=False, pruning=pruning)

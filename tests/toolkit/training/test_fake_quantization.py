@@ -295,6 +295,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_resumes_only_with_the_same_settings(
     learned: Classifier, toy: Corpus, tmp_path: Path
 ) -> None:

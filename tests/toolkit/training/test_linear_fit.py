@@ -17,6 +17,13 @@ from toolkit.evaluation.rule_choice import choose_rule
 from toolkit.training import linear_fit, nbsvm
 from toolkit.training.linear_fit import LinearSettings, fit_linear
 
+STEPS = linear_fit.STEPS  # before conftest.py shortens the search for all other tests
+
+
+@pytest.fixture
+def search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_fit, "STEPS", STEPS)
+
 
 @pytest.fixture(scope="module")
 def noisy() -> Corpus:
@@ -72,7 +79,9 @@ def test_the_models_are_those_of_an_independent_nbsvm(
         np.testing.assert_allclose(outputs, scale * expected, atol=0.01 * np.abs(outputs).max())
 
 
-def test_the_best_setting_out_of_fold_is_used_and_the_rule_comes_from_held_out_rows(noisy: Corpus) -> None:
+def test_the_best_setting_out_of_fold_is_used_and_the_rule_comes_from_held_out_rows(
+    noisy: Corpus, search: None
+) -> None:
     found = fit_linear(noisy)
     nearly = max(trial.score.macro_f1 for trial in found.trials) - 0.005
     good = [trial for trial in found.trials if trial.score.macro_f1 >= nearly]
@@ -88,7 +97,7 @@ def test_the_best_setting_out_of_fold_is_used_and_the_rule_comes_from_held_out_r
     assert found.model.rule == found.choice.rule
 
 
-def test_test_rows_change_nothing(noisy: Corpus) -> None:
+def test_test_rows_change_nothing(noisy: Corpus, search: None) -> None:
     labels, texts = noisy.labels.copy(), list(noisy.texts)
     for row in noisy.rows("test"):
         labels[row], texts[row] = (labels[row] + 1) % 3, "another text"

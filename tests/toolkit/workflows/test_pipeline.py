@@ -349,6 +349,7 @@ def interrupt_distillation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.workflows.steps.distil", interrupted)
 
 
+@pytest.mark.slow
 def test_a_run_resumed_in_its_distillation_equals_an_uninterrupted_one(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

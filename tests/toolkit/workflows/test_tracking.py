@@ -247,6 +247,7 @@ def test_metrics_of_bangla_labels_have_distinct_names(workplace: Path) -> None:
     assert sorted(data.metrics.values()) == [0.25, 0.5]
 
 
+@pytest.mark.slow
 def test_mlflow_telemetry_is_off(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"
