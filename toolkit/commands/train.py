@@ -104,7 +104,7 @@ def run(recipe_file: Path | None, output: Path | None, force: bool, **options: A
 @click.option("--budget-ms", type=click.FloatRange(0), help="Maximum median end-to-end latency in milliseconds.")
 @click.option("--budget-mb", type=click.FloatRange(0), help="Maximum size of the package in MB.")
 @options_of(RunSettings, CorpusSettings, ModelSettings, TrainingSettings, leave_out=("pipeline", "data"))
-@options_of(DistillationSettings, ExportSettings, leave_out=("student",))
+@options_of(DistillationSettings, ExportSettings, leave_out=("student", "no_teacher"))
 @force_option
 @json_option
 def students(

@@ -197,7 +197,7 @@ class DistillationSettings:
             require(ngram, "--no-teacher", "only an ngram student learns from labels alone; give --student ngram")
             for option in ("teacher", "unlabelled", "augment", "blend_floor"):
                 given, name = getattr(self, option), option.replace("_", "-")
-                require(not given, f"--{name}", "needs a teacher, but --no-teacher is given; leave one of them out")
+                require(not given, f"--{name}", "contradicts --no-teacher; leave one of them out")
         for option in ("teacher", "unlabelled", "augment", "blend_floor"):
             given = getattr(self, option)
             require(

@@ -80,8 +80,11 @@ def test_an_integer_is_accepted_for_a_float() -> None:
         ("[distillation]\nblend_floor = true", "--blend-floor: needs --student"),
         ("[distillation]\nno_teacher = true", "--no-teacher: only an ngram student"),
         ("[distillation]\nno_teacher = true\nstudent = 'layers:4'", "--no-teacher: only an ngram student"),
-        ("[distillation]\nno_teacher = true\nstudent = 'ngram'\nteacher = ['a']", "--teacher: needs a teacher"),
-        ("[distillation]\nno_teacher = true\nstudent = 'ngram'\naugment = true", "--augment: needs a teacher"),
+        (
+            "[distillation]\nno_teacher = true\nstudent = 'ngram'\nteacher = ['a']",
+            "--teacher: contradicts --no-teacher",
+        ),
+        ("[distillation]\nno_teacher = true\nstudent = 'ngram'\naugment = true", "--augment: contradicts --no-teacher"),
         ("[distillation]\nattention_loss_weight = -1", "--attention-loss-weight: -1.0 is negative"),
         ("[distillation]\nkd_method = 'all'", "'all' is not one of logit, hidden"),
         ("[export]\ntrim_vocabulary = -1", "--trim-vocabulary: -1 is negative"),
