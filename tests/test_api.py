@@ -103,12 +103,24 @@ def test_the_metrics_function_is_public() -> None:
     assert found["macro_f1"] == found["macro_f1_th_0.4"] == 1
 
 
+def write_key_pair(private: Path, public: Path) -> None:
+    """Write the keys that the examples sign and verify with."""
+    pytest.importorskip("model_signing", reason="the extra [sign] is not installed")
+    from cryptography.hazmat.primitives import serialization as to
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    private.write_bytes(key.private_bytes(to.Encoding.PEM, to.PrivateFormat.PKCS8, to.NoEncryption()))
+    public.write_bytes(key.public_key().public_bytes(to.Encoding.PEM, to.PublicFormat.SubjectPublicKeyInfo))
+
+
 @pytest.mark.slow
 def test_the_examples_of_the_documentation_run(copied: Path) -> None:
     page = (ROOT / "docs" / "api.md").read_text("utf-8")
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     for name in set(hbt.__all__) - {"InputError", "NothingPasses", "Recipe", "__version__"}:
         assert f"hbt.{name}(" in code, name
+    write_key_pair(Path("private.pem"), Path("public.pem"))
     exec(compile(code, "docs/api.md", "exec"), {})
     assert Path("labeled.csv").is_file()
     assert Path("bench").is_dir()

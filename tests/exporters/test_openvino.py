@@ -177,7 +177,7 @@ def test_accuracy_control_reverts_costly_operations(learned: Classifier, toy: Co
     probabilities = learned.predict_proba(texts, 1)[:, 1]
     hardest = float(np.median(probabilities))  # half of the rows are near the threshold, so int8 flips some
     truth = (probabilities >= hardest).astype(np.int64)
-    rows = _Rows(encode(learned.tokenizer, texts), truth, 2, hardest)
+    rows = _Rows(encode(learned.tokenizer, texts), truth, 2, DecisionRule(hardest))
     calibration = encode(learned.tokenizer, ["sea"])  # ranges from one text are bad ranges
     _, openvino = quiet_nncf()
 
