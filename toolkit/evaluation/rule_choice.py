@@ -26,6 +26,7 @@ FREE_LABELS = 20
 """With more labels, free offsets are not tried: the time grows with the number of labels."""
 TIE = 1e-9
 """Smaller differences between scores are rounding."""
+_SEED = 0
 INTERVAL_WIDTH = 2 * 1.96
 """Width of a 95 % interval in standard errors."""
 
@@ -52,9 +53,7 @@ class Choice:
         return {"method": self.method, "rows": self.rows, "gain": self.gain, "gain_error": self.gain_error}
 
 
-def choose_rule(
-    labels: np.ndarray, probabilities: np.ndarray, inherited: DecisionRule | None = None, seed: int = 0
-) -> Choice:
+def choose_rule(labels: np.ndarray, probabilities: np.ndarray, inherited: DecisionRule | None = None) -> Choice:
     """Choose the decision rule with the best macro-F1 on rows that the classifier was not trained on.
 
     labels: int (rows,). probabilities: float (rows, labels).
@@ -68,13 +67,13 @@ def choose_rule(
         predicted = inherited.predict(probabilities)
         if macro_f1(labels, predicted, count) >= macro_f1(labels, before, count):
             start, method, before = inherited, "inherited", predicted
-    found = {name: _cross_validated(fit, labels, scores, seed) for name, fit in _methods(count).items()}
+    found = {name: _cross_validated(fit, labels, scores) for name, fit in _methods(count).items()}
     best = max(found, key=lambda name: macro_f1(labels, found[name], count))
     gained = compare(labels, before, found[best], count)
     gain, error = gained.macro_f1_difference, (gained.interval[1] - gained.interval[0]) / INTERVAL_WIDTH
     if not gain > error:
         return Choice(start, method, len(labels), gain, error)
-    offsets = _methods(count)[best](labels, scores, np.random.default_rng(seed))
+    offsets = _methods(count)[best](labels, scores, np.random.default_rng(_SEED))
     return Choice(_as_rule(offsets), best, len(labels), gain, error)
 
 
@@ -189,9 +188,9 @@ def _lost_f1(truth: np.ndarray, second: np.ndarray, weight: np.ndarray, actual: 
     return change
 
 
-def _cross_validated(fit: Fit, labels: np.ndarray, scores: np.ndarray, seed: int) -> np.ndarray:
+def _cross_validated(fit: Fit, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Return predictions (rows,), each by a rule that was fitted on the other folds."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(_SEED)
     fold = np.empty(len(labels), dtype=int)
     for label in np.unique(labels):
         rows = random.permutation(np.flatnonzero(labels == label))

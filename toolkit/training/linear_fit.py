@@ -15,8 +15,8 @@ from toolkit.data.corpus import Corpus
 from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.metrics import softmax
 from toolkit.evaluation.rule_choice import Choice, choose_rule
-from toolkit.modeling.linear import LinearModel, TextFeatures, as_logits, fit_features
-from toolkit.training.nbsvm import Loss, Score, best_score, calibrating_scale, fit_output, targets_of
+from toolkit.modeling.linear import LinearModel, TextFeatures, fit_features
+from toolkit.training.nbsvm import Loss, OutOfFold, Outputs, Score, best_score, fit_output, out_of_fold, targets_of
 from toolkit.utils import console
 
 
@@ -91,15 +91,14 @@ def fit_linear(corpus: Corpus) -> LinearFit:
     """
     data = _Data(corpus, corpus.rows("train"), {})
     with console.bar("linear baseline", 1 + sum(map(len, STEPS))) as advance:
-        trials = [_trial(data, START)]
+        tried = {START: _out_of_fold(data, START)}
         advance(1)
         for step in STEPS:
-            best = _best(trials)
-            for change in step:
-                trials.append(_trial(data, replace(best, **change)))
+            best = _best(tried)
+            for settings in [replace(best, **change) for change in step]:
+                tried[settings] = _out_of_fold(data, settings)
                 advance(1)
-    settings = _best(trials)
-    return _finished(data, settings, tuple(trials))
+    return _finished(data, tried)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,48 +124,31 @@ class _Data:
         return self.cached[words]
 
 
-def _best(trials: Sequence[Trial]) -> LinearSettings:
-    return trials[best_score([trial.score for trial in trials])].settings
+def _best(tried: dict[LinearSettings, OutOfFold]) -> LinearSettings:
+    return list(tried)[best_score([found.score for found in tried.values()])]
 
 
-def _trial(data: _Data, settings: LinearSettings) -> Trial:
-    return Trial(settings, Score.of(data.labels, _out_of_fold(data, settings).logits))
-
-
-@dataclass(frozen=True, eq=False)
-class _OutOfFold:
-    logits: np.ndarray
-    """float64 (rows, labels), calibrated: of each training row, from the model that was fitted without its fold."""
-    models: list[tuple[np.ndarray, np.ndarray]]
-    """Weights and intercepts without each fold."""
-    scale: float
-    """The factor that calibrates the logits of a model."""
-
-
-def _out_of_fold(data: _Data, settings: LinearSettings) -> _OutOfFold:
+def _out_of_fold(data: _Data, settings: LinearSettings) -> OutOfFold:
     _, matrix = data.features(settings.words)
     count = len(data.corpus.label_names)
-    logits = np.empty((len(data.rows), count))
-    models = []
-    for fold in range(data.corpus.folds):
-        inside = data.folds == fold
-        weights, intercept = _weights(matrix[~inside], data.labels[~inside], count, settings)
-        logits[inside] = as_logits(matrix[inside] @ weights.T + intercept)
-        models.append((weights, intercept))
-    scale = calibrating_scale(data.labels, logits)
-    return _OutOfFold(scale * logits, models, scale)
+
+    def fit(fold: int) -> Outputs:
+        return _weights(matrix[data.folds != fold], data.labels[data.folds != fold], count, settings)
+
+    return out_of_fold(matrix, data.labels, data.folds, count, fit)
 
 
-def _weights(matrix: Any, labels: np.ndarray, count: int, settings: LinearSettings) -> tuple[np.ndarray, np.ndarray]:
+def _weights(matrix: Any, labels: np.ndarray, count: int, settings: LinearSettings) -> Outputs:
     """Fit all outputs; return weights float32 (outputs, features) and intercepts float32 (outputs,)."""
     how = {name: value for name, value in asdict(settings).items() if name != "words"}
     fitted = [fit_output(matrix, target, **how) for target in targets_of(labels, count)]
     return np.stack([weights for weights, _ in fitted]), np.array([each for _, each in fitted], dtype=np.float32)
 
 
-def _finished(data: _Data, settings: LinearSettings, trials: tuple[Trial, ...]) -> LinearFit:
-    """Fit the chosen settings on all training rows and choose the decision rule."""
-    corpus, found = data.corpus, _out_of_fold(data, settings)
+def _finished(data: _Data, tried: dict[LinearSettings, OutOfFold]) -> LinearFit:
+    """Fit the best settings on all training rows and choose the decision rule."""
+    corpus, settings = data.corpus, _best(tried)
+    found = tried[settings]
     features, matrix = data.features(settings.words)
     last = _weights(matrix, data.labels, len(corpus.label_names), settings)
     made = [
@@ -177,4 +159,5 @@ def _finished(data: _Data, settings: LinearSettings, trials: tuple[Trial, ...]) 
     logits = np.concatenate([found.logits, made[-1].predict_logits(corpus.take(validation))])
     choice = choose_rule(np.concatenate([data.labels, corpus.labels[validation]]), softmax(logits))
     *folds, model = (replace(each, rule=choice.rule) for each in made)
+    trials = tuple(Trial(each, result.score) for each, result in tried.items())
     return LinearFit(model, tuple(folds), settings, trials, choice)

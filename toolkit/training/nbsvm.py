@@ -1,6 +1,6 @@
 """Linear classifiers on TF-IDF features scaled by naive Bayes log-ratios (NBSVM, Wang and Manning 2012)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from scipy.special import logsumexp
 
 from toolkit.evaluation.metrics import softmax
 from toolkit.evaluation.rule_choice import best_macro_f1
+from toolkit.modeling.linear import as_logits
 
 Loss = Literal["logistic", "hinge"]
 TOLERANCE, ITERATIONS = 1e-3, 300
@@ -89,6 +90,40 @@ class Score:
     def of(labels: np.ndarray, logits: np.ndarray) -> "Score":
         """Return the score of calibrated logits (rows, labels)."""
         return Score(best_macro_f1(labels, softmax(logits)), log_loss(labels, logits))
+
+
+Outputs = tuple[np.ndarray, np.ndarray]
+"""Weights (outputs, features) and intercepts (outputs,) of a linear classifier."""
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """A setting, fitted without each fold."""
+
+    models: list[Outputs]
+    """One for each fold, in order."""
+    logits: np.ndarray
+    """float64 (rows, labels), calibrated: of each row, from the model that was fitted without its fold."""
+    scale: float
+    """The factor that calibrates the logits of a model."""
+    score: Score
+
+
+def out_of_fold(
+    matrix: Any, labels: np.ndarray, folds: np.ndarray, count: int, fit: Callable[[int], Outputs]
+) -> OutOfFold:
+    """Fit a classifier without each fold and score it on the rows of that fold.
+
+    matrix: sparse features (rows, features). folds: int (rows,). count: number of labels.
+    fit: called with a fold; returns the classifier that was fitted without it.
+    """
+    logits, models = np.empty((len(labels), count)), []
+    for fold in np.unique(folds):
+        weights, intercept = fit(int(fold))
+        models.append((weights, intercept))
+        logits[folds == fold] = as_logits(matrix[folds == fold] @ weights.T + intercept)
+    scale = calibrating_scale(labels, logits)
+    return OutOfFold(models, scale * logits, scale, Score.of(labels, scale * logits))
 
 
 def best_score(scores: Sequence[Score]) -> int:

@@ -15,11 +15,20 @@ from scipy.sparse import csr_matrix
 
 from toolkit.evaluation.metrics import softmax
 from toolkit.modeling.classifier import Classifier
-from toolkit.modeling.linear import as_logits
 from toolkit.modeling.ngram import PAD_ID, character_tokenizer, rows_of
 from toolkit.training.dataset import Examples
 from toolkit.training.losses import UNLABELED
-from toolkit.training.nbsvm import Loss, Score, best_score, calibrating_scale, fit_output, targets_of
+from toolkit.training.nbsvm import (
+    Loss,
+    OutOfFold,
+    Outputs,
+    Score,
+    best_score,
+    calibrating_scale,
+    fit_output,
+    out_of_fold,
+    targets_of,
+)
 from toolkit.training.ngram_regression import (
     RIDGES,
     Features,
@@ -92,16 +101,7 @@ class _Texts:
         return np.flatnonzero(self.train.labels != UNLABELED)
 
 
-@dataclass(frozen=True, eq=False)
-class _OutOfFold:
-    logits: np.ndarray
-    """float64 (labeled texts, labels), calibrated."""
-    scale: float
-    """The factor that calibrates the logits of a model."""
-    score: Score
-
-
-Tried = dict[NgramCandidate, _OutOfFold]
+Tried = dict[NgramCandidate, OutOfFold]
 
 
 def fit_ngram(
@@ -141,13 +141,13 @@ def fit_ngram(
                 watch(len(history), history[-1])
         return best(candidates)
 
-    own = evaluate([NgramCandidate("labels", C) for C in (1.0, 4.0, 8.0)])
-    own = best([own, evaluate([NgramCandidate("labels", own.C, balanced=True)])])
+    of_labels = evaluate([NgramCandidate("labels", C) for C in (1.0, 4.0, 8.0)])
+    of_labels = best([of_labels, evaluate([NgramCandidate("labels", of_labels.C, balanced=True)])])
     hinge = evaluate([NgramCandidate("labels", HINGE_C, balanced=balanced, loss="hinge") for balanced in (False, True)])
-    own = best([own, hinge])
-    parts = {own: 1.0}
+    of_labels = best([of_labels, hinge])
+    parts = {of_labels: 1.0}
     if train.teacher_logits is not None:
-        parts = _best_mixture(texts, tried, own, evaluate(_of_teacher(texts)))
+        parts = _best_mixture(texts, tried, of_labels, evaluate(_teacher_candidates(texts)))
     logits = np.sum([share * tried[candidate].logits for candidate, share in parts.items()], axis=0)
     weights, intercept = _table(texts, parts, tried)
     scale = calibrating_scale(train.labels[texts.labeled], logits)
@@ -165,7 +165,7 @@ def fit_ngram(
     return NgramFit(Classifier(network, tokenizer, PAD_ID, labels), (scale * logits).astype(np.float32), details)
 
 
-def _of_teacher(texts: _Texts) -> list[NgramCandidate]:
+def _teacher_candidates(texts: _Texts) -> list[NgramCandidate]:
     """Return the candidates that learn from the teacher."""
     more = [False, True] if len(texts.labeled) < len(texts.train.texts) else [False]
     return [
@@ -175,29 +175,25 @@ def _of_teacher(texts: _Texts) -> list[NgramCandidate]:
 
 
 def _best_mixture(
-    texts: _Texts, tried: Tried, own: NgramCandidate, taught: NgramCandidate
+    texts: _Texts, tried: Tried, of_labels: NgramCandidate, of_teacher: NgramCandidate
 ) -> dict[NgramCandidate, float]:
     """Return the shares of the two candidates whose mixture is best out of fold."""
-
-    labels, first, second = texts.train.labels[texts.labeled], tried[own].logits, tried[taught].logits
+    labels, first, second = texts.train.labels[texts.labeled], tried[of_labels].logits, tried[of_teacher].logits
     share = SHARES[best_score([Score.of(labels, (1 - share) * first + share * second) for share in SHARES])]
-    return {c: s for c, s in ((own, 1 - share), (taught, share)) if s > 0}
+    return {c: s for c, s in ((of_labels, 1 - share), (of_teacher, share)) if s > 0}
 
 
-def _out_of_fold(texts: _Texts, candidate: NgramCandidate) -> _OutOfFold:
-    """Fit a candidate without each fold and return its logits of that fold."""
+def _out_of_fold(texts: _Texts, candidate: NgramCandidate) -> OutOfFold:
     labeled = texts.labeled
-    logits = np.zeros((len(labeled), texts.count))
-    for fold in np.unique(texts.folds[labeled]):
-        inside = texts.folds[labeled] == fold
-        weights, intercept = _weights(texts, candidate, np.flatnonzero(texts.folds != fold))
-        logits[inside] = as_logits(texts.matrix[labeled[inside]] @ weights.T + intercept)
-    labels = texts.train.labels[labeled]
-    scale = calibrating_scale(labels, logits)
-    return _OutOfFold(scale * logits, scale, Score.of(labels, scale * logits))
+    labels, folds = texts.train.labels[labeled], texts.folds[labeled]
+
+    def fit(fold: int) -> Outputs:
+        return _weights(texts, candidate, np.flatnonzero(texts.folds != fold))
+
+    return out_of_fold(texts.matrix[labeled], labels, folds, texts.count, fit)
 
 
-def _weights(texts: _Texts, candidate: NgramCandidate, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _weights(texts: _Texts, candidate: NgramCandidate, rows: np.ndarray) -> Outputs:
     """Fit a candidate on some of the texts; return weights (outputs, columns) and intercepts (outputs,)."""
     if not candidate.unlabeled:
         rows = rows[texts.train.labels[rows] != UNLABELED]
@@ -219,7 +215,7 @@ def _probabilities(texts: _Texts, rows: np.ndarray) -> np.ndarray:
     return probabilities[1:] if texts.count == 2 else probabilities
 
 
-def _table(texts: _Texts, parts: dict[NgramCandidate, float], tried: Tried) -> tuple[np.ndarray, np.ndarray]:
+def _table(texts: _Texts, parts: dict[NgramCandidate, float], tried: Tried) -> Outputs:
     """Fit the parts on all texts; return the weights (outputs, columns) and intercepts (outputs,) of their mixture."""
     everything = np.arange(len(texts.train.texts))
     fitted = [(share * tried[part].scale, _weights(texts, part, everything)) for part, share in parts.items()]

@@ -53,8 +53,10 @@ def data(labels: int, noise: float = 0.0, teacher: str = "good") -> tuple[Exampl
     logits = teacher_logits(labels, texts)
     true = logits.argmax(axis=1)
     given = np.where(random.random(len(texts)) < noise, random.integers(labels, size=len(texts)), true)[:TRAIN]
-    said = {"good": logits[:TRAIN], "random": random.normal(size=(TRAIN, labels)) * 3, "none": None}[teacher]
-    return Examples(texts[:TRAIN], given, said), texts[TRAIN:], true[TRAIN:]
+    logits_of_teacher = {"good": logits[:TRAIN], "random": random.normal(size=(TRAIN, labels)) * 3, "none": None}[
+        teacher
+    ]
+    return Examples(texts[:TRAIN], given, logits_of_teacher), texts[TRAIN:], true[TRAIN:]
 
 
 def names(labels: int) -> tuple[str, ...]:
@@ -69,10 +71,10 @@ def accuracy(found: NgramFit, texts: list[str], true: np.ndarray) -> float:
 def test_a_teacher_helps_where_labels_are_noisy(labels: int) -> None:
     train, texts, true = data(labels, noise=0.8 if labels == 2 else 0.4)
     alone = fit_ngram(STUDENT, Examples(train.texts, train.labels), names(labels), 0.7)
-    taught = fit_ngram(STUDENT, train, names(labels), 0.7)
-    assert accuracy(taught, texts, true) > accuracy(alone, texts, true) + 0.02
-    assert any(name.startswith("teacher") for name in taught.details["mixture"])
-    assert taught.student.labels == names(labels)
+    distilled = fit_ngram(STUDENT, train, names(labels), 0.7)
+    assert accuracy(distilled, texts, true) > accuracy(alone, texts, true) + 0.02
+    assert any(name.startswith("teacher") for name in distilled.details["mixture"])
+    assert distilled.student.labels == names(labels)
 
 
 @pytest.mark.parametrize("labels", [2, 3])
