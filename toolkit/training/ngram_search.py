@@ -43,8 +43,6 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Candidate shares of the model that learned from the teacher; the rest is the model that learned from the labels."""
 HINGE_C = 0.1
 """Inverse penalty of the linear SVM, whose loss is larger than that of logistic regression."""
-OTHER_FOLDS = 5
-"""Folds without a corpus that defines them."""
 
 
 @dataclass(frozen=True)
@@ -109,21 +107,19 @@ def fit_ngram(
     train: Examples,
     labels: tuple[str, ...],
     alpha: float,
-    folds: np.ndarray | None = None,
+    folds: np.ndarray,
     watch: Callable[[int, dict[str, float]], None] | None = None,
 ) -> NgramFit:
     """Fit the student `ngram[:BITS]` on labels and, if `train` has them, on the logits of a teacher.
 
     alpha: weight of the teacher logits against the labels in the regression of logits.
-    folds: int (texts,), the fold of each text, -1 for none; None draws folds.
+    folds: int (texts,), the fold of each text, -1 for none.
     watch: as in `toolkit.training.trainer.Loop`, where each candidate counts as an epoch.
     Raises: InputError if the name is invalid.
     """
     tokenizer, rows = character_tokenizer(train.texts), rows_of(student)
     features = tfidf(tokenizer, train.texts, rows)
     used = np.flatnonzero(features.squared_idf)
-    if folds is None:
-        folds = np.random.default_rng(0).permutation(len(train.texts)) % OTHER_FOLDS
     texts = _Texts(train, features, used, csr_matrix(features.matrix[:, used]), folds, alpha, len(labels))
     history: list[dict[str, float]] = []
     tried: Tried = {}

@@ -1,4 +1,5 @@
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -59,6 +60,22 @@ def data(labels: int, noise: float = 0.0, teacher: str = "good") -> tuple[Exampl
     return Examples(texts[:TRAIN], given, logits_of_teacher), texts[TRAIN:], true[TRAIN:]
 
 
+def five_folds(rows: int) -> np.ndarray:
+    return np.random.default_rng(0).permutation(rows) % 5
+
+
+def fitted(
+    student: str,
+    train: Examples,
+    labels: tuple[str, ...],
+    alpha: float,
+    folds: np.ndarray | None = None,
+    watch: Callable[[int, dict[str, float]], None] | None = None,
+) -> NgramFit:
+    """Fit a student, by default with five folds."""
+    return fit_ngram(student, train, labels, alpha, five_folds(len(train.texts)) if folds is None else folds, watch)
+
+
 def names(labels: int) -> tuple[str, ...]:
     return tuple(f"label {i}" for i in range(labels))
 
@@ -70,8 +87,8 @@ def accuracy(found: NgramFit, texts: list[str], true: np.ndarray) -> float:
 @pytest.mark.parametrize("labels", [2, 7])
 def test_a_teacher_helps_where_labels_are_noisy(labels: int) -> None:
     train, texts, true = data(labels, noise=0.8 if labels == 2 else 0.4)
-    alone = fit_ngram(STUDENT, Examples(train.texts, train.labels), names(labels), 0.7)
-    distilled = fit_ngram(STUDENT, train, names(labels), 0.7)
+    alone = fitted(STUDENT, Examples(train.texts, train.labels), names(labels), 0.7)
+    distilled = fitted(STUDENT, train, names(labels), 0.7)
     assert accuracy(distilled, texts, true) > accuracy(alone, texts, true) + 0.02
     assert any(name.startswith("teacher") for name in distilled.details["mixture"])
     assert distilled.student.labels == names(labels)
@@ -80,16 +97,16 @@ def test_a_teacher_helps_where_labels_are_noisy(labels: int) -> None:
 @pytest.mark.parametrize("labels", [2, 3])
 def test_a_teacher_that_knows_nothing_is_not_used(labels: int) -> None:
     train, _, _ = data(labels, teacher="random")
-    found = fit_ngram(STUDENT, train, names(labels), 1.0)
+    found = fitted(STUDENT, train, names(labels), 1.0)
     assert [name.split(",")[0] for name in found.details["mixture"]] == ["labels"]
-    alone = fit_ngram(STUDENT, Examples(train.texts, train.labels), names(labels), 1.0)
+    alone = fitted(STUDENT, Examples(train.texts, train.labels), names(labels), 1.0)
     np.testing.assert_array_equal(found.student.predict_logits(TEXTS[:9]), alone.student.predict_logits(TEXTS[:9]))
 
 
 def test_the_mixture_is_never_worse_out_of_fold_than_the_model_of_the_labels() -> None:
     for seed_noise in (0.0, 0.2, 0.6):
         train, _, _ = data(3, noise=seed_noise)
-        found = fit_ngram(STUDENT, train, names(3), 0.7)
+        found = fitted(STUDENT, train, names(3), 0.7)
         mixed = best_macro_f1(train.labels, softmax(found.logits.astype(np.float64)))
         own = max(
             each["val_macro_f1"]
@@ -104,7 +121,7 @@ def test_without_a_teacher_it_is_the_nbsvm_of_its_features(labels: int, monkeypa
     monkeypatch.setattr(nbsvm, "TOLERANCE", 1e-6)
     monkeypatch.setattr(nbsvm, "ITERATIONS", 5000)
     train, _, _ = data(labels, noise=0.1, teacher="none")
-    found = fit_ngram(STUDENT, train, names(labels), 0.7)
+    found = fitted(STUDENT, train, names(labels), 0.7)
     (chosen,) = found.details["mixture"]
     how = next(each for each in found.details["candidates"] if each["name"] == chosen)
     tokenizer = character_tokenizer(train.texts)
@@ -137,7 +154,7 @@ def test_out_of_fold_logits_do_not_come_from_models_that_saw_the_text() -> None:
         np.concatenate([labels, np.full(200, UNLABELED)]),
         np.concatenate([random.normal(size=(200, 2)), 8 * np.eye(2)[labels]]),
     )
-    found = fit_ngram(STUDENT, copies, names(2), 0.7, np.concatenate([folds, folds]))
+    found = fitted(STUDENT, copies, names(2), 0.7, np.concatenate([folds, folds]))
     predicted = found.logits.argmax(axis=1)
     assert macro_f1(labels, predicted, 2) < 0.62
     assert any(candidate["unlabeled"] for candidate in found.details["candidates"])
@@ -151,9 +168,9 @@ def test_unlabeled_texts_are_used_only_if_they_help() -> None:
     good = np.concatenate([train.teacher_logits, teacher_logits(3, texts[:120])])  # type: ignore[list-item]
     bad = np.concatenate([train.teacher_logits, np.random.default_rng(0).normal(size=(120, 3)) * 9])  # type: ignore[list-item]
     folds = np.concatenate([np.arange(TRAIN) % 4, np.full(120, -1)])
-    helped = fit_ngram(STUDENT, Examples(more, labels, good), names(3), 0.7, folds)
+    helped = fitted(STUDENT, Examples(more, labels, good), names(3), 0.7, folds)
     assert any(candidate["unlabeled"] for candidate in helped.details["candidates"])
-    harmed = fit_ngram(STUDENT, Examples(more, labels, bad), names(3), 0.7, folds)
+    harmed = fitted(STUDENT, Examples(more, labels, bad), names(3), 0.7, folds)
     assert accuracy(harmed, texts[120:], true[120:]) > 0.7
 
 
@@ -162,15 +179,15 @@ def test_a_constant_added_to_all_logits_of_a_text_changes_nothing(labels: int) -
     train, texts, _ = data(labels, noise=0.3)
     assert train.teacher_logits is not None
     shifted = Examples(train.texts, train.labels, train.teacher_logits + np.arange(TRAIN)[:, None] % 7)
-    one, other = (fit_ngram(STUDENT, each, names(labels), 0.7).student for each in (train, shifted))
+    one, other = (fitted(STUDENT, each, names(labels), 0.7).student for each in (train, shifted))
     np.testing.assert_allclose(one.predict_logits(texts[:50]), other.predict_logits(texts[:50]), atol=1e-2)
 
 
 def test_fitting_is_reproducible_and_watched() -> None:
     train, _, _ = data(2, noise=0.2)
     seen: list[tuple[int, dict[str, float]]] = []
-    first = fit_ngram(STUDENT, train, names(2), 0.7, watch=lambda *arguments: seen.append(arguments))
-    second = fit_ngram(STUDENT, train, names(2), 0.7)
+    first = fitted(STUDENT, train, names(2), 0.7, watch=lambda *arguments: seen.append(arguments))
+    second = fitted(STUDENT, train, names(2), 0.7)
     for one, other in zip(first.student.network.parameters(), second.student.network.parameters(), strict=True):
         assert one.numpy().tobytes() == other.numpy().tobytes()
     assert seen == list(enumerate(first.details["history"], 1))
@@ -180,7 +197,7 @@ def test_fitting_is_reproducible_and_watched() -> None:
 @pytest.mark.parametrize("labels", [2, 7])
 def test_odd_texts_can_be_predicted(labels: int) -> None:
     train, _, _ = data(labels)
-    made = fit_ngram(STUDENT, train, names(labels), 0.7).student
+    made = fitted(STUDENT, train, names(labels), 0.7).student
     odd = ["", "🙂", "zzz qqq", "sea " * 2000, "SEA\u00a0sun"]
     assert np.isfinite(made.predict_logits(odd)).all()
     np.testing.assert_allclose(made.predict_proba(odd).sum(axis=1), 1, atol=1e-6)
@@ -190,4 +207,4 @@ def test_odd_texts_can_be_predicted(labels: int) -> None:
 @pytest.mark.parametrize("name", ["ngram:", "ngram:99", "ngram:two"])
 def test_an_invalid_name_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="use ngram"):
-        fit_ngram(name, data(2)[0], ("a", "b"), 1.0)
+        fitted(name, data(2)[0], ("a", "b"), 1.0)
