@@ -20,6 +20,7 @@ from toolkit.stages.teacher_logits import NO_FOLD
 from toolkit.stages.teachers import Teacher, find_teacher, logits_of_texts
 from toolkit.training.dataset import Examples
 from toolkit.training.feature_distillation import DistillationLoss
+from toolkit.training.linear_fit import LinearSettings
 from toolkit.training.losses import UNLABELED
 
 
@@ -58,15 +59,20 @@ class DistillationData:
 
 
 def prepare_distillation(
-    recipe: Recipe, corpus: Corpus, baseline: Path | None, cache: Path = CACHE
+    recipe: Recipe,
+    corpus: Corpus,
+    baseline: Path | None,
+    cache: Path = CACHE,
+    linear: LinearSettings | None = None,
 ) -> DistillationData:
     """Load the teacher of a recipe and return the distillation data with its logits.
 
     baseline: the finished baseline stage, which is the teacher if the recipe names none.
     cache: folder of cached teacher logits.
+    linear: settings of the linear baseline, if they are known.
     Raises: InputError if a teacher cannot be loaded or the file of unlabeled texts cannot be read.
     """
-    return distillation_data(find_teacher(recipe.distillation, corpus, baseline, cache), corpus, recipe, cache)
+    return distillation_data(find_teacher(recipe.distillation, corpus, baseline, cache, linear), corpus, recipe, cache)
 
 
 def distillation_data(teacher: Teacher, corpus: Corpus, recipe: Recipe, cache: Path = CACHE) -> DistillationData:

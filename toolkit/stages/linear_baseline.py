@@ -1,6 +1,7 @@
 """The linear baseline stage: a tuned linear classifier over n-grams, with which every result is compared."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from toolkit.data.corpus import Corpus
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions, evaluate
 from toolkit.modeling import linear
 from toolkit.stages.result import StageResult
-from toolkit.training.linear_fit import fit_linear
+from toolkit.training.linear_fit import LinearSettings, fit_linear
 from toolkit.utils.files import whole_folder
 
 NAME = "linear baseline"
@@ -38,8 +39,15 @@ def train_linear_baseline(corpus: Corpus, out: Path) -> StageResult:
             slices=slices,
             details={
                 "decision_rule": found.choice.as_dict(),
+                "settings": asdict(found.settings),
                 "trials": [trial.as_dict() for trial in found.trials],
             },
         )
         result.save(partial)
     return result
+
+
+def known_settings(result: StageResult) -> LinearSettings | None:
+    """Return the settings that a finished linear baseline has found; None for one that is older than the search."""
+    found = result.details.get("settings")
+    return None if found is None else LinearSettings(**found)

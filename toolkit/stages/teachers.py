@@ -23,7 +23,7 @@ from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
 from toolkit.stages.result import StageResult
 from toolkit.stages.run_folder import BASELINE, CACHE, Place, checkpoint_of, locate
 from toolkit.stages.teacher_logits import NO_FOLD, blend, cached_logits
-from toolkit.training.linear_fit import LinearFit, fit_linear
+from toolkit.training.linear_fit import LinearFit, LinearSettings, fit_linear
 from toolkit.utils import console
 from toolkit.utils.errors import InputError
 
@@ -85,12 +85,19 @@ class Teacher:
         return self.name == LINEAR_BASELINE_NAME
 
 
-def find_teacher(settings: DistillationSettings, corpus: Corpus, baseline: Path | None, cache: Path = CACHE) -> Teacher:
+def find_teacher(
+    settings: DistillationSettings,
+    corpus: Corpus,
+    baseline: Path | None,
+    cache: Path = CACHE,
+    linear: LinearSettings | None = None,
+) -> Teacher:
     """Return the teacher named in `settings`; without --teacher, the finished stage `baseline`.
 
     With `no_teacher`, `baseline` is the finished linear baseline, and the teacher has no members.
 
     cache: folder of cached teacher logits.
+    linear: settings of the linear baseline of this corpus, if they are known; needed with `blend_floor` only.
     Raises: InputError if a model cannot be loaded or its labels are not those of the corpus.
     """
     if settings.no_teacher:
@@ -109,7 +116,7 @@ def find_teacher(settings: DistillationSettings, corpus: Corpus, baseline: Path 
         name=TEACHER if settings.teacher or settings.teacher_folds == "best" else ENSEMBLE,
         members=members,
     )
-    return _blended(corpus, teacher) if settings.blend_floor else teacher
+    return _blended(corpus, teacher, linear) if settings.blend_floor else teacher
 
 
 def _labels_alone(linear: Path | None) -> Teacher:
@@ -256,14 +263,14 @@ def _held_out(corpus: Corpus, members: Sequence[Member]) -> np.ndarray:
     return corpus.rows("validation")
 
 
-def _blended(corpus: Corpus, teacher: Teacher) -> Teacher:
+def _blended(corpus: Corpus, teacher: Teacher, settings: LinearSettings | None) -> Teacher:
     """Return `teacher` blended with the linear baseline.
 
     The weight of the baseline is the one with the lowest cross-entropy on rows that are held out from both.
     """
-    with console.working("linear baseline: fitting each fold"):
-        folds = fit_linear(corpus)
-        rows = teacher.predictions.rows
+    folds = fit_linear(corpus, settings)
+    rows = teacher.predictions.rows
+    with console.working("linear baseline: computing logits"):
         linear = Predictions(rows, folds.logits(corpus.take(rows), np.maximum(corpus.fold[rows], NO_FOLD)))
     held_out = _held_out(corpus, teacher.members)
     labels, network, baseline = corpus.labels[held_out], teacher.predictions.of(held_out), linear.of(held_out)

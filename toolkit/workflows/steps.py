@@ -14,7 +14,7 @@ from toolkit.pruning.stage import describe_pruning, prune_stage
 from toolkit.stages.cross_validation import fold_results, train_baseline
 from toolkit.stages.distillation import distil
 from toolkit.stages.distillation_data import DistillationData, prepare_distillation
-from toolkit.stages.linear_baseline import train_linear_baseline
+from toolkit.stages.linear_baseline import known_settings, train_linear_baseline
 from toolkit.stages.result import RESULT_FILE, StageResult
 from toolkit.stages.results_table import write_fold_summaries
 from toolkit.stages.run_folder import BASELINE, DISTILLATION, LINEAR_BASELINE, Run, pruning_stage, tag_of
@@ -86,7 +86,8 @@ def watch_epoch(tracked: Tracked, child: str, epoch: int, metrics: dict[str, flo
 
 def distillation_of(run: Run) -> DistillationData:
     """Return the distillation data of a run."""
-    return prepare_distillation(run.recipe, run.corpus, run.baseline_folder)
+    linear = known_settings(run.results[LINEAR_BASELINE])
+    return prepare_distillation(run.recipe, run.corpus, run.baseline_folder, linear=linear)
 
 
 def _linear_baseline(run: Run, out: Path, watch: Watch) -> StageResult:

@@ -114,3 +114,11 @@ def test_probabilities_are_calibrated_out_of_fold(noisy: Corpus) -> None:
         return float(-np.log(softmax(scale * logits)[np.arange(len(train)), noisy.labels[train]]).mean())
 
     assert loss(1) < min(loss(0.7), loss(1.4))
+
+
+def test_known_settings_are_used_without_a_search(noisy: Corpus, search: None) -> None:
+    searched = fit_linear(noisy)
+    known = fit_linear(noisy, searched.settings)
+    assert [trial.settings for trial in known.trials] == [searched.settings]
+    assert known.choice == searched.choice
+    np.testing.assert_array_equal(known.model.weights, searched.model.weights)

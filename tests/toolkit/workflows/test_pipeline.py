@@ -16,8 +16,10 @@ from toolkit.modeling.classifier import load_classifier, save_classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.stages.cross_validation import train_baseline
 from toolkit.stages.distillation import distil
+from toolkit.stages.linear_baseline import known_settings
 from toolkit.stages.result import StageResult
 from toolkit.stages.run_folder import run_folder
+from toolkit.training.linear_fit import fit_linear
 from toolkit.utils.errors import InputError
 from toolkit.workflows.compress import compress_run
 from toolkit.workflows.pipeline import run_pipeline
@@ -305,9 +307,17 @@ def test_the_ensemble_of_the_run_is_not_listed_again_as_teacher(at_home: Finishe
 
 
 def test_the_ensemble_blended_with_the_linear_baseline_is_listed_as_teacher(
-    workplace: Path, capsys: pytest.CaptureFixture[str]
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    known: list[Any] = []
+
+    def fit(corpus: Any, settings: Any = None) -> Any:
+        known.append(settings)
+        return fit_linear(corpus, settings)
+
+    monkeypatch.setattr("toolkit.stages.teachers.fit_linear", fit)
     outcome = run_pipeline(small(pipeline="baseline_kd", student="ngram:8", blend_floor=True))
+    assert known == [known_settings(StageResult.load(outcome.folder / "0-floor"))] != [None]
     stages = [row.stage for row in outcome.rows]
     assert stages == [
         "linear baseline",
