@@ -3,7 +3,6 @@
 The data file is not among them: `Run.corpus` compares its fingerprint.
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from toolkit.stages.cross_validation import FOLD_FILE
 from toolkit.stages.result import RESULT_FILE
 from toolkit.stages.run_folder import BASELINE, INPUTS_FILE, Run, checkpoint_of, locate
 from toolkit.utils.errors import InputError
+from toolkit.utils.files import content_sha256, files_sha256
 
 OPTIONS = ("--model", "--student", "--teacher", "--unlabelled")
 _SUFFIXES = {".json", ".safetensors", ".txt", ".model", ".csv"}
@@ -61,8 +61,7 @@ def _content(option: str, value: str) -> str | None:
     """Return a hash of the file or model that an option names; None if there is none on this machine."""
     path = Path(value)
     if path.is_file():
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return content_sha256(path)
     if not path.is_dir():
         return None if value.startswith("shape:") else _revision(value)
     place = locate(path) if option == "--teacher" else None
@@ -74,14 +73,8 @@ def _content(option: str, value: str) -> str | None:
 
 
 def _hash(files: Iterable[Path], root: Path) -> str:
-    """Return the SHA-256 of names and contents of the files that matter; times and other files do not count."""
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        if file.is_file() and file.name not in _TIMED and file.suffix in _SUFFIXES:
-            with file.open("rb") as stream:
-                digest.update(f"{file.relative_to(root).as_posix()} ".encode())
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+    """Return a hash of names and contents of the files that matter; times and other files do not count."""
+    return files_sha256((file for file in files if file.name not in _TIMED and file.suffix in _SUFFIXES), root)
 
 
 def _revision(model: str) -> str | None:

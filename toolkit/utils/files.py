@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -139,11 +139,18 @@ def folder_size(folder: Path) -> int:
 
 
 def content_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, or of the names and contents of all files in a folder."""
+    """Return a SHA-256 of the name and content of a file, or of those of all files in a folder."""
+    return files_sha256(path.rglob("*") if path.is_dir() else [path], path)
+
+
+def files_sha256(files: Iterable[Path], root: Path) -> str:
+    """Return a SHA-256 of the contents of files and of their names relative to `root`, in the order of the names."""
     digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+    for file in sorted(files):
         if file.is_file():
-            digest.update(file.relative_to(path).as_posix().encode() + b"\x00" + file.read_bytes())
+            digest.update(file.relative_to(root).as_posix().encode() + b"\x00")
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
 
 
