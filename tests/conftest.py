@@ -18,6 +18,7 @@ from toolkit.config.settings import CorpusSettings, TrainingSettings
 from toolkit.data.corpus import Corpus, corpus_from_table
 from toolkit.data.tables import Table
 from toolkit.evaluation.decision_rule import DecisionRule
+from toolkit.evaluation.standing import Standing
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.training.trainer import fit
@@ -44,7 +45,7 @@ def no_clock_decides() -> Iterator[None]:
 def toy_models_ship() -> Iterator[None]:
     """No package needs --force because a toy model is worse than the linear baseline or near chance."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("toolkit.export.stage.needs_force", lambda _: False)
+        patch.setattr(Standing, "needs_force", False)
         yield
 
 

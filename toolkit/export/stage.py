@@ -19,7 +19,7 @@ from toolkit.data.demo import DEMO_SENTENCES
 from toolkit.evaluation.comparison import Contender, versus
 from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.predictions import Predictions, evaluate, rule_on
-from toolkit.evaluation.standing import Standing, standing_in, standing_of
+from toolkit.evaluation.standing import standing_in, standing_of
 from toolkit.export.candidates import batch_invariance
 from toolkit.export.model_card import write_card
 from toolkit.export.search import SelectedCandidate, choose
@@ -91,7 +91,7 @@ def compress(
         with working(f"{export.target}: evaluating on {len(source.predictions.rows)} rows"):
             result, predictions = _evaluate(source, target, choice, model, rule)
         standing = standing_in(result.details)
-        if standing is not None and needs_force(standing) and not force:
+        if standing is not None and standing.needs_force and not force:
             facts = result.details["gate"] | {"ships": None}
             raise NothingPasses(target.name, facts, f"the selected candidate is {standing.problem}; package it anyway")
         remove_folder(out.with_name(out.name + PARTIAL))  # left by an interrupted export
@@ -107,11 +107,6 @@ def _evidence(corpus: Corpus, rule: DecisionRule) -> Evidence:
     train, validation = corpus.rows("train"), corpus.rows("validation")
     sample = np.random.default_rng(corpus.settings.seed).permutation(len(train))[:CALIBRATION_TEXTS]
     return Evidence(corpus.take(train[np.sort(sample)]), corpus.take(validation), corpus.labels[validation], rule)
-
-
-def needs_force(standing: Standing) -> bool:
-    """Return whether a package is only made with --force. Tests of toy models replace this function."""
-    return standing.needs_force
 
 
 def rows_of(result: StageResult) -> list[Row]:

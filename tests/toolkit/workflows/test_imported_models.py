@@ -13,10 +13,12 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from tests.helpers import Hbt, contents
 from toolkit.config.settings import ModelSettings
 from toolkit.data.corpus import Corpus
+from toolkit.evaluation.standing import Standing
 from toolkit.modeling.classifier import load_sequence_classifier
 from toolkit.modeling.students import build_student
 from toolkit.modeling.tokenizer import PAD, train_tokenizer
 
+NEEDS_FORCE = Standing.needs_force  # before conftest.py lets toy models be packaged
 WORDS = {"calm": "sea", "angry": "sun", "odd": "moon"}
 """Label to the word that tells it."""
 LONG = "long " * 140
@@ -69,7 +71,7 @@ def model(trained: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     """The classifier in the current folder, with a file of its labels; packages may need --force."""
     shutil.copytree(trained, "bert")
     write("rows.csv", rows(("calm", "angry", "odd")))
-    monkeypatch.setattr("toolkit.export.stage.needs_force", lambda standing: standing.needs_force)
+    monkeypatch.setattr(Standing, "needs_force", NEEDS_FORCE)
     return Path("bert")
 
 

@@ -12,6 +12,7 @@ from toolkit.config.settings import ExportSettings
 from toolkit.config.toml_file import write_recipe
 from toolkit.data.corpus import load_corpus
 from toolkit.evaluation.predictions import Predictions
+from toolkit.evaluation.standing import Standing
 from toolkit.modeling.classifier import load_classifier, save_classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.stages.cross_validation import train_baseline
@@ -487,7 +488,7 @@ def test_a_run_is_named_after_data_and_model(change: dict[str, Any], folder: str
 def test_a_run_that_is_not_worth_a_package_names_the_command_that_makes_it_anyway(
     copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, no_training: None
 ) -> None:
-    monkeypatch.setattr("toolkit.export.stage.needs_force", lambda standing: True)
+    monkeypatch.setattr(Standing, "needs_force", True)
     shutil.rmtree("runs/tiny/4-export-onnx-int8")
     shutil.rmtree("models")
     write_recipe(tiny_recipe(), Path("again.toml"))
