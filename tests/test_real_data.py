@@ -75,6 +75,7 @@ def test_without_the_normalizer_tokens_depend_on_the_encoding_of_letters(encoder
     assert differ > 100
 
 
+@pytest.mark.slow
 def test_the_real_encoder_gives_the_same_logits_after_saving(
     encoder: Classifier, texts: list[str], tmp_path: Path
 ) -> None:

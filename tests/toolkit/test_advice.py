@@ -87,7 +87,7 @@ ADVICE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
 @pytest.fixture
 def home(copied: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (copied / "other.csv").write_text("a,b\n" + "".join(f"row {i} of words,{i % 2}\n" for i in range(60)))
-    for work in ("pipeline.run_step", "compress.compress_or_stand_in", "export_run.compress_or_stand_in"):
+    for work in ("pipeline.run_step", "compress.compress_or_fall_back", "export_run.compress_or_fall_back"):
         monkeypatch.setattr(f"toolkit.workflows.{work}", accept)
     monkeypatch.setattr("benchmarks.bench.bench", accept)
     return copied

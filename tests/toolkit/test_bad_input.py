@@ -241,8 +241,8 @@ def test_bad_input_is_one_line_and_writes_nothing(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow.db")
     for accepted in (
         "workflows.pipeline.run_step",
-        "workflows.compress.compress_or_stand_in",
-        "workflows.export_run.compress_or_stand_in",
+        "workflows.compress.compress_or_fall_back",
+        "workflows.export_run.compress_or_fall_back",
         "workflows.tracking.serve",
     ):
         monkeypatch.setattr(f"toolkit.{accepted}", never)

@@ -184,7 +184,7 @@ FALLBACK_FOR, FALLBACK = "onnx-int8", "torch-int8"
 """The target that falls back, and its replacement for classifiers that cannot be exported to ONNX."""
 
 
-def compress_or_stand_in(
+def compress_or_fall_back(
     source: Source, export: ExportSettings, out: Path, force: bool, tuned: Classifier | None
 ) -> tuple[StageResult, Predictions]:
     """Run `compress`, with torch-int8 instead of onnx-int8 for a classifier that cannot be exported to ONNX.

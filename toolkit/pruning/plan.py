@@ -51,7 +51,7 @@ class Plan:
     def save(self, file: Path, details: dict[str, Any]) -> None:
         """Write the plan and the details of its selection atomically."""
         kept = [None if units is None else [units.heads, units.neurons] for units in self.kept]
-        write_text(file, json.dumps({"kept": kept, "loss": self.loss, "told": details}))
+        write_text(file, json.dumps({"kept": kept, "loss": self.loss, "details": details}))
 
     @staticmethod
     def load(file: Path) -> "tuple[Plan, dict[str, Any]] | None":
@@ -59,7 +59,7 @@ class Plan:
         found = read_json(file)
         try:
             kept = tuple(None if layer is None else Kept(*(tuple(units) for units in layer)) for layer in found["kept"])
-            return Plan(kept, found["loss"]), found["told"]
+            return Plan(kept, found["loss"]), found["details"]
         except (LookupError, TypeError):
             return None
 

@@ -117,8 +117,8 @@ def _cpu() -> tuple[str, tuple[str, ...]]:
     if platform.system() == "Darwin":  # py-cpuinfo finds no flags on Apple's own processors
         with suppress(OSError, subprocess.SubprocessError):
             command = ["sysctl", "machdep.cpu", "hw.optional"]
-            told = parse_sysctl(subprocess.run(command, capture_output=True, text=True, timeout=10).stdout)
-            name, flags = name or told[0], flags | told[1]
+            found = parse_sysctl(subprocess.run(command, capture_output=True, text=True, timeout=10).stdout)
+            name, flags = name or found[0], flags | found[1]
     return name or platform.processor() or "unknown", known_flags(flags, platform.machine())
 
 

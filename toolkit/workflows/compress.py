@@ -15,7 +15,7 @@ from toolkit.evaluation.comparison import Contender
 from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.predictions import evaluate, rule_on
 from toolkit.evaluation.standing import standing_in, standing_of
-from toolkit.export.stage import Source, compress_or_stand_in, lineage_of, refuse_fallback, refuse_unready, rows_of
+from toolkit.export.stage import Source, compress_or_fall_back, lineage_of, refuse_fallback, refuse_unready, rows_of
 from toolkit.modeling.architecture import architecture_of
 from toolkit.modeling.classifier import Classifier, load_classifier, load_sequence_classifier
 from toolkit.modeling.tokenizer import truncation_in
@@ -214,7 +214,7 @@ def _compress_checkpoint(
             recipe = _recipe_of_checkpoint(model, settings, export, pruning)
             quantized_modules(classifier.network)
             tuned, _ = quantization_aware(classifier, prepare_distillation(recipe, corpus, None), work)
-        result, _ = compress_or_stand_in(source, export, out, force, tuned)
+        result, _ = compress_or_fall_back(source, export, out, force, tuned)
     package = Path(result.details["package"])
     shown, details = [*rows_before_export, *rows_of(result)], result.details
     labels, description = corpus.label_names, ""

@@ -10,7 +10,7 @@ import numpy as np
 from toolkit.data.corpus import Corpus
 from toolkit.evaluation.comparison import Contender
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions
-from toolkit.export.stage import Source, compress_or_stand_in, lineage_of
+from toolkit.export.stage import Source, compress_or_fall_back, lineage_of
 from toolkit.modeling.classifier import Classifier, load_classifier
 from toolkit.modeling.vocabulary_trimming import trimmed
 from toolkit.pruning.stage import describe_pruning
@@ -65,7 +65,7 @@ def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force
     work = run.folder / "-".join(filter(None, [EXPORT, "qat", tag_of(stage)]))
     tuned = _tuned(run, classifier, work, tracked) if export.quant_method == "qat" else None
     try:
-        exported, predictions = compress_or_stand_in(source, export, out, force, tuned)
+        exported, predictions = compress_or_fall_back(source, export, out, force, tuned)
     except NothingPasses as refused:
         _save_candidates(run, export_stage(refused.target, stage), refused.facts, tracked)
         raise

@@ -115,6 +115,7 @@ def test_a_run_interrupted_in_fold_2_is_resumed(
     assert outcome.rows[1].stage == "baseline, 2-fold ensemble"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_in_fold_2(patch, KeyboardInterrupt)
