@@ -89,12 +89,14 @@ def tfidf(tokenizer: Tokenizer, texts: Sequence[str], rows: int) -> Features:
     """Return TF-IDF features of the hashed n-grams of `texts`, with smoothed idf as in scikit-learn.
 
     Each text is divided by the norm used in `toolkit.modeling.ngram`: an n-gram that occurs twice is counted twice.
+    N-grams of a single text are left out, as in the linear baseline, unless there are no others.
     """
     from scipy.sparse import csr_matrix, diags
 
     counts = _counts(tokenizer, texts, rows)
     frequency = np.bincount(counts.indices, minlength=rows)  # number of texts with the n-gram, (rows,)
-    idf = np.where(frequency > 0, np.log((1 + len(texts)) / (1 + frequency)) + 1, 0.0)
+    least = 2 if frequency.max(initial=0) > 1 else 1
+    idf = np.where(frequency >= least, np.log((1 + len(texts)) / (1 + frequency)) + 1, 0.0)
     norm = np.sqrt(np.maximum(counts @ idf**2, 1.0))
     return Features(csr_matrix(diags(1 / norm) @ counts @ diags(idf), dtype=np.float32), idf**2)
 

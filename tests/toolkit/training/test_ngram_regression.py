@@ -13,7 +13,8 @@ def test_tfidf_equals_that_of_char_wb_counts_without_hash_collisions() -> None:
     texts = ["ভালো না খারাপ", "ভালো ভালো", "a bb ccc", "না", "sea sea sun", "খারাপও ভালো"]
     tokenizer = character_tokenizer(texts)
     plain = [tokenizer.normalizer.normalize_str(text).replace(SPACE, " ") for text in texts]
-    counts = CountVectorizer(analyzer="char_wb", ngram_range=(2, 5), lowercase=False).fit_transform(plain).toarray()
+    vectorizer = CountVectorizer(analyzer="char_wb", ngram_range=(2, 5), lowercase=False, min_df=2)
+    counts = vectorizer.fit_transform(plain).toarray()
     idf = np.log((1 + len(texts)) / (1 + (counts > 0).sum(axis=0))) + 1
     expected = counts * idf / np.sqrt((counts * idf**2).sum(axis=1, keepdims=True))
     features = tfidf(tokenizer, texts, 2**20)
@@ -25,6 +26,11 @@ def test_tfidf_equals_that_of_char_wb_counts_without_hash_collisions() -> None:
     # Columns are in the order of their hashes, so compare values that do not depend on the order.
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-5)
     np.testing.assert_allclose(np.sort(found, axis=1), np.sort(expected, axis=1), atol=1e-5)
+
+
+def test_ngrams_of_one_text_are_used_if_there_are_no_others() -> None:
+    features = tfidf(character_tokenizer(["ab", "cd"]), ["ab", "cd"], 2**20)
+    assert np.count_nonzero(features.squared_idf) == len({"_a", "ab", "b_", "_ab", "ab_", "_ab_"}) * 2
 
 
 @pytest.mark.parametrize("labels", [2, 3])
