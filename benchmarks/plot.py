@@ -66,7 +66,7 @@ STYLE: dict[Any, Any] = {
 def plot(measurements: Sequence[Measurement], file: Path) -> None:
     """Write the figure to `file` as SVG, and as PNG with the same name.
 
-    Models without a median latency or a macro-F1 are omitted.
+    Models without a latency or a macro-F1 are omitted.
     Raises: InputError if no model has both.
     """
     import matplotlib
@@ -87,15 +87,16 @@ def figure(measurements: Sequence[Measurement]) -> "Figure":
 
     shown = [m for m in measurements if m.p50_ms and m.metrics.get("macro_f1") is not None]
     if not shown:
-        raise InputError("no model has both a median latency and a macro-F1; measure on 20 texts or more")
-    points = np.array([(m.p50_ms, m.metrics["macro_f1"]) for m in shown])  # (models, 2)
+        raise InputError("no model has both a latency and a macro-F1; measure on 20 texts or more")
+    kind, latencies = _latencies(shown)
+    points = np.array([(x, m.metrics["macro_f1"]) for x, m in zip(latencies, shown, strict=True)])  # (models, 2)
     sizes = np.array([m.size_bytes for m in shown])
     radii = (LARGEST * np.sqrt(sizes / max(1, sizes.max()))).clip(SMALLEST)
     fig = Figure(SIZE, dpi=DPI)
     FigureCanvasAgg(fig)
     fig.subplots_adjust(left=0.09, right=0.985, bottom=0.115, top=0.865)
     axes = fig.add_subplot()
-    _set_axes(axes, points, {m.threads for m in shown})
+    _set_axes(axes, points, kind, {m.threads for m in shown})
     for i in np.argsort(-radii, kind="stable"):  # small markers on top
         color = KINDS.get(shown[i].kind, ("", OTHER_COLOR))[1]
         x, y = points[i]
@@ -105,7 +106,13 @@ def figure(measurements: Sequence[Measurement]) -> "Figure":
     return fig
 
 
-def _set_axes(axes: "Axes", points: np.ndarray, threads: set[int]) -> None:
+def _latencies(shown: Sequence[Measurement]) -> tuple[str, list[float]]:
+    """Return the mean latencies in milliseconds; the medians in a file that is older than the means."""
+    means = [m.mean_ms for m in shown if m.mean_ms is not None]
+    return ("Mean", means) if len(means) == len(shown) else ("Median", [m.p50_ms or 0.0 for m in shown])
+
+
+def _set_axes(axes: "Axes", points: np.ndarray, kind: str, threads: set[int]) -> None:
     """Set scale, limits, ticks and axis labels."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -125,7 +132,7 @@ def _set_axes(axes: "Axes", points: np.ndarray, threads: set[int]) -> None:
     axes.set_ylim(lowest - margin, highest + margin)
     counted = f"{', '.join(map(str, sorted(threads)))} thread{'s' * (threads != {1})}"
     scale = ", log scale" if logarithmic else ""
-    axes.set_xlabel(f"Median latency of one text in ms, tokenization included ({counted}{scale})", labelpad=8)
+    axes.set_xlabel(f"{kind} latency of one text in ms, tokenization included ({counted}{scale})", labelpad=8)
     axes.set_ylabel("Macro-F1 on the test rows", labelpad=5)
 
 
@@ -150,8 +157,9 @@ def _add_labels(axes: "Axes", shown: Sequence[Measurement], points: np.ndarray, 
     fig: Any = axes.figure
     to_points = 72 / fig.dpi
     texts, labels = [], []
-    for m, center, radius in zip(shown, axes.transData.transform(points) * to_points, radii, strict=True):
-        figures = f"{m.p50_ms:.3g} ms · {_size(m.size_bytes)} · {m.metrics['macro_f1']:.3f}"
+    centers = axes.transData.transform(points) * to_points
+    for m, latency, center, radius in zip(shown, points[:, 0], centers, radii, strict=True):
+        figures = f"{latency:.3g} ms · {_size(m.size_bytes)} · {m.metrics['macro_f1']:.3f}"
         pair = (
             _text(axes, _printable(m.name), fontsize=NAME_SIZE, fontweight="bold", color="#1a1a1a"),
             _text(axes, figures, fontsize=FIGURES_SIZE, color="#555555"),

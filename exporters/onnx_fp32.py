@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from exporters.loaders.compose import NGRAM, Loader, load_package, loader_source, model_type
+from exporters.loaders.compose import CASCADE, NGRAM, Loader, load_package, loader_source, model_type
 from exporters.registry import Candidate, Evidence, LoadedArtifact
 from toolkit.utils.errors import CannotExport, full_disk, reason_of
 
@@ -72,6 +72,8 @@ def missing_modules(*modules: str, install: str = "onnx onnxruntime") -> str | N
 
 def onnx_loader(model_type: str) -> Loader:
     """Return the loader of an ONNX graph of this kind of network."""
+    if model_type == CASCADE:
+        return "cascade"
     return "ngram" if model_type == NGRAM else "onnx"
 
 

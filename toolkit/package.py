@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from exporters.loaders.compose import CASCADE, SECOND, model_type
 from exporters.registry import Candidate, Exporter, LoadedArtifact, exporter, targets
 from toolkit.golden_scores import Scored, one_line, score_texts
 from toolkit.manifest import MANIFEST_FILE, SCHEMA, changed_files, read_manifest, sha256_of
@@ -121,7 +122,7 @@ def load(folder: Path, threads: int | None = None) -> LoadedArtifact:
     """
     manifest = read_manifest(folder)
     target = _target(folder, manifest)
-    problems = changed_files(folder, manifest, unlisted=False) or _unlisted_parts(manifest, target)
+    problems = changed_files(folder, manifest, unlisted=False) or _unlisted_parts(folder, manifest, target)
     if problems:
         raise InputError(f"{folder}: does not load: {problems[0]}")
     try:
@@ -155,7 +156,7 @@ def verify(folder: Path, public_key: Path | None = None) -> Verification:
     manifest = read_manifest(folder)
     target = _target(folder, manifest)
     golden, gap = manifest["golden"], float("nan")
-    problems = changed_files(folder, manifest) or _unlisted_parts(manifest, target)
+    problems = changed_files(folder, manifest) or _unlisted_parts(folder, manifest, target)
     problems = problems or _runtime_problems(folder, manifest, target)
     signature: Literal["none", "not checked", "valid", "invalid"] = "not checked" if is_signed(folder) else "none"
     if public_key is not None and not problems:
@@ -180,9 +181,19 @@ def _target(folder: Path, manifest: dict[str, Any]) -> Exporter:
     return exporter(name)
 
 
-def _unlisted_parts(manifest: dict[str, Any], target: Exporter) -> list[str]:
+def _is_cascade(folder: Path) -> bool:
+    """Return whether config.json is that of a cascade; one that cannot be read is not."""
+    try:
+        return model_type(folder) == CASCADE
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+
+
+def _unlisted_parts(folder: Path, manifest: dict[str, Any], target: Exporter) -> list[str]:
     """Return one line for each file that loading reads and the manifest does not list."""
-    needed = (target.file, CONFIG_FILE, "tokenizer.json", LOADER_FILE, REQUIREMENTS_FILE)
+    needed = [target.file, CONFIG_FILE, "tokenizer.json", LOADER_FILE, REQUIREMENTS_FILE]
+    if _is_cascade(folder):
+        needed += [f"{SECOND}/{name}" for name in (target.file, CONFIG_FILE, "tokenizer.json")]
     return [f"{name} is not in the manifest" for name in needed if name not in manifest["files"]]
 
 

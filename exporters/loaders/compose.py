@@ -16,11 +16,13 @@ from typing import Literal, TypeGuard
 
 from exporters.registry import LoadedArtifact
 
-Loader = Literal["onnx", "ngram", "torch", "openvino"]
+Loader = Literal["onnx", "ngram", "cascade", "torch", "openvino"]
 PARTS = "exporters.loaders"
 FOLDER = Path(__file__).parent
-NGRAM = "ngram"
-"""`model_type` of an n-gram network in config.json."""
+NGRAM, CASCADE = "ngram", "cascade"
+"""`model_type` of an n-gram network and of a cascade in config.json."""
+SECOND = "transformer"
+"""Subfolder of the second part of a cascade; the loader, which must not import this module, has the same name."""
 
 _IF_MISSING = """except ImportError as error:
     if __name__ != "__main__":

@@ -40,13 +40,16 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def options_text(settings: Any) -> str:
-    """Return the command-line options, each after a space, that give `settings`, which has no booleans or lists."""
+    """Return the command-line options, each after a space, that give `settings`, which has no lists."""
     changed = {
         field.name: getattr(settings, field.name)
         for field in dataclasses.fields(settings)
         if getattr(settings, field.name) != field.default
     }
-    return "".join(f" --{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in changed.items())
+    return "".join(
+        f" --{name.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(str(value))}")
+        for name, value in changed.items()
+    )
 
 
 def _option(field: "dataclasses.Field[Any]", kind: Any, text: str) -> Callable[[Command], Command]:

@@ -17,6 +17,7 @@ from toolkit.config.settings import (
     PruningSettings,
     RunSettings,
     TrainingSettings,
+    require,
 )
 
 SEARCHED_STUDENTS = ("ngram", "layers:1", "layers:2", "layers:4")
@@ -90,6 +91,13 @@ class Recipe:
         """Whether the pipeline ends with a package."""
         return "export" in self.stages
 
+    def refuse_cascade(self) -> None:
+        """Raise InputError if the export settings ask for a cascade of a run without a transformer to export."""
+        student = self.distillation.student or ""
+        alone = student.partition(":")[0] == "ngram"
+        fix = "give a transformer, such as --student layers:2"
+        require(not (self.export.cascade and alone), "--cascade", f"--student {student} has no transformer; {fix}")
+
     def flat(self) -> dict[str, Any]:
         """Return every setting by name; names are unique across the tables."""
         return {key: value for table in dataclasses.asdict(self).values() for key, value in table.items()}
@@ -101,4 +109,7 @@ class Recipe:
             del tables["corpus"]["missing_label"]
         if not self.distillation.no_teacher:
             del tables["distillation"]["no_teacher"]
+        if not self.export.cascade:
+            for name in ("cascade", "cascade_share", "cascade_ms"):
+                del tables["export"][name]
         return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()

@@ -34,6 +34,10 @@ Schedule = Literal["linear", "cubic", "exponential"]
 Method = Literal["logit", "hidden", "attention", "multi_level", "relation"]
 
 
+CASCADE_TARGETS = ("onnx-int8", "onnx-fp32")
+"""Targets that support both models of a cascade."""
+
+
 LONGEST_NAME = 120
 """Bytes of the longest name of a run, to which target, pruning and student are added in folder names."""
 
@@ -288,8 +292,22 @@ class ExportSettings:
     """Candidates of the target to evaluate: a few good ones (fast), all (full) or only the first (off)."""
     trim_vocabulary: int | None = None
     """Remove the vocabulary pieces that neither the corpus nor --unlabelled uses; with N, keep N pieces in total."""
+    cascade: bool = False
+    """Make one package of two models: an n-gram student that answers most texts, and the transformer for those that it
+    is unsure of."""
+    cascade_share: float | None = None
+    """Largest share of the texts that go on to the transformer of a cascade (default: as few as give the accuracy of
+    both models for all texts, less 0.2 points)."""
+    cascade_ms: float | None = None
+    """Largest mean latency of a cascade in milliseconds on this machine, instead of a share."""
 
     def __post_init__(self) -> None:
+        share, budget = self.cascade_share, self.cascade_ms
+        require(share is None or 0 <= share <= 1, "--cascade-share", f"{share} is outside [0, 1]")
+        require(budget is None or budget > 0, "--cascade-ms", f"{budget} is not above 0")
+        require(share is None or budget is None, "--cascade-ms", "give it or --cascade-share, not both")
+        for option, dial in (("--cascade-share", share), ("--cascade-ms", budget)):
+            require(dial is None or self.cascade, option, "needs --cascade")
         size = self.trim_vocabulary
         require(size is None or size >= 0, "--trim-vocabulary", f"{size} is negative")
         require(0 <= self.max_drop <= 1, "--max-drop", f"{self.max_drop} is outside [0, 1]")
@@ -301,6 +319,14 @@ class ExportSettings:
             require(fits, option, f"{value} is not available for --target {self.target}; leave one of them out")
             if self.target == "onnx-int8":  # the default: the other two options are more specific
                 object.__setattr__(self, "target", target)
+        if self.cascade:
+            fits = self.target in CASCADE_TARGETS
+            require(fits, "--cascade", f"not for --target {self.target}; use {' or '.join(CASCADE_TARGETS)}")
+
+    @property
+    def suffix(self) -> str:
+        """What a cascade adds to the names of its package and stage."""
+        return "cascade" if self.cascade else ""
 
 
 @dataclass(frozen=True)

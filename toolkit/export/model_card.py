@@ -13,10 +13,12 @@ from toolkit.evaluation.comparison import Versus
 from toolkit.evaluation.significance import Comparison
 from toolkit.evaluation.standing import standing_in
 from toolkit.export.candidates import cells as candidate_cells
+from toolkit.export.cascade_curve import CURVE_FILE
 from toolkit.modeling.tokenizer import truncation_in
 from toolkit.package import CARD_FILE
 from toolkit.stages.result import StageResult
 from toolkit.stages.results_table import UNSLICED, Row, shown_line
+from toolkit.training.routing import SHARES
 from toolkit.utils.machine import Machine
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -102,8 +104,32 @@ def render_card(
         trimming=result.details.get("trimming"),
         truncation=truncation_in(result.details),
         standing=standing_in(result.details),
+        cascade=_cascade(result.details),
         quantized=result.stage == "quantization",
     )
+
+
+def _cascade(details: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what the card says of a cascade; None for any other package."""
+    found = details.get("cascade")
+    if found is None:
+        return None
+    latencies = {key: found[key] for key in ("ngram_ms", "transformer_ms")}
+    return latencies | {
+        "share": found["test"]["share"],
+        "mean_ms": found["test"]["mean_ms"],
+        "worst_ms": found["ngram_ms"] + found["transformer_ms"],
+        "picture": CURVE_FILE,
+        "curve": Table(
+            ["share that goes on", "mean latency ms", "macro-F1, test rows", "macro-F1, validation rows"],
+            [
+                [f"{share:.0%}", f"{test['mean_ms']:.3f}", f"{test['macro_f1']:.4f}", f"{validation['macro_f1']:.4f}"]
+                for share, test, validation in zip(
+                    SHARES, found["curve"]["test"], found["curve"]["validation"], strict=True
+                )
+            ],
+        ),
+    }
 
 
 def text(value: object) -> str:

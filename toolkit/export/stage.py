@@ -66,6 +66,22 @@ class Source:
     """The trimming of the vocabulary, which changes no prediction on the corpus; None if there was none."""
 
 
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """The selected candidate of a classifier, evaluated."""
+
+    source: Source
+    target: Exporter
+    folder: Path
+    """A loadable folder without model card and manifest."""
+    model: LoadedArtifact
+    result: StageResult
+    predictions: Predictions
+    """On validation and test rows."""
+    golden: tuple[str, ...] = tuple(DEMO_SENTENCES)
+    """Texts whose scores `hbt verify` computes again."""
+
+
 def compress(
     source: Source, export: ExportSettings, out: Path, force: bool = False, tuned: Classifier | None = None
 ) -> tuple[StageResult, Predictions]:
@@ -78,28 +94,44 @@ def compress(
     Raises: CannotExport if the target is not available or does not support this classifier; NothingPasses.
     """
     started = time.monotonic()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(out.parent) as scratch:
+        artifact = make_artifact(source, export, scratch, force, tuned)
+        return write_package(artifact, out, force, started), artifact.predictions
+
+
+def make_artifact(
+    source: Source, export: ExportSettings, scratch: Path, force: bool, tuned: Classifier | None = None
+) -> Artifact:
+    """Select a candidate of the target and evaluate it. See `compress` for arguments and errors.
+
+    scratch: folder for all candidates.
+    """
     target = exporter(export.target)
     reason = target.available()
     if reason is not None:
         raise CannotExport(reason)
     rule = source.classifier.rule or rule_on(source.corpus, source.predictions).rule
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(out.parent) as scratch:
-        evidence = _evidence(source.corpus, rule)
-        choice = choose(target, source.classifier, evidence, export, scratch, force, tuned)
-        model = target.load(choice.folder)
-        with working(f"{export.target}: evaluating on {len(source.predictions.rows)} rows"):
-            result, predictions = _evaluate(source, target, choice, model, rule)
-        standing = standing_in(result.details)
-        if standing is not None and standing.needs_force and not force:
-            facts = result.details["gate"] | {"ships": None}
-            raise NothingPasses(target.name, facts, f"the selected candidate is {standing.problem}; package it anyway")
-        remove_folder(out.with_name(out.name + PARTIAL))  # left by an interrupted export
-        with whole_folder(out) as partial:
-            shutil.copytree(choice.folder, partial, dirs_exist_ok=True)
-            result = _finish_package(source, target, model, result, partial)
+    choice = choose(target, source.classifier, _evidence(source.corpus, rule), export, scratch, force, tuned)
+    return evaluated(source, target, choice, rule)
+
+
+def write_package(artifact: Artifact, out: Path, force: bool, started: float) -> StageResult:
+    """Write the package folder `out`; return the result with size, latency and seconds since `started`.
+
+    Raises: NothingPasses for an artifact that is near chance or worse than the linear baseline, unless `force`.
+    """
+    standing = standing_in(artifact.result.details)
+    if standing is not None and standing.needs_force and not force:
+        facts = artifact.result.details["gate"] | {"ships": None}
+        problem = f"the selected candidate is {standing.problem}; package it anyway"
+        raise NothingPasses(artifact.target.name, facts, problem)
+    remove_folder(out.with_name(out.name + PARTIAL))  # left by an interrupted export
+    with whole_folder(out) as partial:
+        shutil.copytree(artifact.folder, partial, dirs_exist_ok=True)
+        result = _finish_package(artifact, partial)
     details = result.details | {"package": out.as_posix(), "package_size_bytes": folder_size(out)}
-    return replace(result, seconds=time.monotonic() - started, details=details), predictions
+    return replace(result, seconds=time.monotonic() - started, details=details)
 
 
 def _evidence(corpus: Corpus, rule: DecisionRule) -> Evidence:
@@ -118,13 +150,14 @@ def rows_of(result: StageResult) -> list[Row]:
     return [own, *(Row(name, metrics, slice=part, kind=kind) for part, metrics in result.slices.items())]
 
 
-def _evaluate(
-    source: Source, target: Exporter, choice: SelectedCandidate, model: LoadedArtifact, rule: DecisionRule
-) -> tuple[StageResult, Predictions]:
-    """Return the result and the predictions of the artifact on validation and test rows."""
+def evaluated(source: Source, target: Exporter, choice: SelectedCandidate, rule: DecisionRule) -> Artifact:
+    """Load a candidate and evaluate it on validation and test rows."""
+    model = target.load(choice.folder)
     corpus, rows = source.corpus, source.predictions.rows
     texts = corpus.take(rows)
-    predictions = Predictions(rows, model.predict_logits(texts))
+    with working(f"{target.name}: evaluating on {len(rows)} rows"):
+        predictions = Predictions(rows, model.predict_logits(texts))
+        invariance = batch_invariance(model, texts, predictions.logits)
     validation, test, slices = evaluate(corpus, predictions, rule)
     cut = truncation_of(source.classifier.tokenizer, corpus.take(corpus.rows("test")))
     name = target.name if source.pruned is None else f"{target.name}, pruned {source.pruned}"
@@ -147,22 +180,21 @@ def _evaluate(
         | {
             "target": target.name,
             "name": name,
-            "invariance": batch_invariance(model, texts, predictions.logits),
+            "invariance": invariance,
             "versus": [
                 asdict(versus(corpus, own, other))
                 for other in (Contender(TORCH_ORIGINAL, source.predictions, rule), *source.beside)
             ],
         },
     )
-    return result, predictions
+    return Artifact(source, target, choice.folder, model, result, predictions)
 
 
-def _finish_package(
-    source: Source, target: Exporter, model: LoadedArtifact, result: StageResult, folder: Path
-) -> StageResult:
+def _finish_package(artifact: Artifact, folder: Path) -> StageResult:
     """Measure latency, then write model card and manifest."""
+    source, target, result = artifact.source, artifact.target, artifact.result
     machine = describe_machine()
-    golden = package.golden_scores(model, list(DEMO_SENTENCES))
+    golden = package.golden_scores(artifact.model, list(artifact.golden))
     # The worker can only load a package with a manifest; it is written again after the model card.
     package.write_manifest(folder, target, machine.isa, source.lineage, golden)
     with working(f"{target.name}: measuring latency"):

@@ -67,6 +67,9 @@ class Measurement:
     """Metrics on the test rows, at the model's own decision rule."""
     slices: dict[str, dict[str, float]] = field(default_factory=dict)
     """Metrics on slices of the test rows."""
+    mean_ms: float | None = None
+    max_ms: float | None = None
+    """None in files that are older than these fields, or with too few samples for a median."""
 
 
 def measure(

@@ -104,6 +104,7 @@ def _timed(predictor: Predictor, texts: list[str], max_samples: int, budget_s: f
     quantiles = percentiles(samples)
     timed: dict[str, Any] = {"samples": len(samples)}
     timed |= {f"p{q}_ms": quantiles.get(f"p{q}") for q in (50, 90, 99)}
+    timed |= {"mean_ms": sum(samples) / len(samples), "max_ms": max(samples)} if quantiles else {}
     for batch in BATCHES:
         rate = time_throughput(predictor, texts, Throughput(batch, budget_s=budget_s / 3))
         timed[f"throughput_b{batch}_rows_s"] = rate

@@ -31,6 +31,8 @@ INPUTS_FILE = "inputs.json"
 FORCED_FILE = "forced.json"
 """The package that an unfinished run may replace, because it was started with --force."""
 LINEAR_BASELINE, BASELINE, DISTILLATION = "0-floor", "1-baseline", "2-distillation"
+CASCADE_NGRAM = "2-cascade-ngram"
+"""The n-gram student of a cascade."""
 PRUNING, EXPORT = "3-pruning", "4-export"
 """Folder names of the stages; those of pruning and export are prefixes, as in 4-export-onnx-int8."""
 
@@ -233,9 +235,9 @@ def run_folder(recipe: Recipe) -> Path:
     return RUNS / (recipe.run.name or f"{file_part(data)}-{file_part(recipe.model.model)}")
 
 
-def package_folder(run: str, target: str, stage: str) -> Path:
+def package_folder(run: str, export: ExportSettings, stage: str) -> Path:
     """Return the default folder for the package of a stage."""
-    return MODELS / "-".join(filter(None, [run, target, tag_of(stage)]))
+    return MODELS / "-".join(filter(None, [run, export.target, tag_of(stage), export.suffix]))
 
 
 def pruning_stage(pruning: PruningSettings) -> str:
@@ -243,9 +245,12 @@ def pruning_stage(pruning: PruningSettings) -> str:
     return f"{PRUNING}-{pruning.tag}"
 
 
-def export_stage(target: str, stage: str) -> str:
-    """Return the folder name of the export stage for the artifact exported from `stage`."""
-    return "-".join(filter(None, [EXPORT, target, tag_of(stage)]))
+def export_stage(target: str, stage: str, suffix: str = "") -> str:
+    """Return the folder name of the export stage for the artifact exported from `stage`.
+
+    suffix: as in `ExportSettings`.
+    """
+    return "-".join(filter(None, [EXPORT, target, tag_of(stage), suffix]))
 
 
 def tag_of(stage: str) -> str:

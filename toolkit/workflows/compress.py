@@ -68,6 +68,9 @@ def compress_source(source: str, given: dict[str, Any], out: Path | None, force:
         if excess:
             raise InputError(f"--{excess[0].replace('_', '-')}: {source} is a run, which defines it; leave it out")
         return compress_run(Path(source), recipe.export, out, force, pruning, given.get("data"))
+    if recipe.export.cascade:
+        fix = f"hbt run --pipeline baseline_kd_quant --teacher {source} --student layers:2 --cascade"
+        raise InputError(f"--cascade: {source} is not a run; distill it in one: {fix} --data FILE")
     if "data" not in given:
         if not Path(source).exists() and re.fullmatch(r"(?!runs/|models/)[\w-][\w.-]*(/[\w.-]+)?", source) is None:
             raise InputError(f"{source}: no such folder; give a run, a checkpoint folder or a hub id")
@@ -98,7 +101,7 @@ def compress_run(
     """
     run = replace(Run.open(folder), data=data)
     stage = run.last_stage if pruning is None else pruning_stage(pruning)
-    out = out or package_folder(folder.name, export.target, stage)
+    out = out or package_folder(folder.name, export, stage)
     refuse_folder(out, force, "package")
     refuse_unready(export)
     with locked(folder, "compress another run"), locked(out, "give another path with -o"):
@@ -110,6 +113,7 @@ def _compress_run(run: Run, stage: str, out: Path, force: bool, pruning: Pruning
     """Do the work of `compress_run` while nothing else works on the run and the package."""
     run.require_rows()
     export = run.recipe.export
+    run.recipe.refuse_cascade()
     trains = pruning is not None or export.quant_method == "qat"
     texts = ["--unlabelled"] if trains or export.trim_vocabulary is not None else []
     refuse_changed_inputs(run, ["--teacher", *texts] if trains else texts)

@@ -10,6 +10,7 @@ import numpy as np
 from toolkit.data.corpus import Corpus
 from toolkit.evaluation.comparison import Contender
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions
+from toolkit.export.cascade import compress_cascade
 from toolkit.export.stage import Source, compress_or_fall_back, lineage_of
 from toolkit.modeling.classifier import Classifier, load_classifier
 from toolkit.modeling.vocabulary_trimming import trimmed
@@ -19,6 +20,7 @@ from toolkit.stages.quantization_aware import quantization_aware
 from toolkit.stages.result import StageResult
 from toolkit.stages.run_folder import (
     BASELINE,
+    CASCADE_NGRAM,
     DISTILLATION,
     EXPORT,
     LINEAR_BASELINE,
@@ -28,14 +30,14 @@ from toolkit.stages.run_folder import (
 )
 from toolkit.stages.teachers import ENSEMBLE, TEACHER
 from toolkit.training.fake_quantization import quantized_modules
-from toolkit.utils.errors import NothingPasses
+from toolkit.utils.errors import CannotExport, InputError, NothingPasses
 from toolkit.utils.files import whole_folder, write_lines
 from toolkit.utils.scratch import remove_folder
 from toolkit.utils.tracking_queue import id_of
 from toolkit.workflows import tracking
 from toolkit.workflows.compare import contender, teacher_of
 from toolkit.workflows.run_summary import trained_rows
-from toolkit.workflows.steps import distillation_of, watch_epoch
+from toolkit.workflows.steps import STEPS, distillation_of, run_step, watch_epoch
 from toolkit.workflows.tracked_metrics import track_export
 
 
@@ -65,19 +67,41 @@ def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force
     work = run.folder / "-".join(filter(None, [EXPORT, "qat", tag_of(stage)]))
     tuned = _tuned(run, classifier, work, tracked) if export.quant_method == "qat" else None
     try:
-        exported, predictions = compress_or_fall_back(source, export, out, force, tuned)
+        if export.cascade:
+            exported, predictions = _cascade(run, source, out, tracked, force, tuned)
+        else:
+            exported, predictions = compress_or_fall_back(source, export, out, force, tuned)
     except NothingPasses as refused:
-        _save_candidates(run, export_stage(refused.target, stage), refused.facts, tracked)
+        _save_candidates(run, export_stage(refused.target, stage, export.suffix), refused.facts, tracked)
         raise
     remove_folder(work)
     exported = replace(exported, details=exported.details | {"stage": stage})
-    name, package = export_stage(exported.details["target"], stage), Path(exported.details["package"])
+    name = export_stage(exported.details["target"], stage, export.suffix)
+    package = Path(exported.details["package"])
     with whole_folder(run.folder / name) as partial:
         predictions.save(partial / PREDICTIONS_FILE, corpus)
         exported.save(partial)
     run.results[name] = exported
     track_exported(run, name, tracked)
     return package
+
+
+def _cascade(
+    run: Run, source: Source, out: Path, tracked: tracking.Tracked, force: bool, tuned: Classifier | None
+) -> tuple[StageResult, Predictions]:
+    """Train the n-gram student of a cascade, unless the run has it, and package both.
+
+    Raises: InputError if a part cannot be exported; NothingPasses.
+    """
+    run_step(STEPS["cascade_ngram"], run, tracked)
+    folder = run.folder / CASCADE_NGRAM
+    predictions = _evaluated(Predictions.load(folder / PREDICTIONS_FILE), run.corpus)
+    ngram = replace(source, classifier=load_classifier(folder), predictions=predictions, pruned=None, trimming=None)
+    try:
+        return compress_cascade(ngram, source, run.recipe.export, out, force, tuned)
+    except CannotExport as error:
+        fix = "leave out --cascade"
+        raise InputError(f"--cascade: cannot export this classifier to ONNX ({error}); {fix}") from error
 
 
 def track_exported(run: Run, stage: str, tracked: tracking.Tracked) -> None:

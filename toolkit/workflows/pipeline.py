@@ -84,7 +84,7 @@ def _export(run: Run, package: Path, tracked: tracking.Tracked, force: bool) -> 
         return export_run(run, run.last_stage, package, tracked, force)
     except NothingPasses as refused:
         options = options_text(run.recipe.export)
-        default = package_folder(run.folder.name, refused.target, run.last_stage)
+        default = package_folder(run.folder.name, replace(run.recipe.export, target=refused.target), run.last_stage)
         place = "" if package == default else f" -o {shlex.quote(package.as_posix())}"
         way_on = f"with hbt compress {shlex.quote(run.folder.as_posix())}{options}{place} --force"
         raise NothingPasses(refused.target, refused.facts, refused.why, way_on) from None
@@ -144,13 +144,13 @@ def workable_run(recipe: Recipe, force: bool = False, package: Path | None = Non
 
 def default_package(recipe: Recipe) -> Path:
     """Return the folder of the package of a run, unless the user names another."""
-    return package_folder(run_folder(recipe).name, recipe.export.target, "")
+    return package_folder(run_folder(recipe).name, recipe.export, "")
 
 
 def _finished_package(run: Run, package: Path) -> Path | None:
     """Return the package that this run has already made, for its target or the fallback target; None without one."""
     for target, place in ((run.recipe.export.target, package), (FALLBACK, fallback_folder(package))):
-        if export_stage(target, run.last_stage) in run.results and _is_of_run(place, run):
+        if export_stage(target, run.last_stage, run.recipe.export.suffix) in run.results and _is_of_run(place, run):
             return place
     return None
 
@@ -171,6 +171,7 @@ def _is_of_run(package: Path, run: Run) -> bool:
 
 def _check_stages(recipe: Recipe) -> None:
     student, pipeline = recipe.distillation.student, recipe.run.pipeline
+    recipe.refuse_cascade()
     if recipe.prunes and is_ngram(student):
         raise InputError("--student ngram: has no heads or neurons to prune; use a --pipeline without prune")
     if recipe.distils and student is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from exporters.loaders.compose import SECOND
 from toolkit.config.recipe import DESCRIPTIONS
 from toolkit.evaluation.comparison import Contender, Versus
 from toolkit.evaluation.standing import Standing, standing_of
@@ -18,7 +19,16 @@ from toolkit.modeling.tokenizer import Truncation, read_tokenizer, truncation_of
 from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
 from toolkit.stages.result import StageResult
 from toolkit.stages.results_table import Row, write_pipeline_summary
-from toolkit.stages.run_folder import BASELINE, DISTILLATION, EXPORT, LINEAR_BASELINE, PRUNING, Run, tag_of
+from toolkit.stages.run_folder import (
+    BASELINE,
+    CASCADE_NGRAM,
+    DISTILLATION,
+    EXPORT,
+    LINEAR_BASELINE,
+    PRUNING,
+    Run,
+    tag_of,
+)
 from toolkit.stages.teachers import TEACHER
 from toolkit.utils.console import working
 from toolkit.utils.files import read_json, without_nan, write_lines, write_text
@@ -89,6 +99,9 @@ def trained_rows(run: Run, pruned: Sequence[str]) -> list[Row]:
             add("Teacher", TEACHER, teacher_of(run), metrics, slices)
         student = contender(run, DISTILLATION, f"student {result.details['student']}")
         add_stage("KD Student", student, result, _latency(run, "checkpoint", DISTILLATION))
+    if CASCADE_NGRAM in run.results:
+        student = contender(run, CASCADE_NGRAM, "student ngram, for the cascade")
+        add_stage("KD Student", student, run.results[CASCADE_NGRAM], _latency(run, "checkpoint", CASCADE_NGRAM))
     for stage in pruned:
         model = contender(run, stage, f"pruned {tag_of(stage)}")
         add_stage("Pruned", model, run.results[stage], _latency(run, "checkpoint", stage))
@@ -140,7 +153,9 @@ def _exported_rows(run: Run, stage: str) -> list[Row]:
 
 def _tokenizer(run: Run, package: Path | None) -> Tokenizer:
     """Return the tokenizer of a package or, without one, of the checkpoint that an export would use."""
-    return read_tokenizer((package or run.checkpoint(run.last_stage)) / TOKENIZER_FILE)[0]
+    folder = package or run.checkpoint(run.last_stage)
+    second = folder / SECOND  # of a cascade, the part that cuts texts
+    return read_tokenizer((second if second.is_dir() else folder) / TOKENIZER_FILE)[0]
 
 
 def _latency(run: Run, kind: Kind, name: str) -> float | None:

@@ -4,12 +4,13 @@ Resuming, progress messages and nested MLflow runs are implemented once, in `run
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from toolkit.config.recipe import Recipe
+from toolkit.modeling.ngram import MODEL_TYPE as NGRAM
 from toolkit.pruning.stage import describe_pruning, prune_stage
 from toolkit.stages.cross_validation import fold_results, train_baseline
 from toolkit.stages.distillation import distil
@@ -17,7 +18,7 @@ from toolkit.stages.distillation_data import DistillationData, prepare_distillat
 from toolkit.stages.linear_baseline import known_settings, train_linear_baseline
 from toolkit.stages.result import RESULT_FILE, StageResult
 from toolkit.stages.results_table import write_fold_summaries
-from toolkit.stages.run_folder import BASELINE, DISTILLATION, LINEAR_BASELINE, Run, pruning_stage, tag_of
+from toolkit.stages.run_folder import BASELINE, CASCADE_NGRAM, DISTILLATION, LINEAR_BASELINE, Run, pruning_stage, tag_of
 from toolkit.utils.console import say
 from toolkit.workflows.tracked_metrics import track_baseline, track_distillation, track_epoch, track_pruning
 from toolkit.workflows.tracking import Tracked
@@ -72,7 +73,12 @@ def track_stage(step: Step, stage: str, run: Run, tracked: Tracked) -> None:
 
 def step_of(stage: str) -> Step | None:
     """Return the step that makes the stage with this folder name; None for the export."""
-    names = {LINEAR_BASELINE: "linear_baseline", BASELINE: "baseline", DISTILLATION: "distillation"}
+    names = {
+        LINEAR_BASELINE: "linear_baseline",
+        BASELINE: "baseline",
+        DISTILLATION: "distillation",
+        CASCADE_NGRAM: "cascade_ngram",
+    }
     kind = "pruning" if tag_of(stage) else names.get(stage)
     return None if kind is None else STEPS[kind]
 
@@ -103,6 +109,12 @@ def _baseline(run: Run, out: Path, watch: Watch) -> StageResult:
 
 def _distillation(run: Run, out: Path, watch: Watch) -> StageResult:
     return distil(distillation_of(run), out, partial(watch, "distillation"))
+
+
+def _cascade_ngram(run: Run, out: Path, watch: Watch) -> StageResult:
+    distillation = replace(run.recipe.distillation, student=NGRAM, kd_method="logit")
+    run = replace(run, recipe=replace(run.recipe, distillation=distillation))
+    return distil(distillation_of(run), out, partial(watch, CASCADE_NGRAM))
 
 
 def _pruning(run: Run, out: Path, watch: Watch) -> StageResult:
@@ -140,6 +152,12 @@ STEPS = {
         lambda run, stage: ["distillation"],
         _distillation,
         lambda tracked, run, result: track_distillation(tracked, result, run.corpus.label_names),
+    ),
+    "cascade_ngram": Step(
+        lambda recipe: CASCADE_NGRAM,
+        lambda run, stage: [CASCADE_NGRAM],
+        _cascade_ngram,
+        lambda tracked, run, result: tracked.child(CASCADE_NGRAM).metrics(result.metrics),
     ),
     "pruning": Step(
         lambda recipe: pruning_stage(recipe.pruning),

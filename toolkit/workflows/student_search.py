@@ -150,7 +150,8 @@ def _recipe_of(student: str, recipe: Recipe, name: str) -> Recipe:
 def _result_of(
     student: str, run: Run, package: Path, budget_ms: float | None, budget_mb: float | None
 ) -> StudentResult:
-    exported = run.results[export_stage(read_manifest(package)["target"], DISTILLATION)]
+    suffix = run.recipe.export.suffix
+    exported = run.results[export_stage(read_manifest(package)["target"], DISTILLATION, suffix)]
     p50_ms, package_mb = exported.details["p50_ms"], exported.details["package_size_bytes"] / MB
     fast = budget_ms is None or (p50_ms is not None and p50_ms <= budget_ms)
     small = budget_mb is None or package_mb <= budget_mb

@@ -1,0 +1,138 @@
+"""The arithmetic of a cascade, against sums written out by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from toolkit.evaluation.decision_rule import DecisionRule
+from toolkit.evaluation.metrics import macro_f1, softmax
+from toolkit.training.nbsvm import log_loss
+from toolkit.training.routing import (
+    AS_GOOD,
+    SHARES,
+    Parts,
+    Routing,
+    choose_routing,
+    expected_loss,
+    fit_blend,
+    routings_of,
+    shifts_of,
+)
+
+ROWS = 400
+
+
+def made_up(labels: int, ngram_noise: float, transformer_noise: float, seed: int = 0) -> Parts:
+    """Logits of two parts with independent errors."""
+    random = np.random.default_rng(seed)
+    truth = random.integers(labels, size=ROWS)
+    target = 2.0 * np.eye(labels)[truth]
+    logits = [target + noise * random.normal(size=(ROWS, labels)) for noise in (ngram_noise, transformer_noise)]
+    return Parts(truth, logits[0].astype(np.float32), logits[1].astype(np.float32), 0.1, 2.0)
+
+
+@pytest.mark.parametrize("labels", [2, 5])
+def test_the_sum_of_both_logits_is_better_than_either(labels: int) -> None:
+    parts = made_up(labels, 2.0, 1.5)
+    first, second = fit_blend(parts.labels, parts.ngram, parts.transformer)
+    loss = log_loss(parts.labels, first * parts.ngram + second * parts.transformer)
+    scales = np.geomspace(0.05, 20, 200)
+    alone = [min(log_loss(parts.labels, s * each) for s in scales) for each in (parts.ngram, parts.transformer)]
+    assert loss < min(alone) - 0.02
+    assert min(first, second) > 0
+
+
+def test_a_part_that_knows_nothing_has_no_weight() -> None:
+    parts = made_up(3, 1.5, 1.5)
+    noise = np.random.default_rng(1).normal(size=(ROWS, 3)).astype(np.float32)
+    assert fit_blend(parts.labels, noise, parts.transformer)[0] == 0.0
+    first, second = fit_blend(parts.labels, parts.ngram, noise)
+    assert second * np.abs(noise).mean() < 0.1 * first * np.abs(parts.ngram).mean()
+
+
+@pytest.mark.parametrize(
+    ("labels", "rule"), [(2, DecisionRule(0.2)), (4, DecisionRule(offsets=(0.5, -0.3, 0.0, 1.0))), (3, DecisionRule())]
+)
+def test_the_texts_nearest_to_the_decision_boundary_go_on(labels: int, rule: DecisionRule) -> None:
+    parts = made_up(labels, 2.0, 1.0)
+    routing = routings_of(parts, rule, (0.5, 0.5))[SHARES.index(0.3)]
+    unsure = routing.unsure(parts.ngram)
+    assert unsure.sum() == 0.3 * ROWS
+    # How far each row is from another label at this rule, by trying: the smallest change that flips it.
+    probabilities = softmax(parts.ngram.astype(np.float64))
+    predicted = rule.predict(probabilities)
+    apart = np.empty(ROWS)
+    for row in range(ROWS):
+        steps = np.linspace(0.0, 12.0, 2_401)
+        moved = np.repeat(parts.ngram[row][None].astype(np.float64), len(steps), axis=0)
+        flips = []
+        for other in set(range(labels)) - {int(predicted[row])}:
+            changed = moved.copy()
+            changed[:, other] += steps
+            flips.append(steps[int((rule.predict(softmax(changed)) != predicted[row]).argmax())])
+        apart[row] = min(flips)
+    assert apart[unsure].max() <= apart[~unsure].min() + 0.011
+
+
+def test_a_text_that_stays_has_the_logits_of_the_ngram_student() -> None:
+    parts = made_up(3, 2.0, 1.0)
+    routing = Routing(0.5, (0.0, 0.1, 0.2), 0.4, 0.7)
+    found = routing.logits(parts.ngram, parts.transformer)
+    for row in range(ROWS):
+        *_, second, best = sorted(a + b for a, b in zip(parts.ngram[row].tolist(), routing.shifts, strict=True))
+        blend = 0.4 * parts.ngram[row] + 0.7 * parts.transformer[row]
+        np.testing.assert_allclose(found[row], blend if best - second < 0.5 else parts.ngram[row], rtol=1e-6)
+
+
+@pytest.mark.parametrize("labels", [2, 4])
+def test_the_expected_loss_is_the_probability_given_away(labels: int) -> None:
+    parts = made_up(labels, 2.0, 1.0)
+    rule = DecisionRule(0.3) if labels == 2 else DecisionRule(offsets=(0.5, -0.3, 0.0, 1.0))
+    routing = routings_of(parts, rule, (0.4, 0.7))[3]
+    total = 0.0
+    for row in np.flatnonzero(~routing.unsure(parts.ngram)):
+        scores = 0.4 * parts.ngram[row] + 0.7 * parts.transformer[row] + np.array(shifts_of(rule, labels))
+        probability = np.exp(scores) / np.exp(scores).sum()
+        total += probability.max() - probability[rule.predict(softmax(parts.ngram[row][None].astype(np.float64)))[0]]
+    assert expected_loss(parts, routing, rule) == pytest.approx(total / ROWS, rel=1e-5)
+
+
+def test_the_expected_loss_falls_with_the_share_to_nothing() -> None:
+    parts = made_up(4, 2.0, 1.0)
+    losses = [expected_loss(parts, each, DecisionRule()) for each in routings_of(parts, DecisionRule(), (0.4, 0.7))]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] > AS_GOOD
+    assert losses[-1] == 0.0
+
+
+@pytest.mark.parametrize("labels", [2, 4])
+def test_without_a_budget_the_smallest_share_that_loses_little_is_chosen(labels: int) -> None:
+    parts = made_up(labels, 1.2, 1.0)
+    routing, rule = choose_routing(parts, None)
+    weights = (routing.ngram_weight, routing.transformer_weight)
+    every = routings_of(parts, rule, weights)
+    chosen = every.index(routing)
+    assert 0 < chosen < len(every) - 1
+    assert expected_loss(parts, every[chosen], rule) <= AS_GOOD < expected_loss(parts, every[chosen - 1], rule)
+    whole = softmax(routing.blend(parts.ngram, parts.transformer).astype(np.float64))
+    best = macro_f1(parts.labels, rule.predict(whole), labels)
+    assert parts.point(routing, rule).macro_f1 > best - 0.02
+
+
+def test_a_share_or_a_latency_is_an_upper_limit() -> None:
+    parts = made_up(3, 2.0, 1.0)
+    for share, most in ((0.0, 0.0), (0.12, 0.1), (0.3, 0.3), (1.0, 1.0)):
+        routing, rule = choose_routing(parts, None, share=share)
+        assert parts.point(routing, rule).share == most
+    for budget, most in ((0.05, 0.0), (0.1 + 0.3 * 2.0, 0.3), (0.65, 0.25), (50.0, 1.0)):
+        routing, rule = choose_routing(parts, None, budget_ms=budget)
+        point = parts.point(routing, rule)
+        assert (point.share, point.mean_ms) == (most, pytest.approx(0.1 + most * 2.0))
+
+
+def test_rows_with_equal_margins_never_exceed_the_share() -> None:
+    parts = made_up(2, 2.0, 1.0)
+    same = replace(parts, ngram=np.repeat(parts.ngram[:1], ROWS, axis=0))
+    routing, rule = choose_routing(same, None, share=0.5)
+    assert same.point(routing, rule).share == 0.0

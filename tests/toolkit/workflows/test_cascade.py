@@ -1,0 +1,254 @@
+"""Cascades from a run to the answers of the package, against the two parts run by themselves."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from exporters.loaders import compose
+from exporters.loaders.cascade import SECOND, Cascade
+from exporters.loaders.cascade import load as load_cascade
+from exporters.loaders.common import Model
+from exporters.loaders.ngram import characters, ngram_network
+from exporters.loaders.onnx import transformer
+from exporters.loaders.subwords import subwords
+from tests.helpers import Finished, Hbt, rehash
+from toolkit import package as packages
+from toolkit.config.settings import ExportSettings
+from toolkit.evaluation.predictions import Predictions
+from toolkit.stages.run_folder import CASCADE_NGRAM, Run
+from toolkit.utils.errors import InputError
+from toolkit.workflows.compress import compress_run
+
+STAGE = "4-export-onnx-int8-cascade"
+SHARE = 0.4
+
+
+@pytest.fixture(scope="module")
+def made(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished run and, in models/cascade, its cascade. Do not change its files."""
+    import shutil
+
+    home = tmp_path_factory.mktemp("cascade") / "home"
+    shutil.copytree(finished.home, home)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")
+        for module in ("workflows.run_summary", "export.stage"):
+            patch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
+        export = ExportSettings(cascade=True, cascade_share=SHARE, search="off", max_drop=0.5)
+        compress_run(finished.outcome.folder, export, Path("models/cascade"), False)
+    return home
+
+
+@pytest.fixture
+def package(made: Path, tmp_path: Path) -> Path:
+    """A copy of the cascade."""
+    import shutil
+
+    return Path(shutil.copytree(made / "models" / "cascade", tmp_path / "package"))
+
+
+def texts_of(made: Path) -> tuple[Run, np.ndarray, list[str]]:
+    run = Run.open(made / "runs" / "tiny")
+    run = Run(run.folder, run.recipe, run.fingerprint, run.results, str(made / "comments.csv"))
+    rows = np.concatenate([run.corpus.rows("validation"), run.corpus.rows("test")])
+    return run, rows, run.corpus.take(rows)
+
+
+def test_the_package_answers_as_its_two_parts_combined_by_hand(made: Path) -> None:
+    folder = made / "models" / "cascade"
+    run, rows, texts = texts_of(made)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    routing = config["cascade"]
+    ngram = Model(folder, characters, ngram_network(folder / "model.onnx", 1)).predict_logits(texts)
+    second = folder / SECOND
+    whole = Model(second, subwords, transformer(second / "model.onnx", 1)).predict_logits(texts)
+    expected = ngram.copy()
+    went_on = 0
+    for i, row in enumerate(ngram):
+        *_, near, best = sorted(np.float64(row) + routing["shifts"])
+        if best - near < routing["margin"]:
+            went_on += 1
+            expected[i] = routing["ngram_weight"] * row + routing["transformer_weight"] * whole[i]
+    assert 0 < went_on < len(texts)
+    one_by_one = np.concatenate([load_cascade(folder, 1).predict_logits([text]) for text in texts[:20]])
+    np.testing.assert_allclose(one_by_one, expected[:20], atol=1e-5)
+    for batch_size in (1, 16):
+        np.testing.assert_allclose(load_cascade(folder, 1).predict_logits(texts, batch_size), expected, atol=1e-4)
+    stored = Predictions.load(run.folder / STAGE / "predictions.csv")
+    np.testing.assert_allclose(stored.of(rows), expected, atol=1e-5)
+
+
+def test_the_share_on_validation_rows_is_within_the_wanted_one(made: Path) -> None:
+    run, rows, texts = texts_of(made)
+    validation = len(run.corpus.rows("validation"))
+    details = run.results[STAGE].details["cascade"]
+    ngram = Predictions.load(run.folder / CASCADE_NGRAM / "predictions.csv").of(rows[:validation])
+    assert 0.8 * SHARE <= details["validation"]["share"] <= SHARE
+    scores = np.sort(ngram.astype(np.float64) + details["shifts"], axis=1)
+    share = (scores[:, -1] - scores[:, -2] < details["margin"]).mean()
+    assert share == pytest.approx(details["validation"]["share"], abs=0.05)  # int8 moves a text or two
+    model = load_cascade(made / "models" / "cascade", 1)
+    assert isinstance(model, Cascade)
+    alone = Model.predict_logits(model, texts[validation:])
+    assert len(model.unsure(alone)) == round(details["test"]["share"] * len(alone))
+    # One text and many take different ways through the code.
+    assert model.unsure(alone) == [i for i in range(len(alone)) if model.unsure(alone[i : i + 1])]
+
+
+def test_the_transformer_is_loaded_when_a_text_first_needs_it(made: Path) -> None:
+    model = load_cascade(made / "models" / "cascade", 1)
+    assert isinstance(model, Cascade)
+    _, _, texts = texts_of(made)
+    unsure = set(model.unsure(Model.predict_logits(model, texts)))
+    stays = [text for i, text in enumerate(texts) if i not in unsure]
+    model.predict_logits(stays)
+    assert "second" not in vars(model)
+    model.predict_logits(texts)
+    assert "second" in vars(model)
+
+
+def test_how_to_load_alone_gives_the_same_answers(made: Path, package: Path) -> None:
+    _, _, texts = texts_of(made)
+    code = "import json, sys, how_to_load; print(json.dumps(how_to_load.load().predict(json.load(sys.stdin))))"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(package)!r}); {code}"],
+        input=json.dumps(texts), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    expected = load_cascade(package, 1).predict(texts)
+    found = json.loads(done.stdout)
+    assert [label for label, _ in found] == [label for label, _ in expected]
+    np.testing.assert_allclose([score for _, score in found], [score for _, score in expected], atol=1e-5)
+    assert packages.verify(package).problems == []
+
+
+def test_golden_texts_cover_both_parts(package: Path) -> None:
+    model = load_cascade(package, 1)
+    assert isinstance(model, Cascade)
+    golden = [entry["text"] for entry in json.loads((package / "manifest.json").read_text("utf-8"))["golden"]]
+    unsure = model.unsure(Model.predict_logits(model, golden))
+    assert 0 < len(unsure) < len(golden)
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "config.json", "tokenizer.json"])
+def test_a_changed_transformer_is_refused_before_it_is_needed(package: Path, file: str) -> None:
+    with (package / SECOND / file).open("ab") as stream:
+        stream.write(b" ")
+    for load in (load_cascade, packages.load):
+        with pytest.raises((ValueError, InputError), match=f"{SECOND}/{file}"):
+            load(package)
+    assert packages.verify(package).problems != []
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "config.json", "tokenizer.json"])
+def test_a_transformer_that_the_manifest_does_not_list_is_refused(package: Path, file: str) -> None:
+    manifest = json.loads((package / "manifest.json").read_text("utf-8"))
+    del manifest["files"][f"{SECOND}/{file}"]
+    (package / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    for load in (load_cascade, packages.load):
+        with pytest.raises((ValueError, InputError), match=f"{SECOND}/{file} is not in"):
+            load(package)
+
+
+def no_cascade(config: dict[str, Any]) -> None:
+    del config["cascade"]
+
+
+def nan_margin(config: dict[str, Any]) -> None:
+    config["cascade"]["margin"] = float("nan")
+
+
+def one_shift(config: dict[str, Any]) -> None:
+    config["cascade"]["shifts"] = [0.0]
+
+
+def text_as_weight(config: dict[str, Any]) -> None:
+    config["cascade"]["ngram_weight"] = "1"
+
+
+def text_as_shift(config: dict[str, Any]) -> None:
+    config["cascade"]["shifts"] = ["x", 1]
+
+
+@pytest.mark.parametrize("damage", [no_cascade, nan_margin, one_shift, text_as_weight, text_as_shift])
+def test_damaged_routing_is_one_line(package: Path, damage: Callable[[dict[str, Any]], None]) -> None:
+    config = json.loads((package / "config.json").read_text("utf-8"))
+    damage(config)
+    (package / "config.json").write_text(json.dumps(config), "utf-8")
+    rehash(package)
+    done = subprocess.run(
+        [sys.executable, str(package / "how_to_load.py"), "text"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "Traceback" not in done.stderr
+    (problem,) = packages.verify(package).problems
+    assert "does not load" in problem
+
+
+def test_the_subfolder_has_one_name() -> None:
+    assert compose.SECOND == SECOND
+
+
+def test_the_card_states_share_and_latency_and_has_the_picture(made: Path) -> None:
+    folder = made / "models" / "cascade"
+    card = (folder / "README.md").read_text("utf-8")
+    details = Run.open(made / "runs" / "tiny").results[STAGE].details["cascade"]
+    assert f"{100 * details['test']['share']:.0f} % of the test texts go on" in card
+    assert f"{details['test']['mean_ms']:.3f} ms" in card
+    for point in details["curve"]["test"]:
+        assert f"{point['macro_f1']:.4f}" in card
+    assert "![" in card
+    assert (folder / "cascade.svg").read_text("utf-8").lstrip().startswith("<?xml")
+
+
+def test_the_parts_are_compared_with_the_whole(made: Path) -> None:
+    versus = Run.open(made / "runs" / "tiny").results[STAGE].details["versus"]
+    names = [each["a"] for each in versus]
+    assert "n-gram student alone, onnx-int8" in names
+    assert "transformer alone, onnx-int8" in names
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--cascade", "--target", "torch-int8"], "--cascade: not for --target torch-int8; use onnx-int8"),
+        (["--cascade-share", "0.2"], "--cascade-share: needs --cascade"),
+        (["--cascade", "--cascade-share", "1.2"], "--cascade-share: 1.2 is outside [0, 1]"),
+        (["--cascade", "--cascade-ms", "0"], "--cascade-ms: 0.0 is not above 0"),
+        (["--cascade", "--cascade-ms", "1", "--cascade-share", "0.1"], "give it or --cascade-share, not both"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    at_home: Finished, hbt: Hbt, capsys: pytest.CaptureFixture[str], options: list[str], line: str
+) -> None:
+    assert hbt("compress", "runs/tiny", *options) == 2
+    error = capsys.readouterr().err
+    assert line in error
+    assert error.count("\n") == 1
+
+
+def test_an_ngram_student_has_no_cascade(workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--data", "comments.csv", "--folds", "2", "--pipeline", "baseline_kd_quant", "--no-teacher"]
+    assert hbt("run", *common, "--student", "ngram", "--cascade", "--name", "small") == 2
+    assert "--cascade: --student ngram has no transformer; give a transformer" in capsys.readouterr().err
+    assert not Path("runs/small").exists()
+
+
+def test_the_cascade_of_a_checkpoint_is_refused_with_the_command_that_distils_it(
+    copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = "runs/tiny/2-distillation"
+    assert hbt("compress", checkpoint, "--data", "comments.csv", "--cascade") == 2
+    line = capsys.readouterr().err
+    advice = (
+        line.partition("distill it in one: hbt ")[2].replace("FILE", "comments.csv").replace("layers:2", "layers:1")
+    )
+    epochs = ["--kd-epochs", "1", "--folds", "2", "--name", "advised", "--max-drop", "0.5", "--search", "off"]
+    assert hbt(*advice.split(), *epochs, "-o", "models/advised") == 0
+    assert json.loads(Path("models/advised/config.json").read_text("utf-8"))["model_type"] == compose.CASCADE
