@@ -20,24 +20,12 @@ Pipeline = Literal[
     "baseline_kd_prune",
     "baseline_kd_prune_quant",
 ]
-
-
 PruneMethod = Literal["structured", "magnitude", "wanda", "gradual"]
-
-
 Part = Literal["all", "attention", "ffn", "encoder"]
-
-
 Schedule = Literal["linear", "cubic", "exponential"]
-
-
 Method = Literal["logit", "hidden", "attention", "multi_level", "relation"]
-
-
 CASCADE_TARGETS = ("onnx-int8", "onnx-fp32")
 """Targets that support both models of a cascade."""
-
-
 LONGEST_NAME = 120
 """Bytes of the longest name of a run, to which target, pruning and student are added in folder names."""
 

@@ -1,6 +1,7 @@
 """Cascades from a run to the answers of the package, against the two parts run by themselves."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,8 +12,7 @@ import numpy as np
 import pytest
 
 from exporters.loaders import compose
-from exporters.loaders.cascade import SECOND, Cascade
-from exporters.loaders.cascade import load as load_cascade
+from exporters.loaders.cascade import SECOND, Cascade, load as load_cascade
 from exporters.loaders.common import Model
 from exporters.loaders.ngram import characters, ngram_network
 from exporters.loaders.onnx import transformer
@@ -32,8 +32,6 @@ SHARE = 0.4
 @pytest.fixture(scope="module")
 def made(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the finished run and, in models/cascade, its cascade. Do not change its files."""
-    import shutil
-
     home = tmp_path_factory.mktemp("cascade") / "home"
     shutil.copytree(finished.home, home)
     with pytest.MonkeyPatch.context() as patch:
@@ -49,8 +47,6 @@ def made(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def package(made: Path, tmp_path: Path) -> Path:
     """A copy of the cascade."""
-    import shutil
-
     return Path(shutil.copytree(made / "models" / "cascade", tmp_path / "package"))
 
 
