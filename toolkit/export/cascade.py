@@ -72,11 +72,12 @@ def _joined(first: Artifact, second: Artifact, settings: ExportSettings, folder:
             second.predictions.of(corpus.rows(split)),
             ngram_ms,
             transformer_ms,
+            first.result.rule,
+            second.result.rule,
         )
         for split in (validation, test)
     }
-    share, budget_ms = settings.cascade_share, settings.cascade_ms
-    routing, rule = choose_routing(measured[validation], first.result.rule, share, budget_ms)
+    routing, rule = choose_routing(measured[validation], settings.cascade_share, settings.cascade_ms)
     points = {split: asdict(parts.point(routing, rule)) for split, parts in measured.items()}
     weights = routing.ngram_weight, routing.transformer_weight
     steps = routings_of(measured[validation], rule, weights)

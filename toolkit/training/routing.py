@@ -22,7 +22,7 @@ SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.
 EVERY_TEXT = 1e9
 """The margin with which every text goes on."""
 AS_GOOD = 0.002
-"""Accuracy, 0.2 points, that a cascade may be expected to lose against adding both logits for all texts."""
+"""Accuracy, 0.2 points, that a cascade may be expected to lose against the transformer alone."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,9 @@ class Parts:
     ngram_ms: float
     transformer_ms: float
     """Mean latencies."""
+    ngram_rule: DecisionRule
+    transformer_rule: DecisionRule
+    """The decision rule of each part alone."""
 
     def point(self, routing: Routing, rule: DecisionRule) -> Point:
         """Return the measurement of a cascade on these rows."""
@@ -115,26 +118,27 @@ def fit_blend(labels: np.ndarray, ngram: np.ndarray, transformer: np.ndarray) ->
 
 
 def choose_routing(
-    parts: Parts, inherited: DecisionRule | None, share: float | None = None, budget_ms: float | None = None
+    parts: Parts, share: float | None = None, budget_ms: float | None = None
 ) -> tuple[Routing, DecisionRule]:
     """Return routing and decision rule of a cascade, chosen on labeled rows that neither part was trained on.
 
-    inherited: the rule of the n-gram student, see `toolkit.evaluation.rule_choice.choose_rule`.
     share: largest share of the texts that go on; budget_ms: largest mean latency. Without both, the smallest share with
-      which the cascade is expected to be as good as adding both logits for all texts.
+      which the cascade is expected to be as good as the transformer alone.
     """
     count = parts.ngram.shape[1]
     weights = fit_blend(parts.labels, parts.ngram, parts.transformer)
     everything = Routing(EVERY_TEXT, (0.0,) * count, *weights)
     probabilities = softmax(everything.blend(parts.ngram, parts.transformer).astype(np.float64))
-    rule = choose_rule(parts.labels, probabilities, inherited).rule
+    rule = choose_rule(parts.labels, probabilities, parts.ngram_rule).rule  # chosen on many rows, out of fold
     routings = routings_of(parts, rule, weights)
     if budget_ms is not None:
         share = min(1.0, max(0.0, (budget_ms - parts.ngram_ms) / parts.transformer_ms))
     if share is not None:
         fitting = [each for each in routings if each.unsure(parts.ngram).mean() <= share + 1e-9]
         return fitting[-1], rule
-    return next(each for each in routings if expected_loss(parts, each, rule) <= AS_GOOD), rule
+    alone = parts.transformer_rule.predict(softmax(parts.transformer.astype(np.float64)))
+    enough = expected_accuracy(parts, everything, rule, alone) - AS_GOOD
+    return next(each for each in routings if _expected_accuracy_of(parts, each, rule) >= enough), rule
 
 
 def routings_of(parts: Parts, rule: DecisionRule, weights: tuple[float, float]) -> list[Routing]:
@@ -145,15 +149,16 @@ def routings_of(parts: Parts, rule: DecisionRule, weights: tuple[float, float]) 
     return [Routing(float(limits[int(share * len(apart))]), shifts, *weights) for share in SHARES]
 
 
-def expected_loss(parts: Parts, routing: Routing, rule: DecisionRule) -> float:
-    """Return the accuracy that a cascade is expected to lose against adding both logits for all rows.
+def expected_accuracy(parts: Parts, routing: Routing, rule: DecisionRule, answers: np.ndarray) -> float:
+    """Return the mean probability of `answers`, int (rows,), by the sum of both logits after the decision rule.
 
-    A text that does not go on loses the difference in probability between the two answers. The probabilities are those
-    of the sum after the decision rule. This varies less from sample to sample than counting labels.
+    It varies less from sample to sample than the share of right answers: a row counts by how sure the sum is.
     """
-    scores = routing.blend(parts.ngram, parts.transformer).astype(np.float64) + shifts_of(rule, parts.ngram.shape[1])
-    probabilities = softmax(scores)
-    rows = np.arange(len(scores))
-    answer = (parts.ngram + np.array(routing.shifts)).argmax(axis=1)
-    lost = probabilities.max(axis=1) - probabilities[rows, answer]
-    return float(np.where(routing.unsure(parts.ngram), 0.0, lost).mean())
+    shifts = shifts_of(rule, parts.ngram.shape[1])
+    probabilities = softmax(routing.blend(parts.ngram, parts.transformer).astype(np.float64) + shifts)
+    return float(probabilities[np.arange(len(answers)), answers].mean())
+
+
+def _expected_accuracy_of(parts: Parts, routing: Routing, rule: DecisionRule) -> float:
+    answers = rule.predict(softmax(routing.logits(parts.ngram, parts.transformer).astype(np.float64)))
+    return expected_accuracy(parts, routing, rule, answers)
