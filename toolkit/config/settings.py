@@ -284,8 +284,8 @@ class ExportSettings:
     """Make one package of two models: an n-gram student that answers most texts, and the transformer for those that it
     is unsure of."""
     cascade_share: float | None = None
-    """Largest share of the texts that go on to the transformer of a cascade (default: as few as are expected to give
-    the accuracy of the transformer alone, within 0.2 points)."""
+    """Largest share of the texts that go on to the transformer of a cascade (default: a text goes on if that is
+    expected to mend the answers to one in twenty such texts)."""
     cascade_ms: float | None = None
     """Largest mean latency of a cascade in milliseconds on this machine, instead of a share."""
 

@@ -75,6 +75,22 @@ class Gate:
         """Return the loss of macro-F1 compared with the reference."""
         return self.macro_f1(self.reference.logits) - self.macro_f1(logits)
 
+    def loses_too_much(self, logits: np.ndarray) -> bool:
+        """Return whether macro-F1 drops by more than `max_drop`; see `loses_too_much`."""
+        before, after = self.labels(self.reference.logits), self.labels(logits)
+        return loses_too_much(self.evidence.labels, before, after, logits.shape[1], self.max_drop)
+
+
+def loses_too_much(labels: np.ndarray, before: np.ndarray, after: np.ndarray, count: int, max_drop: float) -> bool:
+    """Return whether macro-F1 drops by more than `max_drop` between two predictions, by more than one row.
+
+    One row more that is wrong is within what few rows can tell: of 99 rows, it is a point.
+
+    labels, before, after: int (rows,). count: number of labels.
+    """
+    drop = macro_f1(labels, before, count) - macro_f1(labels, after, count)
+    return drop > max_drop and int((before == labels).sum()) - int((after == labels).sum()) > 1
+
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedCandidate:
@@ -137,7 +153,7 @@ def judge(gate: Gate, found: Sequence[EvaluatedCandidate]) -> tuple[list[Candida
 def _result(gate: Gate, found: EvaluatedCandidate, reference: np.ndarray, times: np.ndarray) -> CandidateResult:
     """Return the result of a candidate. reference, times: latencies of both in milliseconds (texts,)."""
     drop, p50 = gate.drop(found.logits), float(np.median(times))
-    fails = [f"loses {100 * drop:.2f} points"] if drop > gate.max_drop else []
+    fails = [f"loses {100 * drop:.2f} points"] if gate.loses_too_much(found.logits) else []
     if gate.timed and gate.target.promise == "faster" and significantly_slower(reference, times):
         fails.append("slower than fp32")
     if gate.target.promise == "smaller" and found.size_bytes >= gate.reference.size_bytes:

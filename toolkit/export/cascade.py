@@ -15,12 +15,12 @@ import numpy as np
 
 from exporters.loaders.compose import CASCADE, SECOND
 from toolkit.config.settings import ExportSettings
-from toolkit.data.corpus import Corpus
 from toolkit.data.demo import DEMO_SENTENCES
 from toolkit.evaluation.comparison import Contender
 from toolkit.evaluation.decision_rule import DecisionRule
-from toolkit.evaluation.metrics import macro_f1, softmax
+from toolkit.evaluation.metrics import softmax
 from toolkit.evaluation.predictions import Predictions
+from toolkit.export.candidates import loses_too_much
 from toolkit.export.cascade_curve import draw_curve
 from toolkit.export.search import SelectedCandidate
 from toolkit.export.stage import Artifact, Source, evaluated, make_artifact, write_package
@@ -28,7 +28,7 @@ from toolkit.latency.timing import fixed_order, times_in_turns
 from toolkit.modeling.classifier import Classifier
 from toolkit.package import CONFIG_FILE, LOADER_FILE, REQUIREMENTS_FILE
 from toolkit.stages.result import StageResult
-from toolkit.training.routing import Parts, Point, Routing, choose_routing, margins, routings_of
+from toolkit.training.routing import Parts, Point, Routing, at_shares, choose_routing, margins
 from toolkit.utils.console import say, working
 from toolkit.utils.errors import NothingPasses
 from toolkit.utils.scratch import scratch_folder
@@ -72,15 +72,13 @@ def _joined(first: Artifact, second: Artifact, settings: ExportSettings, folder:
             second.predictions.of(corpus.rows(split)),
             ngram_ms,
             transformer_ms,
-            first.result.rule,
-            second.result.rule,
         )
         for split in (validation, test)
     }
-    routing, rule = choose_routing(measured[validation], settings.cascade_share, settings.cascade_ms)
+    share, budget_ms = settings.cascade_share, settings.cascade_ms
+    routing, rule = choose_routing(measured[validation], first.result.rule, share, budget_ms)
     points = {split: asdict(parts.point(routing, rule)) for split, parts in measured.items()}
-    weights = routing.ngram_weight, routing.transformer_weight
-    steps = routings_of(measured[validation], rule, weights)
+    steps = at_shares(measured[validation], routing)
     curve = {split: [parts.point(each, rule) for each in steps] for split, parts in measured.items()}
     _write_folder(first, second, routing, rule, folder)
     facts = second.result.details | {
@@ -93,6 +91,8 @@ def _joined(first: Artifact, second: Artifact, settings: ExportSettings, folder:
         }
     }
     say(_summary(points[validation], points[test], ngram_ms, transformer_ms))
+    if not points[validation]["share"]:
+        say("cascade: no text is worth the time of the transformer; hbt run --student ngram makes a smaller package")
     draw_curve(curve[test], Point(**points[test]), folder)
     source = _source(first, second, routing)
     size = first.result.size_bytes + second.result.size_bytes
@@ -160,15 +160,12 @@ def _source(first: Artifact, second: Artifact, routing: Routing) -> Source:
 
 def _refuse_loss(whole: Artifact, max_drop: float, force: bool) -> None:
     """Raise NothingPasses if the whole loses too much macro-F1 against the same cascade in single precision."""
-    corpus, rule = whole.source.corpus, whole.result.rule
-    before = _macro_f1(corpus, whole.source.predictions, rule)
-    drop = before - _macro_f1(corpus, whole.predictions, rule)
-    if drop > max_drop and not force:
+    corpus, rows = whole.source.corpus, whole.source.corpus.rows("validation")
+    before, after = (
+        whole.result.rule.predict(softmax(predictions.of(rows).astype(np.float64)))
+        for predictions in (whole.source.predictions, whole.predictions)
+    )
+    if not force and loses_too_much(corpus.labels[rows], before, after, len(corpus.label_names), max_drop):
         facts = whole.result.details["gate"] | {"ships": None}
-        raise NothingPasses(whole.target.name, facts, f"the cascade loses {100 * drop:.2f} points; package it anyway")
-
-
-def _macro_f1(corpus: Corpus, predictions: Predictions, rule: DecisionRule) -> float:
-    rows = corpus.rows("validation")
-    predicted = rule.predict(softmax(predictions.of(rows).astype(np.float64)))
-    return macro_f1(corpus.labels[rows], predicted, len(corpus.label_names))
+        problem = "the cascade of both parts loses more than --max-drop; package it anyway"
+        raise NothingPasses(whole.target.name, facts, problem)

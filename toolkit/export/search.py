@@ -1,8 +1,8 @@
 """Candidate search: select the fastest candidate of a target that passes the quality gate on validation rows.
 
-A candidate passes if it loses at most `--max-drop` of the macro-F1 of the reference and keeps the promise of its
-target: to be faster, or smaller. Candidates whose predictions do not depend on batch composition are preferred. If all
-candidates fail, the parts most sensitive to quantization are kept in float.
+A candidate passes if it loses at most `--max-drop` of the macro-F1 of the reference, or one row, and keeps the promise
+of its target: to be faster, or smaller. Candidates whose predictions do not depend on batch composition are preferred.
+If all candidates fail, the parts most sensitive to quantization are kept in float.
 """
 
 from collections.abc import Callable, Sequence
@@ -190,7 +190,7 @@ def keep_fewest_in_float(gate: Gate, base: EvaluatedCandidate) -> list[Evaluated
 
     def passes(count: int) -> bool:
         found[count] = measure(gate, base.candidate, base.classifier, frozenset(order[:count]))
-        return gate.drop(found[count].logits) <= gate.max_drop
+        return not gate.loses_too_much(found[count].logits)
 
     fewest = fewest_that_pass(passes, len(order))
     return [each for count, each in found.items() if count != fewest] + [found[fewest]]

@@ -5,7 +5,7 @@ of Committees") and Varshney and Baral 2022 ("Model Cascading"). There, the larg
 of both are added (stacking, Wolpert 1992), since the two err on different texts. All is chosen on validation rows.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,8 @@ SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.
 """Candidate shares of the texts that go on."""
 EVERY_TEXT = 1e9
 """The margin with which every text goes on."""
-AS_GOOD = 0.002
-"""Accuracy, 0.2 points, that a cascade may be expected to lose against the transformer alone."""
+WORTH = 0.05
+"""A text goes on if the transformer is expected to mend the answer to one in twenty texts with such a margin."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,6 @@ class Parts:
     ngram_ms: float
     transformer_ms: float
     """Mean latencies."""
-    ngram_rule: DecisionRule
-    transformer_rule: DecisionRule
-    """The decision rule of each part alone."""
 
     def point(self, routing: Routing, rule: DecisionRule) -> Point:
         """Return the measurement of a cascade on these rows."""
@@ -118,47 +115,56 @@ def fit_blend(labels: np.ndarray, ngram: np.ndarray, transformer: np.ndarray) ->
 
 
 def choose_routing(
-    parts: Parts, share: float | None = None, budget_ms: float | None = None
+    parts: Parts, inherited: DecisionRule | None, share: float | None = None, budget_ms: float | None = None
 ) -> tuple[Routing, DecisionRule]:
     """Return routing and decision rule of a cascade, chosen on labeled rows that neither part was trained on.
 
-    share: largest share of the texts that go on; budget_ms: largest mean latency. Without both, the smallest share with
-      which the cascade is expected to be as good as the transformer alone.
+    inherited: the rule of the n-gram student, see `toolkit.evaluation.rule_choice.choose_rule`.
+    share: largest share of the texts that go on; budget_ms: largest mean latency. Without both, a text goes on if it is
+      worth it, see WORTH.
     """
     count = parts.ngram.shape[1]
     weights = fit_blend(parts.labels, parts.ngram, parts.transformer)
     everything = Routing(EVERY_TEXT, (0.0,) * count, *weights)
     probabilities = softmax(everything.blend(parts.ngram, parts.transformer).astype(np.float64))
-    rule = choose_rule(parts.labels, probabilities, parts.ngram_rule).rule  # chosen on many rows, out of fold
-    routings = routings_of(parts, rule, weights)
+    rule = choose_rule(parts.labels, probabilities, inherited).rule
     if budget_ms is not None:
         share = min(1.0, max(0.0, (budget_ms - parts.ngram_ms) / parts.transformer_ms))
-    if share is not None:
-        fitting = [each for each in routings if each.unsure(parts.ngram).mean() <= share + 1e-9]
-        return fitting[-1], rule
-    alone = parts.transformer_rule.predict(softmax(parts.transformer.astype(np.float64)))
-    enough = expected_accuracy(parts, everything, rule, alone) - AS_GOOD
-    return next(each for each in routings if _expected_accuracy_of(parts, each, rule) >= enough), rule
+    routing = replace(everything, shifts=shifts_of(rule, count))
+    margin = _worthwhile_margin(parts, routing) if share is None else _margin(parts, routing, share)
+    return replace(routing, margin=margin), rule
 
 
-def routings_of(parts: Parts, rule: DecisionRule, weights: tuple[float, float]) -> list[Routing]:
-    """Return one routing for each of SHARES, by increasing share of the rows that go on."""
-    shifts = shifts_of(rule, parts.ngram.shape[1])
-    apart = np.sort(margins(parts.ngram, shifts))
-    limits = [*apart, EVERY_TEXT]  # with the margin limits[n], n rows go on (fewer if margins are equal)
-    return [Routing(float(limits[int(share * len(apart))]), shifts, *weights) for share in SHARES]
+def at_shares(parts: Parts, routing: Routing) -> list[Routing]:
+    """Return the routing with the margins at which each of SHARES of the rows goes on."""
+    return [replace(routing, margin=_margin(parts, routing, share)) for share in SHARES]
 
 
-def expected_accuracy(parts: Parts, routing: Routing, rule: DecisionRule, answers: np.ndarray) -> float:
-    """Return the mean probability of `answers`, int (rows,), by the sum of both logits after the decision rule.
+def _margin(parts: Parts, routing: Routing, share: float) -> float:
+    """Return the margin with which at most a share of the rows goes on."""
+    apart = np.sort(margins(parts.ngram, routing.shifts))
+    return float([*apart, EVERY_TEXT][int(share * len(apart))])  # as many margins are smaller, or fewer
 
-    It varies less from sample to sample than the share of right answers: a row counts by how sure the sum is.
+
+def _worthwhile_margin(parts: Parts, routing: Routing) -> float:
+    """Return the largest margin at which the expected gain of going on is WORTH.
+
+    It is an isotonic regression of the expected gains: the larger the margin, the smaller the gain.
     """
-    shifts = shifts_of(rule, parts.ngram.shape[1])
-    probabilities = softmax(routing.blend(parts.ngram, parts.transformer).astype(np.float64) + shifts)
-    return float(probabilities[np.arange(len(answers)), answers].mean())
+    from sklearn.isotonic import IsotonicRegression
+
+    apart = margins(parts.ngram, routing.shifts)
+    expected = IsotonicRegression(increasing=False).fit_transform(apart, expected_gains(parts, routing))
+    return _margin(parts, routing, float((expected >= WORTH).mean()))
 
 
-def _expected_accuracy_of(parts: Parts, routing: Routing, rule: DecisionRule) -> float:
-    answers = rule.predict(softmax(routing.logits(parts.ngram, parts.transformer).astype(np.float64)))
-    return expected_accuracy(parts, routing, rule, answers)
+def expected_gains(parts: Parts, routing: Routing) -> np.ndarray:
+    """Return by how much the right answer is expected to be more likely if a row goes on, float64 (rows,).
+
+    The probabilities are those of the sum of both logits after the decision rule. The mean of these gains varies less
+    from sample to sample than the share of answers that become right.
+    """
+    scores = routing.blend(parts.ngram, parts.transformer).astype(np.float64) + routing.shifts
+    probabilities = softmax(scores)
+    answers = (parts.ngram.astype(np.float64) + routing.shifts).argmax(axis=1)
+    return probabilities.max(axis=1) - probabilities[np.arange(len(answers)), answers]

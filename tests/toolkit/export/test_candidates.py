@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from toolkit.evaluation.metrics import softmax
-from toolkit.export.candidates import BATCH, batch_invariance
+from toolkit.export.candidates import BATCH, batch_invariance, loses_too_much
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,27 @@ class BatchDependent:
         own = np.array([float(text) for text in texts])
         shift = 0.0 if batch_size == 1 else 0.001 * max(len(text) for text in texts)
         return np.stack([np.zeros(len(texts)), own + shift], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("rows", "wrong_before", "wrong_after", "expected"),
+    [
+        (99, (), (0,), False),  # a point of 99 rows, and one row
+        (99, (), (0, 1), True),
+        (99, (0,), (1, 2), False),  # one right, two wrong
+        (99, (0, 1), (2, 3), False),  # as many as before
+        (2_000, (), tuple(range(9)), False),  # 0.45 points
+        (2_000, (), tuple(range(12)), True),
+    ],
+)
+def test_one_row_of_few_is_not_too_much(
+    rows: int, wrong_before: tuple[int, ...], wrong_after: tuple[int, ...], expected: bool
+) -> None:
+    labels = np.arange(rows) % 2
+    before, after = labels.copy(), labels.copy()
+    before[list(wrong_before)] ^= 1
+    after[list(wrong_after)] ^= 1
+    assert loses_too_much(labels, before, after, 2, 0.005) is expected
 
 
 def test_scores_that_depend_on_the_batch_are_counted() -> None:

@@ -9,14 +9,15 @@ from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.metrics import macro_f1, softmax
 from toolkit.training.nbsvm import log_loss
 from toolkit.training.routing import (
-    AS_GOOD,
     SHARES,
+    WORTH,
     Parts,
     Routing,
+    at_shares,
     choose_routing,
-    expected_accuracy,
+    expected_gains,
     fit_blend,
-    routings_of,
+    margins,
     shifts_of,
 )
 
@@ -30,7 +31,7 @@ def made_up(labels: int, ngram_noise: float, transformer_noise: float, seed: int
     target = 2.0 * np.eye(labels)[truth]
     logits = [target + noise * random.normal(size=(ROWS, labels)) for noise in (ngram_noise, transformer_noise)]
     first, second = (each.astype(np.float32) for each in logits)
-    return Parts(truth, first, second, 0.1, 2.0, DecisionRule(), DecisionRule())
+    return Parts(truth, first, second, 0.1, 2.0)
 
 
 @pytest.mark.parametrize("labels", [2, 5])
@@ -57,7 +58,7 @@ def test_a_part_that_knows_nothing_has_no_weight() -> None:
 )
 def test_the_texts_nearest_to_the_decision_boundary_go_on(labels: int, rule: DecisionRule) -> None:
     parts = made_up(labels, 2.0, 1.0)
-    routing = routings_of(parts, rule, (0.5, 0.5))[SHARES.index(0.3)]
+    routing = at_shares(parts, Routing(0.0, shifts_of(rule, labels), 0.5, 0.5))[SHARES.index(0.3)]
     unsure = routing.unsure(parts.ngram)
     assert unsure.sum() == 0.3 * ROWS
     # How far each row is from another label at this rule, by trying: the smallest change that flips it.
@@ -87,54 +88,47 @@ def test_a_text_that_stays_has_the_logits_of_the_ngram_student() -> None:
 
 
 @pytest.mark.parametrize("labels", [2, 4])
-def test_the_expected_accuracy_is_the_mean_probability_of_the_answers(labels: int) -> None:
+def test_the_expected_gain_is_the_probability_given_away_by_staying(labels: int) -> None:
     parts = made_up(labels, 2.0, 1.0)
     rule = DecisionRule(0.3) if labels == 2 else DecisionRule(offsets=(0.5, -0.3, 0.0, 1.0))
-    routing = routings_of(parts, rule, (0.4, 0.7))[3]
-    answers = np.random.default_rng(0).integers(labels, size=ROWS)
-    total = 0.0
-    for row, answer in enumerate(answers):
+    found = expected_gains(parts, Routing(1.0, shifts_of(rule, labels), 0.4, 0.7))
+    for row in range(ROWS):
         scores = 0.4 * parts.ngram[row] + 0.7 * parts.transformer[row] + np.array(shifts_of(rule, labels))
-        total += np.exp(scores[answer]) / np.exp(scores).sum()
-    assert expected_accuracy(parts, routing, rule, answers) == pytest.approx(total / ROWS, rel=1e-5)
-    best = (0.4 * parts.ngram + 0.7 * parts.transformer + np.array(shifts_of(rule, labels))).argmax(axis=1)
-    assert (best == rule.predict(softmax(routing.blend(parts.ngram, parts.transformer).astype(np.float64)))).all()
+        probability = np.exp(scores) / np.exp(scores).sum()
+        stays = rule.predict(softmax(parts.ngram[row][None].astype(np.float64)))[0]
+        assert found[row] == pytest.approx(probability.max() - probability[stays], rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize(("labels", "transformer_noise"), [(2, 1.0), (4, 1.0), (4, 1.8)])
-def test_without_a_budget_the_smallest_share_as_good_as_the_transformer_is_chosen(
-    labels: int, transformer_noise: float
+@pytest.mark.parametrize(("labels", "ngram_noise", "transformer_noise"), [(2, 2.0, 1.0), (4, 1.2, 1.2), (4, 2.0, 1.8)])
+def test_without_a_budget_texts_go_on_as_long_as_they_gain(
+    labels: int, ngram_noise: float, transformer_noise: float
 ) -> None:
-    parts = made_up(labels, 2.0, transformer_noise)
-    routing, rule = choose_routing(parts)
-    every = routings_of(parts, rule, (routing.ngram_weight, routing.transformer_weight))
-    chosen = every.index(routing)
-    assert 0 < chosen < len(every) - 1
-
-    def probability(logits: np.ndarray, used: DecisionRule) -> float:
-        answers = used.predict(softmax(logits.astype(np.float64)))
-        return expected_accuracy(parts, routing, rule, answers)
-
-    enough = probability(parts.transformer, DecisionRule()) - AS_GOOD
-    found = [probability(each.logits(parts.ngram, parts.transformer), rule) for each in every]
-    assert found[chosen] >= enough > found[chosen - 1]
-    alone = macro_f1(parts.labels, parts.transformer.argmax(axis=1), labels)
-    assert parts.point(routing, rule).macro_f1 > alone - 0.02
+    parts = made_up(labels, ngram_noise, transformer_noise)
+    routing, rule = choose_routing(parts, None)
+    unsure, gains = routing.unsure(parts.ngram), expected_gains(parts, routing)
+    assert 0.05 < unsure.mean() < 0.95
+    order = np.argsort(margins(parts.ngram, routing.shifts))
+    last, beyond = order[unsure.sum() - 40 : unsure.sum()], order[unsure.sum() :]
+    assert gains[last].mean() > 0.5 * WORTH
+    for end in range(40, len(beyond)):
+        assert gains[beyond[:end]].mean() < WORTH  # no next group of texts is worth it
+    alone = macro_f1(parts.labels, parts.ngram.argmax(axis=1), labels)
+    assert parts.point(routing, rule).macro_f1 > alone + 0.03
 
 
 def test_a_weak_transformer_gets_few_texts() -> None:
-    parts = made_up(4, 1.0, 4.0)
-    routing, rule = choose_routing(parts)
-    assert parts.point(routing, rule).share == 0.0
+    parts = made_up(4, 1.0, 6.0)
+    routing, rule = choose_routing(parts, None)
+    assert parts.point(routing, rule).share < 0.1
 
 
 def test_a_share_or_a_latency_is_an_upper_limit() -> None:
     parts = made_up(3, 2.0, 1.0)
-    for share, most in ((0.0, 0.0), (0.12, 0.1), (0.3, 0.3), (1.0, 1.0)):
-        routing, rule = choose_routing(parts, share=share)
+    for share, most in ((0.0, 0.0), (0.1234, 0.1225), (0.3, 0.3), (1.0, 1.0)):
+        routing, rule = choose_routing(parts, None, share=share)
         assert parts.point(routing, rule).share == most
-    for budget, most in ((0.05, 0.0), (0.1 + 0.3 * 2.0, 0.3), (0.65, 0.25), (50.0, 1.0)):
-        routing, rule = choose_routing(parts, budget_ms=budget)
+    for budget, most in ((0.05, 0.0), (0.1 + 0.3 * 2.0, 0.3), (0.65, 0.275), (50.0, 1.0)):
+        routing, rule = choose_routing(parts, None, budget_ms=budget)
         point = parts.point(routing, rule)
         assert (point.share, point.mean_ms) == (most, pytest.approx(0.1 + most * 2.0))
 
@@ -142,5 +136,5 @@ def test_a_share_or_a_latency_is_an_upper_limit() -> None:
 def test_rows_with_equal_margins_never_exceed_the_share() -> None:
     parts = made_up(2, 2.0, 1.0)
     same = replace(parts, ngram=np.repeat(parts.ngram[:1], ROWS, axis=0))
-    routing, rule = choose_routing(same, share=0.5)
+    routing, rule = choose_routing(same, None, share=0.5)
     assert same.point(routing, rule).share == 0.0
