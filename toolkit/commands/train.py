@@ -70,9 +70,11 @@ def train(recipe_file: Path | None, force: bool, **options: Any) -> None:
     """
     from toolkit.workflows.pipeline import train_pipeline
 
-    outcome = train_pipeline(recipe_from(recipe_file, given(options)), force)
+    recipe = recipe_from(recipe_file, given(options))
+    outcome = train_pipeline(recipe, force)
     show_outcome(outcome)
-    click.echo(f"\nnext: hbt compress {outcome.folder} --target onnx-int8")
+    cascade = " --cascade" * recipe.export.cascade
+    click.echo(f"\nnext: hbt compress {outcome.folder} --target onnx-int8{cascade}")
     show_standing("the model", outcome.standing)
 
 

@@ -22,6 +22,8 @@ from toolkit.config.settings import (
 
 SEARCHED_STUDENTS = ("ngram", "layers:1", "layers:2", "layers:4")
 """The default students of `hbt students`."""
+CASCADE_STUDENT = "layers:2"
+"""The transformer of --student cascade."""
 
 
 PIPELINES: dict[str, tuple[str, ...]] = {
@@ -60,6 +62,13 @@ class Recipe:
     pruning: PruningSettings = field(default_factory=PruningSettings)
     export: ExportSettings = field(default_factory=ExportSettings)
     run: RunSettings = field(default_factory=RunSettings)
+
+    def __post_init__(self) -> None:
+        kind, _, transformer = (self.distillation.student or "").partition(":")
+        if kind == "cascade":  # the short form of --student X --cascade
+            student = transformer or CASCADE_STUDENT
+            object.__setattr__(self, "distillation", dataclasses.replace(self.distillation, student=student))
+            object.__setattr__(self, "export", dataclasses.replace(self.export, cascade=True))
 
     def student_training(self) -> TrainingSettings:
         """Return the training settings of the student."""

@@ -138,8 +138,8 @@ class DistillationSettings:
 
     student: str | None = None
     """Student: layers:N or layers:0,4,8,11 (layers of the teacher), shape:LxH or shape:LxHxA (trained from scratch, A
-    attention heads), a hub id, a folder, or ngram (a linear model over hashed character n-grams; ngram:17 for a table
-    of 2^17 rows)."""
+    attention heads), a hub id, a folder, ngram (a linear model over hashed character n-grams; ngram:17 for a table of
+    2^17 rows), or cascade:STUDENT, short for --student STUDENT --cascade."""
     teacher: tuple[str, ...] = ()
     """Teacher: a run, a checkpoint folder or a Hugging Face classifier; the baseline stage is then skipped. May be
     repeated: the logits of all teachers are averaged."""

@@ -33,6 +33,8 @@ class StudentResult:
     macro_f1: float
     """Macro-F1 of the package on the validation rows."""
     p50_ms: float | None
+    mean_ms: float | None
+    """Mean latency of a cascade, to which the budget applies, since its median hides the texts that go on."""
     package_mb: float
     parameters: int
     within_budget: bool
@@ -119,7 +121,7 @@ def render(search: StudentSearch) -> None:
         {
             "Student": student.student,
             "Macro F1": f"{student.macro_f1:.4f}",
-            "Latency p50 ms": "–" if student.p50_ms is None else f"{student.p50_ms:.3f}",
+            "Latency ms": _latency(student),
             "Package MB": f"{student.package_mb:.2f}",
             "Parameters": f"{student.parameters:,}",
             "Within budget": "yes" if student.within_budget else "no",
@@ -153,10 +155,20 @@ def _result_of(
     suffix = run.recipe.export.suffix
     exported = run.results[export_stage(read_manifest(package)["target"], DISTILLATION, suffix)]
     p50_ms, package_mb = exported.details["p50_ms"], exported.details["package_size_bytes"] / MB
-    fast = budget_ms is None or (p50_ms is not None and p50_ms <= budget_ms)
+    cascade = exported.details.get("cascade")
+    mean_ms = None if cascade is None else cascade["test"]["mean_ms"]
+    latency = p50_ms if mean_ms is None else mean_ms
+    fast = budget_ms is None or (latency is not None and latency <= budget_ms)
     small = budget_mb is None or package_mb <= budget_mb
     macro_f1 = exported.validation_metrics["macro_f1"]
-    return StudentResult(student, macro_f1, p50_ms, package_mb, exported.parameters, fast and small, package.as_posix())
+    parameters, place = exported.parameters, package.as_posix()
+    return StudentResult(student, macro_f1, p50_ms, mean_ms, package_mb, parameters, fast and small, place)
+
+
+def _latency(student: StudentResult) -> str:
+    if student.mean_ms is not None:
+        return f"mean {student.mean_ms:.3f}"
+    return "–" if student.p50_ms is None else f"p50 {student.p50_ms:.3f}"
 
 
 def _references(run: Run) -> dict[str, float]:

@@ -20,10 +20,12 @@ from exporters.loaders.subwords import subwords
 from tests.helpers import Finished, Hbt, rehash
 from toolkit import package as packages
 from toolkit.config.settings import ExportSettings
+from toolkit.config.toml_file import recipe_from, write_recipe
 from toolkit.evaluation.predictions import Predictions
 from toolkit.stages.run_folder import CASCADE_NGRAM, Run
 from toolkit.utils.errors import InputError
 from toolkit.workflows.compress import compress_run
+from toolkit.workflows.student_search import recipe_of_teacher, search_students
 
 STAGE = "4-export-onnx-int8-cascade"
 SHARE = 0.4
@@ -236,6 +238,7 @@ def test_an_ngram_student_has_no_cascade(workplace: Path, hbt: Hbt, capsys: pyte
     assert not Path("runs/small").exists()
 
 
+@pytest.mark.slow
 def test_the_cascade_of_a_checkpoint_is_refused_with_the_command_that_distils_it(
     copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,3 +251,51 @@ def test_the_cascade_of_a_checkpoint_is_refused_with_the_command_that_distils_it
     epochs = ["--kd-epochs", "1", "--folds", "2", "--name", "advised", "--max-drop", "0.5", "--search", "off"]
     assert hbt(*advice.split(), *epochs, "-o", "models/advised") == 0
     assert json.loads(Path("models/advised/config.json").read_text("utf-8"))["model_type"] == compose.CASCADE
+
+
+@pytest.mark.slow
+def test_a_search_measures_a_cascade_by_its_mean_latency(copied: Path) -> None:
+    given = {"teacher": ("runs/tiny",), "epochs": 1, "name": "found", "search": "off"}
+    recipe = recipe_of_teacher("comments.csv", given)
+    (student,) = search_students(recipe, ["cascade:layers:1"], None, None).students
+    assert student.student == "cascade:layers:1"
+    assert student.package == "models/found-cascade-layers-1-onnx-int8-cascade"
+    assert json.loads((Path(student.package) / "config.json").read_text("utf-8"))["model_type"] == compose.CASCADE
+    details = Run.open(Path("runs/found-cascade-layers-1")).results[STAGE].details["cascade"]
+    assert student.mean_ms == details["test"]["mean_ms"]
+    for budget, within in ((0.99 * student.mean_ms, False), (1.01 * student.mean_ms, True)):  # its p50 here: 1 ms
+        (again,) = search_students(recipe, ["cascade:layers:1"], budget, None).students
+        assert again.within_budget is within
+
+
+@pytest.mark.parametrize(("given", "student"), [("cascade:layers:1", "layers:1"), ("cascade", "layers:2")])
+def test_the_short_form_of_a_cascade(given: str, student: str, tmp_path: Path) -> None:
+    recipe = recipe_from(None, {"student": given})
+    assert (recipe.distillation.student, recipe.export.cascade) == (student, True)
+    write_recipe(recipe, tmp_path / "recipe.toml")
+    assert recipe_from(tmp_path / "recipe.toml", {}) == recipe
+    (tmp_path / "short.toml").write_text(f'[distillation]\nstudent = "{given}"\n', "utf-8")
+    assert recipe_from(tmp_path / "short.toml", {}) == recipe
+
+
+def test_a_finished_cascade_is_not_made_again(
+    copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = [
+        "run",
+        "--pipeline",
+        "baseline_kd_quant",
+        "--teacher",
+        "runs/tiny",
+        "--data",
+        "comments.csv",
+        "--name",
+        "new",
+    ]
+    run += ["--student", "cascade:layers:1", "--folds", "2", "--epochs", "1", "--max-drop", "0.5", "--search", "off"]
+    assert hbt(*run) == 0
+    before = Path("models/new-onnx-int8-cascade/manifest.json").read_bytes()
+    monkeypatch.setattr("toolkit.workflows.export_run.compress_cascade", None)
+    assert hbt(*run) == 0
+    assert "models/new-onnx-int8-cascade" in capsys.readouterr().out
+    assert Path("models/new-onnx-int8-cascade/manifest.json").read_bytes() == before
