@@ -115,6 +115,9 @@ def track_export(tracked: Tracked, result: StageResult, labels: tuple[str, ...],
     selected = gate["trials"][gate["ships"]]
     names = ("drop", "agreement", "mean_logit_shift", "share_flipped", "times_faster")
     tracked.metrics({f"gate_{name}": selected[name] for name in names})
+    cascade = result.details.get("cascade")
+    if cascade is not None:
+        tracked.metrics({"cascade_share": cascade["test"]["share"], "cascade_mean_ms": cascade["test"]["mean_ms"]})
     tracked.metrics({"package_size_mb": result.details["package_size_bytes"] / MB})
     tracked.artifact(package, "package")
     tracked.artifact(package / "README.md", "model_card")
