@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from exporters.loaders.characters import characters, ngram_network
 from exporters.loaders.common import Model, is_finite, main, open_package
-from exporters.loaders.ngram import characters, ngram_network
-from exporters.loaders.onnx import transformer
+from exporters.loaders.onnx_transformer import transformer
 from exporters.loaders.subwords import subwords
 
 SECOND = "transformer"

@@ -18,7 +18,7 @@ import pytest
 
 from exporters.loaders import onnx
 from exporters.loaders.common import Model, printable
-from exporters.loaders.compose import NGRAM, Loader, load_package, loader_source
+from exporters.loaders.compose import CASCADE, NGRAM, SECOND, Loader, load_package, loader_source
 from exporters.onnx_fp32 import onnx_loader
 from exporters.registry import exporter
 from tests.exporters.test_ngram_graph import evidence, package_of, student
@@ -36,12 +36,14 @@ OF_SUBWORDS, OF_CHARACTERS = ("encode_batch", "attention_mask"), ("utf-32", "nor
 FOREIGN: dict[Loader, tuple[str, ...]] = {
     "onnx": (*OF_TORCH, *OF_CHARACTERS, "openvino"),
     "ngram": (*OF_TORCH, *OF_SUBWORDS, "openvino", "transformer"),
+    "cascade": (*OF_TORCH, "openvino"),
     "torch": (*OF_CHARACTERS, "onnxruntime", "openvino"),
     "openvino": (*OF_TORCH, *OF_CHARACTERS, "onnxruntime"),
 }
 NEEDED: dict[Loader, set[str]] = {
     "onnx": {"onnxruntime"},
     "ngram": {"onnxruntime"},
+    "cascade": {"onnxruntime"},
     "torch": {"torch", "transformers", "safetensors"},
     "openvino": {"openvino"},
 }
@@ -54,7 +56,7 @@ def test_a_loader_has_no_code_of_other_runtimes_and_networks(loader: Loader) -> 
     assert [word for word in FOREIGN[loader] if word in text] == []
     assert "exporters" not in text
     assert text.count("class Model:") == text.count("def load(") == text.count('__name__ == "__main__"') == 1
-    assert len(text.splitlines()) < (390 if loader == "torch" else 295)
+    assert len(text.splitlines()) < {"torch": 390, "cascade": 355}.get(loader, 295)
 
 
 @pytest.mark.parametrize("command", [["check", "--select", "E,F,W,I,B,UP,SIM,RUF100"], ["format", "--check"]])
@@ -67,10 +69,28 @@ def test_a_loader_is_clean_and_short(loader: Loader, command: list[str]) -> None
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def cascade_of(learned: Classifier, toy: Corpus, folder: Path) -> Path:
+    """A cascade in which about half of the odd texts go on."""
+    package_of(student(), "onnx-int8", folder)
+    written("onnx-fp32", learned, evidence_of(toy, learned.rule), folder / SECOND, search="off")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    texts = [text for text in ODD_TEXTS if "\x00" not in text]
+    apart = np.abs(np.diff(load_package("ngram", folder).predict_logits(texts), axis=1))
+    routing = {"margin": float(np.median(apart)), "shifts": [0, 0], "ngram_weight": 0.4, "transformer_weight": 0.8}
+    names = {name: config[name] for name in ("id2label", "label2id")}
+    second = json.loads((folder / SECOND / "config.json").read_text("utf-8"))
+    (folder / SECOND / "config.json").write_text(json.dumps(second | names), "utf-8")
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": CASCADE, "cascade": routing}), "utf-8")
+    (folder / "how_to_load.py").write_text(loader_source("cascade"), "utf-8")
+    return folder
+
+
 def made(loader: Loader, learned: Classifier, toy: Corpus, folder: Path) -> Path:
     """A package folder without model card and manifest, for one of the loaders."""
     if loader == "ngram":
         return package_of(student(), "onnx-int8", folder)
+    if loader == "cascade":
+        return cascade_of(learned, toy, folder)
     target = {"onnx": "onnx-fp32", "torch": "torch-int8", "openvino": "openvino-int8"}[loader]
     if loader == "openvino":
         pytest.importorskip("nncf")
@@ -100,7 +120,8 @@ def test_a_packaged_loader_needs_only_its_runtime_and_scores_like_hbt(
     assert done.returncode == 0, done.stderr
     labels, threshold, logits, batched, answers = json.loads(done.stdout)
 
-    target = {"onnx": "onnx-fp32", "ngram": "onnx-int8", "torch": "torch-int8", "openvino": "openvino-int8"}[loader]
+    others = {"onnx": "onnx-fp32", "torch": "torch-int8", "openvino": "openvino-int8"}
+    target = others.get(loader, "onnx-int8")
     own = exporter(target).load(folder, threads=1)
     texts = [text for text in ODD_TEXTS if "\x00" not in text]
     assert (tuple(labels), threshold) == (own.labels, own.threshold)
@@ -112,6 +133,7 @@ def test_a_packaged_loader_needs_only_its_runtime_and_scores_like_hbt(
 def test_the_loader_of_an_onnx_package_follows_its_network(tmp_path: Path) -> None:
     assert NGRAM == MODEL_TYPE
     assert (onnx_loader(MODEL_TYPE), onnx_loader("bert"), onnx_loader("")) == ("ngram", "onnx", "onnx")
+    assert onnx_loader(CASCADE) == "cascade"
     ngram = student()
     written("onnx-fp32", ngram, evidence(ngram, ["sea"]), tmp_path / "made")
     assert (tmp_path / "made" / "how_to_load.py").read_text("utf-8") == loader_source("ngram")

@@ -13,9 +13,9 @@ import pytest
 
 from exporters.loaders import compose
 from exporters.loaders.cascade import SECOND, Cascade, load as load_cascade
+from exporters.loaders.characters import characters, ngram_network
 from exporters.loaders.common import Model
-from exporters.loaders.ngram import characters, ngram_network
-from exporters.loaders.onnx import transformer
+from exporters.loaders.onnx_transformer import transformer
 from exporters.loaders.subwords import subwords
 from tests.helpers import Finished, Hbt, rehash
 from toolkit import package as packages

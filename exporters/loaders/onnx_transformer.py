@@ -1,0 +1,22 @@
+"""Run the ONNX graph of a transformer."""
+
+from pathlib import Path
+
+import numpy as np
+
+from exporters.loaders.common import Network
+from exporters.loaders.onnx_session import open_session
+
+
+def transformer(file: Path, threads: int | None) -> Network:
+    """Return the network in `file`."""
+    session = open_session(file, threads)
+    masked = "attention_mask" in {entry.name for entry in session.get_inputs()}
+
+    def run(ids: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+        feed = {"input_ids": ids}
+        if masked:
+            feed["attention_mask"] = np.ones_like(ids) if mask is None else mask
+        return session.run(["logits"], feed)[0]
+
+    return run
