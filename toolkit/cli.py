@@ -13,7 +13,7 @@ from toolkit.commands.measure import bench, compare, sync, ui
 from toolkit.commands.package import compress, list_targets, predict, sign, verify
 from toolkit.commands.train import data, run, students, train
 from toolkit.utils.console import printable, use_utf8
-from toolkit.utils.errors import InputError, NothingPasses, full_disk
+from toolkit.utils.errors import InputError, NothingPasses, full_disk, out_of_memory
 from toolkit.utils.scratch import remove_leftovers
 
 
@@ -34,7 +34,7 @@ for command in (data, train, run, students, compress, list_targets, compare, pre
 
 
 def main() -> None:
-    """Run a command. Errors are one line on stderr, with exit code 2 (input, full disk) or 3 (no candidate passes)."""
+    """Run a command. Errors are one line on stderr, with exit code 2 (input, full disk, memory) or 3 (no candidate passes)."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
@@ -52,6 +52,8 @@ def main() -> None:
         _stop(f"interrupted; {_resume()}", 130)
     except Exception as error:
         message = full_disk(error)
+        if out_of_memory(error):
+            message = "not enough memory; give a smaller --batch-size or --max-length, or close other programs, and"
         if message is None:
             raise
         _stop(f"{message} {_resume()}", 2)

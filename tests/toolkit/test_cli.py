@@ -558,6 +558,22 @@ def test_a_full_disk_is_one_line(
     assert line.rstrip().endswith("free space and rerun the same command to resume")
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: 9 bytes")]
+)
+def test_too_little_memory_is_one_line(
+    hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def failing() -> None:
+        raise error
+
+    monkeypatch.setattr("toolkit.export.targets.list_targets", failing)
+    assert hbt("targets") == 2
+    line = one_line(capsys)
+    assert line.startswith("hbt: not enough memory")
+    assert line.rstrip().endswith("rerun the same command to resume")
+
+
 def test_any_other_error_of_the_system_is_a_traceback(hbt: Hbt, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing() -> None:
         raise OSError(errno.EIO, "Input/output error")

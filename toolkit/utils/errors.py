@@ -42,6 +42,10 @@ _FULL_DISK = (
 """How libraries that write files in native code report a full disk."""
 
 
+_NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory", "std::bad_alloc")
+"""How native code reports that no memory is left."""
+
+
 def full_disk(error: BaseException) -> str | None:
     """Return the message for an error that a full disk has caused; None for any other error."""
     cause: BaseException | None = error
@@ -52,6 +56,16 @@ def full_disk(error: BaseException) -> str | None:
             return f"No space left on device{'' if file is None else f': {file}'}; free space and"
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that the machine has not enough memory; PyTorch raises a RuntimeError then."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or any(known in str(cause) for known in _NO_MEMORY):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def reason_of(error: Exception) -> str:
