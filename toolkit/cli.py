@@ -34,7 +34,7 @@ for command in (data, train, run, students, compress, list_targets, compare, pre
 
 
 def main() -> None:
-    """Run a command. Errors are one line on stderr, with exit code 2 (input, full disk, memory) or 3 (no candidate passes)."""
+    """Run a command. Errors are one line on stderr; exit code 2 (input, disk, memory) or 3 (no candidate passes)."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
