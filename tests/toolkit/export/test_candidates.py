@@ -41,6 +41,7 @@ def test_one_row_of_few_is_not_too_much(
     before[list(wrong_before)] ^= 1
     after[list(wrong_after)] ^= 1
     assert loses_too_much(labels, before, after, 2, 0.005) is expected
+    assert loses_too_much(labels, before, after, 2, 0.0) is (len(wrong_after) > len(wrong_before))
 
 
 def test_scores_that_depend_on_the_batch_are_counted() -> None:
