@@ -33,6 +33,8 @@ from toolkit.utils.console import say, working
 from toolkit.utils.errors import NothingPasses
 from toolkit.utils.scratch import scratch_folder
 
+FEW = 0.02
+"""A share of texts below which the transformer is not worth its size."""
 TIMED = 200
 """Number of validation texts for the mean latencies of the parts."""
 
@@ -91,8 +93,8 @@ def _joined(first: Artifact, second: Artifact, settings: ExportSettings, folder:
         }
     }
     say(_summary(points[validation], points[test], ngram_ms, transformer_ms))
-    if not points[validation]["share"]:
-        say("cascade: no text is worth the time of the transformer; hbt run --student ngram makes a smaller package")
+    if points[validation]["share"] < FEW:
+        say("cascade: so few texts are worth the transformer that hbt run --student ngram makes the better package")
     draw_curve(curve[test], Point(**points[test]), folder)
     source = _source(first, second, routing)
     size = first.result.size_bytes + second.result.size_bytes
