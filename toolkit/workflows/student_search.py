@@ -33,12 +33,12 @@ class StudentResult:
     macro_f1: float
     """Macro-F1 of the package on the validation rows."""
     p50_ms: float | None
-    mean_ms: float | None
-    """Mean latency of a cascade, to which the budget applies, since its median hides the texts that go on."""
     package_mb: float
     parameters: int
     within_budget: bool
     package: str
+    mean_ms: float | None = None
+    """Mean latency of a cascade, to which the budget applies, since its median hides the texts that go on."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _result_of(
     small = budget_mb is None or package_mb <= budget_mb
     macro_f1 = exported.validation_metrics["macro_f1"]
     parameters, place = exported.parameters, package.as_posix()
-    return StudentResult(student, macro_f1, p50_ms, mean_ms, package_mb, parameters, fast and small, place)
+    return StudentResult(student, macro_f1, p50_ms, package_mb, parameters, fast and small, place, mean_ms)
 
 
 def _latency(student: StudentResult) -> str:

@@ -278,6 +278,7 @@ def test_the_short_form_of_a_cascade(given: str, student: str, tmp_path: Path) -
     assert recipe_from(tmp_path / "short.toml", {}) == recipe
 
 
+@pytest.mark.slow
 def test_a_finished_cascade_is_not_made_again(
     copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
