@@ -17,6 +17,7 @@ from benchmarks.label_placement import Label, place_labels
 from benchmarks.report import read_json
 from toolkit.latency.measure import Measurement
 from toolkit.utils.errors import InputError
+from toolkit.utils.figures import STYLE, save_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,26 +42,6 @@ LINE = 10.0
 """Line height of a label in points."""
 LEADER_FROM = 8.0
 """A label at least this many points from its marker has a leader line."""
-STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": [
-        "DejaVu Sans",
-        "Verdana",
-        "Arial",
-    ],  # the first is bundled with matplotlib, so widths are reproducible
-    "svg.fonttype": "none",  # keep text as text: searchable, and the viewer provides fonts for other scripts
-    "svg.hashsalt": "hbt",
-    "text.parse_math": False,  # names may contain dollar signs
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#555555",
-    "axes.labelcolor": "#333333",
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e8e8e8",
-}
 
 
 def plot(measurements: Sequence[Measurement], file: Path) -> None:
@@ -76,7 +57,7 @@ def plot(measurements: Sequence[Measurement], file: Path) -> None:
             "ignore", message="Glyph .* missing"
         )  # the PNG then shows boxes; the SVG contains the text
         drawn = figure(measurements)
-        drawn.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        save_svg(drawn, file)
         drawn.savefig(file.with_suffix(".png"), format="png", dpi=DPI)
 
 

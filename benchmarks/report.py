@@ -41,7 +41,7 @@ class Row:
     speedup: float | None
     """Mean latency of the reference divided by that of the model: 2.0 is twice as fast. Medians in older files.
 
-    A median would hide the texts of a cascade that go on to its transformer.
+    A median would hide the texts that a cascade defers to its transformer.
     """
     throughput_b8_rows_s: float | None
     throughput_b32_rows_s: float | None

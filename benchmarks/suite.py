@@ -25,6 +25,7 @@ from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
 from toolkit.stages.run_folder import BASELINE, DISTILLATION, LINEAR_BASELINE, Run, export_stage, run_folder
 from toolkit.utils.console import print_table, say
 from toolkit.utils.errors import InputError
+from toolkit.utils.figures import STYLE, save_svg
 from toolkit.utils.files import MB, write_lines
 from toolkit.workflows.compare import contender
 from toolkit.workflows.compress import compress_run
@@ -57,7 +58,7 @@ class Line:
     """Difference in points and verdict at a margin of one point."""
     p50_ms: float | None = None
     mean_ms: float | None = None
-    """Of a cascade; its median hides the texts that go on."""
+    """Of a cascade; its median hides the deferred texts."""
     package_mb: float | None = None
 
 
@@ -169,7 +170,7 @@ def draw(lines: Sequence[Line], file: Path) -> None:
     from matplotlib.figure import Figure
 
     files = list(dict.fromkeys(line.file for line in lines))
-    with matplotlib.rc_context({"font.family": "sans-serif", "svg.fonttype": "none", "svg.hashsalt": "hbt"}):
+    with matplotlib.rc_context(STYLE):
         fig = Figure((8.0, 0.5 + 1.9 * len(files)), layout="constrained")
         FigureCanvasAgg(fig)
         for axes, name in zip(np.ravel(fig.subplots(len(files), 1, squeeze=False)), files, strict=True):
@@ -180,8 +181,7 @@ def draw(lines: Sequence[Line], file: Path) -> None:
                 axes.plot([line.macro_f1], [height], marker="o", color=color)
             axes.set_yticks(range(len(shown)), [line.model for line in shown])
             axes.set_title(f"{name}: macro-F1 on the test rows, 95 % interval", loc="left", fontsize=10)
-            axes.grid(axis="x", color="#e8e8e8")
-        fig.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        save_svg(fig, file)
 
 
 def _arguments() -> argparse.Namespace:

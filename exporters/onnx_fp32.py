@@ -10,7 +10,7 @@ import numpy as np
 
 from exporters.loaders.compose import CASCADE, NGRAM, Loader, load_package, loader_source, model_type
 from exporters.registry import Candidate, Evidence, LoadedArtifact
-from toolkit.utils.errors import CannotExport, full_disk, reason_of
+from toolkit.utils.errors import CannotExport, full_disk, out_of_memory, reason_of
 
 if TYPE_CHECKING:
     import onnx
@@ -199,10 +199,10 @@ def _reraise_failure_of_the_machine(error: BaseException) -> None:
     while cause is not None:
         if isinstance(cause, OSError | MemoryError):
             raise cause
-        if isinstance(cause, RuntimeError) and "can't allocate memory" in str(cause):  # by this PyTorch tells it
-            raise MemoryError(reason_of(cause)) from error
         cause = cause.__cause__
-    if full_disk(error) is not None:  # native code reports it in words only
+    if out_of_memory(error):  # native code reports it in words only
+        raise MemoryError(reason_of(error)) from error
+    if full_disk(error) is not None:
         raise error
 
 

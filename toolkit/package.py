@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from exporters.loaders.compose import CASCADE, SECOND, model_type
+from exporters.loaders.compose import CASCADE, TRANSFORMER, model_type
 from exporters.registry import Candidate, Exporter, LoadedArtifact, exporter, targets
 from toolkit.golden_scores import Scored, one_line, score_texts
 from toolkit.manifest import MANIFEST_FILE, SCHEMA, changed_files, read_manifest, sha256_of
@@ -193,7 +193,7 @@ def _unlisted_parts(folder: Path, manifest: dict[str, Any], target: Exporter) ->
     """Return one line for each file that loading reads and the manifest does not list."""
     needed = [target.file, CONFIG_FILE, "tokenizer.json", LOADER_FILE, REQUIREMENTS_FILE]
     if _is_cascade(folder):
-        needed += [f"{SECOND}/{name}" for name in (target.file, CONFIG_FILE, "tokenizer.json")]
+        needed += [f"{TRANSFORMER}/{name}" for name in (target.file, CONFIG_FILE, "tokenizer.json")]
     return [f"{name} is not in the manifest" for name in needed if name not in manifest["files"]]
 
 

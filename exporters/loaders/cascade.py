@@ -1,5 +1,5 @@
-"""The model is a cascade: a linear classifier on character n-grams answers most texts. Texts that it is unsure of also
-go to a transformer, and the scores of both are added. The transformer is loaded when it is first needed.
+"""The model is a cascade: a linear classifier on character n-grams answers most texts. It defers texts whose two best
+labels are close to a transformer, and the logits of both are added. The transformer is loaded when it is first needed.
 
 Requires ONNX Runtime.
 """
@@ -14,12 +14,12 @@ import numpy as np
 
 from exporters.loaders.characters import characters, ngram_network
 from exporters.loaders.common import Model, is_finite, main, open_package
-from exporters.loaders.onnx_transformer import transformer
+from exporters.loaders.onnx_transformer import transformer_network
 from exporters.loaders.subwords import subwords
 
-SECOND = "transformer"
+TRANSFORMER = "transformer"
 """Subfolder of the transformer."""
-PARTS = ("model.onnx", *(f"{SECOND}/{name}" for name in ("model.onnx", "config.json", "tokenizer.json")))
+PARTS = ("model.onnx", *(f"{TRANSFORMER}/{name}" for name in ("model.onnx", "config.json", "tokenizer.json")))
 
 
 class Cascade(Model):
@@ -30,34 +30,36 @@ class Cascade(Model):
         self.folder, self.threads = folder, threads
         routing = json.loads((folder / "config.json").read_text("utf-8"))["cascade"]
         self.margin: float = routing["margin"]
-        self.shifts = [float(shift) for shift in routing["shifts"]]
+        self.rule_offsets = [float(offset) for offset in routing["offsets"]]
         self.weights: tuple[float, float] = (routing["ngram_weight"], routing["transformer_weight"])
-        if len(self.shifts) != len(self.labels) or not all(map(is_finite, (self.margin, *self.shifts, *self.weights))):
-            raise ValueError("config.json: cascade must have finite numbers, and one shift per label")
+        numbers = (self.margin, *self.rule_offsets, *self.weights)
+        if len(self.rule_offsets) != len(self.labels) or not all(map(is_finite, numbers)):
+            raise ValueError("config.json: cascade must have finite numbers, and one offset per label")
 
     @cached_property
-    def second(self) -> Model:
+    def transformer(self) -> Model:
         """The transformer. Raises: ValueError if it does not load."""
-        folder = self.folder / SECOND
-        return open_package(
-            folder, (), False, lambda root: Model(root, subwords, transformer(root / "model.onnx", self.threads))
-        )
 
-    def unsure(self, logits: np.ndarray) -> list[int]:
+        def build(root: Path) -> Model:
+            return Model(root, subwords, transformer_network(root / "model.onnx", self.threads))
+
+        return open_package(self.folder / TRANSFORMER, (), False, build)
+
+    def deferred(self, logits: np.ndarray) -> list[int]:
         """Return the rows of n-gram logits (texts, labels) whose two best labels are less than the margin apart."""
         if len(logits) == 1:  # for one row, plain Python is faster than numpy
-            *_, second, best = sorted(map(float.__add__, logits[0].tolist(), self.shifts))
+            *_, second, best = sorted(map(float.__add__, logits[0].tolist(), self.rule_offsets))
             return [0] if best - second < self.margin else []
-        scores = np.sort(logits.astype(np.float64) + self.shifts, axis=1)
+        scores = np.sort(logits.astype(np.float64) + self.rule_offsets, axis=1)
         return np.flatnonzero(scores[:, -1] - scores[:, -2] < self.margin).tolist()
 
     def predict_logits(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
         """Return logits, float32 (texts, labels); texts are batched by length. See `predict_proba` for errors."""
         logits = super().predict_logits(texts, batch_size)
-        unsure = self.unsure(logits)
-        if unsure:
-            found = self.second.predict_logits([texts[i] for i in unsure], batch_size)
-            logits[unsure] = self.weights[0] * logits[unsure] + self.weights[1] * found
+        deferred = self.deferred(logits)
+        if deferred:
+            found = self.transformer.predict_logits([texts[i] for i in deferred], batch_size)
+            logits[deferred] = self.weights[0] * logits[deferred] + self.weights[1] * found
         return logits
 
 

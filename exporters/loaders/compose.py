@@ -21,7 +21,7 @@ PARTS = "exporters.loaders"
 FOLDER = Path(__file__).parent
 NGRAM, CASCADE = "ngram", "cascade"
 """`model_type` of an n-gram network and of a cascade in config.json."""
-SECOND = "transformer"
+TRANSFORMER = "transformer"
 """Subfolder of the second part of a cascade; the loader, which must not import this module, has the same name."""
 
 _IF_MISSING = """except ImportError as error:

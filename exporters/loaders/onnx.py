@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from exporters.loaders.common import Model, main, open_package
-from exporters.loaders.onnx_transformer import transformer
+from exporters.loaders.onnx_transformer import transformer_network
 from exporters.loaders.subwords import subwords
 
 
@@ -16,9 +16,11 @@ def load(folder: str | os.PathLike[str] | None = None, threads: int | None = Non
     Raises: ValueError if a file is not as shipped or the model does not load.
     """
     folder = Path(__file__).parent if folder is None else folder
-    return open_package(
-        folder, ("model.onnx",), verify, lambda root: Model(root, subwords, transformer(root / "model.onnx", threads))
-    )
+
+    def build(root: Path) -> Model:
+        return Model(root, subwords, transformer_network(root / "model.onnx", threads))
+
+    return open_package(folder, ("model.onnx",), verify, build)
 
 
 if __name__ == "__main__":

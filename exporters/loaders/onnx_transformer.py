@@ -8,7 +8,7 @@ from exporters.loaders.common import Network
 from exporters.loaders.onnx_session import open_session
 
 
-def transformer(file: Path, threads: int | None) -> Network:
+def transformer_network(file: Path, threads: int | None) -> Network:
     """Return the network in `file`."""
     session = open_session(file, threads)
     masked = "attention_mask" in {entry.name for entry in session.get_inputs()}

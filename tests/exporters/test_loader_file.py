@@ -18,7 +18,7 @@ import pytest
 
 from exporters.loaders import onnx
 from exporters.loaders.common import Model, printable
-from exporters.loaders.compose import CASCADE, NGRAM, SECOND, Loader, load_package, loader_source
+from exporters.loaders.compose import CASCADE, NGRAM, TRANSFORMER, Loader, load_package, loader_source
 from exporters.onnx_fp32 import onnx_loader
 from exporters.registry import exporter
 from tests.exporters.test_ngram_graph import evidence, package_of, student
@@ -70,16 +70,16 @@ def test_a_loader_is_clean_and_short(loader: Loader, command: list[str]) -> None
 
 
 def cascade_of(learned: Classifier, toy: Corpus, folder: Path) -> Path:
-    """A cascade in which about half of the odd texts go on."""
+    """A cascade that defers about half of the odd texts."""
     package_of(student(), "onnx-int8", folder)
-    written("onnx-fp32", learned, evidence_of(toy, learned.rule), folder / SECOND, search="off")
+    written("onnx-fp32", learned, evidence_of(toy, learned.rule), folder / TRANSFORMER, search="off")
     config = json.loads((folder / "config.json").read_text("utf-8"))
     texts = [text for text in ODD_TEXTS if "\x00" not in text]
     apart = np.abs(np.diff(load_package("ngram", folder).predict_logits(texts), axis=1))
-    routing = {"margin": float(np.median(apart)), "shifts": [0, 0], "ngram_weight": 0.4, "transformer_weight": 0.8}
+    routing = {"margin": float(np.median(apart)), "offsets": [0, 0], "ngram_weight": 0.4, "transformer_weight": 0.8}
     names = {name: config[name] for name in ("id2label", "label2id")}
-    second = json.loads((folder / SECOND / "config.json").read_text("utf-8"))
-    (folder / SECOND / "config.json").write_text(json.dumps(second | names), "utf-8")
+    second = json.loads((folder / TRANSFORMER / "config.json").read_text("utf-8"))
+    (folder / TRANSFORMER / "config.json").write_text(json.dumps(second | names), "utf-8")
     (folder / "config.json").write_text(json.dumps(config | {"model_type": CASCADE, "cascade": routing}), "utf-8")
     (folder / "how_to_load.py").write_text(loader_source("cascade"), "utf-8")
     return folder

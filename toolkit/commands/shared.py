@@ -37,6 +37,8 @@ def show_table(outcome: Any) -> None:
     results_table.render(outcome.rows, outcome.labels, f"test rows ({status})")
     if outcome.truncation is not None:
         click.echo(outcome.truncation.line)
+    if outcome.cascade:
+        click.echo(outcome.cascade)
     comparison.render(outcome.comparisons)
 
 

@@ -18,7 +18,7 @@ from toolkit.commands.shared import (
     show_standing,
 )
 from toolkit.config.cli_options import given, options_of
-from toolkit.config.recipe import SEARCHED_STUDENTS
+from toolkit.config.recipe import CASCADE_SETTINGS, SEARCHED_STUDENTS
 from toolkit.config.settings import (
     CorpusSettings,
     DistillationSettings,
@@ -106,7 +106,7 @@ def run(recipe_file: Path | None, output: Path | None, force: bool, **options: A
 @click.option("--budget-ms", type=click.FloatRange(0), help="Maximum median end-to-end latency in milliseconds.")
 @click.option("--budget-mb", type=click.FloatRange(0), help="Maximum size of the package in MB.")
 @options_of(RunSettings, CorpusSettings, ModelSettings, TrainingSettings, leave_out=("pipeline", "data"))
-@options_of(DistillationSettings, ExportSettings, leave_out=("student", "no_teacher"))
+@options_of(DistillationSettings, ExportSettings, leave_out=("student", "no_teacher", *CASCADE_SETTINGS))
 @force_option
 @json_option
 def students(

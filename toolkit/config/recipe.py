@@ -22,6 +22,7 @@ from toolkit.config.settings import (
 
 SEARCHED_STUDENTS = ("ngram", "layers:1", "layers:2", "layers:4")
 """The default students of `hbt students`."""
+CASCADE_SETTINGS = ("cascade", "cascade_share", "cascade_ms")
 CASCADE_STUDENT = "layers:2"
 """The transformer of --student cascade."""
 
@@ -119,6 +120,6 @@ class Recipe:
         if not self.distillation.no_teacher:
             del tables["distillation"]["no_teacher"]
         if not self.export.cascade:
-            for name in ("cascade", "cascade_share", "cascade_ms"):
+            for name in CASCADE_SETTINGS:
                 del tables["export"][name]
         return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()

@@ -281,11 +281,11 @@ class ExportSettings:
     trim_vocabulary: int | None = None
     """Remove the vocabulary pieces that neither the corpus nor --unlabelled uses; with N, keep N pieces in total."""
     cascade: bool = False
-    """Make one package of two models: an n-gram student that answers most texts, and the transformer for those that it
-    is unsure of."""
+    """Make one package of two models: an n-gram student that answers most texts, and the transformer, to which it
+    defers those whose two best labels are close."""
     cascade_share: float | None = None
-    """Largest share of the texts that go on to the transformer of a cascade (default: a text goes on if that is
-    expected to mend the answers to one in twenty such texts)."""
+    """Largest share of the texts that a cascade defers to its transformer (default: all texts for which a gain in
+    accuracy of 5 points is expected)."""
     cascade_ms: float | None = None
     """Largest mean latency of a cascade in milliseconds on this machine, instead of a share."""
 

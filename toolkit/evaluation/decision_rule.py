@@ -31,6 +31,13 @@ class DecisionRule:
             return (log_probabilities(probabilities) + np.array(self.offsets)).argmax(axis=1)
         return probabilities.argmax(axis=1)
 
+    def logit_offsets(self, labels: int) -> tuple[float, ...]:
+        """Return what the rule adds to the logits of `labels` labels before the highest is predicted."""
+        if labels == 2 and self.threshold is not None:
+            threshold = float(np.clip(self.threshold, SMALLEST, 1 - SMALLEST))
+            return 0.0, float(np.log((1 - threshold) / threshold))
+        return (0.0,) * labels if self.offsets is None else self.offsets
+
     def as_dict(self) -> dict[str, Any]:
         """Return the entries for a JSON file."""
         return {"threshold": self.threshold, "offsets": None if self.offsets is None else list(self.offsets)}

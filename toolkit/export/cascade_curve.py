@@ -2,29 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from toolkit.training.routing import Point
+from toolkit.utils.figures import STYLE, save_svg
 
 CURVE_FILE = "cascade.svg"
 SIZE = (7.2, 4.0)
 """Inches."""
-STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "hbt",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e8e8e8",
-}
 
 
 def draw_curve(curve: Sequence[Point], chosen: Point, folder: Path) -> None:
     """Write CURVE_FILE into `folder`.
 
-    curve: the cascade at increasing shares of texts that go on. chosen: as packaged.
+    curve: the cascade at increasing shares of deferred texts. chosen: as packaged.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -37,7 +27,7 @@ def draw_curve(curve: Sequence[Point], chosen: Point, folder: Path) -> None:
         latencies, scores = [point.mean_ms for point in curve], [point.macro_f1 for point in curve]
         axes.plot(latencies, scores, color="#0072b2", marker="o", markersize=4, zorder=2)
         axes.scatter([chosen.mean_ms], [chosen.macro_f1], s=90, color="#d55e00", zorder=3)
-        packaged = f"packaged: {100 * chosen.share:.0f} % go on, {chosen.mean_ms:.2g} ms, {chosen.macro_f1:.4f}"
+        packaged = f"packaged: {100 * chosen.share:.0f} % deferred, {chosen.mean_ms:.2g} ms, {chosen.macro_f1:.4f}"
         axes.annotate(
             packaged, (chosen.mean_ms, chosen.macro_f1), xytext=(10, -22), textcoords="offset points", color="#d55e00"
         )
@@ -50,4 +40,4 @@ def draw_curve(curve: Sequence[Point], chosen: Point, folder: Path) -> None:
         axes.margins(x=0.06, y=0.18)
         axes.set_xlabel("Mean latency of one text in ms, tokenization included (1 thread)")
         axes.set_ylabel("Macro-F1 on the test rows")
-        fig.savefig(folder / CURVE_FILE, format="svg", metadata={"Date": None, "Creator": None})
+        save_svg(fig, folder / CURVE_FILE)

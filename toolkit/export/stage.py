@@ -68,16 +68,17 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Artifact:
-    """The selected candidate of a classifier, evaluated."""
+    """The selected candidate of a classifier, loaded and run on validation and test rows."""
 
     source: Source
     target: Exporter
-    folder: Path
-    """A loadable folder without model card and manifest."""
+    choice: SelectedCandidate
+    rule: DecisionRule
+    name: str
+    """Name in tables."""
+    parameters: int
     model: LoadedArtifact
-    result: StageResult
     predictions: Predictions
-    """On validation and test rows."""
     golden: tuple[str, ...] = tuple(DEMO_SENTENCES)
     """Texts whose scores `hbt verify` computes again."""
 
@@ -103,7 +104,7 @@ def compress(
 def make_artifact(
     source: Source, export: ExportSettings, scratch: Path, force: bool, tuned: Classifier | None = None
 ) -> Artifact:
-    """Select a candidate of the target and evaluate it. See `compress` for arguments and errors.
+    """Select a candidate of the target and run it. See `compress` for arguments and errors.
 
     scratch: folder for all candidates.
     """
@@ -113,23 +114,34 @@ def make_artifact(
         raise CannotExport(reason)
     rule = source.classifier.rule or rule_on(source.corpus, source.predictions).rule
     choice = choose(target, source.classifier, _evidence(source.corpus, rule), export, scratch, force, tuned)
-    return evaluated(source, target, choice, rule)
+    return loaded_artifact(source, target, choice, rule)
+
+
+def loaded_artifact(source: Source, target: Exporter, choice: SelectedCandidate, rule: DecisionRule) -> Artifact:
+    """Load a candidate and run it on validation and test rows."""
+    model, rows = target.load(choice.folder), source.predictions.rows
+    with working(f"{target.name}: evaluating on {len(rows)} rows"):
+        predictions = Predictions(rows, model.predict_logits(source.corpus.take(rows)))
+    name = target.name if source.pruned is None else f"{target.name}, pruned {source.pruned}"
+    return Artifact(source, target, choice, rule, name, source.classifier.parameters, model, predictions)
 
 
 def write_package(artifact: Artifact, out: Path, force: bool, started: float) -> StageResult:
-    """Write the package folder `out`; return the result with size, latency and seconds since `started`.
+    """Evaluate an artifact and write the package folder `out`.
 
+    started: start of the stage, `time.monotonic()` in seconds.
     Raises: NothingPasses for an artifact that is near chance or worse than the linear baseline, unless `force`.
     """
-    standing = standing_in(artifact.result.details)
+    result = _evaluate(artifact)
+    standing = standing_in(result.details)
     if standing is not None and standing.needs_force and not force:
-        facts = artifact.result.details["gate"] | {"ships": None}
+        facts = result.details["gate"] | {"ships": None}
         problem = f"the selected candidate is {standing.problem}; package it anyway"
         raise NothingPasses(artifact.target.name, facts, problem)
     remove_folder(out.with_name(out.name + PARTIAL))  # left by an interrupted export
     with whole_folder(out) as partial:
-        shutil.copytree(artifact.folder, partial, dirs_exist_ok=True)
-        result = _finish_package(artifact, partial)
+        shutil.copytree(artifact.choice.folder, partial, dirs_exist_ok=True)
+        result = _finish_package(artifact, result, partial)
     details = result.details | {"package": out.as_posix(), "package_size_bytes": folder_size(out)}
     return replace(result, seconds=time.monotonic() - started, details=details)
 
@@ -150,36 +162,33 @@ def rows_of(result: StageResult) -> list[Row]:
     return [own, *(Row(name, metrics, slice=part, kind=kind) for part, metrics in result.slices.items())]
 
 
-def evaluated(source: Source, target: Exporter, choice: SelectedCandidate, rule: DecisionRule) -> Artifact:
-    """Load a candidate and evaluate it on validation and test rows."""
-    model = target.load(choice.folder)
-    corpus, rows = source.corpus, source.predictions.rows
-    texts = corpus.take(rows)
-    with working(f"{target.name}: evaluating on {len(rows)} rows"):
-        predictions = Predictions(rows, model.predict_logits(texts))
-        invariance = batch_invariance(model, texts, predictions.logits)
+def _evaluate(artifact: Artifact) -> StageResult:
+    """Return the result of an artifact on validation and test rows."""
+    source, target, rule, predictions = artifact.source, artifact.target, artifact.rule, artifact.predictions
+    corpus, texts = source.corpus, source.corpus.take(predictions.rows)
+    with working(f"{target.name}: scoring in batches"):
+        invariance = batch_invariance(artifact.model, texts, predictions.logits)
     validation, test, slices = evaluate(corpus, predictions, rule)
     cut = truncation_of(source.classifier.tokenizer, corpus.take(corpus.rows("test")))
-    name = target.name if source.pruned is None else f"{target.name}, pruned {source.pruned}"
     own = Contender(target.name, predictions, rule)
     linear = next((each for each in source.beside if each.name == LINEAR_BASELINE_NAME), None)
-    result = StageResult(
+    return StageResult(
         stage="export" if target.promise == "same" else "quantization",
         checkpoint=target.file,
         metrics=test,
         validation_metrics=validation,
         rule=rule,
-        parameters=source.classifier.parameters,
-        size_bytes=choice.size_bytes,
+        parameters=artifact.parameters,
+        size_bytes=artifact.choice.size_bytes,
         seconds=0.0,
         slices=slices,
-        details=choice.facts
+        details=artifact.choice.facts
         | ({} if source.trimming is None else {"trimming": asdict(source.trimming)})
         | ({} if cut is None else {"truncation": asdict(cut)})
         | ({} if linear is None else {"standing": asdict(standing_of(corpus, own, linear))})
         | {
             "target": target.name,
-            "name": name,
+            "name": artifact.name,
             "invariance": invariance,
             "versus": [
                 asdict(versus(corpus, own, other))
@@ -187,12 +196,11 @@ def evaluated(source: Source, target: Exporter, choice: SelectedCandidate, rule:
             ],
         },
     )
-    return Artifact(source, target, choice.folder, model, result, predictions)
 
 
-def _finish_package(artifact: Artifact, folder: Path) -> StageResult:
+def _finish_package(artifact: Artifact, result: StageResult, folder: Path) -> StageResult:
     """Measure latency, then write model card and manifest."""
-    source, target, result = artifact.source, artifact.target, artifact.result
+    source, target = artifact.source, artifact.target
     machine = describe_machine()
     golden = package.golden_scores(artifact.model, list(artifact.golden))
     # The worker can only load a package with a manifest; it is written again after the model card.

@@ -68,7 +68,7 @@ def out_of_memory(error: BaseException) -> bool:
     return False
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """Return the first line of an error message, and the second if the first ends with a colon."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return (" ".join(lines[:2]) if lines[0].endswith(":") else lines[0]).replace("\t", "").rstrip(".")

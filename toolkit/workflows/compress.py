@@ -114,7 +114,7 @@ def _compress_run(run: Run, stage: str, out: Path, force: bool, pruning: Pruning
     run.require_rows()
     export = run.recipe.export
     run.recipe.refuse_cascade()
-    trains = pruning is not None or export.quant_method == "qat"
+    trains = pruning is not None or export.quant_method == "qat" or export.cascade
     texts = ["--unlabelled"] if trains or export.trim_vocabulary is not None else []
     refuse_changed_inputs(run, ["--teacher", *texts] if trains else texts)
     if pruning is not None:

@@ -8,10 +8,11 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from exporters.loaders.compose import SECOND
+from exporters.loaders.compose import TRANSFORMER
 from toolkit.config.recipe import DESCRIPTIONS
 from toolkit.evaluation.comparison import Contender, Versus
 from toolkit.evaluation.standing import Standing, standing_of
+from toolkit.export.cascade import describe_cascade
 from toolkit.export.stage import rows_of
 from toolkit.latency.measure import Kind, median_latency_ms
 from toolkit.modeling.classifier import TOKENIZER_FILE
@@ -55,6 +56,8 @@ class RunSummary:
     """What the package or, without one, the checkpoint to export is worth beside the linear baseline."""
     truncation: Truncation | None = None
     """How many test texts the same model cuts; None if it reads texts of any length."""
+    cascade: str = ""
+    """What the package does with the texts, if it is a cascade."""
 
 
 def stage_rows(run: Run) -> list[Row]:
@@ -120,6 +123,7 @@ def write_summary(run: Run, package: Path | None, tracked: Tracked) -> RunSummar
         description,
         _standing(run, package),
         truncation_of(_tokenizer(run, package), run.corpus.take(run.corpus.rows("test"))),
+        _cascade(run, package),
     )
     summary = run.folder / "outputs" / f"pipeline_summary_{run.recipe.run.pipeline}.csv"
     write_pipeline_summary(outcome.rows, run.corpus.label_names, summary)
@@ -140,8 +144,21 @@ def _standing(run: Run, package: Path | None) -> Standing | None:
     """Return the standing of a package of the run or, without one, of the checkpoint that an export would use."""
     if package is None:
         return [row for row in trained_rows(run, run.stages(PRUNING)) if row.slice is None][-1].standing
+    stage = _export_of(run, package)
+    return None if stage is None else _exported_rows(run, stage)[0].standing
+
+
+def _cascade(run: Run, package: Path | None) -> str:
+    """Return the line on a cascade; empty for any other package."""
+    stage = None if package is None else _export_of(run, package)
+    facts = None if stage is None else run.results[stage].details.get("cascade")
+    return "" if facts is None else describe_cascade(facts)
+
+
+def _export_of(run: Run, package: Path) -> str | None:
+    """Return the export stage that made a package; None if a later run has replaced it."""
     made = [stage for stage in run.stages(EXPORT) if run.results[stage].details["package"] == package.as_posix()]
-    return _exported_rows(run, made[0])[0].standing if made else None
+    return made[0] if made else None
 
 
 def _exported_rows(run: Run, stage: str) -> list[Row]:
@@ -154,7 +171,7 @@ def _exported_rows(run: Run, stage: str) -> list[Row]:
 def _tokenizer(run: Run, package: Path | None) -> Tokenizer:
     """Return the tokenizer of a package or, without one, of the checkpoint that an export would use."""
     folder = package or run.checkpoint(run.last_stage)
-    second = folder / SECOND  # of a cascade, the part that cuts texts
+    second = folder / TRANSFORMER  # of a cascade, the part that cuts texts
     return read_tokenizer((second if second.is_dir() else folder) / TOKENIZER_FILE)[0]
 
 

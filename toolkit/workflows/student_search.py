@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from toolkit.config.recipe import SEARCHED_STUDENTS, Recipe
+from toolkit.config.recipe import CASCADE_SETTINGS, SEARCHED_STUDENTS, Recipe
 from toolkit.config.settings import PruningSettings, require
 from toolkit.config.toml_file import recipe_from
 from toolkit.evaluation.standing import Standing
@@ -38,7 +38,7 @@ class StudentResult:
     within_budget: bool
     package: str
     mean_ms: float | None = None
-    """Mean latency of a cascade, to which the budget applies, since its median hides the texts that go on."""
+    """Mean latency of a cascade, to which the budget applies, since its median hides the deferred texts."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def recipe_of_teacher(data: str, given: dict[str, Any]) -> Recipe:
         raise InputError("--teacher: name a run, a checkpoint folder or a Hugging Face classifier")
     place = locate(Path(teachers[0]))
     known = {} if place is None else place.run.recipe.flat()
-    left_out = {"student", "name", "pipeline", *(each.name for each in fields(PruningSettings))}
+    left_out = {"student", "name", "pipeline", *CASCADE_SETTINGS, *(each.name for each in fields(PruningSettings))}
     defaults = {name: value for name, value in known.items() if name not in left_out}
     student = {"student": SEARCHED_STUDENTS[0], "data": data, "pipeline": "baseline_kd_quant"}
     return recipe_from(None, defaults | given | student)

@@ -85,3 +85,20 @@ def test_a_threshold_is_inclusive_and_offsets_are_added_to_log_probabilities() -
     assert DecisionRule(0.3).predict(np.array([[0.7, 0.3], [0.71, 0.29]])).tolist() == [1, 0]
     table = np.array([[0.6, 0.3, 0.1], [0.1, 0.0, 0.9]])
     assert DecisionRule(offsets=(0.0, np.log(2.1), 0.0)).predict(table).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("labels", "rule"),
+    [
+        (2, DecisionRule()),
+        (2, DecisionRule(0.2)),
+        (2, DecisionRule(0.0)),
+        (2, DecisionRule(1.0)),
+        (4, DecisionRule()),
+        (4, DecisionRule(offsets=(0.5, -1.0, 0.0, 2.0))),
+    ],
+)
+def test_a_rule_as_numbers_for_logits_predicts_the_same(labels: int, rule: DecisionRule) -> None:
+    logits = np.random.default_rng(0).normal(scale=2.0, size=(500, labels))
+    predicted = (logits + rule.logit_offsets(labels)).argmax(axis=1)
+    np.testing.assert_array_equal(predicted, rule.predict(softmax(logits)))

@@ -9,8 +9,8 @@ from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.metrics import macro_f1, softmax
 from toolkit.training.nbsvm import log_loss
 from toolkit.training.routing import (
+    MIN_GAIN,
     SHARES,
-    WORTH,
     Parts,
     Routing,
     at_shares,
@@ -18,7 +18,6 @@ from toolkit.training.routing import (
     expected_gains,
     fit_blend,
     margins,
-    shifts_of,
 )
 
 ROWS = 400
@@ -58,9 +57,9 @@ def test_a_part_that_knows_nothing_has_no_weight() -> None:
 )
 def test_the_texts_nearest_to_the_decision_boundary_go_on(labels: int, rule: DecisionRule) -> None:
     parts = made_up(labels, 2.0, 1.0)
-    routing = at_shares(parts, Routing(0.0, shifts_of(rule, labels), 0.5, 0.5))[SHARES.index(0.3)]
-    unsure = routing.unsure(parts.ngram)
-    assert unsure.sum() == 0.3 * ROWS
+    routing = at_shares(parts, Routing(0.0, rule.logit_offsets(labels), 0.5, 0.5))[SHARES.index(0.3)]
+    deferred = routing.deferred(parts.ngram)
+    assert deferred.sum() == 0.3 * ROWS
     # How far each row is from another label at this rule, by trying: the smallest change that flips it.
     probabilities = softmax(parts.ngram.astype(np.float64))
     predicted = rule.predict(probabilities)
@@ -74,7 +73,7 @@ def test_the_texts_nearest_to_the_decision_boundary_go_on(labels: int, rule: Dec
             changed[:, other] += steps
             flips.append(steps[int((rule.predict(softmax(changed)) != predicted[row]).argmax())])
         apart[row] = min(flips)
-    assert apart[unsure].max() <= apart[~unsure].min() + 0.011
+    assert apart[deferred].max() <= apart[~deferred].min() + 0.011
 
 
 def test_a_text_that_stays_has_the_logits_of_the_ngram_student() -> None:
@@ -82,7 +81,7 @@ def test_a_text_that_stays_has_the_logits_of_the_ngram_student() -> None:
     routing = Routing(0.5, (0.0, 0.1, 0.2), 0.4, 0.7)
     found = routing.logits(parts.ngram, parts.transformer)
     for row in range(ROWS):
-        *_, second, best = sorted(a + b for a, b in zip(parts.ngram[row].tolist(), routing.shifts, strict=True))
+        *_, second, best = sorted(a + b for a, b in zip(parts.ngram[row].tolist(), routing.offsets, strict=True))
         blend = 0.4 * parts.ngram[row] + 0.7 * parts.transformer[row]
         np.testing.assert_allclose(found[row], blend if best - second < 0.5 else parts.ngram[row], rtol=1e-6)
 
@@ -91,9 +90,9 @@ def test_a_text_that_stays_has_the_logits_of_the_ngram_student() -> None:
 def test_the_expected_gain_is_the_probability_given_away_by_staying(labels: int) -> None:
     parts = made_up(labels, 2.0, 1.0)
     rule = DecisionRule(0.3) if labels == 2 else DecisionRule(offsets=(0.5, -0.3, 0.0, 1.0))
-    found = expected_gains(parts, Routing(1.0, shifts_of(rule, labels), 0.4, 0.7))
+    found = expected_gains(parts, Routing(1.0, rule.logit_offsets(labels), 0.4, 0.7))
     for row in range(ROWS):
-        scores = 0.4 * parts.ngram[row] + 0.7 * parts.transformer[row] + np.array(shifts_of(rule, labels))
+        scores = 0.4 * parts.ngram[row] + 0.7 * parts.transformer[row] + np.array(rule.logit_offsets(labels))
         probability = np.exp(scores) / np.exp(scores).sum()
         stays = rule.predict(softmax(parts.ngram[row][None].astype(np.float64)))[0]
         assert found[row] == pytest.approx(probability.max() - probability[stays], rel=1e-4, abs=1e-6)
@@ -105,13 +104,13 @@ def test_without_a_budget_texts_go_on_as_long_as_they_gain(
 ) -> None:
     parts = made_up(labels, ngram_noise, transformer_noise)
     routing, rule = choose_routing(parts, None)
-    unsure, gains = routing.unsure(parts.ngram), expected_gains(parts, routing)
-    assert 0.05 < unsure.mean() < 0.95
-    order = np.argsort(margins(parts.ngram, routing.shifts))
-    last, beyond = order[unsure.sum() - 40 : unsure.sum()], order[unsure.sum() :]
-    assert gains[last].mean() > 0.5 * WORTH
+    deferred, gains = routing.deferred(parts.ngram), expected_gains(parts, routing)
+    assert 0.05 < deferred.mean() < 0.95
+    order = np.argsort(margins(parts.ngram, routing.offsets))
+    last, beyond = order[deferred.sum() - 40 : deferred.sum()], order[deferred.sum() :]
+    assert gains[last].mean() > 0.5 * MIN_GAIN
     for end in range(40, len(beyond)):
-        assert gains[beyond[:end]].mean() < WORTH  # no next group of texts is worth it
+        assert gains[beyond[:end]].mean() < MIN_GAIN  # no next group of texts is worth it
     alone = macro_f1(parts.labels, parts.ngram.argmax(axis=1), labels)
     assert parts.point(routing, rule).macro_f1 > alone + 0.03
 

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 
 from exporters.loaders import compose
-from exporters.loaders.cascade import SECOND, Cascade, load as load_cascade
+from exporters.loaders.cascade import TRANSFORMER, Cascade, load as load_cascade
 from exporters.loaders.characters import characters, ngram_network
 from exporters.loaders.common import Model
-from exporters.loaders.onnx_transformer import transformer
+from exporters.loaders.onnx_transformer import transformer_network
 from exporters.loaders.subwords import subwords
 from tests.helpers import Finished, Hbt, rehash
 from toolkit import package as packages
 from toolkit.config.settings import ExportSettings
 from toolkit.config.toml_file import recipe_from, write_recipe
 from toolkit.evaluation.predictions import Predictions
+from toolkit.export.cascade import describe_cascade
 from toolkit.stages.run_folder import CASCADE_NGRAM, Run
 from toolkit.utils.errors import InputError
 from toolkit.workflows.compress import compress_run
@@ -65,16 +66,16 @@ def test_the_package_answers_as_its_two_parts_combined_by_hand(made: Path) -> No
     config = json.loads((folder / "config.json").read_text("utf-8"))
     routing = config["cascade"]
     ngram = Model(folder, characters, ngram_network(folder / "model.onnx", 1)).predict_logits(texts)
-    second = folder / SECOND
-    whole = Model(second, subwords, transformer(second / "model.onnx", 1)).predict_logits(texts)
+    second = folder / TRANSFORMER
+    whole = Model(second, subwords, transformer_network(second / "model.onnx", 1)).predict_logits(texts)
     expected = ngram.copy()
-    went_on = 0
+    deferred_texts = 0
     for i, row in enumerate(ngram):
-        *_, near, best = sorted(np.float64(row) + routing["shifts"])
+        *_, near, best = sorted(np.float64(row) + routing["offsets"])
         if best - near < routing["margin"]:
-            went_on += 1
+            deferred_texts += 1
             expected[i] = routing["ngram_weight"] * row + routing["transformer_weight"] * whole[i]
-    assert 0 < went_on < len(texts)
+    assert 0 < deferred_texts < len(texts)
     one_by_one = np.concatenate([load_cascade(folder, 1).predict_logits([text]) for text in texts[:20]])
     np.testing.assert_allclose(one_by_one, expected[:20], atol=1e-5)
     for batch_size in (1, 16):
@@ -89,27 +90,27 @@ def test_the_share_on_validation_rows_is_within_the_wanted_one(made: Path) -> No
     details = run.results[STAGE].details["cascade"]
     ngram = Predictions.load(run.folder / CASCADE_NGRAM / "predictions.csv").of(rows[:validation])
     assert 0.8 * SHARE <= details["validation"]["share"] <= SHARE
-    scores = np.sort(ngram.astype(np.float64) + details["shifts"], axis=1)
+    scores = np.sort(ngram.astype(np.float64) + details["offsets"], axis=1)
     share = (scores[:, -1] - scores[:, -2] < details["margin"]).mean()
     assert share == pytest.approx(details["validation"]["share"], abs=0.05)  # int8 moves a text or two
     model = load_cascade(made / "models" / "cascade", 1)
     assert isinstance(model, Cascade)
     alone = Model.predict_logits(model, texts[validation:])
-    assert len(model.unsure(alone)) == round(details["test"]["share"] * len(alone))
+    assert len(model.deferred(alone)) == round(details["test"]["share"] * len(alone))
     # One text and many take different ways through the code.
-    assert model.unsure(alone) == [i for i in range(len(alone)) if model.unsure(alone[i : i + 1])]
+    assert model.deferred(alone) == [i for i in range(len(alone)) if model.deferred(alone[i : i + 1])]
 
 
 def test_the_transformer_is_loaded_when_a_text_first_needs_it(made: Path) -> None:
     model = load_cascade(made / "models" / "cascade", 1)
     assert isinstance(model, Cascade)
     _, _, texts = texts_of(made)
-    unsure = set(model.unsure(Model.predict_logits(model, texts)))
-    stays = [text for i, text in enumerate(texts) if i not in unsure]
+    deferred = set(model.deferred(Model.predict_logits(model, texts)))
+    stays = [text for i, text in enumerate(texts) if i not in deferred]
     model.predict_logits(stays)
-    assert "second" not in vars(model)
+    assert "transformer" not in vars(model)
     model.predict_logits(texts)
-    assert "second" in vars(model)
+    assert "transformer" in vars(model)
 
 
 def test_how_to_load_alone_gives_the_same_answers(made: Path, package: Path) -> None:
@@ -130,16 +131,16 @@ def test_golden_texts_cover_both_parts(package: Path) -> None:
     model = load_cascade(package, 1)
     assert isinstance(model, Cascade)
     golden = [entry["text"] for entry in json.loads((package / "manifest.json").read_text("utf-8"))["golden"]]
-    unsure = model.unsure(Model.predict_logits(model, golden))
-    assert 0 < len(unsure) < len(golden)
+    deferred = model.deferred(Model.predict_logits(model, golden))
+    assert 0 < len(deferred) < len(golden)
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "config.json", "tokenizer.json"])
 def test_a_changed_transformer_is_refused_before_it_is_needed(package: Path, file: str) -> None:
-    with (package / SECOND / file).open("ab") as stream:
+    with (package / TRANSFORMER / file).open("ab") as stream:
         stream.write(b" ")
     for load in (load_cascade, packages.load):
-        with pytest.raises((ValueError, InputError), match=f"{SECOND}/{file}"):
+        with pytest.raises((ValueError, InputError), match=f"{TRANSFORMER}/{file}"):
             load(package)
     assert packages.verify(package).problems != []
 
@@ -147,10 +148,10 @@ def test_a_changed_transformer_is_refused_before_it_is_needed(package: Path, fil
 @pytest.mark.parametrize("file", ["model.onnx", "config.json", "tokenizer.json"])
 def test_a_transformer_that_the_manifest_does_not_list_is_refused(package: Path, file: str) -> None:
     manifest = json.loads((package / "manifest.json").read_text("utf-8"))
-    del manifest["files"][f"{SECOND}/{file}"]
+    del manifest["files"][f"{TRANSFORMER}/{file}"]
     (package / "manifest.json").write_text(json.dumps(manifest), "utf-8")
     for load in (load_cascade, packages.load):
-        with pytest.raises((ValueError, InputError), match=f"{SECOND}/{file} is not in"):
+        with pytest.raises((ValueError, InputError), match=f"{TRANSFORMER}/{file} is not in"):
             load(package)
 
 
@@ -162,19 +163,19 @@ def nan_margin(config: dict[str, Any]) -> None:
     config["cascade"]["margin"] = float("nan")
 
 
-def one_shift(config: dict[str, Any]) -> None:
-    config["cascade"]["shifts"] = [0.0]
+def one_offset(config: dict[str, Any]) -> None:
+    config["cascade"]["offsets"] = [0.0]
 
 
 def text_as_weight(config: dict[str, Any]) -> None:
     config["cascade"]["ngram_weight"] = "1"
 
 
-def text_as_shift(config: dict[str, Any]) -> None:
-    config["cascade"]["shifts"] = ["x", 1]
+def text_as_offset(config: dict[str, Any]) -> None:
+    config["cascade"]["offsets"] = ["x", 1]
 
 
-@pytest.mark.parametrize("damage", [no_cascade, nan_margin, one_shift, text_as_weight, text_as_shift])
+@pytest.mark.parametrize("damage", [no_cascade, nan_margin, one_offset, text_as_weight, text_as_offset])
 def test_damaged_routing_is_one_line(package: Path, damage: Callable[[dict[str, Any]], None]) -> None:
     config = json.loads((package / "config.json").read_text("utf-8"))
     damage(config)
@@ -190,17 +191,17 @@ def test_damaged_routing_is_one_line(package: Path, damage: Callable[[dict[str, 
 
 
 def test_the_subfolder_has_one_name() -> None:
-    assert compose.SECOND == SECOND
+    assert compose.TRANSFORMER == TRANSFORMER
 
 
 def test_the_card_states_share_and_latency_and_has_the_picture(made: Path) -> None:
     folder = made / "models" / "cascade"
     card = (folder / "README.md").read_text("utf-8")
     details = Run.open(made / "runs" / "tiny").results[STAGE].details["cascade"]
-    assert f"{100 * details['test']['share']:.0f} % of the test texts go on" in card
+    assert f"{100 * details['test']['share']:.0f} % of the test texts are deferred" in card
     assert f"{details['test']['mean_ms']:.3f} ms" in card
-    for point in details["curve"]["test"]:
-        assert f"{point['macro_f1']:.4f}" in card
+    for point in details["curve"]:
+        assert f"{point['test']['macro_f1']:.4f}" in card
     assert "![" in card
     assert (folder / "cascade.svg").read_text("utf-8").lstrip().startswith("<?xml")
 
@@ -263,6 +264,7 @@ def test_a_search_measures_a_cascade_by_its_mean_latency(copied: Path) -> None:
     assert json.loads((Path(student.package) / "config.json").read_text("utf-8"))["model_type"] == compose.CASCADE
     details = Run.open(Path("runs/found-cascade-layers-1")).results[STAGE].details["cascade"]
     assert student.mean_ms == details["test"]["mean_ms"]
+    assert not recipe_of_teacher("comments.csv", {"teacher": ("runs/found-cascade-layers-1",)}).export.cascade
     for budget, within in ((0.99 * student.mean_ms, False), (1.01 * student.mean_ms, True)):  # its p50 here: 1 ms
         (again,) = search_students(recipe, ["cascade:layers:1"], budget, None).students
         assert again.within_budget is within
@@ -298,5 +300,21 @@ def test_a_finished_cascade_is_not_made_again(
     before = Path("models/new-onnx-int8-cascade/manifest.json").read_bytes()
     monkeypatch.setattr("toolkit.workflows.export_run.compress_cascade", None)
     assert hbt(*run) == 0
-    assert "models/new-onnx-int8-cascade" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "models/new-onnx-int8-cascade" in shown
+    assert "the cascade defers" in shown
     assert Path("models/new-onnx-int8-cascade/manifest.json").read_bytes() == before
+    with Path("runs/tiny/1-baseline/fold-1/model.safetensors").open("ab") as stream:
+        stream.write(b" ")
+    assert hbt("compress", "runs/new", "--cascade", "-o", "models/again") == 2  # its n-gram student has this teacher
+    assert "--teacher" in capsys.readouterr().err
+
+
+def test_a_cascade_that_defers_next_to_nothing_is_reported() -> None:
+    facts = {"test": {"share": 0.004, "mean_ms": 0.25}, "validation": {"share": 0.01, "mean_ms": 0.3}}
+    times = {"ngram_ms": 0.2, "transformer_ms": 5.0}
+    few = describe_cascade(facts | times)
+    assert few.startswith("the cascade defers 0 % of the test texts to its transformer; mean latency 0.250 ms")
+    assert few.endswith("an ngram student alone would be smaller and hardly less accurate")
+    facts["validation"]["share"] = 0.03
+    assert "alone" not in describe_cascade(facts | times)
