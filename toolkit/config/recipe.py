@@ -105,7 +105,7 @@ class Recipe:
         """Raise InputError if the export settings ask for a cascade of a run without a transformer to export."""
         student = self.distillation.student or ""
         alone = student.partition(":")[0] == "ngram"
-        fix = "give a transformer, such as --student layers:2"
+        fix = f"make a package of --student {student} without a cascade, or give a transformer with a teacher"
         require(not (self.export.cascade and alone), "--cascade", f"--student {student} has no transformer; {fix}")
 
     def flat(self) -> dict[str, Any]:

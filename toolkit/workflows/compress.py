@@ -68,12 +68,12 @@ def compress_source(source: str, given: dict[str, Any], out: Path | None, force:
         if excess:
             raise InputError(f"--{excess[0].replace('_', '-')}: {source} is a run, which defines it; leave it out")
         return compress_run(Path(source), recipe.export, out, force, pruning, given.get("data"))
+    if not Path(source).exists() and re.fullmatch(r"(?!runs/|models/)[\w-][\w.-]*(/[\w.-]+)?", source) is None:
+        raise InputError(f"{source}: no such folder; give a run, a checkpoint folder or a hub id")
     if recipe.export.cascade:
         fix = f"hbt run --pipeline baseline_kd_quant --teacher {source} --student layers:2 --cascade"
         raise InputError(f"--cascade: {source} is not a run; distill it in one: {fix} --data FILE")
     if "data" not in given:
-        if not Path(source).exists() and re.fullmatch(r"(?!runs/|models/)[\w-][\w.-]*(/[\w.-]+)?", source) is None:
-            raise InputError(f"{source}: no such folder; give a run, a checkpoint folder or a hub id")
         kind = "not a run folder;" if Path(source).exists() else "no such folder; for a hub id,"
         raise InputError(f"{source}: {kind} give labeled rows to evaluate it on with --data FILE")
     longest = recipe.model.max_length if "max_length" in given else None

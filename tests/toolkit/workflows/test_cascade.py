@@ -232,10 +232,18 @@ def test_wrong_options_are_one_line(
     assert error.count("\n") == 1
 
 
+def test_a_cascade_of_a_missing_folder_is_reported_as_missing(
+    workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hbt("compress", "/nope", "--cascade") == 2
+    assert capsys.readouterr().err == "hbt: /nope: no such folder; give a run, a checkpoint folder or a hub id\n"
+
+
 def test_an_ngram_student_has_no_cascade(workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
     common = ["--data", "comments.csv", "--folds", "2", "--pipeline", "baseline_kd_quant", "--no-teacher"]
     assert hbt("run", *common, "--student", "ngram", "--cascade", "--name", "small") == 2
-    assert "--cascade: --student ngram has no transformer; give a transformer" in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert "--cascade: --student ngram has no transformer; make a package of --student ngram without a cascade" in line
     assert not Path("runs/small").exists()
 
 
