@@ -51,6 +51,7 @@ def wide(workplace: Path) -> str:
     return "wide"
 
 
+@pytest.mark.slow
 def test_a_trimmed_package_has_the_logits_of_the_untrimmed_one(
     workplace: Path, wide: str, hbt: Hbt, capsys: pytest.CaptureFixture[str]
 ) -> None:

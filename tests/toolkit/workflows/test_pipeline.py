@@ -172,6 +172,7 @@ def test_force_starts_a_new_run(workplace: Path) -> None:
     assert outcome.rows[0].stage == "linear baseline"
 
 
+@pytest.mark.slow
 def test_the_old_run_is_kept_until_the_new_one_is_finished(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run_pipeline(small(pipeline="baseline_quant"))
     assert first.package is not None
