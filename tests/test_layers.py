@@ -94,7 +94,7 @@ def test_benchmarks_are_imported_only_by_the_bench_command_and_the_api() -> None
     "folder", sorted({file.parent for file in FILES}), ids=lambda f: f.relative_to(ROOT).as_posix()
 )
 def test_a_folder_has_at_most_twelve_files_of_at_most_350_lines(folder: Path) -> None:
-    files = sorted(folder.glob("*.py"))
+    files = [file for file in sorted(folder.glob("*.py")) if file.name != "__init__.py"]
     assert len(files) <= 12
     assert {
         file.name: len(file.read_text("utf-8").splitlines())

@@ -18,7 +18,7 @@ from toolkit.commands.shared import (
     show_standing,
 )
 from toolkit.config.cli_options import given, options_of
-from toolkit.config.recipe import CASCADE_SETTINGS, SEARCHED_STUDENTS
+from toolkit.config.recipe import CASCADE_SETTINGS, SEARCHED_STUDENTS, Recipe
 from toolkit.config.settings import (
     CorpusSettings,
     DistillationSettings,
@@ -61,21 +61,37 @@ def data(file: str, model: str | None, as_json: bool, **options: Any) -> None:
 
 @click.command()
 @options_of(*TRAINING, RunSettings, leave_out=("pipeline",))
+@click.option(
+    "--outer-folds", type=int, metavar="N", help="Train N times, each time with another part of the rows as test rows."
+)
 @recipe_option
 @force_option
-def train(recipe_file: Path | None, force: bool, **options: Any) -> None:
+def train(recipe_file: Path | None, outer_folds: int | None, force: bool, **options: Any) -> None:
     """Fine-tune on folds; with --student, distill the folds into a student.
 
     Rerun the same command to resume.
     """
+    recipe = recipe_from(recipe_file, given(options))
+    if outer_folds is not None:
+        _train_outer_folds(recipe, outer_folds, force)
+        return
     from toolkit.workflows.pipeline import train_pipeline
 
-    recipe = recipe_from(recipe_file, given(options))
     outcome = train_pipeline(recipe, force)
     show_outcome(outcome)
     cascade = " --cascade" * recipe.export.cascade
     click.echo(f"\nnext: hbt compress {outcome.folder} --target onnx-int8{cascade}")
     show_standing("the model", outcome.standing)
+
+
+def _train_outer_folds(recipe: Recipe, count: int, force: bool) -> None:
+    from toolkit.evaluation import comparison
+    from toolkit.workflows.outer_folds import render, train_outer_folds
+
+    found = train_outer_folds(recipe, count, force)
+    render(found)
+    comparison.render(found.comparisons)
+    click.echo(f"\nruns: {found.folders[0]} … {found.folders[-1]}")
 
 
 @click.command()

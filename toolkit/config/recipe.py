@@ -117,6 +117,8 @@ class Recipe:
         tables = dataclasses.asdict(self) | {"run": {"pipeline": self.run.pipeline}}
         if not self.corpus.missing_label:  # as in runs that are older than this setting
             del tables["corpus"]["missing_label"]
+        if self.corpus.outer_fold is None:
+            del tables["corpus"]["outer_fold"]
         if not self.distillation.no_teacher:
             del tables["distillation"]["no_teacher"]
         if not self.export.cascade:

@@ -63,8 +63,13 @@ class CorpusSettings:
     """Random seed of the split and of training."""
     data_fraction: float = 1.0
     """Fraction of the training rows to use; all validation and test rows are kept."""
+    outer_fold: str | None = None
+    """Test on part I of N of the rows, given as I/N, instead of on 15 % of them; --outer-folds N runs every part."""
 
     def __post_init__(self) -> None:
+        part = re.fullmatch(r"(\d{1,3})/(\d{1,3})", self.outer_fold or "1/2")
+        fits = part is not None and 1 <= int(part[1]) <= int(part[2]) >= 2
+        require(fits, "--outer-fold", f"{self.outer_fold!r} is not a part I/N; give 1/5, for example")
         require(self.folds >= 2, "--folds", f"{self.folds} is too few; give 2 or more")
         require(0 <= self.seed < 2**32, "--seed", f"{self.seed} is outside 0 to {2**32 - 1}")
         require(0 < self.data_fraction <= 1, "--data-fraction", f"{self.data_fraction} is outside (0, 1]")

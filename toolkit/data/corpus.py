@@ -110,7 +110,9 @@ def corpus_from_table(table: Table, settings: CorpusSettings) -> Corpus:
     keys = [duplicate_key(text) for text in texts]
     strata = _strata(table, settings, labels)
     given = _given_split(table)
-    fold = draw_splits(keys, strata, settings.folds, settings.seed, settings.data_fraction, given)
+    if settings.outer_fold is not None and given is not None and (given == TEST).any():
+        raise InputError(f"--outer-folds: {table.source} names its test rows; remove its column split")
+    fold = draw_splits(keys, strata, settings.folds, settings.seed, settings.data_fraction, given, settings.outer_fold)
     corpus = Corpus(
         name="demo" if settings.data == "demo" else Path(table.source).stem,
         texts=texts,

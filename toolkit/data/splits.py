@@ -22,6 +22,7 @@ def draw_splits(
     seed: int,
     fraction: float = 1.0,
     given: np.ndarray | None = None,
+    outer_fold: str | None = None,
 ) -> np.ndarray:
     """Return the fold number, TEST, VALIDATION or LEFT_OUT of every row, as int (rows,).
 
@@ -31,6 +32,8 @@ def draw_splits(
     given: a fixed split for each row (0: training); test or validation is drawn if no row has it. Training rows with a
       duplicate in a given test or validation split would leak and are LEFT_OUT, and so are validation rows with a
       duplicate in the test split.
+    outer_fold: "i/n" makes the i-th of n parts of the rows the test split, so that each row is in the test split of one
+      i. None draws TEST_SHARE of the rows.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
@@ -47,20 +50,32 @@ def draw_splits(
             by_stratum[_most_frequent([strata[row] for row in rows])].append(rows)
     draw_test = not (places == TEST).any()
     draw_validation = not (places == VALIDATION).any()
+    test_share = TEST_SHARE
     for members in by_stratum.values():
-        _assign(members, places, folds, fraction, draw_test, draw_validation)
+        if outer_fold is not None:
+            members, test_share = _part_first(members, *map(int, outer_fold.split("/")))
+        _assign(members, places, folds, fraction, test_share if draw_test else 0.0, draw_validation)
     return places
 
 
+def _part_first(groups: list[list[int]], part: int, parts: int) -> tuple[list[list[int]], float]:
+    """Return the groups rotated so that a part, counted from 1, of equal `parts` comes first, and its share of rows."""
+    sizes = np.array([len(group) for group in groups])
+    middles = np.cumsum(sizes) - sizes / 2
+    part_of = 1 + (middles * parts / sizes.sum()).astype(int)  # of each group
+    start, end = np.searchsorted(part_of, [part, part + 1])
+    return groups[start:] + groups[:start], float(sizes[start:end].sum() / sizes.sum())
+
+
 def _assign(
-    groups: list[list[int]], places: np.ndarray, folds: int, fraction: float, test: bool, validation: bool
+    groups: list[list[int]], places: np.ndarray, folds: int, fraction: float, test_share: float, validation: bool
 ) -> None:
     """Assign the sorted groups of one stratum to the test split, the validation split and the folds, in place.
 
     A fold is a contiguous part of the sorted groups, so an added group moves only groups at the boundaries.
     """
     rows = sum(map(len, groups))
-    wanted_test = TEST_SHARE * rows if test else 0.0
+    wanted_test = test_share * rows
     wanted_validation = VALIDATION_SHARE * rows if validation else 0.0
     wanted_train = fraction * (rows - wanted_test - wanted_validation)
     taken = {TEST: 0.0, VALIDATION: 0.0}

@@ -91,12 +91,14 @@ def _export(run: Run, package: Path, tracked: tracking.Tracked, force: bool) -> 
 
 
 def train_pipeline(recipe: Recipe, force: bool = False) -> RunSummary:
-    """Run the training pipeline, without export: a baseline and, if the recipe names a student, a distillation.
+    """Run the training pipeline; see `training_recipe`. Raises: InputError as `run_pipeline`."""
+    return run_pipeline(training_recipe(recipe), force)
 
-    Raises: InputError as `run_pipeline`.
-    """
+
+def training_recipe(recipe: Recipe) -> Recipe:
+    """Return `recipe` without export: with a baseline and, if it names a student, a distillation."""
     pipeline: Pipeline = "baseline_kd" if recipe.distillation.student else "baseline"
-    return run_pipeline(replace(recipe, run=replace(recipe.run, pipeline=pipeline)), force)
+    return replace(recipe, run=replace(recipe.run, pipeline=pipeline))
 
 
 def sync_run(folder: Path) -> None:

@@ -97,3 +97,16 @@ def test_one_large_group_is_not_put_into_the_test_split() -> None:
         places = draw_splits(keys, ["0"] * 100, 2, seed)
         assert (places[:60] >= 0).all()
         assert (places == TEST).sum() == 15
+
+
+@pytest.mark.parametrize("parts", [2, 5, 7])
+def test_each_row_is_in_the_test_split_of_one_outer_fold(parts: int) -> None:
+    splits = [draw_splits(KEYS, STRATA, 5, 42, outer_fold=f"{part}/{parts}") for part in range(1, parts + 1)]
+    tested = np.array([split == TEST for split in splits])  # (parts, rows)
+    assert (tested.sum(axis=0) == 1).all()
+    for split, rows in zip(splits, tested, strict=True):
+        assert rows.mean() == pytest.approx(1 / parts, abs=0.02)
+        assert {KEYS[i] for i in np.flatnonzero(rows)}.isdisjoint(KEYS[i] for i in np.flatnonzero(~rows))
+        strata = np.array(STRATA)
+        assert (strata[rows] == "1").mean() == pytest.approx((strata == "1").mean(), abs=0.02)
+        assert (split == VALIDATION).mean() == pytest.approx(0.10, abs=0.02)
