@@ -84,6 +84,7 @@ def tiny_recipe(**changed: Any) -> Recipe:
         "max_length": 32,
         "epochs": 2,
         "learning_rate": 1e-3,
+        "kd_learning_rate": 1e-3,
         "pipeline": "baseline_kd_quant",
         "student": "layers:1",
         "max_drop": 0.5,  # a handful of validation rows: one more error is many points

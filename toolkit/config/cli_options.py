@@ -53,8 +53,10 @@ def options_text(settings: Any) -> str:
 
 
 def _option(field: "dataclasses.Field[Any]", kind: Any, text: str) -> Callable[[Command], Command]:
-    if get_origin(kind) in (UnionType, Union):  # a Literal or None is the second
-        kind = next(k for k in get_args(kind) if k is not NoneType)
+    words: tuple[str, ...] = ()
+    if get_origin(kind) in (UnionType, Union):  # None or a Literal comes last
+        kind, *others = (k for k in get_args(kind) if k is not NoneType)
+        words = get_args(others[0]) if others else ()
     name = "--" + field.name.replace("_", "-")
     names = (name, *ALIASES.get(field.name, ()), field.name)
     help_text = text.rstrip(".") + _default(field)
@@ -70,7 +72,19 @@ def _option(field: "dataclasses.Field[Any]", kind: Any, text: str) -> Callable[[
         return click.option(*names, type=click.Choice(get_args(kind)), default=None, help=help_text)
     if field.name == "trim_vocabulary":  # its number may be left out
         return click.option(*names, type=int, is_flag=False, flag_value=0, metavar="[N]", help=help_text)
-    return click.option(*names, type=kind, default=None, help=help_text)
+    return click.option(*names, type=_NumberOrWord(words) if words else kind, default=None, help=help_text)
+
+
+class _NumberOrWord(click.ParamType):
+    """A number, or one of a few words."""
+
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self.words = words
+        self.name = f"float|{'|'.join(words)}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the word, or the number. Fails as click does for anything else."""
+        return value if value in self.words else click.FLOAT.convert(value, param, ctx)
 
 
 def _default(field: "dataclasses.Field[Any]") -> str:

@@ -72,12 +72,12 @@ class Recipe:
             object.__setattr__(self, "export", dataclasses.replace(self.export, cascade=True))
 
     def student_training(self) -> TrainingSettings:
-        """Return the training settings of the student."""
+        """Return the training settings of the student, whose learning rate is found by trials unless it is given."""
         distillation = self.distillation
         return dataclasses.replace(
             self.training,
             epochs=distillation.kd_epochs or self.training.epochs,
-            learning_rate=distillation.kd_learning_rate or self.training.learning_rate,
+            learning_rate=distillation.kd_learning_rate or "auto",
         )
 
     @property

@@ -106,8 +106,8 @@ class TrainingSettings:
 
     batch_size: int = 32
     """Texts per training step."""
-    learning_rate: float = 2e-5
-    """Peak learning rate."""
+    learning_rate: float | Literal["auto"] = 2e-5
+    """Peak learning rate; auto: found by short trials on the first fold."""
     epochs: int = 15
     """Maximum number of passes over the training rows."""
     weight_decay: float = 0.01
@@ -129,7 +129,8 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "--batch-size", f"{self.batch_size} is too small; give 1 or more")
-        require(0 < self.learning_rate < 1, "--learning-rate", f"{self.learning_rate} is outside (0, 1)")
+        rate = self.learning_rate
+        require(isinstance(rate, str) or 0 < rate < 1, "--learning-rate", f"{rate} is outside (0, 1)")
         require(self.epochs >= 1, "--epochs", f"{self.epochs} is too few; give 1 or more")
         require(self.weight_decay >= 0, "--weight-decay", f"{self.weight_decay} is negative")
         require(0 <= self.warmup_ratio < 1, "--warmup-ratio", f"{self.warmup_ratio} is outside [0, 1)")
@@ -176,7 +177,7 @@ class DistillationSettings:
     kd_epochs: int | None = None
     """Maximum epochs of the student (default: --epochs)."""
     kd_learning_rate: float | None = None
-    """Peak learning rate of the student (default: --learning-rate)."""
+    """Peak learning rate of the student (default: found by short trials)."""
 
     def __post_init__(self) -> None:
         require(0 <= self.kd_alpha <= 1, "--kd-alpha", f"{self.kd_alpha} is outside [0, 1]")

@@ -76,8 +76,12 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 def _typed(value: Any, kind: Any, where: str) -> Any:
     """Return `value`, checked to be of type `kind`; an int is accepted for a float."""
-    if get_origin(kind) in (UnionType, Union):  # a Literal or None is the second
+    if get_origin(kind) in (UnionType, Union):  # None or a Literal comes last
         kinds = [k for k in get_args(kind) if k is not NoneType]
+        if isinstance(value, str) and len(kinds) == 2:  # a number or a word
+            words = get_args(kinds[1])
+            require(value in words, where, f"{value!r} is neither a number nor {' or '.join(words)}")
+            return value
         return None if value is None else _typed(value, kinds[0], where)
     if get_origin(kind) is Literal:
         require(value in get_args(kind), where, f"{value!r} is not one of {', '.join(get_args(kind))}")

@@ -41,7 +41,7 @@ class Recovery:
         name: subfolder for optimizer checkpoints; an interrupted recovery resumes under the same name.
         Returns: the best epoch and the history.
         """
-        training = replace(self.data.training, epochs=epochs)
+        training = replace(self.data.further_training, epochs=epochs)
         before = self.epochs_before
 
         def watch(epoch: int, metrics: dict[str, float]) -> None:
@@ -66,7 +66,7 @@ class Recovery:
         """Train for one epoch on TRIAL_TEXTS texts; see `toolkit.pruning.plan.Trial`."""
         train, seed = self.data.train, self.data.corpus.settings.seed
         some = train.take(np.sort(np.random.default_rng(seed).permutation(len(train.texts))[:TRIAL_TEXTS]))
-        training = replace(self.data.training, epochs=1)
+        training = replace(self.data.further_training, epochs=1)
         validation, loss = self.data.validation, self.data.distillation_loss
         with (
             scratch_folder() as work,

@@ -22,6 +22,8 @@ from toolkit.modeling.classifier import WEIGHTS_FILE, save_classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.stages.result import StageResult, predict_rows
 from toolkit.training.dataset import Examples
+from toolkit.training.learning_rate import RATE_FILE, RateSearch, find_learning_rate, with_learning_rate
+from toolkit.training.stopping import MACRO_F1, ToBeat
 from toolkit.training.trainer import Loop, fit, steps_of
 from toolkit.utils import console
 from toolkit.utils.files import read_json, whole_folder
@@ -63,16 +65,22 @@ def train_baseline(
     training: TrainingSettings,
     out: Path,
     watch: WatchFold | None = None,
+    to_beat: ToBeat | None = None,
 ) -> StageResult:
     """Fine-tune one classifier per fold, combine their predictions and write the stage `out`.
+
+    to_beat: figures of the linear baseline; a fold that has no prospect of reaching them stops early.
 
     After an interruption, finished folds are kept and an unfinished fold resumes from its last epoch.
     Raises: InputError if the encoder cannot be loaded.
     """
     with whole_folder(out) as partial:
+        training, search = with_learning_rate(
+            training, partial / RATE_FILE, lambda: _find_rate(corpus, model, training)
+        )
         for fold in range(corpus.folds):
             if FoldResult.load(partial / f"fold-{fold + 1}") is None:
-                _train_fold(corpus, fold, model, training, partial / f"fold-{fold + 1}", watch)
+                _train_fold(corpus, fold, model, training, partial / f"fold-{fold + 1}", watch, to_beat)
         folds = fold_results(partial, corpus.folds)
         predictions = combine_folds(corpus, [fold_predictions(partial, k) for k in range(corpus.folds)])
         predictions.save(partial / PREDICTIONS_FILE, corpus)
@@ -92,7 +100,9 @@ def train_baseline(
             size_bytes=sum((partial / f"fold-{k + 1}" / WEIGHTS_FILE).stat().st_size for k in range(corpus.folds)),
             seconds=sum(fold.seconds for fold in folds),
             slices=slices,
-            details={
+            details=search
+            | {
+                "learning_rate": training.learning_rate,
                 "best_fold": best.fold,
                 "decision_rule": choice.as_dict(),
                 "best_fold_rule": best.rule.as_dict(),
@@ -129,6 +139,19 @@ def combine_folds(corpus: Corpus, folds: list[Predictions]) -> Predictions:
     return Predictions(rows, logits.astype(np.float32))
 
 
+def _find_rate(corpus: Corpus, model: ModelSettings, training: TrainingSettings) -> RateSearch:
+    """Find the learning rate with which the first fold's classifier has the lowest loss after a short training."""
+    train, held_out = np.flatnonzero(corpus.fold > 0), np.flatnonzero(corpus.fold == 0)
+    texts, seed = corpus.take(corpus.rows("train")), corpus.settings.seed
+    return find_learning_rate(
+        lambda: (build_classifier(model, corpus.label_names, texts, seed), None),
+        Examples(corpus.take(train), corpus.labels[train]),
+        Examples(corpus.take(held_out), corpus.labels[held_out]),
+        training,
+        seed,
+    )
+
+
 def _train_fold(
     corpus: Corpus,
     fold: int,
@@ -136,6 +159,7 @@ def _train_fold(
     training: TrainingSettings,
     out: Path,
     watch: WatchFold | None,
+    to_beat: ToBeat | None,
 ) -> None:
     started = time.monotonic()
     validation = np.flatnonzero(corpus.fold == fold)
@@ -152,7 +176,17 @@ def _train_fold(
                 training,
                 seed,
                 partial / "training",
-                loop=Loop(watch=lambda epoch, metrics: watch(fold, epoch, metrics) if watch else None, advance=advance),
+                loop=Loop(
+                    watch=lambda epoch, metrics: watch(fold, epoch, metrics) if watch else None,
+                    advance=advance,
+                    to_beat=to_beat,
+                ),
+            )
+        if to_beat is not None and to_beat.is_out_of_reach(found.history, training.epochs):
+            best = max(epoch[MACRO_F1] for epoch in found.history)
+            console.say(
+                f"fold {fold + 1}: stopped after epoch {len(found.history)} of {training.epochs}, with macro-F1 "
+                f"{best:.4f} at best; the linear baseline has {to_beat.macro_f1:.4f}; try --learning-rate auto"
             )
         rows = corpus.rows("all")
         predictions = predict_rows(classifier, corpus, rows, f"fold {fold + 1} of {corpus.folds}: predicting")

@@ -15,6 +15,7 @@ from toolkit.stages.distillation_data import DistillationData
 from toolkit.stages.result import StageResult, keep_trained
 from toolkit.stages.teachers import TEACHER_FILE, load_teacher
 from toolkit.training.feature_distillation import DistillationLoss, FeatureTargets, refuse_unfit
+from toolkit.training.learning_rate import RATE_FILE, find_learning_rate, with_learning_rate
 from toolkit.training.ngram_search import NgramFit, fit_ngram
 from toolkit.training.trainer import Loop, WatchEpoch, fit, steps_of
 from toolkit.utils import console
@@ -75,11 +76,21 @@ def distil(data: DistillationData, out: Path, watch: WatchEpoch | None = None) -
 def _fit_network(
     data: DistillationData, teacher: Classifier, partial: Path, watch: WatchEpoch | None
 ) -> tuple[Classifier, dict[str, Any]]:
-    settings, corpus, training = data.recipe.distillation, data.corpus, data.training
-    assert settings.student is not None
+    settings, corpus = data.recipe.distillation, data.corpus
+    student_name = settings.student
+    assert student_name is not None
     texts, seed = corpus.take(corpus.rows("train")), corpus.settings.seed
-    student = build_student(settings.student, teacher, data.recipe.model, texts, seed)
-    distillation_loss = distillation_loss_of(settings, teacher, student)
+
+    def start() -> tuple[Classifier, DistillationLoss]:
+        student = build_student(student_name, teacher, data.recipe.model, texts, seed)
+        return student, distillation_loss_of(settings, teacher, student)
+
+    training, search = with_learning_rate(
+        data.training,
+        partial / RATE_FILE,
+        lambda: find_learning_rate(start, data.train, data.validation, data.training, seed),
+    )
+    student, distillation_loss = start()
     with console.bar("student", steps_of(len(data.train.texts), training)) as advance:
         found = fit(
             student,
@@ -92,7 +103,11 @@ def _fit_network(
             Loop(watch=watch, advance=advance),
         )
     remove_folder(partial / "training")
-    return student, {"best_epoch": found.best_epoch, "history": found.history}
+    return student, search | {
+        "learning_rate": training.learning_rate,
+        "best_epoch": found.best_epoch,
+        "history": found.history,
+    }
 
 
 def distillation_loss_of(settings: DistillationSettings, teacher: Classifier, student: Classifier) -> DistillationLoss:

@@ -4,7 +4,7 @@ Optional texts come from a file (`--unlabelled`) or are variants of the training
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +40,21 @@ class DistillationData:
     """Folder of cached teacher logits and measured costs."""
     folds: np.ndarray
     """int (texts of `train`,): the fold that a text belongs to or was derived from; NO_FOLD for none."""
+    found_rate: float | None = None
+    """Learning rate that an earlier stage of the run has found for this network or its teacher."""
 
     @property
     def training(self) -> TrainingSettings:
-        """Training settings of the student."""
+        """Training settings of the student; its learning rate may be "auto"."""
         return self.recipe.student_training()
+
+    @property
+    def further_training(self) -> TrainingSettings:
+        """Settings for training a network further, at the learning rate at which it was trained if that is known."""
+        training, default = self.training, TrainingSettings.learning_rate
+        of_teacher = self.recipe.training.learning_rate
+        rates = (training.learning_rate, self.found_rate, of_teacher, default)
+        return replace(training, learning_rate=next(rate for rate in rates if rate not in ("auto", None)))
 
     @property
     def distillation_loss(self) -> DistillationLoss:

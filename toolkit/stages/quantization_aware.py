@@ -31,8 +31,10 @@ def quantization_aware(
     encoded = encode(classifier.tokenizer, data.calibration().texts)
     groups = like_lengths(encoded, CALIBRATION_BATCH)
     batches = [pad([encoded[i] for i in chosen], classifier.pad_id) for chosen in groups]
-    rate = LEARNING_RATE_FACTOR * data.training.learning_rate
-    training = replace(data.training, epochs=recipe.pruning.fine_tune_epochs, learning_rate=rate)
+    training = data.further_training
+    assert training.learning_rate != "auto"
+    rate = LEARNING_RATE_FACTOR * training.learning_rate
+    training = replace(training, epochs=recipe.pruning.fine_tune_epochs, learning_rate=rate)
     trained = replace(classifier, network=copy.deepcopy(classifier.network))
     with (
         fake_quantized(trained.network, batches),

@@ -114,7 +114,7 @@ def write_fold_summaries(
     mean = fixed | {"Fold": "Mean"} | {n: statistics.mean(line[n] for line in lines) for n in numbers}
     deviation = fixed | {"Fold": "Std"} | {n: statistics.stdev(line[n] for line in lines) for n in numbers}
     tail = (
-        f"{file_part(recipe.model.model)}_batch{recipe.training.batch_size}_lr{recipe.training.learning_rate:g}"
+        f"{file_part(recipe.model.model)}_batch{recipe.training.batch_size}_lr{recipe.training.learning_rate}"
         f"_{finished:%Y%m%d-%H%M%S}.csv"
     )
     files = [out / f"fold_summary_{tail}", out / f"best_metrics_{tail}"]

@@ -26,12 +26,10 @@ from toolkit.modeling.classifier import Classifier
 from toolkit.training.dataset import Collate, Examples, encoded
 from toolkit.training.feature_distillation import DistillationLoss, StudentWithTeacher
 from toolkit.training.losses import UNLABELED, hard_loss, known_loss, soft_loss
+from toolkit.training.stopping import LOSS, MACRO_F1, ToBeat
 from toolkit.utils.errors import InputError
 from toolkit.utils.scratch import remove_folder
 
-MACRO_F1, LOSS = "val_macro_f1", "val_loss"
-"""Metrics that select the best epoch. Students use the validation loss against teacher and labels, as in training: it
-is less noisy than macro-F1. Without a teacher, the loss rises while macro-F1 still improves, so macro-F1 is used."""
 WatchEpoch = Callable[[int, dict[str, float]], None]
 """Called with the epoch, counted from 1, and its losses and validation metrics."""
 
@@ -62,6 +60,8 @@ class Loop:
     """Called with the number of steps done so far: once when training starts or resumes, then after each step."""
     choose_from: int = 1
     """First epoch, counted from 1, that may be selected as the best."""
+    to_beat: ToBeat | None = None
+    """Training stops early if it has no prospect of reaching this."""
     mechanics: Mechanics = Mechanics()
     """Optimizations of the loop."""
 
@@ -208,6 +208,7 @@ def loss_of(
 def _arguments(
     settings: TrainingSettings, rows: int, seed: int, work: Path, mechanics: Mechanics, best: str
 ) -> TrainingArguments:
+    assert settings.learning_rate != "auto", "the stage finds the learning rate"
     os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # reset what an earlier Trainer in this process has set
     by_length: dict[str, Any] = {"group_by_length": True}
     if "train_sampling_strategy" in {field.name for field in fields(TrainingArguments)}:  # since transformers 5
@@ -305,6 +306,9 @@ class _LoopCallback(TrainerCallback):
         if self.loop.watch is not None:
             latest = _history(state.log_history)[-1]
             self.loop.watch(int(latest["epoch"]), latest)
+        to_beat, history = self.loop.to_beat, _history(state.log_history)
+        if to_beat is not None and to_beat.is_out_of_reach(history, int(args.num_train_epochs)):
+            control.should_training_stop = True
 
 
 def _validation_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

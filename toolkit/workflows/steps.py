@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from toolkit.config.recipe import Recipe
+from toolkit.evaluation.metrics import cross_entropy, softmax
+from toolkit.evaluation.predictions import Predictions
 from toolkit.modeling.ngram import MODEL_TYPE as NGRAM
 from toolkit.pruning.stage import describe_pruning, prune_stage
 from toolkit.stages.cross_validation import fold_results, train_baseline
@@ -19,6 +21,7 @@ from toolkit.stages.linear_baseline import known_settings, train_linear_baseline
 from toolkit.stages.result import RESULT_FILE, StageResult
 from toolkit.stages.results_table import write_fold_summaries
 from toolkit.stages.run_folder import BASELINE, CASCADE_NGRAM, DISTILLATION, LINEAR_BASELINE, Run, pruning_stage, tag_of
+from toolkit.training.stopping import ToBeat
 from toolkit.utils.console import say
 from toolkit.workflows.tracked_metrics import track_baseline, track_distillation, track_epoch, track_pruning
 from toolkit.workflows.tracking import Tracked
@@ -93,7 +96,11 @@ def watch_epoch(tracked: Tracked, child: str, epoch: int, metrics: dict[str, flo
 def distillation_of(run: Run) -> DistillationData:
     """Return the distillation data of a run."""
     linear = known_settings(run.results[LINEAR_BASELINE])
-    return prepare_distillation(run.recipe, run.corpus, run.baseline_folder, linear=linear)
+    data = prepare_distillation(run.recipe, run.corpus, run.baseline_folder, linear=linear)
+    rates = [
+        run.results[stage].details.get("learning_rate") for stage in (DISTILLATION, BASELINE) if stage in run.results
+    ]
+    return replace(data, found_rate=next((rate for rate in rates if rate is not None), None))
 
 
 def _linear_baseline(run: Run, out: Path, watch: Watch) -> StageResult:
@@ -104,7 +111,14 @@ def _baseline(run: Run, out: Path, watch: Watch) -> StageResult:
     def watch_fold(fold: int, epoch: int, metrics: dict[str, float]) -> None:
         watch(f"fold-{fold + 1}", epoch, metrics)
 
-    return train_baseline(run.corpus, run.recipe.model, run.recipe.training, out, watch_fold)
+    return train_baseline(run.corpus, run.recipe.model, run.recipe.training, out, watch_fold, _to_beat(run))
+
+
+def _to_beat(run: Run) -> ToBeat:
+    rows, result = run.corpus.rows("validation"), run.results[LINEAR_BASELINE]
+    logits = Predictions.load(run.folder / LINEAR_BASELINE / result.predictions).of(rows)
+    loss = cross_entropy(run.corpus.labels[rows], softmax(logits))
+    return ToBeat(loss, result.validation_metrics["macro_f1"])
 
 
 def _distillation(run: Run, out: Path, watch: Watch) -> StageResult:
@@ -133,7 +147,9 @@ def _write_folds(run: Run, tracked: Tracked) -> None:
     """Write and log the tables of the folds. They have the time of the baseline, so they are the same when resumed."""
     folds = fold_results(run.folder / BASELINE, run.corpus.folds)
     finished = datetime.fromtimestamp((run.folder / BASELINE / RESULT_FILE).stat().st_mtime)
-    for file in write_fold_summaries(run.recipe, run.corpus.label_names, folds, run.folder / "outputs", finished):
+    rate = run.results[BASELINE].details.get("learning_rate", run.recipe.training.learning_rate)
+    recipe = replace(run.recipe, training=replace(run.recipe.training, learning_rate=rate))
+    for file in write_fold_summaries(recipe, run.corpus.label_names, folds, run.folder / "outputs", finished):
         tracked.artifact(file, "outputs")
 
 

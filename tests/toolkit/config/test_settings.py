@@ -65,6 +65,8 @@ def test_an_integer_is_accepted_for_a_float() -> None:
         ("[training]\nepochs = '3'", "'3' is not an integer"),
         ("[training]\nepochs = 0", "--epochs: 0 is too few"),
         ("[training]\nlearning_rate = nan", "--learning-rate"),
+        ("[training]\nlearning_rate = 'fast'", "'fast' is neither a number nor auto"),
+        ("[corpus]\nouter_fold = '0/5'", "--outer-fold: '0/5' is not a part I/N"),
         ("[training]\nloss = 'hinge'", "'hinge' is not one of bce, focal"),
         ("[training]\nclass_weights = 1", "1 is not true or false"),
         ("[corpus]\nslice = 'kind'", "'kind' is not a list"),
@@ -128,8 +130,8 @@ def test_the_hash_ignores_author_and_run_name(change: dict[str, Any], same: bool
     assert (recipe_from(None, change).sha256() == Recipe().sha256()) is same
 
 
-def test_the_student_has_the_training_settings_of_the_teacher_by_default() -> None:
-    assert Recipe().student_training() == Recipe().training
+def test_the_student_has_the_training_settings_of_the_teacher_but_a_learning_rate_of_its_own() -> None:
+    assert Recipe().student_training() == dataclasses.replace(Recipe().training, learning_rate="auto")
     training = recipe_from(None, {"epochs": 9, "kd_learning_rate": 1e-4}).student_training()
     assert (training.epochs, training.learning_rate) == (9, 1e-4)
 
