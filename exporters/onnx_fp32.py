@@ -172,8 +172,9 @@ def state_sizes_to_expand_to(graph: "onnx.GraphProto") -> None:
         sizes = None if flat is None else behind(flat.input[0], "Concat")
         if where is not None and sizes is not None and behind(where.input[0], "Equal") is not None:
             one, stated = f"{node.output[0]}_one", f"{node.output[0]}_sizes"
-            graph.initializer.append(numpy_helper.from_array(np.array([1]), one))
             parts = [one if is_minus_one(name) else name for name in sizes.input]
+            if one in parts:
+                graph.initializer.append(numpy_helper.from_array(np.array([1]), one))
             nodes.append(helper.make_node("Concat", parts, [stated], axis=0))
             node.input[1] = stated
         nodes.append(node)

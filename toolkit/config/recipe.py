@@ -20,7 +20,7 @@ from toolkit.config.settings import (
     require,
 )
 
-SEARCHED_STUDENTS = ("ngram", "layers:1", "layers:2", "layers:4")
+SEARCHED_STUDENTS = ("ngram", "layers:1", "layers:2", "layers:4", "cascade")
 """The default students of `hbt students`."""
 CASCADE_SETTINGS = ("cascade", "cascade_share", "cascade_ms")
 CASCADE_STUDENT = "layers:2"

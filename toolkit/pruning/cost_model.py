@@ -8,9 +8,10 @@ heads and neurons, with non-negative coefficients. The leave-one-out error of th
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def measured_costs(classifier: Classifier, target: str, texts: Sequence[str], ca
 
     texts: texts used for timing (validation rows).
     """
-    file = cache / f"costs-{_key(classifier, target, texts)}.json"
+    file = cache / f"costs-{costs_key(classifier, target, texts)}.json"
     with suppress(LookupError, TypeError):  # a damaged file is measured again
         known = read_json(file)
         shapes = tuple(Shape(tuple(Sizes(**size) for size in each["left"]), each["ms"], each["mb"]) for each in known)
@@ -108,19 +109,32 @@ def measure_shapes(
     classifier: Classifier, lefts: Sequence[Sequence[Sizes]], target: str, texts: Sequence[str]
 ) -> tuple[Shape, ...]:
     """Export a copy of `classifier` pruned to each shape, then time all of them on the same texts in turns."""
+    pruned = [partial(_pruned_to, classifier, left) for left in lefts]
+    costs = latency_and_size(pruned, target, texts)
+    return tuple(Shape(tuple(left), ms, mb) for left, (ms, mb) in zip(lefts, costs, strict=True))
+
+
+def latency_and_size(
+    builders: Sequence[Callable[[], Classifier]], target: str, texts: Sequence[str]
+) -> list[tuple[float, float]]:
+    """Return median milliseconds per text and megabytes of each classifier, exported to the target; both hardly depend
+    on the values of its weights, so it need not be trained.
+
+    Raises: CannotExport if the target does not support a classifier.
+    """
     chosen = [texts[i] for i in fixed_order(texts)[:TEXTS]]
+    count = len(builders)
     with scratch_folder() as scratch:
-        folders = [scratch / str(i) for i in range(len(lefts))]
-        with bar(f"costs: exporting {len(lefts)} shapes", len(lefts)) as advance:
-            for left, folder in zip(lefts, folders, strict=True):
-                _export(_pruned_to(classifier, left), target, texts[:CHECKED], folder)
+        folders = [scratch / str(i) for i in range(count)]
+        with bar(f"costs: exporting {count} networks", count) as advance:
+            for build, folder in zip(builders, folders, strict=True):
+                _export(build(), target, texts[:CHECKED], folder)
                 advance(1)
         models = [exporter(target).load(folder, threads=1) for folder in folders]
-        with bar(f"costs: timing {len(lefts)} shapes", len(chosen)) as advance:
-            times = times_in_turns(models, chosen, advance)  # (texts, shapes)
+        with bar(f"costs: timing {count} networks", len(chosen)) as advance:
+            times = times_in_turns(models, chosen, advance)  # (texts, networks)
         megabytes = [folder_size(folder) / MB for folder in folders]
-    medians = np.median(times, axis=0)
-    return tuple(Shape(tuple(left), float(t), mb) for left, t, mb in zip(lefts, medians, megabytes, strict=True))
+    return list(zip(np.median(times, axis=0).tolist(), megabytes, strict=True))
 
 
 def _export(classifier: Classifier, target: str, texts: Sequence[str], folder: Path) -> None:
@@ -167,8 +181,11 @@ def _leave_one_out_error(counts: np.ndarray, measured: np.ndarray) -> float:
     return float(max(errors))
 
 
-def _key(classifier: Classifier, target: str, texts: Sequence[str]) -> str:
-    """Return a hash of everything the costs depend on: shapes, target and machine, but not the values of weights."""
+def costs_key(classifier: Classifier, target: str, texts: Sequence[str]) -> str:
+    """Return a hash of everything the costs depend on: shapes, target and machine, but not the values of weights.
+
+    It is part of the name of the file that keeps them.
+    """
     from importlib.metadata import version
 
     machine = describe_machine()

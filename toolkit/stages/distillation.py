@@ -17,10 +17,13 @@ from toolkit.stages.teachers import TEACHER_FILE, load_teacher
 from toolkit.training.feature_distillation import DistillationLoss, FeatureTargets, refuse_unfit
 from toolkit.training.learning_rate import RATE_FILE, find_learning_rate, with_learning_rate
 from toolkit.training.ngram_search import NgramFit, fit_ngram
-from toolkit.training.trainer import Loop, WatchEpoch, fit, steps_of
+from toolkit.training.trainer import Loop, WatchEpoch, fit, paused_history, steps_of
 from toolkit.utils import console
-from toolkit.utils.files import whole_folder
+from toolkit.utils.files import PARTIAL, whole_folder
 from toolkit.utils.scratch import remove_folder
+
+TRAINING = "training"
+"""Folder of the optimizer's checkpoints in the unfinished folder of the stage."""
 
 
 def distil(data: DistillationData, out: Path, watch: WatchEpoch | None = None) -> StageResult:
@@ -73,8 +76,29 @@ def distil(data: DistillationData, out: Path, watch: WatchEpoch | None = None) -
     return result
 
 
+def distil_until(
+    data: DistillationData, out: Path, epoch: int, watch: WatchEpoch | None = None
+) -> list[dict[str, float]]:
+    """Train a network student up to `epoch` and return the losses and metrics of its epochs; `distil` goes on from it.
+
+    Raises: InputError as `distil`.
+    """
+    partial = out.with_name(out.name + PARTIAL)
+    begun = paused_history(partial / TRAINING)
+    if len(begun) >= epoch:
+        return begun
+    network = load_teacher(data.teacher.checkpoint.as_posix(), data.corpus)
+    partial.mkdir(exist_ok=True)
+    _, details = _fit_network(data, network, partial, watch, epoch)
+    return details["history"]
+
+
 def _fit_network(
-    data: DistillationData, teacher: Classifier, partial: Path, watch: WatchEpoch | None
+    data: DistillationData,
+    teacher: Classifier,
+    partial: Path,
+    watch: WatchEpoch | None,
+    pause_after: int | None = None,
 ) -> tuple[Classifier, dict[str, Any]]:
     settings, corpus = data.recipe.distillation, data.corpus
     student_name = settings.student
@@ -98,11 +122,12 @@ def _fit_network(
             data.validation,
             training,
             seed,
-            partial / "training",
+            partial / TRAINING,
             distillation_loss,
-            Loop(watch=watch, advance=advance),
+            Loop(watch=watch, advance=advance, pause_after=pause_after),
         )
-    remove_folder(partial / "training")
+    if pause_after is None:
+        remove_folder(partial / TRAINING)
     return student, search | {
         "learning_rate": training.learning_rate,
         "best_epoch": found.best_epoch,

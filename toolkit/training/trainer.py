@@ -62,6 +62,8 @@ class Loop:
     """First epoch, counted from 1, that may be selected as the best."""
     to_beat: ToBeat | None = None
     """Training stops early if it has no prospect of reaching this."""
+    pause_after: int | None = None
+    """Epoch after which training pauses; another `fit` in the same folder goes on from there."""
     mechanics: Mechanics = Mechanics()
     """Optimizations of the loop."""
 
@@ -309,6 +311,17 @@ class _LoopCallback(TrainerCallback):
         to_beat, history = self.loop.to_beat, _history(state.log_history)
         if to_beat is not None and to_beat.is_out_of_reach(history, int(args.num_train_epochs)):
             control.should_training_stop = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # After the checkpoint is written, so that it does not look like one of a training that has ended.
+        if self.loop.pause_after is not None and round(state.epoch) >= self.loop.pause_after:
+            control.should_training_stop = True
+
+
+def paused_history(work: Path) -> list[dict[str, float]]:
+    """Return the losses and metrics of the epochs whose training in `work` can go on; none if it is not begun."""
+    checkpoint = last_complete_checkpoint(work)
+    return [] if checkpoint is None else _history(_state(checkpoint)["log_history"])
 
 
 def _validation_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

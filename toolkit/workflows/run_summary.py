@@ -113,18 +113,7 @@ def trained_rows(run: Run, pruned: Sequence[str]) -> list[Row]:
 
 def write_summary(run: Run, package: Path | None, tracked: Tracked) -> RunSummary:
     """Write pipeline_summary_….csv, comparisons.csv and summary.json, and return their contents."""
-    description = DESCRIPTIONS[run.recipe.run.pipeline]
-    outcome = RunSummary(
-        run.folder,
-        stage_rows(run),
-        run_comparisons(run),
-        run.corpus.label_names,
-        package,
-        description,
-        _standing(run, package),
-        truncation_of(_tokenizer(run, package), run.corpus.take(run.corpus.rows("test"))),
-        _cascade(run, package),
-    )
+    outcome = summary_of(run, package)
     summary = run.folder / "outputs" / f"pipeline_summary_{run.recipe.run.pipeline}.csv"
     write_pipeline_summary(outcome.rows, run.corpus.label_names, summary)
     comparisons = run.folder / "outputs" / "comparisons.csv"
@@ -140,22 +129,37 @@ def write_summary(run: Run, package: Path | None, tracked: Tracked) -> RunSummar
     return outcome
 
 
+def summary_of(run: Run, package: Path | None) -> RunSummary:
+    """Return the results of a run that made `package`, or none."""
+    return RunSummary(
+        run.folder,
+        stage_rows(run),
+        run_comparisons(run),
+        run.corpus.label_names,
+        package,
+        DESCRIPTIONS[run.recipe.run.pipeline],
+        _standing(run, package),
+        truncation_of(_tokenizer(run, package), run.corpus.take(run.corpus.rows("test"))),
+        _cascade(run, package),
+    )
+
+
 def _standing(run: Run, package: Path | None) -> Standing | None:
     """Return the standing of a package of the run or, without one, of the checkpoint that an export would use."""
     if package is None:
         return [row for row in trained_rows(run, run.stages(PRUNING)) if row.slice is None][-1].standing
-    stage = _export_of(run, package)
+    stage = export_of(run, package)
     return None if stage is None else _exported_rows(run, stage)[0].standing
 
 
 def _cascade(run: Run, package: Path | None) -> str:
     """Return the line on a cascade; empty for any other package."""
-    stage = None if package is None else _export_of(run, package)
+    stage = None if package is None else export_of(run, package)
     facts = None if stage is None else run.results[stage].details.get("cascade")
     return "" if facts is None else describe_cascade(facts)
 
 
-def _export_of(run: Run, package: Path) -> str | None:
+def export_of(run: Run, package: Path) -> str | None:
     """Return the export stage that made a package; None if a later run has replaced it."""
     made = [stage for stage in run.stages(EXPORT) if run.results[stage].details["package"] == package.as_posix()]
     return made[0] if made else None

@@ -3,6 +3,7 @@
 Resuming, progress messages and nested MLflow runs are implemented once, in `run_step`, for all stages.
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,9 +21,19 @@ from toolkit.stages.distillation_data import DistillationData, prepare_distillat
 from toolkit.stages.linear_baseline import known_settings, train_linear_baseline
 from toolkit.stages.result import RESULT_FILE, StageResult
 from toolkit.stages.results_table import write_fold_summaries
-from toolkit.stages.run_folder import BASELINE, CASCADE_NGRAM, DISTILLATION, LINEAR_BASELINE, Run, pruning_stage, tag_of
+from toolkit.stages.run_folder import (
+    BASELINE,
+    CASCADE_NGRAM,
+    DISTILLATION,
+    LINEAR_BASELINE,
+    Run,
+    locate,
+    pruning_stage,
+    tag_of,
+)
 from toolkit.training.stopping import ToBeat
 from toolkit.utils.console import say
+from toolkit.utils.files import whole_folder
 from toolkit.workflows.tracked_metrics import track_baseline, track_distillation, track_epoch, track_pruning
 from toolkit.workflows.tracking import Tracked
 
@@ -104,6 +115,19 @@ def distillation_of(run: Run) -> DistillationData:
 
 
 def _linear_baseline(run: Run, out: Path, watch: Watch) -> StageResult:
+    """Fit the linear baseline, or copy that of the teacher's run if it has the same rows and slices."""
+    for given in run.recipe.distillation.teacher:
+        place = locate(Path(given))
+        if place is not None and place.run.fingerprint == run.corpus.fingerprint:
+            found, same = (
+                place.run.results.get(LINEAR_BASELINE),
+                place.run.recipe.corpus.slice == run.recipe.corpus.slice,
+            )
+            if found is not None and known_settings(found) is not None and same:
+                with whole_folder(out) as partial_folder:
+                    shutil.copytree(place.run.folder / LINEAR_BASELINE, partial_folder, dirs_exist_ok=True)
+                say(f"{out}: copied from {place.run.folder}")
+                return found
     return train_linear_baseline(run.corpus, out)
 
 

@@ -5,24 +5,38 @@ student and cached for the others. The table has only validation metrics, since 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from exporters.loaders.compose import CASCADE
 from toolkit.config.recipe import CASCADE_SETTINGS, SEARCHED_STUDENTS, Recipe
-from toolkit.config.settings import PruningSettings, require
+from toolkit.config.settings import CASCADE_TARGETS, ExportSettings, PruningSettings, require
 from toolkit.config.toml_file import recipe_from
 from toolkit.evaluation.standing import Standing
-from toolkit.manifest import read_manifest
 from toolkit.modeling.ngram import is_ngram
 from toolkit.stages.inputs import contents_of_inputs
-from toolkit.stages.run_folder import DISTILLATION, LINEAR_BASELINE, RUNS, Run, export_stage, locate
+from toolkit.stages.run_folder import (
+    DISTILLATION,
+    LINEAR_BASELINE,
+    RUNS,
+    Run,
+    locate,
+    package_folder,
+    run_folder,
+)
 from toolkit.utils.console import print_table, say
 from toolkit.utils.errors import InputError, NothingPasses
 from toolkit.utils.files import MB, file_part, without_nan, write_text
 from toolkit.utils.locks import locked
+from toolkit.utils.overwrite import refuse_folder
+from toolkit.utils.scratch import remove_folder
+from toolkit.workflows.compress import compress_run
+from toolkit.workflows.halving import LeftOut, best_of, within_budget
 from toolkit.workflows.pipeline import default_package, run_pipeline, workable_run
+from toolkit.workflows.run_summary import RunSummary, export_of, summary_of
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,7 @@ class StudentSearch:
     """Macro-F1 of teacher and linear baseline on the validation rows."""
     standing: Standing | None = None
     """What the first student is worth on the test rows."""
+    left_out: Sequence[LeftOut] = ()
 
 
 def recipe_of_teacher(data: str, given: dict[str, Any]) -> Recipe:
@@ -72,9 +87,13 @@ def recipe_of_teacher(data: str, given: dict[str, Any]) -> Recipe:
 def search_students(
     recipe: Recipe, specs: Sequence[str], budget_ms: float | None, budget_mb: float | None, force: bool = False
 ) -> StudentSearch:
-    """Train, export and measure each of the students in `specs`, and write the table to runs/NAME.json.
+    """Train, export and measure the students in `specs`, and write the table to runs/NAME.json.
 
-    budget_ms: longest p50 latency. budget_mb: largest package.
+    Without a budget, every student is trained. With one, transformers that are too slow or too large are not, and of
+    the others only the best is trained to its end (`best_of`). "cascade" is a cascade with the best transformer of the
+    search, "cascade:X" one with the student X.
+
+    budget_ms: longest latency: p50, of a cascade the mean. budget_mb: largest package.
     A student is left out if none of its candidates passes the quality gate, or if its package would be near chance or
     worse than the linear baseline.
     Raises: InputError as `run_pipeline`; NothingPasses if no student is left.
@@ -82,37 +101,108 @@ def search_students(
     for option, budget in (("--budget-ms", budget_ms), ("--budget-mb", budget_mb)):
         require(budget is None or budget >= 0, option, f"{budget} is not a number of 0 or more")
     name = recipe.run.name or f"{file_part(Path(recipe.corpus.data).stem)}-students"
-    runs = {student: _recipe_of(student, recipe, name) for student in specs}
+    named = [spec.removeprefix(f"{CASCADE}:") for spec in specs if spec != CASCADE]
+    networks = [student for student in named if not is_ngram(student)]
+    problem = "has no transformer to take; name one, such as cascade:layers:2"
+    require(bool(networks) or CASCADE not in specs, f"--students {CASCADE}", problem)
+    if CASCADE in specs and recipe.export.target not in CASCADE_TARGETS:
+        specs = [spec for spec in specs if spec != CASCADE]
+        say(f"no cascade: it is made for {' and '.join(CASCADE_TARGETS)} only")
+    runs = {student: _recipe_of(student, recipe, name) for student in named}
     # Check all of them first, since training one student may take hours.
     begun = {student: workable_run(student_recipe, force) for student, student_recipe in runs.items()}
+    with_cascade = networks if any(spec.partition(":")[0] == CASCADE for spec in specs) else []
+    cascades = {student: _cascade_package(runs[student], budget_ms)[1] for student in with_cascade}
     if force:  # replace all of them now, so that the command without --force resumes every one
         for student, run in begun.items():
             with locked(run.folder, "give another --name"):
+                if student in cascades:
+                    refuse_folder(cascades[student], force, "package")
+                    remove_folder(cascades[student])
                 run.begin(default_package(runs[student]), contents_of_inputs(runs[student]))
-    students: list[StudentResult] = []
-    standings: dict[str, Standing | None] = {}
-    last_refusal: NothingPasses | None = None
-    for student, student_recipe in runs.items():
-        say(f"student {student}")
-        try:
-            outcome = run_pipeline(student_recipe)
-        except NothingPasses as refused:
-            say(f"student {student}: {refused}")
-            last_refusal = refused
-            continue
-        assert outcome.package is not None
-        run = Run.open(outcome.folder)
-        students.append(_result_of(student, run, outcome.package, budget_ms, budget_mb))
-        standings[student] = outcome.standing
-    if not students:
-        assert last_refusal is not None
-        raise last_refusal
-    students.sort(key=lambda student: (not student.within_budget, -student.macro_f1))
-    found = StudentSearch(students, _references(run), standings[students[0].student])
-    record = {"rungs": [asdict(student) for student in students], "beside": found.references}
+    left_out: list[LeftOut] = []
+    if budget_ms is not None or budget_mb is not None:
+        free = [student for student in networks if f"{CASCADE}:{student}" not in specs]
+        fitting = within_budget({student: runs[student] for student in free}, budget_ms, budget_mb, left_out)
+        if not fitting and free and len(free) == len(runs):  # something has to be trained
+            fitting = [left_out.pop().student]
+        best = best_of({student: runs[student] for student in fitting}, left_out)
+        runs = {student: each for student, each in runs.items() if student not in free or student == best}
+    found = _packages(runs, specs, budget_ms, budget_mb, left_out)
+    record = {
+        "rungs": [asdict(student) for student in found.students],
+        "beside": found.references,
+        "left_out": [asdict(each) for each in left_out],
+    }
     text = json.dumps(without_nan(record), indent=2, ensure_ascii=False)
     write_text(RUNS / f"{name}.json", text + "\n")
     return found
+
+
+def _packages(
+    runs: dict[str, Recipe],
+    specs: Sequence[str],
+    budget_ms: float | None,
+    budget_mb: float | None,
+    left_out: list[LeftOut],
+) -> StudentSearch:
+    """Train and export the students of `runs` and make the cascades in `specs`. Raises: NothingPasses if none is left.
+
+    left_out: gets the students without a package.
+    """
+    students: list[StudentResult] = []
+    standings: dict[str, Standing | None] = {}
+    refusals: list[NothingPasses] = []
+
+    def add(student: str, make: Callable[[], RunSummary]) -> None:
+        say(f"student {student}")
+        try:
+            outcome = make()
+        except NothingPasses as refused:
+            say(f"student {student}: {refused}")
+            left_out.append(LeftOut(student, refused.why or str(refused)))
+            refusals.append(refused)
+            return
+        assert outcome.package is not None
+        students.append(_result_of(student, Run.open(outcome.folder), outcome.package, budget_ms, budget_mb))
+        standings[student] = outcome.standing
+
+    for student, recipe in runs.items():
+        add(student, partial(run_pipeline, recipe))
+    for spec in specs:
+        parts = _parts_of_cascade(spec, runs, students)
+        if parts is not None:
+            add(f"{CASCADE}:{parts}", partial(_cascade, runs[parts], budget_ms))
+    if not students:
+        raise refusals[-1]
+    students.sort(key=lambda student: (not student.within_budget, -student.macro_f1))
+    references = _references(Run.open(run_folder(next(iter(runs.values())))))
+    return StudentSearch(students, references, standings[students[0].student], left_out)
+
+
+def _parts_of_cascade(spec: str, runs: dict[str, Recipe], students: Sequence[StudentResult]) -> str | None:
+    """Return the transformer of the cascade `spec`; None if it is no cascade, or no transformer was trained."""
+    kind, _, transformer = spec.partition(":")
+    if kind != CASCADE:
+        return None
+    made = {student.student: student.macro_f1 for student in students if not is_ngram(student.student)}
+    return transformer or max((student for student in runs if student in made), key=made.__getitem__, default=None)
+
+
+def _cascade(recipe: Recipe, budget_ms: float | None) -> RunSummary:
+    """Make a cascade of a finished run, unless it is there. Raises: as `compress_run`."""
+    run = Run.open(run_folder(recipe))
+    export, package = _cascade_package(recipe, budget_ms)
+    if package.is_dir() and export_of(run, package) is not None:
+        return summary_of(run, package)
+    return compress_run(run.folder, export, package, force=False)
+
+
+def _cascade_package(recipe: Recipe, budget_ms: float | None) -> tuple[ExportSettings, Path]:
+    """Return the export settings and the package folder of the cascade with the student of a recipe."""
+    export = replace(recipe.export, cascade=True, cascade_ms=budget_ms)
+    package = package_folder(run_folder(recipe).name, export, "")
+    return export, package if budget_ms is None else package.with_name(f"{package.name}-{budget_ms:g}ms")
 
 
 def render(search: StudentSearch) -> None:
@@ -138,6 +228,8 @@ def render(search: StudentSearch) -> None:
     red = [i for i, student in enumerate(search.students) if student.macro_f1 < least]
     for i in red:
         lines[i]["Student"] += " (below linear baseline)"
+    for each in search.left_out:
+        lines.append(dict.fromkeys(lines[0], "") | {"Student": each.student, "Package": each.reason})
     print_table(lines, title, left=("Student", "Package", "Within budget"), dispensable=("Parameters",), red=red)
 
 
@@ -152,8 +244,9 @@ def _recipe_of(student: str, recipe: Recipe, name: str) -> Recipe:
 def _result_of(
     student: str, run: Run, package: Path, budget_ms: float | None, budget_mb: float | None
 ) -> StudentResult:
-    suffix = run.recipe.export.suffix
-    exported = run.results[export_stage(read_manifest(package)["target"], DISTILLATION, suffix)]
+    stage = export_of(run, package)
+    assert stage is not None, "the package was made now"
+    exported = run.results[stage]
     p50_ms, package_mb = exported.details["p50_ms"], exported.details["package_size_bytes"] / MB
     cascade = exported.details.get("cascade")
     mean_ms = None if cascade is None else cascade["test"]["mean_ms"]

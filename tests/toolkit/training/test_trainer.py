@@ -15,7 +15,15 @@ from toolkit.modeling.encoders import build_classifier
 from toolkit.training.dataset import Examples
 from toolkit.training.feature_distillation import DistillationLoss
 from toolkit.training.losses import UNLABELED
-from toolkit.training.trainer import Fit, Loop, Mechanics, WatchEpoch, fit, last_complete_checkpoint
+from toolkit.training.trainer import (
+    Fit,
+    Loop,
+    Mechanics,
+    WatchEpoch,
+    fit,
+    last_complete_checkpoint,
+    paused_history,
+)
 
 FAST = TrainingSettings(epochs=3, learning_rate=5e-3, batch_size=16)
 FLOAT32 = Loop(mechanics=Mechanics(bf16=False))
@@ -328,3 +336,17 @@ def test_progress_of_a_resumed_training_reaches_the_same_end(toy: Corpus, tmp_pa
     steps: list[int] = []
     train(fresh(toy), toy, tmp_path, advance=steps.append)
     assert sum(steps) == FAST.epochs * -(-len(toy.rows("train")) // FAST.batch_size)
+
+
+def test_a_paused_training_goes_on_to_the_same_weights(toy: Corpus, tmp_path: Path) -> None:
+    """Also with a distillation loss, which has the lowest loss select the epoch."""
+    data = dataclasses.replace(examples(toy, "train"), teacher_logits=random_logits(len(toy.rows("train"))))
+    whole, paused = fresh(toy), fresh(toy)
+    loss = DistillationLoss(0.7, 4.0)
+    found = fit(whole, data, examples(toy, "validation"), FAST, 0, tmp_path / "a", loss)
+    assert paused_history(tmp_path / "b") == []
+    fit(paused, data, examples(toy, "validation"), FAST, 0, tmp_path / "b", loss, Loop(pause_after=1))
+    assert paused_history(tmp_path / "b") == found.history[:1]
+    again = fresh(toy)
+    assert fit(again, data, examples(toy, "validation"), FAST, 0, tmp_path / "b", loss) == found
+    assert all_weights(again) == all_weights(whole) != all_weights(paused)

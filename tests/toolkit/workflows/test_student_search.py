@@ -1,7 +1,7 @@
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ from toolkit.evaluation.predictor import rule_of
 from toolkit.modeling.classifier import save_classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.stages.result import StageResult
+from toolkit.stages.run_folder import Run
+from toolkit.training.trainer import paused_history
 from toolkit.utils.errors import InputError
+from toolkit.workflows.pipeline import run_pipeline
 from toolkit.workflows.student_search import (
     SEARCHED_STUDENTS,
     StudentResult,
@@ -138,7 +141,7 @@ def test_teacher_and_linear_baseline_are_references_on_validation_rows(searched:
 
 def test_the_table_is_saved_as_json(searched: Searched) -> None:
     saved = json.loads((searched.home / "runs" / "comments-students.json").read_text("utf-8"))
-    assert set(saved) == {"rungs", "beside"}
+    assert set(saved) == {"rungs", "beside", "left_out"}
     assert {student["student"] for student in saved["rungs"]} == set(TRIED)
 
 
@@ -147,6 +150,7 @@ def test_a_finished_search_is_not_trained_again_and_is_sorted_by_the_budget(
 ) -> None:
     for place in ("stages.cross_validation.fit", "stages.distillation.fit", "stages.distillation.fit_ngram"):
         monkeypatch.setattr(f"toolkit.{place}", never)
+    monkeypatch.setattr("toolkit.workflows.halving._costs", lambda builders, *_: dict.fromkeys(builders, (0.0, 0.0)))
     packages = contents(searched.home / "models")
 
     def order(budget_ms: float | None, budget_mb: float | None) -> list[tuple[str, bool]]:
@@ -161,6 +165,91 @@ def test_a_finished_search_is_not_trained_again_and_is_sorted_by_the_budget(
     assert [fits for _, fits in none_within] == [False, False]
     assert [student for student, _ in none_within] == [student.student for student in searched.found.students]
     assert contents(searched.home / "models") == packages
+
+
+BUDGETED = ("ngram:10", "layers:2", "layers:1", "shape:1x32", "cascade")
+COSTS = {"layers:2": (9.0, 0.1), "layers:1": (1.0, 0.1), "shape:1x32": (0.5, 0.1)}
+
+
+@pytest.fixture(scope="module")
+def budgeted(searched: Searched) -> Iterator[StudentSearch]:
+    """A search within a budget that layers:2 exceeds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toolkit.workflows.halving._costs", lambda builders, *_: {each: COSTS[each] for each in builders})
+        patch.setattr("toolkit.training.linear_fit.fit_linear", never)  # that of the teacher's run is used
+        recipe = replace(searched.recipe, run=replace(searched.recipe.run, name="budget"))
+        recipe = replace(recipe, training=replace(recipe.training, epochs=4))
+        yield search_students(recipe, BUDGETED, 4.0, None)
+
+
+def test_within_a_budget_only_the_best_transformer_is_trained_to_its_end(budgeted: StudentSearch) -> None:
+    reasons = {each.student: each.reason for each in budgeted.left_out}
+    assert reasons["layers:2"] == "not trained: 9.00 ms, 0.1 MB"
+    assert not Path("runs/budget-layers-2").exists()
+    (loser,) = set(reasons) - {"layers:2"}
+    (winner,) = {"layers:1", "shape:1x32"} - {loser}
+    assert {each.student for each in budgeted.students} == {"ngram:10", winner, f"cascade:{winner}"}
+    histories = {}
+    for student in (loser, winner):
+        stage = Path(f"runs/budget-{student.replace(':', '-')}/2-distillation")
+        if student == winner:
+            histories[student] = StageResult.load(stage).details["history"]
+        else:
+            assert not stage.exists()
+            histories[student] = paused_history(stage.with_name("2-distillation.partial") / "training")
+    assert (len(histories[winner]), len(histories[loser])) == (4, 2)
+    best = {student: min(epoch["val_loss"] for epoch in history[:2]) for student, history in histories.items()}
+    assert best[winner] < best[loser]
+    assert reasons[loser].startswith(f"validation loss {best[loser]:.4f} after 2 epochs")
+
+
+def test_the_winner_is_the_student_that_is_trained_without_a_search(
+    searched: Searched, budgeted: StudentSearch
+) -> None:
+    """Pausing it changes no prediction."""
+    winner = next(each.student for each in budgeted.students if each.student in COSTS)
+    folder = Path(f"runs/budget-{winner.replace(':', '-')}")
+    recipe = Run.open(folder).recipe
+    alone = run_pipeline(replace(recipe, run=replace(recipe.run, name="alone", pipeline="baseline_kd")))
+    for stage in ("0-floor", "2-distillation"):
+        predictions = (alone.folder / stage / "predictions.csv").read_bytes()
+        assert predictions == (folder / stage / "predictions.csv").read_bytes()
+
+
+def test_the_cascade_of_a_search_is_a_package_of_both_students(budgeted: StudentSearch) -> None:
+    cascade = next(each for each in budgeted.students if each.student.startswith("cascade:"))
+    assert cascade.mean_ms is not None and cascade.package.endswith("-cascade-4ms")
+    assert package.verify(Path(cascade.package)).problems == []
+    assert type(package.load(Path(cascade.package))).__name__ == "Cascade"
+
+
+def test_a_budgeted_search_resumes(
+    searched: Searched, budgeted: StudentSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("stages.distillation.fit", "stages.distillation.fit_ngram"):
+        monkeypatch.setattr(f"toolkit.{place}", never)
+    monkeypatch.setattr(
+        "toolkit.workflows.halving._costs", lambda builders, *_: {each: COSTS[each] for each in builders}
+    )
+    recipe = replace(searched.recipe, run=replace(searched.recipe.run, name="budget"))
+    recipe = replace(recipe, training=replace(recipe.training, epochs=4))
+    assert search_students(recipe, BUDGETED, 4.0, None) == budgeted
+
+
+def test_if_no_student_is_within_the_budget_the_fastest_is_trained(
+    searched: Searched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "toolkit.workflows.halving._costs", lambda builders, *_: {each: COSTS[each] for each in builders}
+    )
+    found = search_students(searched.recipe, ("layers:1", "layers:2"), 0.1, None)
+    assert [each.student for each in found.students] == ["layers:1"]
+    assert not found.students[0].within_budget
+
+
+def test_a_cascade_needs_a_transformer(searched: Searched) -> None:
+    with pytest.raises(InputError, match="--students cascade: has no transformer to take"):
+        search_students(searched.recipe, ("ngram", "cascade"), None, None)
 
 
 def test_an_invalid_student_is_reported_before_the_first_is_trained(
@@ -215,7 +304,7 @@ def test_the_table_shows_every_student_with_teacher_and_linear_baseline(capsys: 
 
 
 def test_the_default_students_are_small() -> None:
-    assert SEARCHED_STUDENTS == ("ngram", "layers:1", "layers:2", "layers:4")
+    assert SEARCHED_STUDENTS == ("ngram", "layers:1", "layers:2", "layers:4", "cascade")
 
 
 def test_a_student_that_fails_the_quality_gate_is_left_out_and_a_search_without_any_is_refused(
