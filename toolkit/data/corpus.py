@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 
 from toolkit.config.settings import CorpusSettings
+from toolkit.data.columns import LABEL_COLUMNS, TEXT_COLUMNS, find_column
 from toolkit.data.normalization import normalize
 from toolkit.data.splits import LEFT_OUT, TEST, VALIDATION, draw_splits
 from toolkit.data.tables import Table, read_table
 from toolkit.utils.errors import InputError
 
-TEXT_COLUMNS = ("text", "comments", "comment", "sentence", "content", "tweet", "review", "document")
-LABEL_COLUMNS = ("label", "labels", "hatespeech", "class", "category", "target", "sentiment", "hate")
 LONGEST_LABEL = 100
 """Characters; names of metrics contain labels, and MLflow accepts 250."""
 NAMES_OF_01 = {"hatespeech": ("non_hate", "hate"), "hate": ("non_hate", "hate")}
@@ -196,24 +195,6 @@ def describe_split(corpus: Corpus) -> dict[str, Any]:
 
 def _count(corpus: Corpus, rows: np.ndarray) -> dict[str, int]:
     return {name: int((corpus.labels[rows] == i).sum()) for i, name in enumerate(corpus.label_names)}
-
-
-def find_column(table: Table, given: str | None, option: str, known: tuple[str, ...]) -> str:
-    """Return the column `given` or, if None, the first of the `known` names that is in the table.
-
-    Raises: InputError, with the name of the option, if there is none.
-    """
-    columns = ", ".join(table.columns)
-    if given is not None:
-        if given not in table.columns:
-            raise InputError(f"{table.source}: no column {given!r} ({option}); the columns are {columns}")
-        return given
-    by_lower = {name.strip().lower(): name for name in reversed(table.columns)}
-    for name in known:
-        if name in by_lower:
-            return by_lower[name]
-    kind = option.strip("-").replace("-", " ")
-    raise InputError(f"{table.source}: no {kind} found by name among {columns}; name it with {option}")
 
 
 def _refuse_empty(table: Table, column: str, texts: list[str]) -> None:

@@ -1,17 +1,29 @@
-"""Read and write tables of texts as CSV, TSV, JSON Lines or Parquet; errors name the broken line."""
+"""Read and write tables of texts as CSV, TSV, JSON Lines or Parquet, and read spreadsheets; errors name the broken
+line.
+"""
 
 import csv
 import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from toolkit.data.decoding import UTF_8, UTF_8_BOM, decode
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import whole_file
 
 FIELD_LIMIT = 10_000_000  # characters in one CSV field
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a CSV file is written."""
+
+    encoding: str = UTF_8
+    separator: str = ","
 
 
 @dataclass(frozen=True)
@@ -21,51 +33,53 @@ class Table:
     source: str
     columns: dict[str, list[Any]]
     """Name to values: strings for CSV and TSV, any JSON value for the other formats, None for missing values."""
+    dialect: Dialect = Dialect()
+    """How the file was written, for a file that is written in the same way."""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), []))
 
 
-def read_table(file: Path) -> Table:
+SEPARATORS = (",", ";", "\t", "|")
+SNIFFED = 100
+"""Rows in which the separator of a CSV file is found."""
+SPREADSHEETS = (".xlsx", ".xls", ".ods")
+
+
+def read_table(file: Path, encoding: str | None = None, separator: str | None = None) -> Table:
     """Return the table in `file`; its suffix determines the format.
 
+    encoding, separator: of a CSV or TSV file; None recognizes them.
     Raises: InputError for a missing file, an unknown suffix, a wrong encoding, a malformed row or no rows.
     """
-    readers: dict[str, Callable[[Path], dict[str, list[Any]]]] = {
-        ".csv": lambda f: _read_delimited(f, ","),
-        ".tsv": lambda f: _read_delimited(f, "\t"),
-        ".jsonl": _read_json_lines,
-        ".ndjson": _read_json_lines,
-        ".parquet": _read_parquet,
+    readers: dict[str, Callable[[], Table]] = {
+        ".csv": lambda: _read_delimited(file, encoding, separator),
+        ".tsv": lambda: _read_delimited(file, encoding, separator or "\t"),
+        ".jsonl": lambda: Table(str(file), _read_json_lines(file)),
+        ".ndjson": lambda: Table(str(file), _read_json_lines(file)),
+        ".parquet": lambda: Table(str(file), _read_parquet(file)),
+        **dict.fromkeys(SPREADSHEETS, lambda: Table(str(file), read_spreadsheet(file))),
     }
     if not file.is_file():
-        raise InputError(f"{file}: no such file; give the path of a CSV, TSV, JSON Lines or Parquet file")
+        raise InputError(f"{file}: no such file; give the path of a CSV, TSV, JSON Lines, Parquet or Excel file")
     if file.suffix.lower() not in readers:
         raise InputError(f"{file}: unknown file type; give a file that ends in {', '.join(readers)}")
-    columns = readers[file.suffix.lower()](file)
-    table = Table(str(file), columns)
+    table = readers[file.suffix.lower()]()
     if len(table) == 0:
         raise InputError(f"{file}: no rows; give a file with a header and labeled texts")
     return table
 
 
-def read_lines(file: Path) -> list[str]:
-    """Return the lines of a text file. Raises InputError if it is not UTF-8."""
-    return _read_text(file).split("\n")
+def read_lines(file: Path, encoding: str | None = None) -> list[str]:
+    """Return the lines of a text file. Raises: InputError as `toolkit.data.decoding.decode`."""
+    return decode(file, file.read_bytes(), encoding)[0].removesuffix("\n").split("\n")
 
 
-def _read_text(file: Path) -> str:
-    raw = file.read_bytes()
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise InputError(f"{file}: line {line} is not UTF-8; save the file as UTF-8") from None
-
-
-def _read_delimited(file: Path, delimiter: str) -> dict[str, list[Any]]:
+def _read_delimited(file: Path, encoding: str | None, separator: str | None) -> Table:
     csv.field_size_limit(FIELD_LIMIT)
-    reader = csv.reader(io.StringIO(_read_text(file), newline=""), delimiter=delimiter, strict=True)
+    text, encoding = decode(file, file.read_bytes(), encoding)
+    separator = separator or _separator_of(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     header: list[str] = []
     rows: list[list[str]] = []
     try:
@@ -75,20 +89,37 @@ def _read_delimited(file: Path, delimiter: str) -> dict[str, list[Any]]:
                 continue
             if len(row) != len(header):
                 raise InputError(
-                    f"{file}: line {reader.line_num} has {len(row)} fields and the header {len(header)}; "
-                    "quote texts that contain the separator"
+                    f"{file}: line {reader.line_num} has {len(row)} fields and the header {len(header)}, separated by "
+                    f"{separator!r}; quote texts that contain the separator, or name another with --separator"
                 )
             rows.append(row)
     except csv.Error as error:
         raise InputError(f"{file}: line {reader.line_num} is malformed ({error}); fix its quotes") from None
     if len(set(header)) != len(header):
         raise InputError(f"{file}: two columns have the same name; rename one")
-    return {name: [row[i] for row in rows] for i, name in enumerate(header)}
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
+    return Table(str(file), columns, Dialect(encoding, separator))
+
+
+def _separator_of(text: str) -> str:
+    """Return the first of SEPARATORS that gives all of the first rows as many fields as the header, and not only one.
+
+    If there is none, it is a comma.
+    """
+    for separator in SEPARATORS:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        try:
+            rows = [row for row in islice(reader, SNIFFED) if row]
+        except csv.Error:
+            continue
+        if rows and len(rows[0]) > 1 and all(len(row) == len(rows[0]) for row in rows):
+            return separator
+    return SEPARATORS[0]
 
 
 def _read_json_lines(file: Path) -> dict[str, list[Any]]:
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(_read_text(file).split("\n"), start=1):
+    for number, line in enumerate(read_lines(file), start=1):
         if not line.strip():
             continue
         try:
@@ -127,6 +158,34 @@ def _read_parquet(file: Path) -> dict[str, list[Any]]:
         raise InputError(f"{file}: not a Parquet file ({str(error).splitlines()[0]})") from None
 
 
+def read_spreadsheet(file: Path) -> dict[str, list[Any]]:
+    """Return the columns of the first sheet of an Excel or OpenDocument file, with the first row as their names.
+
+    Raises: InputError if it cannot be read or its header is incomplete.
+    """
+    try:
+        from python_calamine import CalamineError, CalamineWorkbook
+    except ImportError:
+        fix = "pip install 'hbt-toolkit[excel]', or save it as CSV"
+        raise InputError(f"{file}: reading a spreadsheet needs python-calamine: {fix}") from None
+    try:
+        rows = CalamineWorkbook.from_path(file).get_sheet_by_index(0).to_python()
+    except (CalamineError, OSError) as error:
+        raise InputError(f"{file}: cannot be read as a spreadsheet ({str(error).splitlines()[0]})") from None
+    filled = [row for row in rows if any(cell != "" for cell in row)]
+    header = [str(cell).strip() for cell in filled[0]] if filled else []
+    if "" in header or len(set(header)) != len(header):
+        raise InputError(f"{file}: the first row of the first sheet must give each column a name of its own")
+    return {name: [_cell(row[i]) for row in filled[1:]] for i, name in enumerate(header)}
+
+
+def _cell(value: Any) -> Any:
+    """Return the value of a spreadsheet cell as text: a whole number without its point, nothing as None."""
+    if isinstance(value, bool) or value == "":
+        return None if value == "" else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 def refuse_mixed_columns(table: Table, file: Path) -> None:
     """Raise InputError if the format of `file` cannot hold a column of `table`: Parquet has one type per column."""
     if file.suffix.lower() != ".parquet":
@@ -156,14 +215,20 @@ def write_table(table: Table, file: Path) -> None:
         raise InputError(f"{file}: cannot be written ({error.strerror}); give another path") from None
 
 
-def _write_delimited(table: Table, file: Path, delimiter: str) -> None:
-    with file.open("w", newline="", encoding="utf-8") as out:
-        plain = csv.writer(out, delimiter=delimiter, lineterminator="\n")
-        quoted = csv.writer(out, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        for row in (table.columns, *zip(*table.columns.values(), strict=True)):
-            cells = ["" if value is None else value for value in row]
-            # The plain writer does not quote a carriage return, at which every reader ends the row.
-            (quoted if any(isinstance(cell, str) and "\r" in cell for cell in cells) else plain).writerow(cells)
+def _write_delimited(table: Table, file: Path, separator: str) -> None:
+    """Write the rows in the encoding of the table, or in UTF-8 with a mark if it lacks a character."""
+    written = io.StringIO(newline="")
+    plain = csv.writer(written, delimiter=separator, lineterminator="\n")
+    quoted = csv.writer(written, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in (table.columns, *zip(*table.columns.values(), strict=True)):
+        cells = ["" if value is None else value for value in row]
+        # The plain writer does not quote a carriage return, at which every reader ends the row.
+        (quoted if any(isinstance(cell, str) and "\r" in cell for cell in cells) else plain).writerow(cells)
+    try:
+        raw = written.getvalue().encode(table.dialect.encoding)
+    except UnicodeEncodeError:
+        raw = written.getvalue().encode(UTF_8_BOM)
+    file.write_bytes(raw)
 
 
 def _write_json_lines(table: Table, file: Path) -> None:
@@ -180,10 +245,10 @@ def _write_parquet(table: Table, file: Path) -> None:
 
 
 WRITERS: dict[str, Callable[[Table, Path], None]] = {
-    ".csv": lambda table, file: _write_delimited(table, file, ","),
+    ".csv": lambda table, file: _write_delimited(table, file, table.dialect.separator),
     ".tsv": lambda table, file: _write_delimited(table, file, "\t"),
     ".jsonl": _write_json_lines,
     ".ndjson": _write_json_lines,
     ".parquet": _write_parquet,
 }
-"""Suffix to writer, for every suffix that `read_table` accepts."""
+"""Suffix to writer, for every suffix that `read_table` accepts but those of spreadsheets."""

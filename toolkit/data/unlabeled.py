@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from toolkit.data.corpus import TEXT_COLUMNS, Corpus, duplicate_key, text_values
+from toolkit.data.columns import TEXT_COLUMNS
+from toolkit.data.corpus import Corpus, duplicate_key, text_values
 from toolkit.data.normalization import normalize
 from toolkit.data.tables import read_lines, read_table
 from toolkit.utils.errors import InputError
@@ -28,8 +29,8 @@ def _texts_of(file: Path) -> list[str]:
     if file.suffix.lower() == ".txt":
         return read_lines(file)
     table = read_table(file)
-    by_lower = {name.strip().lower(): name for name in reversed(table.columns)}
-    column = next((by_lower[name] for name in TEXT_COLUMNS if name in by_lower), None)
+    by_lower = {name.strip().casefold(): name for name in reversed(table.columns)}
+    column = next((by_lower[name.casefold()] for name in TEXT_COLUMNS if name.casefold() in by_lower), None)
     if column is None:
         raise InputError(f"{file}: no text column among {', '.join(table.columns)}; name it {TEXT_COLUMNS[0]}")
     return text_values(table, column)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from exporters.registry import LoadedArtifact
-from toolkit.data.corpus import TEXT_COLUMNS, find_column, text_values
+from toolkit.data.columns import TEXT_COLUMNS, find_column
+from toolkit.data.corpus import text_values
 from toolkit.data.normalization import normalize
-from toolkit.data.tables import WRITERS, Table, read_table, refuse_mixed_columns, write_table
+from toolkit.data.tables import WRITERS, Table, read_lines, read_table, refuse_mixed_columns, write_table
 from toolkit.package import predict
 from toolkit.utils import console
 from toolkit.utils.errors import InputError
@@ -35,13 +36,15 @@ def refuse_blank(texts: Sequence[str]) -> None:
 def label_file(model: LoadedArtifact, source: Path, out: Path, text_column: str | None) -> int:
     """Write `source` with added columns predicted_label and probability to `out`; return the number of rows.
 
+    A .txt file has one text per line. A CSV file is written with the separator and in the encoding of `source`.
+
     Both columns are empty for a row without text; the number of such rows is printed on stderr. In CSV and TSV, a cell
     that a spreadsheet would run as a formula gets a leading apostrophe.
     Raises: InputError if a file cannot be read or written, or already has one of the columns.
     """
     if out.suffix.lower() not in WRITERS:
         raise InputError(f"--output {out}: unknown kind of file; give one that ends in {', '.join(WRITERS)}")
-    table = read_table(source)
+    table = Table(str(source), {"text": read_lines(source)}) if source.suffix.lower() == ".txt" else read_table(source)
     existing = [name for name in (LABEL, PROBABILITY) if name in table.columns]
     if existing:
         raise InputError(f"{source}: already has a column {existing[0]!r}; rename it")
@@ -51,7 +54,7 @@ def label_file(model: LoadedArtifact, source: Path, out: Path, text_column: str 
     columns: dict[str, list[Any]] = table.columns | {LABEL: labels, PROBABILITY: probabilities}
     if out.suffix.lower() in (".csv", ".tsv"):
         columns = {_inert(name): [_inert(cell) for cell in cells] for name, cells in columns.items()}
-    write_table(Table(str(out), columns), out)
+    write_table(Table(str(out), columns, table.dialect), out)
     if None in labels:
         console.say(f"{source}: {labels.count(None)} of {len(labels)} rows have no text; their label is left empty")
     return len(texts)

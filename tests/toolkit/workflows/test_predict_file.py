@@ -155,7 +155,7 @@ def test_a_blank_text_is_refused(texts: list[str]) -> None:
     [
         ({"text": ["a"]}, "out.xlsx", None, r"--output .*out\.xlsx: unknown kind of file"),
         ({"text": ["a"]}, "out", None, "unknown kind of file"),
-        ({"body": ["a"]}, "out.csv", None, "--text-column"),
+        ({"words": ["a"]}, "out.csv", None, "--text-column"),
         ({"text": ["a"]}, "out.csv", "body", "no column 'body'"),
         ({"text": ["a"], "predicted_label": ["x"]}, "out.csv", None, "already has a column 'predicted_label'"),
         ({"text": ["a"], "probability": ["x"]}, "out.csv", None, "already has a column 'probability'"),

@@ -1,0 +1,101 @@
+"""Find out in which encoding a text file was saved, as spreadsheets save them, and decode it."""
+
+import codecs
+import re
+from pathlib import Path
+
+from toolkit.utils.console import say
+from toolkit.utils.errors import InputError
+
+UTF_8, UTF_8_BOM = "utf-8", "utf-8-sig"
+_BOMS = {
+    codecs.BOM_UTF8: UTF_8_BOM,
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark is its beginning
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_WESTERN = "cp1252"
+_START = 4096
+"""Bytes in which UTF-16 without a mark is looked for."""
+_SHOWN = 3
+"""Lines that are shown with a guess."""
+
+
+def decode(file: Path, raw: bytes, encoding: str | None = None) -> tuple[str, str]:
+    """Return the text of `raw`, the content of `file`, and its encoding.
+
+    A byte order mark, UTF-8 and UTF-16 are recognized. Any other encoding is guessed by charset-normalizer, and the
+    guess is printed with lines in which a wrong one would show.
+
+    encoding: decode with this one instead.
+    Raises: InputError if the bytes do not fit the encoding or none fits them.
+    """
+    if encoding is not None:
+        return _decode_as(file, raw, encoding), codecs.lookup(encoding).name
+    for mark, name in _BOMS.items():
+        if raw.startswith(mark):
+            return _decode_as(file, raw, name), name
+    wide = _utf_16_without_mark(raw[:_START])
+    if wide is not None:
+        return _decode_as(file, raw, wide), wide
+    try:
+        return raw.decode(UTF_8), UTF_8
+    except UnicodeDecodeError as error:
+        return _guessed(file, raw, error.start)
+
+
+def known_encoding(name: str) -> bool:
+    """Return whether Python can decode text in this encoding."""
+    try:
+        return codecs.lookup(name)._is_text_encoding
+    except LookupError:
+        return False
+
+
+def _decode_as(file: Path, raw: bytes, encoding: str) -> str:
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise InputError(f"{file}: line {line} is not {encoding}; name the encoding with --encoding") from None
+
+
+def _utf_16_without_mark(raw: bytes) -> str | None:
+    """Return the encoding if every second byte of most characters is zero, as of Latin letters in UTF-16."""
+    zeros = [raw[place::2].count(0) * 2 / max(len(raw), 1) for place in (0, 1)]
+    if max(zeros) < 0.3 or min(zeros) > 0.1:
+        return None
+    return "utf-16-le" if zeros[1] > zeros[0] else "utf-16-be"
+
+
+def _guessed(file: Path, raw: bytes, first: int) -> tuple[str, str]:
+    """Guess the encoding. first: place of the first byte that is not UTF-8."""
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(raw).best()
+    line = raw[:first].count(b"\n") + 1
+    if best is None or b"\x00" in raw:
+        raise InputError(f"{file}: line {line} is not UTF-8; save the file as UTF-8, or name its --encoding")
+    text, encoding = raw.decode(best.encoding), best.encoding
+    if encoding != _WESTERN and text == raw.decode(_WESTERN, errors="replace"):
+        encoding = _WESTERN  # several encodings have the same letters; this is the usual one of them
+    say(f"{file}: is not UTF-8; read as {encoding}, a guess: {_where_a_guess_shows(text)}; --encoding names another")
+    return text, encoding
+
+
+def _where_a_guess_shows(text: str) -> str:
+    """Return the first lines with words that are not ASCII, and these words."""
+    shown = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        words = [word for word in re.findall(r"\S+", line) if not word.isascii()]
+        if words:
+            shown.append(f"line {number} has {_quoted(words[0])}")
+        if len(shown) == _SHOWN:
+            break
+    return ", ".join(shown)
+
+
+def _quoted(word: str) -> str:
+    """Return a word in quotes, cut to a length for one line, with control characters as escapes."""
+    return repr(word if len(word) <= 30 else f"{word[:29]}…")
