@@ -30,7 +30,8 @@ SOURCES: dict[str, Callable[[], str]] = {name: lambda name=name: loader_source(n
 SOURCES["command line"] = command_line_source
 NEWER = {
     "file_digest": "3.11", "pairwise": "3.10", "batched": "3.12", "bit_count": "3.10", "StrEnum": "3.11",
-    "Self": "3.11", "TypeAlias": "3.10", "TypeGuard": "3.10", "ExceptionGroup": "3.11", "add_note": "3.11", "hardlink_to": "3.10",
+    "Self": "3.11", "TypeAlias": "3.10", "TypeGuard": "3.10", "ExceptionGroup": "3.11", "add_note": "3.11",
+    "hardlink_to": "3.10",
     "stdlib_module_names": "3.10", "orig_argv": "3.10", "walk_packages": "3.10", "aiter": "3.10", "anext": "3.10",
 }  # fmt: skip
 """Names that Python 3.9 does not have."""

@@ -243,7 +243,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
         "workflows.pipeline.run_step",
         "workflows.compress.compress_or_fall_back",
         "workflows.export_run.compress_or_fall_back",
-        "workflows.tracking.serve",
+        "tracking.mlflow_store.serve",
     ):
         monkeypatch.setattr(f"toolkit.{accepted}", never)
     before = listing(place)

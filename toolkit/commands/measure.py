@@ -77,17 +77,17 @@ def bench(
 @click.argument("run", type=FOLDER)
 def sync(run: Path) -> None:
     """Log to MLflow what it does not have yet of RUN, such as after a failure of the server or a killed command."""
-    from toolkit.workflows import tracking
+    from toolkit.tracking import mlflow_store
     from toolkit.workflows.pipeline import sync_run
 
     sync_run(run)
-    click.echo(f"{run}: logged to {tracking.store()}")
+    click.echo(f"{run}: logged to {mlflow_store.store()}")
 
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port of the server.")
 def ui(port: int) -> None:
     """Open the MLflow UI with the runs of this folder (or of MLFLOW_TRACKING_URI)."""
-    from toolkit.workflows import tracking
+    from toolkit.tracking import mlflow_store
 
-    tracking.serve(port)
+    mlflow_store.serve(port)

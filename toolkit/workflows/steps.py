@@ -19,9 +19,9 @@ from toolkit.stages.linear_baseline import known_settings, train_linear_baseline
 from toolkit.stages.result import RESULT_FILE, StageResult
 from toolkit.stages.results_table import write_fold_summaries
 from toolkit.stages.run_folder import BASELINE, CASCADE_NGRAM, DISTILLATION, LINEAR_BASELINE, Run, pruning_stage, tag_of
+from toolkit.tracking.mlflow_runs import Tracked
+from toolkit.tracking.tracked_metrics import track_baseline, track_distillation, track_epoch, track_pruning
 from toolkit.utils.console import say
-from toolkit.workflows.tracked_metrics import track_baseline, track_distillation, track_epoch, track_pruning
-from toolkit.workflows.tracking import Tracked
 
 Watch = Callable[[str, int, dict[str, float]], None]
 """Called with the name of the nested MLflow run, the epoch (from 1) and the metrics of that epoch."""
