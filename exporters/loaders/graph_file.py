@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 GRAPH_FILE = "onnx/model.onnx"
-"""The place where transformers.js looks for it; optimum finds it anywhere."""
+"""Where the libraries of Hugging Face, in Python and in JavaScript, look for it."""
 
 
 def graph_file(folder: Path) -> str:

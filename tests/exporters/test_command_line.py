@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.device import read_device
 from exporters.loaders import onnx
 from exporters.loaders.command import label_file as files, machine, main
 from exporters.loaders.common import Model
@@ -354,6 +355,8 @@ def test_a_bench_is_json_with_percentiles_only_from_enough_samples(shipped: Path
     assert measured["throughput_b8_rows_s"] > 0
     assert measured["cold_start_ms"] > 50
     assert record["self_test"]["passed"] is True
+    (tmp_path / "device.json").write_text(done.stdout, "utf-8")
+    assert read_device(tmp_path / "device.json", [shipped]).measurement.p50_ms == measured["p50_ms"]
     assert set(record["machine"]) == {
         "cpu", "architecture", "flags", "cores", "memory_gib", "os", "python", "load_average",
     }  # fmt: skip

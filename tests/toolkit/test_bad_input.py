@@ -162,6 +162,9 @@ SINGLE: list[Arguments] = [
     ("bench", PACKAGE, "--data", "gone.csv"),
     ("bench", PACKAGE, "--data", "labeled.csv"),
     ("bench", PACKAGE, "--teacher", "gone"),
+    *(("bench", PACKAGE, "--from", name) for name in ("gone", "comments.csv", "runs/tiny")),
+    (*COMPRESS, "--register", "a/b"),
+    (*CHECKPOINT, "--register", "name"),
     ("targets", "extra"),
 ]  # fmt: skip
 

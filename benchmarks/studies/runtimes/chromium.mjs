@@ -16,7 +16,7 @@ const roots = { '/modules/': modules, '/models/': path.dirname(folder), '/code/'
 const types = { '.mjs': 'text/javascript', '.js': 'text/javascript', '.json': 'application/json', '.wasm': 'application/wasm' };
 const imports = {
   'onnxruntime-common': '/modules/onnxruntime-common/dist/esm/index.js',
-  'onnxruntime-web/webgpu': '/modules/onnxruntime-web/dist/ort.webgpu.bundle.min.mjs',
+  'onnxruntime-web/webgpu': '/modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs',
 };
 const server = http.createServer((request, response) => {
   const asked = decodeURIComponent(new URL(request.url, 'http://x').pathname);

@@ -43,7 +43,7 @@ def _run(given: argparse.Namespace, load: Callable[..., Model], folder: Path) ->
         print(f"{count} rows labeled: {printable(str(given.output))}")
         if blank:
             print(f"{blank} of {count} rows have no text; their label is left empty", file=sys.stderr)
-    elif given.texts == ["-"]:
+    elif given.stdin:
         model = load(threads=given.threads)
         for number, line in enumerate(sys.stdin.buffer, start=1):
             try:
@@ -87,6 +87,7 @@ def _arguments() -> argparse.Namespace:
     words = [*sys.argv[1:], "--"]
     end = words.index("--")
     given = parser.parse_intermixed_args(words[:end])  # of Python 3.9 to 3.13, it takes no text after --
+    given.stdin = given.texts == ["-"]
     given.texts += words[end + 1 : -1]
     modes = [bool(given.texts), given.file is not None, given.self_test, given.bench is not None]
     if modes.count(True) != 1:
@@ -95,8 +96,6 @@ def _arguments() -> argparse.Namespace:
         parser.error("--file and --output belong together")
     if given.threads is not None and not 1 <= given.threads <= 1024:
         parser.error(f"--threads {given.threads} is outside 1 to 1024")
-    if given.texts == ["-"] and sys.stdin is None:
-        parser.error("there is no standard input")
     for number, text in enumerate(given.texts, start=1):
         if is_blank(text):
             raise ValueError(f"text {number} is blank, so no label fits it; leave it out or give a text")

@@ -75,7 +75,7 @@ def test_a_dead_server_is_asked_once(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     asked: list[Any] = []
     connect = tracking.connected
-    monkeypatch.setattr(tracking, "_connected", lambda: asked.append(1) or connect())
+    monkeypatch.setattr(tracking, "connected", lambda: asked.append(1) or connect())
     a_run(workplace)
     assert len(asked) == len(warnings_of(capsys)) == 1
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
