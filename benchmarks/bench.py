@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
+from benchmarks.device import read_device, with_metrics
 from benchmarks.plot import plot
 from toolkit import package
 from toolkit.config.settings import require
@@ -36,13 +37,21 @@ MAX_THREADS = 1024
 
 
 def bench_packages(
-    folders: list[Path], data: str | None, teacher: Path | None, threads: int, out: Path, quiet: bool
+    folders: list[Path],
+    data: str | None,
+    teacher: Path | None,
+    threads: int,
+    out: Path,
+    quiet: bool,
+    devices: Sequence[Path] = (),
 ) -> Path:
     """Measure packages of one corpus, the linear baseline and the teacher; return the JSON file.
 
     Print the table unless `quiet`, and write NAME.json, NAME.csv, NAME.svg and NAME.png into `out`.
 
-    Raises: InputError if a folder is not a package, the packages have different corpora, or the data are missing.
+    devices: files printed by `python how_to_load.py --bench` on other machines, each of one of the packages.
+    Raises: InputError if a folder is not a package, the packages have different corpora, the data are missing, or a
+        file in `devices` is malformed or of another package.
     """
     require(1 <= threads <= MAX_THREADS, "--threads", f"{threads} is outside 1 to {MAX_THREADS}")
     refuse_no_folder(out, "-o")
@@ -50,11 +59,13 @@ def bench_packages(
     fingerprints = {_lineage(folder)["corpus_fingerprint"] for folder in folders}
     if len(fingerprints) > 1:
         raise InputError("the packages are from different corpora; measure the packages of one corpus at a time")
+    elsewhere = [read_device(file, folders) for file in devices]
     corpus = corpus_of(folders[0], data)
     machine = describe_machine()
     with scratch_folder() as scratch:
         subjects = subjects_of(folders, teacher, corpus, scratch)
         measurements = bench(subjects, corpus, threads, say)
+    measurements += [with_metrics(device, measurements) for device in elsewhere]
     reference = subjects[0].name
     rows = report.table(measurements, reference)
     out.mkdir(parents=True, exist_ok=True)

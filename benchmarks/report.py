@@ -41,15 +41,17 @@ class Row:
     speedup: float | None
     """Mean latency of the reference divided by that of the model: 2.0 is twice as fast. Medians in older files.
 
-    A median would hide the texts that a cascade defers to its transformer.
+    A median would hide the texts that a cascade defers to its transformer. None on another machine than the reference.
     """
     throughput_b8_rows_s: float | None
     throughput_b32_rows_s: float | None
     cold_start_ms: float | None
-    peak_rss_mib: float
+    peak_rss_mib: float | None
     size_mib: float
     size_ratio: float | None
     """Size of the reference divided by that of the model: 4.0 is a quarter of the size."""
+    machine: str | None
+    """Another machine that the model was measured on, and the texts; its macro-F1 is that of the package here."""
 
 
 def table(measurements: Sequence[Measurement], reference: str) -> list[Row]:
@@ -76,6 +78,9 @@ def render(rows: Sequence[Row], machine: Machine, reference: str) -> "Group":
         "–: not measured or too few samples. "
         "Cold start: from process start to the first label. Memory: peak of the process."
     )
+    for row in rows:
+        if row.machine:
+            notes += f"\n{row.name}: {row.machine}; macro-F1 is that of the same package here."
     title = f"Compared with {reference}: end-to-end latency (tokenization included); threads: {threads}"
     return Group(_shown(rows, _COLUMNS, title), _shown(rows, _MORE_COLUMNS, None), Text(notes, style="dim"))
 
@@ -156,13 +161,14 @@ def _row(m: Measurement, base: Measurement) -> Row:
         max_ms=m.max_ms,
         samples=m.samples,
         threads=m.threads,
-        speedup=_ratio(base.mean_ms, m.mean_ms) or _ratio(base.p50_ms, m.p50_ms),
+        speedup=None if m.machine else _ratio(base.mean_ms, m.mean_ms) or _ratio(base.p50_ms, m.p50_ms),
         throughput_b8_rows_s=m.throughput_b8_rows_s,
         throughput_b32_rows_s=m.throughput_b32_rows_s,
         cold_start_ms=m.cold_start_ms,
         peak_rss_mib=m.peak_rss_mib,
         size_mib=m.size_bytes / MIB,
         size_ratio=_ratio(base.size_bytes, m.size_bytes),
+        machine=m.machine,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from exporters.loaders.compose import CASCADE, NGRAM, Loader, load_package, loader_source, model_type
+from exporters.loaders.graph_file import GRAPH_FILE as MODEL_FILE
 from exporters.registry import Candidate, Evidence, LoadedArtifact
 from toolkit.utils.errors import CannotExport, full_disk, out_of_memory, reason_of
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from toolkit.modeling.classifier import Classifier
 
 OPSET = 17
-MODEL_FILE = "model.onnx"
 LOGIT_TOLERANCE = 1e-3
 """A graph in single precision whose logits are further from torch than this is not the same model."""
 DISTRIBUTIONS = ("onnxruntime", "tokenizers", "numpy")

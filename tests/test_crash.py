@@ -24,8 +24,8 @@ from tests.helpers import tiny_recipe, write_comments
 from toolkit import cli
 from toolkit.config.toml_file import write_recipe
 from toolkit.manifest import changed_files
+from toolkit.tracking import mlflow_runs as tracking
 from toolkit.utils.tracking_queue import TrackingQueue
-from toolkit.workflows import tracking
 from toolkit.workflows.pipeline import run_pipeline
 
 pytestmark = [

@@ -17,6 +17,7 @@ LAYERS = (
     "toolkit.training",
     "toolkit.stages",
     "toolkit.export toolkit.pruning",
+    "toolkit.tracking",
     "toolkit.workflows",
     "benchmarks",
     "toolkit.commands toolkit.cli toolkit.api hbt",

@@ -145,6 +145,9 @@ def _first_problem(manifest: Any) -> str | None:
             return f"{name!r} is not a {kind.__name__}"
     if not all(isinstance(manifest["runtime"].get(key), str) for key in ("name", "version")):
         return "'runtime' lacks name or version"
+    versions = manifest["runtime"].get("versions", {})
+    if not isinstance(versions, dict) or not all(isinstance(number, str) for number in versions.values()):
+        return "'versions' of 'runtime' are not strings"
     lineage: dict[str, type] = {"corpus_fingerprint": str, "run": str, "corpus_settings": dict}
     for name, kind in lineage.items():
         if not isinstance(manifest["lineage"].get(name, kind()), kind):
@@ -185,6 +188,9 @@ def _golden_problem(golden: list[Any]) -> str | None:
         scores = entry.get("scores")
         if not isinstance(scores, list) or len(scores) < 2 or not all(map(_is_score, scores)):
             return f"the scores of golden text {i} are not finite numbers from 0 to 1"
+        ids = entry.get("ids", [])
+        if not isinstance(ids, list) or not all(type(token) is int and token >= 0 for token in ids):
+            return f"the ids of golden text {i} are not token ids"
         if abs(sum(scores) - 1) > 1e-3:
             return f"the scores of golden text {i} do not sum to 1"
     return None

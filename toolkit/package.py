@@ -5,6 +5,7 @@ package folder. `verify` reports files that have changed since the package was w
 """
 
 import json
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,8 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion, Version
 
-from exporters.loaders.compose import CASCADE, TRANSFORMER, model_type
+from exporters.loaders.command.self_test import GOLDEN_TOLERANCE
+from exporters.loaders.compose import CASCADE, TRANSFORMER, command_line_source, model_type
+from exporters.loaders.graph_file import GRAPH_FILE, graph_file
 from exporters.registry import Candidate, Exporter, LoadedArtifact, exporter, targets
 from toolkit.golden_scores import Scored, one_line, score_texts
 from toolkit.manifest import MANIFEST_FILE, SCHEMA, changed_files, read_manifest, sha256_of
@@ -25,11 +30,19 @@ if TYPE_CHECKING:
     from toolkit.evaluation.decision_rule import DecisionRule
     from toolkit.modeling.classifier import Classifier
 
-CONFIG_FILE, LOADER_FILE = "config.json", "how_to_load.py"
+CONFIG_FILE, LOADER_FILE, COMMAND_LINE_FILE = "config.json", "how_to_load.py", "command_line.py"
 REQUIREMENTS_FILE, CARD_FILE = "requirements.txt", "README.md"
+RANGES = {
+    "onnxruntime": ">=1.19,<2",
+    "openvino": ">=2025.0,<2027",
+    "torch": ">=2.6,<3",
+    "transformers": ">=4.53,<6",
+    "safetensors": ">=0.4.5,<1",
+    "tokenizers": ">=0.20,<1",
+    "numpy": ">=1.26,<3",
+}
+"""Versions that a package accepts: each has wheels for Python 3.9 to 3.13 (`python -m benchmarks.studies.wheels`)."""
 _CHECKPOINT_ONLY = ("hbt", "architectures", "transformers_version", "_name_or_path", "dtype", "torch_dtype")
-GOLDEN_TOLERANCE = 1e-3
-"""Largest accepted difference of golden scores: processors add in different orders."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +71,19 @@ def write_loadable(
     Returns: the size of the artifact in bytes, and the facts reported by the exporter.
     """
     from toolkit.modeling.classifier import TOKENIZER_FILE
-    from toolkit.modeling.tokenizer import save_tokenizer
+    from toolkit.modeling.tokenizer import save_tokenizer, save_tokenizer_config
 
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / target.file).parent.mkdir(parents=True, exist_ok=True)
     facts = candidate.write(folder, in_float)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     save_tokenizer(classifier.tokenizer, classifier.pad_id, folder / TOKENIZER_FILE)
+    save_tokenizer_config(classifier.tokenizer, classifier.pad_id, folder / "tokenizer_config.json")
     write_loading_files(folder, classifier, rule, target)
     return size, facts
 
 
 def write_loading_files(folder: Path, classifier: "Classifier", rule: "DecisionRule", target: Exporter) -> None:
-    """Write config.json, how_to_load.py and requirements.txt."""
+    """Write config.json, how_to_load.py, command_line.py and requirements.txt."""
     network = classifier.network.config.to_diff_dict()
     own = {name: value for name, value in network.items() if name not in _CHECKPOINT_ONLY}
     own |= {
@@ -78,18 +92,35 @@ def write_loading_files(folder: Path, classifier: "Classifier", rule: "DecisionR
         "max_length": classifier.max_length,
     }
     own |= rule.as_dict()
+    if target.file == GRAPH_FILE:  # the dtype of this file name; by default, browsers look for another one
+        own["transformers.js_config"] = {"dtype": "fp32"}
     (folder / CONFIG_FILE).write_text(json.dumps(own, indent=2, ensure_ascii=False) + "\n", "utf-8")
     (folder / LOADER_FILE).write_text(target.loader(str(own.get("model_type", ""))), "utf-8", newline="\n")
-    pins = [f"{name}=={version(name).split('+')[0]}" for name in target.distributions]
-    (folder / REQUIREMENTS_FILE).write_text("\n".join(pins) + "\n", "utf-8")
+    (folder / COMMAND_LINE_FILE).write_text(command_line_source(), "utf-8", newline="\n")
+    (folder / REQUIREMENTS_FILE).write_text(requirements(target.distributions), "utf-8", newline="\n")
+
+
+def requirements(distributions: Sequence[str]) -> str:
+    """Return requirements.txt: the range of each distribution, below a comment with the versions used here."""
+    used = versions_of(distributions)
+    exact = " ".join(f"{name}=={number}" for name, number in used.items())
+    lines = [f"{name}{RANGES.get(name, f'=={number}')}" for name, number in used.items()]
+    return "\n".join([f"# Checked on Python {platform.python_version()} with {exact}", *lines]) + "\n"
+
+
+def versions_of(distributions: Sequence[str]) -> dict[str, str]:
+    """Return the installed version of each distribution, without the label of its build."""
+    return {name: version(name).split("+")[0] for name in distributions}
 
 
 def golden_scores(model: LoadedArtifact, texts: list[str]) -> list[dict[str, Any]]:
-    """Return each text with its label and scores, computed one text at a time."""
+    """Return each text with its label and scores, computed one text at a time, and its token ids if they are known."""
     golden = []
     for text in texts:
         scores = model.predict_proba([text])[0]
-        golden.append({"text": text, "label": model.predict([text])[0][0], "scores": [float(s) for s in scores]})
+        entry = {"text": text, "label": model.predict([text])[0][0], "scores": [float(s) for s in scores]}
+        encode = getattr(model, "encode", None)  # of the loaders of hbt
+        golden.append(entry if encode is None else entry | {"ids": encode([text])[0].tolist()})
     return golden
 
 
@@ -97,11 +128,17 @@ def write_manifest(
     folder: Path, target: Exporter, isa: str, lineage: dict[str, Any], golden: list[dict[str, Any]]
 ) -> None:
     """Write manifest.json with the hashes of all other files in the folder; call it last."""
+    used = versions_of(target.distributions)
     runtime = target.distributions[0]
     manifest = {
         "schema": SCHEMA,
         "target": target.name,
-        "runtime": {"name": runtime, "version": version(runtime)},
+        "runtime": {
+            "name": runtime,
+            "version": version(runtime),
+            "versions": used,
+            "python": platform.python_version(),
+        },
         "checked_on": isa,
         "files": {
             file.relative_to(folder).as_posix(): {"sha256": sha256_of(file), "size_bytes": file.stat().st_size}
@@ -191,9 +228,14 @@ def _is_cascade(folder: Path) -> bool:
 
 def _unlisted_parts(folder: Path, manifest: dict[str, Any], target: Exporter) -> list[str]:
     """Return one line for each file that loading reads and the manifest does not list."""
-    needed = [target.file, CONFIG_FILE, "tokenizer.json", LOADER_FILE, REQUIREMENTS_FILE]
+
+    def artifact(part: Path) -> str:
+        return graph_file(part) if target.file == GRAPH_FILE else target.file
+
+    needed = [artifact(folder), CONFIG_FILE, "tokenizer.json", LOADER_FILE, REQUIREMENTS_FILE]
     if _is_cascade(folder):
-        needed += [f"{TRANSFORMER}/{name}" for name in (target.file, CONFIG_FILE, "tokenizer.json")]
+        second = (artifact(folder / TRANSFORMER), CONFIG_FILE, "tokenizer.json")
+        needed += [f"{TRANSFORMER}/{name}" for name in second]
     return [f"{name} is not in the manifest" for name in needed if name not in manifest["files"]]
 
 
@@ -202,10 +244,21 @@ def _runtime_problems(folder: Path, manifest: dict[str, Any], target: Exporter) 
     name, version_ = manifest["runtime"]["name"], manifest["runtime"]["version"]
     if name != target.distributions[0]:
         return [f"the runtime of {target.name} is {target.distributions[0]}, not '{printable(name[:100])}'"]
-    pins = (folder / REQUIREMENTS_FILE).read_text("utf-8", errors="replace").split()
-    if f"{name}=={version_.split('+')[0]}" not in pins:
-        return [f"{MANIFEST_FILE} states {name} '{printable(version_[:100])}', which {REQUIREMENTS_FILE} does not pin"]
+    lines = (folder / REQUIREMENTS_FILE).read_text("utf-8", errors="replace").splitlines()
+    if not any(_allows(line, name, version_) for line in lines):
+        return [
+            f"{MANIFEST_FILE} states {name} '{printable(version_[:100])}', which {REQUIREMENTS_FILE} does not allow"
+        ]
     return []
+
+
+def _allows(line: str, name: str, version_: str) -> bool:
+    """Return whether a line of requirements.txt asks for a distribution and allows this version of it."""
+    try:
+        required = Requirement(line)
+        return required.name == name and required.specifier.contains(Version(version_).public, prereleases=True)
+    except (InvalidRequirement, InvalidVersion):  # a comment, or a manifest of somebody else
+        return False
 
 
 def _golden_problems(golden: list[dict[str, Any]], found: Scored) -> list[str]:

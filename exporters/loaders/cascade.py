@@ -4,6 +4,8 @@ labels are close to a transformer, and the logits of both are added. The transfo
 Requires ONNX Runtime.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Sequence
@@ -14,19 +16,19 @@ import numpy as np
 
 from exporters.loaders.characters import characters, ngram_network
 from exporters.loaders.common import Model, is_finite, main, open_package
+from exporters.loaders.graph_file import graph_file
 from exporters.loaders.onnx_transformer import transformer_network
 from exporters.loaders.subwords import subwords
 
 TRANSFORMER = "transformer"
 """Subfolder of the transformer."""
-PARTS = ("model.onnx", *(f"{TRANSFORMER}/{name}" for name in ("model.onnx", "config.json", "tokenizer.json")))
 
 
 class Cascade(Model):
     """A classifier of two parts; see the top of this file."""
 
     def __init__(self, folder: Path, threads: int | None) -> None:
-        super().__init__(folder, characters, ngram_network(folder / "model.onnx", threads))
+        super().__init__(folder, characters, ngram_network(folder / graph_file(folder), threads))
         self.folder, self.threads = folder, threads
         routing = json.loads((folder / "config.json").read_text("utf-8"))["cascade"]
         self.margin: float = routing["margin"]
@@ -41,7 +43,7 @@ class Cascade(Model):
         """The transformer. Raises: ValueError if it does not load."""
 
         def build(root: Path) -> Model:
-            return Model(root, subwords, transformer_network(root / "model.onnx", self.threads))
+            return Model(root, subwords, transformer_network(root / graph_file(root), self.threads))
 
         return open_package(self.folder / TRANSFORMER, (), False, build)
 
@@ -71,7 +73,9 @@ def load(folder: str | os.PathLike[str] | None = None, threads: int | None = Non
     Raises: ValueError if a file is not as shipped or the model does not load.
     """
     folder = Path(__file__).parent if folder is None else folder
-    return open_package(folder, PARTS, verify, lambda root: Cascade(root, threads))
+    graphs = (graph_file(Path(folder)), f"{TRANSFORMER}/{graph_file(Path(folder) / TRANSFORMER)}")
+    parts = (*graphs, f"{TRANSFORMER}/config.json", f"{TRANSFORMER}/tokenizer.json")
+    return open_package(folder, parts, verify, lambda root: Cascade(root, threads))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Encode texts as characters and run the graph of an n-gram model."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,6 +1,7 @@
 """Classify texts with the model in this folder, on any CPU.
 
     python how_to_load.py "text" ["another text" …]
+    python how_to_load.py --help      # standard input, CSV files, self-test, benchmark
 
 or, from Python:
 
@@ -12,12 +13,13 @@ or, from Python:
 Requires only the packages in requirements.txt. Checks every file against manifest.json before it loads the model.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
 import os
 import sys
-import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from tokenizers import Tokenizer
 
 Encode = Callable[[Sequence[str]], list[np.ndarray]]
 """Texts -> the token ids of each, int64 (tokens,)."""
-Network = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+Network = Callable[[np.ndarray, "np.ndarray | None"], np.ndarray]
 """Token ids (batch, tokens) and their mask (0 for padding; None without padding) -> logits float32 (batch, labels)."""
 
 
@@ -66,7 +68,7 @@ class Model:
             chosen = (scores + np.array(self.offsets)).argmax(axis=1)
         else:
             chosen = probabilities.argmax(axis=1)
-        return [(self.labels[i], float(row[i])) for i, row in zip(chosen, probabilities, strict=True)]
+        return [(self.labels[i], float(row[i])) for i, row in zip(chosen, probabilities)]
 
     def predict_proba(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
         """Return float32 (texts, labels): rows sum to 1, in the order of `texts`, columns in the order of `labels`.
@@ -103,7 +105,7 @@ class Model:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = np.full((len(chosen), lengths[chosen[-1]]), self.pad_id, dtype=np.int64)
-            for row, i in zip(batch, chosen, strict=True):
+            for row, i in zip(batch, chosen):
                 row[: lengths[i]] = encoded[i]
             mask = (np.arange(batch.shape[1]) < lengths[chosen, None]).astype(np.int64)
             logits[chosen] = self.checked_logits(batch, mask)
@@ -124,7 +126,7 @@ class Model:
 
 def is_finite(value: object) -> bool:
     """Return whether `value` is a finite number, and not a bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def checked_texts(texts: Sequence[str]) -> list[str]:
@@ -132,7 +134,7 @@ def checked_texts(texts: Sequence[str]) -> list[str]:
 
     Raises: ValueError if `texts` is one text, or one of them is not a str.
     """
-    if isinstance(texts, str | bytes):
+    if isinstance(texts, (str, bytes)):
         raise ValueError("expected a list of texts, not one text: write predict([text])")
     found = list(texts)
     for i, text in enumerate(found):
@@ -182,31 +184,27 @@ def check_files(root: Path, needed: Sequence[str]) -> None:
             raise ValueError(f"{name} is not in manifest.json")
         if file.resolve() != file or not file.is_relative_to(root) or not file.is_file():
             raise ValueError(f"{name} is missing, or is not a regular file inside the folder")
-        if file.stat().st_size == stated[name][0]:
-            with file.open("rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() == stated[name][1]:
-                    continue
+        if file.stat().st_size == stated[name][0] and sha256_of(file) == stated[name][1]:
+            continue
         raise ValueError(f"{name} has changed")
 
 
-def printable(text: str) -> str:
-    """Return `text` with control, format and escape characters, which could change a terminal, as escapes."""
-    controls = [c for c in set(text) if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
-    hidden = {
-        ord(c): ascii(c)[1:-1] for c in controls if c not in "\t\u200c\u200d"
-    }  # not tabs and the joiners of words
-    return text.translate({code: f"\\x{code:02x}" if code < 0x100 else escape for code, escape in hidden.items()})
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file, read in parts."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        for part in iter(lambda: stream.read(2**20), b""):
+            digest.update(part)
+    return digest.hexdigest()
 
 
-def main(load: Callable[[], Model]) -> None:
-    """Print label, probability and text for each command-line argument; an error is one line and exit code 2."""
-    texts = sys.argv[1:]
+def main(load: Callable[..., Model]) -> None:
+    """Run the command line, which is in command_line.py beside this file."""
+    sys.dont_write_bytecode = True  # the folder stays as manifest.json states it
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
     try:
-        if not texts:
-            raise ValueError('usage: python how_to_load.py "text" ["another text" …]')
-        for text, (label, score) in zip(texts, load().predict(texts), strict=True):
-            print(f"{printable(label)}\t{score:.4f}\t{printable(text)}")
-    except Exception as error:
-        install = "; pip install -r requirements.txt" if isinstance(error, ImportError) else ""
-        print(printable(" ".join(str(error).split()) + install), file=sys.stderr)
+        from command_line import run  # type: ignore[import-not-found]
+    except ImportError as error:
+        print(f"{error}: copy command_line.py beside how_to_load.py", file=sys.stderr)
         sys.exit(2)
+    run(load, Path(__file__).resolve().parent)

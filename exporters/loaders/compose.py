@@ -62,11 +62,20 @@ def model_type(folder: Path) -> str:
 def loader_source(loader: Loader) -> str:
     """Return the source of how_to_load.py for one loader."""
     parts = _with_dependencies(loader, {})
-    first, last = parts["common"], parts[loader]
+    return _composed(f"{parts['common'].docstring.rstrip()}\n\n{parts[loader].docstring.rstrip()}\n", parts)
+
+
+def command_line_source() -> str:
+    """Return the source of command_line.py, which is the same for all loaders."""
+    parts = _with_dependencies("command.main", {})
+    return _composed(parts["command.main"].docstring, parts)
+
+
+def _composed(docstring: str, parts: dict[str, Part]) -> str:
+    """Return the source of one module with the code of all `parts`."""
     imports = _merged([statement for part in parts.values() for statement in part.imports if not _is_part(statement)])
-    docstring = f'"""{first.docstring.rstrip()}\n\n{last.docstring.rstrip()}\n"""'
     body = "\n\n\n".join(part.body for part in parts.values())
-    return f"{docstring}\n\n{imports}\n\n{body}\n"
+    return f'"""{docstring}"""\n\n{imports}\n\n{body}\n'
 
 
 def _with_dependencies(name: str, found: dict[str, Part]) -> dict[str, Part]:
@@ -81,7 +90,7 @@ def _with_dependencies(name: str, found: dict[str, Part]) -> dict[str, Part]:
 
 def _read(name: str) -> Part:
     """Return the parsed source of a part."""
-    text = (FOLDER / f"{name}.py").read_text("utf-8")
+    text = (FOLDER / f"{name.replace('.', '/')}.py").read_text("utf-8")
     tree = ast.parse(text)
     imports = tuple(statement for statement in tree.body if isinstance(statement, ast.Import | ast.ImportFrom))
     body = "\n".join(text.splitlines()[imports[-1].end_lineno :])  # includes comments before the first statement
@@ -97,7 +106,7 @@ def _merged(statements: list[ast.Import | ast.ImportFrom]) -> str:
 
     In the script, a third-party module that is not installed is one line on stderr.
     """
-    plain: set[str] = set()
+    future, plain = "from __future__ import annotations", set[str]()
     names: dict[str, set[str]] = defaultdict(set)
     for statement in statements:
         if isinstance(statement, ast.Import):
@@ -106,6 +115,7 @@ def _merged(statements: list[ast.Import | ast.ImportFrom]) -> str:
             names[str(statement.module)] |= {ast.unparse(alias) for alias in statement.names}
     lines = [f"import {module}" for module in sorted(plain)]
     lines += [f"from {module} import {', '.join(sorted(names[module]))}" for module in sorted(names)]
+    lines.remove(future)
     standard = [line for line in lines if line.split()[1].split(".")[0] in sys.stdlib_module_names]
     others = [f"    {line}" for line in lines if line not in standard]
-    return "\n".join([*standard, "", "try:", *others, _IF_MISSING])
+    return "\n".join([future, "", *standard, *(["", "try:", *others, _IF_MISSING] if others else [""])])

@@ -1,10 +1,13 @@
 """The model is a linear classifier on character n-grams, run by ONNX Runtime."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 
 from exporters.loaders.characters import characters, ngram_network
 from exporters.loaders.common import Model, main, open_package
+from exporters.loaders.graph_file import graph_file
 
 
 def load(folder: str | os.PathLike[str] | None = None, threads: int | None = None, verify: bool = True) -> Model:
@@ -15,12 +18,11 @@ def load(folder: str | os.PathLike[str] | None = None, threads: int | None = Non
     Raises: ValueError if a file is not as shipped or the model does not load.
     """
     folder = Path(__file__).parent if folder is None else folder
-    return open_package(
-        folder,
-        ("model.onnx",),
-        verify,
-        lambda root: Model(root, characters, ngram_network(root / "model.onnx", threads)),
-    )
+
+    def build(root: Path) -> Model:
+        return Model(root, characters, ngram_network(root / graph_file(root), threads))
+
+    return open_package(folder, (graph_file(Path(folder)),), verify, build)
 
 
 if __name__ == "__main__":

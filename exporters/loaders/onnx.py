@@ -1,9 +1,12 @@
 """The model is a transformer, run by ONNX Runtime."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 
 from exporters.loaders.common import Model, main, open_package
+from exporters.loaders.graph_file import graph_file
 from exporters.loaders.onnx_transformer import transformer_network
 from exporters.loaders.subwords import subwords
 
@@ -18,9 +21,9 @@ def load(folder: str | os.PathLike[str] | None = None, threads: int | None = Non
     folder = Path(__file__).parent if folder is None else folder
 
     def build(root: Path) -> Model:
-        return Model(root, subwords, transformer_network(root / "model.onnx", threads))
+        return Model(root, subwords, transformer_network(root / graph_file(root), threads))
 
-    return open_package(folder, ("model.onnx",), verify, build)
+    return open_package(folder, (graph_file(Path(folder)),), verify, build)
 
 
 if __name__ == "__main__":

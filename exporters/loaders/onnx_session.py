@@ -1,5 +1,7 @@
 """Open an ONNX graph with ONNX Runtime."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import onnxruntime

@@ -1,5 +1,7 @@
 """Run the ONNX graph of a transformer."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The model is a transformer, run by OpenVINO."""
 
+from __future__ import annotations
+
 import os
 import sys
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Encode texts as subword ids for a transformer."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

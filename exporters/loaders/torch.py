@@ -2,6 +2,8 @@
 not run code named in a configuration.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import warnings

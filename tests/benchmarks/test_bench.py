@@ -1,3 +1,4 @@
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 
 from benchmarks.bench import LINEAR_BASELINE_NAME, TEACHER, bench_packages, corpus_of, subjects_of
+from tests.benchmarks.test_device import RECORD
 from tests.helpers import Finished
 from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.latency.measure import Measurement, Subject
-from toolkit.manifest import MANIFEST_FILE
+from toolkit.manifest import MANIFEST_FILE, sha256_of
 from toolkit.utils.errors import InputError
 
 
@@ -89,10 +91,15 @@ def test_a_bench_writes_json_csv_and_a_figure(
         ]
 
     monkeypatch.setattr("benchmarks.bench.bench", made_up)
-    file = bench_packages([at_home.package], None, None, 2, tmp_path / "bench", quiet=False)
+    record = copy.deepcopy(RECORD)
+    record["package"]["manifest_sha256"] = sha256_of(at_home.package / "manifest.json")
+    (tmp_path / "device.json").write_text(json.dumps(record), "utf-8")
+    devices = [tmp_path / "device.json"]
+    file = bench_packages([at_home.package], None, None, 2, tmp_path / "bench", quiet=False, devices=devices)
     assert file.name == "tiny-onnx-int8-2-threads.json"
     assert sorted(path.suffix for path in file.parent.iterdir()) == [".csv", ".json", ".png", ".svg"]
     assert TEACHER in file.with_suffix(".csv").read_text("utf-8")
+    assert "Cortex-A76" in file.with_suffix(".csv").read_text("utf-8")
     json.loads(file.read_text("utf-8"), parse_constant=pytest.fail)
     assert "tiny-onnx-int8" in capsys.readouterr().out
 

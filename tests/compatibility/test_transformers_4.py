@@ -87,3 +87,22 @@ def test_optimum_loads_a_package_and_gives_its_scores(shipped: Path) -> None:
         ids = torch.tensor([ours.tokenizer.encode(text).ids])  # type: ignore[attr-defined]
         logits = theirs(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
         np.testing.assert_allclose(logits.softmax(-1).numpy(), ours.predict_proba([text]), atol=1e-5)
+
+
+def test_the_tokenizer_and_the_pipeline_of_transformers_need_no_other_file(run: str, workplace: Path) -> None:
+    from optimum.onnxruntime import ORTModelForSequenceClassification
+    from transformers import AutoTokenizer, pipeline
+
+    folder = workplace / "models" / "tiny-int8"
+    ours, tokenizer = package.load(folder), AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.model_max_length == 32
+    for text in TEXTS:
+        assert tokenizer(text, truncation=True)["input_ids"] == ours.tokenizer.encode(text).ids  # type: ignore[attr-defined]
+    model: Any = ORTModelForSequenceClassification.from_pretrained(folder)
+    classify = pipeline("text-classification", model=model, tokenizer=tokenizer)
+    found = [
+        {each["label"]: each["score"] for each in scores} for scores in classify(TEXTS, truncation=True, top_k=None)
+    ]
+    np.testing.assert_allclose(
+        [[scores[label] for label in ours.labels] for scores in found], ours.predict_proba(TEXTS), atol=1e-5
+    )

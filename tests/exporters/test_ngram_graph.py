@@ -129,7 +129,7 @@ def test_int8_is_close_and_a_quarter_of_the_size(tmp_path: Path, labels: int) ->
     reference = written("onnx-fp32", made, evidence(made, TEXTS), tmp_path / "single")
     facts = written("onnx-int8", made, evidence(made, TEXTS), tmp_path / "int8")
     exact = made.predict_logits(TEXTS)
-    file, whole = tmp_path / "int8" / "model.onnx", tmp_path / "single" / "model.onnx"
+    file, whole = (tmp_path / name / "onnx" / "model.onnx" for name in ("int8", "single"))
     found = exporter("onnx-int8").load(tmp_path / "int8").predict_logits(TEXTS)
     assert 0 < np.abs(found - exact).mean() < 0.03 * exact.std()
     assert file.stat().st_size < 0.3 * whole.stat().st_size

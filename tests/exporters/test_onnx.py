@@ -30,7 +30,7 @@ class Made:
 
 def made(target: str, classifier: Classifier, evidence: Evidence, folder: Path) -> Made:
     facts = written(target, classifier, evidence, folder / "made")
-    return Made(folder / "made" / "model.onnx", facts)
+    return Made(folder / "made" / "onnx" / "model.onnx", facts)
 
 
 @pytest.fixture(scope="module")

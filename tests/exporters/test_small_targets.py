@@ -27,13 +27,13 @@ from toolkit.modeling.tokenizer import save_tokenizer
 from toolkit.package import write_loading_files
 from toolkit.utils.errors import InputError
 
-MODEL = "model.onnx"
+MODEL = "onnx/model.onnx"
 FP16, INT4 = exporter("onnx-fp16"), exporter("onnx-int4")
 
 
 def reference_of(classifier: Classifier, folder: Path) -> Path:
     """The artifact of onnx-fp32."""
-    folder.mkdir()
+    (folder / MODEL).parent.mkdir(parents=True)
     export_graph(classifier, folder / MODEL)
     return folder
 

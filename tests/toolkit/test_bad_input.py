@@ -162,6 +162,9 @@ SINGLE: list[Arguments] = [
     ("bench", PACKAGE, "--data", "gone.csv"),
     ("bench", PACKAGE, "--data", "labeled.csv"),
     ("bench", PACKAGE, "--teacher", "gone"),
+    *(("bench", PACKAGE, "--from", name) for name in ("gone", "comments.csv", "runs/tiny")),
+    (*COMPRESS, "--register", "a/b"),
+    (*CHECKPOINT, "--register", "name"),
     ("targets", "extra"),
 ]  # fmt: skip
 
@@ -243,7 +246,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
         "workflows.pipeline.run_step",
         "workflows.compress.compress_or_fall_back",
         "workflows.export_run.compress_or_fall_back",
-        "workflows.tracking.serve",
+        "tracking.mlflow_store.serve",
     ):
         monkeypatch.setattr(f"toolkit.{accepted}", never)
     before = listing(place)

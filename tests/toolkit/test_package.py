@@ -54,17 +54,17 @@ def outside(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_files_of_a_package(finished: Finished) -> None:
-    names = {path.name for path in finished.package.iterdir()}
+    names = set(contents(finished.package))
     assert names == {
-        "model.onnx", "tokenizer.json", "config.json", "how_to_load.py", "requirements.txt", "README.md",
-        "manifest.json",
+        "onnx/model.onnx", "tokenizer.json", "tokenizer_config.json", "config.json", "how_to_load.py",
+        "command_line.py", "requirements.txt", "README.md", "manifest.json",
     }  # fmt: skip
 
 
 def test_an_unchanged_package_verifies(copied: Path) -> None:
     found = package.verify(copied)
     assert found.problems == []
-    assert found.files == 6
+    assert found.files == 8
     assert found.golden_texts >= 3
     assert found.largest_score_gap <= package.GOLDEN_TOLERANCE
 
@@ -117,12 +117,12 @@ def other_golden_label(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        (change_a_byte("model.onnx"), "model.onnx has changed"),
+        (change_a_byte("onnx/model.onnx"), "onnx/model.onnx has changed"),
         (change_a_byte("tokenizer.json"), "tokenizer.json has changed"),
         (change_a_byte("how_to_load.py"), "how_to_load.py has changed"),
         (change_a_byte("README.md"), "README.md has changed"),
         (remove("requirements.txt"), "requirements.txt is missing"),
-        (remove("model.onnx"), "model.onnx is missing"),
+        (remove("onnx/model.onnx"), "onnx/model.onnx is missing"),
         (add("extra.txt"), "extra.txt is not in the manifest"),
         (add("deep/extra.bin"), "deep/extra.bin is not in the manifest"),
         (other_golden_score, "golden scores differ by up to 0.01 and 0 labels flip"),
@@ -136,7 +136,7 @@ def test_changes_are_reported_as_problems(copied: Path, damage: Callable[[Path],
     assert "\n" not in found
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "model.onnx", "config.json"])
+@pytest.mark.parametrize("name", ["tokenizer.json", "onnx/model.onnx", "config.json"])
 def test_loading_reports_a_missing_file(copied: Path, name: str) -> None:
     (copied / name).unlink()
     with pytest.raises(InputError, match=f"does not load: {name} is missing"):

@@ -43,11 +43,24 @@ def compare(a: Path, b: Path, margin: float, data: str | None, as_json: bool) ->
 @click.option("--teacher", type=FOLDER, help="Checkpoint to compare with [default: that of the run of the package].")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads per model.")
 @click.option(
+    "--from",
+    "devices",
+    type=FOLDER,
+    multiple=True,
+    help="Add the figures of another machine: JSON that `python how_to_load.py --bench` of a PACKAGE printed there.",
+)
+@click.option(
     "-o", "--output", type=FOLDER, default=Path("bench"), show_default=True, help="Folder for JSON, CSV, SVG and PNG."
 )
 @json_option
 def bench(
-    packages: tuple[Path, ...], data: str | None, teacher: Path | None, threads: int, output: Path, as_json: bool
+    packages: tuple[Path, ...],
+    data: str | None,
+    teacher: Path | None,
+    threads: int,
+    devices: tuple[Path, ...],
+    output: Path,
+    as_json: bool,
 ) -> None:
     """Compare PACKAGES with the linear baseline and the fp32 teacher: latency, throughput, memory, size, macro-F1.
 
@@ -55,7 +68,7 @@ def bench(
     """
     from benchmarks.bench import bench_packages
 
-    file = bench_packages(list(packages), data, teacher, threads, output, quiet=as_json)
+    file = bench_packages(list(packages), data, teacher, threads, output, quiet=as_json, devices=devices)
     if as_json:
         click.echo(file.read_text("utf-8"), nl=False)
 
@@ -64,17 +77,17 @@ def bench(
 @click.argument("run", type=FOLDER)
 def sync(run: Path) -> None:
     """Log to MLflow what it does not have yet of RUN, such as after a failure of the server or a killed command."""
-    from toolkit.workflows import tracking
+    from toolkit.tracking import mlflow_store
     from toolkit.workflows.pipeline import sync_run
 
     sync_run(run)
-    click.echo(f"{run}: logged to {tracking.store()}")
+    click.echo(f"{run}: logged to {mlflow_store.store()}")
 
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port of the server.")
 def ui(port: int) -> None:
     """Open the MLflow UI with the runs of this folder (or of MLFLOW_TRACKING_URI)."""
-    from toolkit.workflows import tracking
+    from toolkit.tracking import mlflow_store
 
-    tracking.serve(port)
+    mlflow_store.serve(port)

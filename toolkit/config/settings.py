@@ -294,8 +294,13 @@ class ExportSettings:
     accuracy of 5 points is expected)."""
     cascade_ms: float | None = None
     """Largest mean latency of a cascade in milliseconds on this machine, instead of a share."""
+    register: str | None = None
+    """Name in the MLflow model registry under which the package of a run gets a new version."""
 
     def __post_init__(self) -> None:
+        name = self.register
+        fine = name is None or re.fullmatch(r"[\w\-. ]{1,200}", name.strip())
+        require(bool(fine), "--register", f"{name!r} is no name of a model; use letters, digits, '-', '_', '.' and ' '")
         share, budget = self.cascade_share, self.cascade_ms
         require(share is None or 0 <= share <= 1, "--cascade-share", f"{share} is outside [0, 1]")
         require(budget is None or budget > 0, "--cascade-ms", f"{budget} is not above 0")

@@ -27,7 +27,7 @@ from toolkit.export.search import SelectedCandidate
 from toolkit.export.stage import Artifact, Source, loaded_artifact, make_artifact, write_package
 from toolkit.latency.timing import fixed_order, times_in_turns
 from toolkit.modeling.classifier import Classifier
-from toolkit.package import CONFIG_FILE, LOADER_FILE, REQUIREMENTS_FILE
+from toolkit.package import COMMAND_LINE_FILE, CONFIG_FILE, LOADER_FILE, REQUIREMENTS_FILE
 from toolkit.stages.result import StageResult
 from toolkit.training.routing import Parts, Routing, at_shares, choose_routing, margins
 from toolkit.utils.console import working
@@ -129,7 +129,9 @@ def _write_folder(first: Artifact, second: Artifact, routing: Routing, rule: Dec
     """Write the cascade: the n-gram part with the loader and settings of the whole, the transformer in a subfolder."""
     shutil.copytree(first.choice.folder, folder)
     shutil.copytree(
-        second.choice.folder, folder / TRANSFORMER, ignore=shutil.ignore_patterns(LOADER_FILE, REQUIREMENTS_FILE)
+        second.choice.folder,
+        folder / TRANSFORMER,
+        ignore=shutil.ignore_patterns(LOADER_FILE, COMMAND_LINE_FILE, REQUIREMENTS_FILE),
     )
     config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
     config |= {"model_type": CASCADE, "cascade": asdict(routing)} | rule.as_dict()

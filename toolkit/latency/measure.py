@@ -59,7 +59,7 @@ class Measurement:
     throughput_b8_rows_s: float | None
     throughput_b32_rows_s: float | None
     cold_start_ms: float | None
-    peak_rss_mib: float
+    peak_rss_mib: float | None
     """Of the whole process, including the throughput passes with batches of 8 and 32."""
     imported: tuple[str, ...] = ()
     """Heavy modules that the model imported."""
@@ -70,6 +70,8 @@ class Measurement:
     mean_ms: float | None = None
     max_ms: float | None = None
     """None in files that are older than these fields, or with too few samples for a median."""
+    machine: str | None = None
+    """The machine, if it is not this one, and the texts it was measured on."""
 
 
 def measure(

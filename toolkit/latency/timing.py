@@ -1,4 +1,4 @@
-"""Measure latency and throughput within a time budget, and report the percentiles that the samples support.
+"""Measure latency and throughput within a time budget.
 
 The measuring worker imports this module, and its start time and memory are measured. So it must not import anything
 heavier than numpy.
@@ -15,8 +15,6 @@ from toolkit.evaluation.predictor import Predictor, rule_of
 
 TEXTS_PER_TURN, WARMUP_PER_TURN = 20, 5
 """Texts that a model predicts before it is the next model's turn, and untimed predictions at the start of a turn."""
-SAMPLES_NEEDED = {50: 20, 90: 100, 99: 1000}
-"""Minimum number of samples for each percentile."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +106,3 @@ def time_throughput(predictor: Predictor, texts: Sequence[str], settings: Throug
         label_indices(predictor, texts[done : done + settings.batch])
         done += settings.batch
     return done / (time.perf_counter() - start) if done else None
-
-
-def percentiles(samples: Sequence[float]) -> dict[str, float]:
-    """Return `p50`, `p90` and `p99`, each only if there are enough samples for it (SAMPLES_NEEDED)."""
-    return {f"p{q}": float(np.percentile(samples, q)) for q, needed in SAMPLES_NEEDED.items() if len(samples) >= needed}

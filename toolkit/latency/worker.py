@@ -22,8 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from exporters.loaders.command.timing import peak_rss_mib, percentiles
 from toolkit.evaluation.predictor import Predictor
-from toolkit.latency.timing import Latency, Throughput, label_indices, percentiles, time_latency, time_throughput
+from toolkit.latency.timing import Latency, Throughput, label_indices, time_latency, time_throughput
 
 BATCHES = (8, 32)
 HEAVY_MODULES = ("torch", "transformers", "sklearn", "scipy", "pandas", "onnxruntime", "mlflow")
@@ -78,25 +79,6 @@ def pin_to_cpus(threads: int) -> None:
     """Pin this process to the first `threads` of its allowed CPUs, if the operating system supports it."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-
-
-def peak_rss_mib() -> float:
-    """Return the peak resident memory of this process.
-
-    On Linux, it is VmHWM, because getrusage includes the memory of the parent process.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset / 2**20
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _timed(predictor: Predictor, texts: list[str], max_samples: int, budget_s: float) -> dict[str, Any]:

@@ -108,7 +108,9 @@ def character_tokenizer(texts: Sequence[str]) -> Tokenizer:
     seen = sorted({char for text in texts for char in normalizer.normalize_str(text)} - {SPACE})
     special = {"[PAD]": PAD_ID, "[UNK]": UNKNOWN_ID, SPACE: SPACE_ID}
     vocabulary = special | {char: len(special) + i for i, char in enumerate(seen)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    # Without merges, byte-pair encoding gives every character its id, as WordLevel does; but transformers.js has no id
+    # for a word that a WordLevel model does not know.
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="[UNK]", fuse_unk=False))
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -1,5 +1,6 @@
 """Train a tokenizer on the corpus, and encode with, save and load tokenizers."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,13 @@ TOKENIZER_FILE = "tokenizer.json"
 VOCABULARY_SIZE = 8_000
 """Maximum vocabulary size of a tokenizer trained on the corpus."""
 PAD = "[PAD]"
+ROLES = {
+    "unk_token": ("[UNK]", "<unk>"),
+    "cls_token": ("[CLS]", "<s>"),
+    "sep_token": ("[SEP]", "</s>"),
+    "mask_token": ("[MASK]", "<mask>"),
+}
+"""Usual names of the special tokens, by their role in tokenizer_config.json."""
 SPECIAL = ("[CLS]", PAD, "[SEP]", "[UNK]", "[MASK]")
 
 
@@ -81,6 +89,26 @@ def save_tokenizer(tokenizer: Tokenizer, pad_id: int, file: Path) -> None:
     stored = Tokenizer.from_str(tokenizer.to_str())
     stored.enable_padding(pad_id=pad_id, pad_token=stored.id_to_token(pad_id))
     stored.save(str(file))
+
+
+def save_tokenizer_config(tokenizer: Tokenizer, pad_id: int, file: Path) -> None:
+    """Write the file that AutoTokenizer and transformers.js need beside tokenizer.json.
+
+    It names only special tokens that the tokenizer has already: another one would be cut out of texts that contain it.
+    """
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": tokenizer.id_to_token(pad_id),
+        "model_input_names": ["input_ids", "attention_mask"],
+        "padding_side": "right",
+        "truncation_side": "right",
+        "clean_up_tokenization_spaces": False,
+    }
+    config |= {role: name for role, names in ROLES.items() for name in names if name in special}
+    max_length = max_length_of(tokenizer)
+    config |= {} if max_length is None else {"model_max_length": max_length}
+    file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def read_tokenizer(file: Path) -> tuple[Tokenizer, int]:

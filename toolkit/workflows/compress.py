@@ -36,13 +36,13 @@ from toolkit.stages.run_folder import (
     pruning_stage,
 )
 from toolkit.stages.teachers import refuse_other_order, with_corpus_labels
+from toolkit.tracking import mlflow_runs as tracking
 from toolkit.training.fake_quantization import quantized_modules
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import file_part
 from toolkit.utils.locks import locked
 from toolkit.utils.overwrite import refuse_folder
 from toolkit.utils.scratch import scratch_folder
-from toolkit.workflows import tracking
 from toolkit.workflows.compare import contender_of
 from toolkit.workflows.export_run import export_run
 from toolkit.workflows.run_summary import RunSummary, write_summary
@@ -73,6 +73,9 @@ def compress_source(source: str, given: dict[str, Any], out: Path | None, force:
     if recipe.export.cascade:
         fix = f"hbt run --pipeline baseline_kd_quant --teacher {source} --student layers:2 --cascade"
         raise InputError(f"--cascade: {source} is not a run; distill it in one: {fix} --data FILE")
+    if recipe.export.register is not None:
+        fix = f"distill it in a run: hbt run --pipeline baseline_kd_quant --teacher {source} --data FILE"
+        raise InputError(f"--register: {source} is not a run, and only runs are logged to MLflow; {fix}")
     if "data" not in given:
         kind = "not a run folder;" if Path(source).exists() else "no such folder; for a hub id,"
         raise InputError(f"{source}: {kind} give labeled rows to evaluate it on with --data FILE")

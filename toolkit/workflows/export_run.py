@@ -29,16 +29,16 @@ from toolkit.stages.run_folder import (
     tag_of,
 )
 from toolkit.stages.teachers import ENSEMBLE, TEACHER
+from toolkit.tracking import mlflow_runs as tracking
+from toolkit.tracking.tracked_metrics import track_export
 from toolkit.training.fake_quantization import quantized_modules
 from toolkit.utils.errors import CannotExport, InputError, NothingPasses
 from toolkit.utils.files import whole_folder, write_lines
 from toolkit.utils.scratch import remove_folder
 from toolkit.utils.tracking_queue import id_of
-from toolkit.workflows import tracking
 from toolkit.workflows.compare import contender, teacher_of
 from toolkit.workflows.run_summary import trained_rows
 from toolkit.workflows.steps import STEPS, distillation_of, run_step, watch_epoch
-from toolkit.workflows.tracked_metrics import track_export
 
 
 def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force: bool) -> Path:
@@ -110,7 +110,8 @@ def track_exported(run: Run, stage: str, tracked: tracking.Tracked) -> None:
     _save_candidates(run, stage, result.details["gate"], tracked)
     with tracked.part(run.version_of(stage)) as owed:
         if owed:
-            track_export(tracked, result, run.corpus.label_names, Path(result.details["package"]))
+            package, register = Path(result.details["package"]), run.recipe.export.register
+            track_export(tracked, result, run.corpus.label_names, package, register)
     tracked.send()
 
 

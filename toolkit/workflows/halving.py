@@ -16,15 +16,15 @@ from toolkit.stages.distillation import distil_until
 from toolkit.stages.inputs import contents_of_inputs
 from toolkit.stages.run_folder import CACHE, DISTILLATION, Run, checkpoint_of, run_folder
 from toolkit.stages.teachers import load_teacher
+from toolkit.tracking import mlflow_runs as tracking
+from toolkit.tracking.tracked_metrics import track_settings
 from toolkit.training.stopping import LOSS
 from toolkit.utils.console import say
 from toolkit.utils.errors import CannotExport
 from toolkit.utils.files import read_json, write_text
 from toolkit.utils.locks import locked
-from toolkit.workflows import tracking
 from toolkit.workflows.pipeline import workable_run
 from toolkit.workflows.steps import STEPS, distillation_of, run_step, watch_epoch
-from toolkit.workflows.tracked_metrics import track_settings
 
 HALVINGS = (0.25, 0.5)
 """Shares of its epochs after which a student may be left out."""

@@ -21,16 +21,16 @@ from toolkit.stages.inputs import contents_of_inputs, refuse_changed_inputs
 from toolkit.stages.result import predict_rows
 from toolkit.stages.run_folder import EXPORT, Run, checkpoint_of, export_stage, package_folder, run_folder
 from toolkit.stages.teachers import load_teacher, refuse_other_order
+from toolkit.tracking import mlflow_runs as tracking
+from toolkit.tracking.tracked_metrics import track_settings
 from toolkit.training.trainer import refuse_missing_device
 from toolkit.utils.errors import InputError, NothingPasses
 from toolkit.utils.locks import locked
 from toolkit.utils.overwrite import refuse_folder
 from toolkit.utils.tracking_queue import id_of
-from toolkit.workflows import tracking
 from toolkit.workflows.export_run import export_run, track_exported
 from toolkit.workflows.run_summary import SUMMARY_FILE, RunSummary, write_summary
 from toolkit.workflows.steps import STEPS, run_step, step_of, track_stage
-from toolkit.workflows.tracked_metrics import track_settings
 
 ORDER_ROWS = 200
 """Validation rows on which the order of an imported teacher's labels is checked before anything is written."""

@@ -1,12 +1,10 @@
 """`hbt predict --input`: add predicted labels to a file, keeping every row in order and every column."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from exporters.loaders.command.label_file import BATCH, CHUNK, LABEL, PROBABILITY, inert, safe_batch_size
 from exporters.registry import LoadedArtifact
 from toolkit.data.columns import TEXT_COLUMNS, find_column
 from toolkit.data.corpus import text_values
@@ -16,14 +14,8 @@ from toolkit.package import predict
 from toolkit.utils import console
 from toolkit.utils.errors import InputError
 
-LABEL, PROBABILITY = "predicted_label", "probability"
-CHUNK, BATCH = 256, 32
-"""Texts between two steps of the progress bar, and texts that the model scores at a time."""
 THREADS = 1
 """Of the model: on two cores, two threads took 1.9 times as long as one, since they wait for each other."""
-SAME_SCORE = 1e-5
-_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def refuse_blank(texts: Sequence[str]) -> None:
@@ -53,28 +45,18 @@ def label_file(model: LoadedArtifact, source: Path, out: Path, text_column: str 
     labels, probabilities = _label(model, texts)
     columns: dict[str, list[Any]] = table.columns | {LABEL: labels, PROBABILITY: probabilities}
     if out.suffix.lower() in (".csv", ".tsv"):
-        columns = {_inert(name): [_inert(cell) for cell in cells] for name, cells in columns.items()}
+        columns = {inert(name): [inert(cell) for cell in cells] for name, cells in columns.items()}
     write_table(Table(str(out), columns, table.dialect), out)
     if None in labels:
         console.say(f"{source}: {labels.count(None)} of {len(labels)} rows have no text; their label is left empty")
     return len(texts)
 
 
-def _inert(cell: Any) -> Any:
-    """Return `cell` so that no spreadsheet runs it as a formula, as OWASP recommends: with a leading apostrophe.
-
-    A number such as -5 is no formula and stays as it is.
-    """
-    if isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell):
-        return f"'{cell}"
-    return cell
-
-
 def _label(model: LoadedArtifact, texts: list[str]) -> tuple[list[str | None], list[float | None]]:
     filled = [row for row, text in enumerate(texts) if normalize(text)]
     labels: list[str | None] = [None] * len(texts)
     probabilities: list[float | None] = [None] * len(texts)
-    batch_size = _batch_size(model, [texts[i] for i in filled[:BATCH]])
+    batch_size = safe_batch_size(model, [texts[i] for i in filled[:BATCH]])
     with console.bar("predicting", len(filled)) as advance:
         for start in range(0, len(filled), CHUNK):
             rows = filled[start : start + CHUNK]
@@ -83,15 +65,3 @@ def _label(model: LoadedArtifact, texts: list[str]) -> tuple[list[str | None], l
                 labels[row], probabilities[row] = label, round(probability, 6)
             advance(len(rows))
     return labels, probabilities
-
-
-def _batch_size(model: LoadedArtifact, texts: list[str]) -> int:
-    """Return BATCH if `texts` get the scores in a batch that each gets by itself, else 1.
-
-    Batches are several times faster, but the scales of dynamic int8 depend on what else is in the batch.
-    """
-    try:
-        gap = np.abs(model.predict_proba(texts, len(texts)) - model.predict_proba(texts)).max() if texts else 0
-    except ValueError:  # scores that are not finite: `predict` reports them
-        return 1
-    return BATCH if gap <= SAME_SCORE else 1

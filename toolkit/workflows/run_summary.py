@@ -31,10 +31,10 @@ from toolkit.stages.run_folder import (
     tag_of,
 )
 from toolkit.stages.teachers import TEACHER
+from toolkit.tracking.mlflow_runs import Tracked
 from toolkit.utils.console import working
 from toolkit.utils.files import read_json, without_nan, write_lines, write_text
 from toolkit.workflows.compare import best_fold, contender, run_comparisons, teacher_of
-from toolkit.workflows.tracking import Tracked
 
 SUMMARY_FILE = "summary.json"
 """Written last, so a run that has it is complete."""

@@ -31,11 +31,11 @@ from toolkit.stages.run_folder import (
     pruning_stage,
     tag_of,
 )
+from toolkit.tracking.mlflow_runs import Tracked
+from toolkit.tracking.tracked_metrics import track_baseline, track_distillation, track_epoch, track_pruning
 from toolkit.training.stopping import ToBeat
 from toolkit.utils.console import say
 from toolkit.utils.files import whole_folder
-from toolkit.workflows.tracked_metrics import track_baseline, track_distillation, track_epoch, track_pruning
-from toolkit.workflows.tracking import Tracked
 
 Watch = Callable[[str, int, dict[str, float]], None]
 """Called with the name of the nested MLflow run, the epoch (from 1) and the metrics of that epoch."""

@@ -99,7 +99,7 @@ def test_the_results_of_a_candidate_match_its_logits(learned: Classifier, toy: C
     assert result["drop"] == pytest.approx(macro_f1(toy.labels[rows], theirs, 2) - result["macro_f1"])
     assert result["agreement"] == pytest.approx((ours == theirs).mean())
     assert result["mean_logit_shift"] == pytest.approx(np.abs(found - exact).mean(), rel=1e-3)
-    assert result["size_bytes"] == (choice.folder / "model.onnx").stat().st_size == choice.size_bytes
+    assert result["size_bytes"] == (choice.folder / "onnx" / "model.onnx").stat().st_size == choice.size_bytes
 
 
 def test_the_full_search_evaluates_all_candidates_and_selects_one(

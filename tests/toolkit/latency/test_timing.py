@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from exporters.loaders.command.timing import percentiles
 from toolkit.latency.timing import (
     Latency,
     Throughput,
     fixed_order,
     label_indices,
-    percentiles,
     time_latency,
     time_throughput,
 )

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from benchmarks.bench import accuracy, bench
+from exporters.loaders.command.timing import peak_rss_mib
 from toolkit.config.settings import CorpusSettings
 from toolkit.data.corpus import Corpus, corpus_from_table
 from toolkit.data.tables import Table
 from toolkit.evaluation.metrics import metrics_with_rule
 from toolkit.latency.measure import Subject, measure
 from toolkit.latency.timing import ColdStart
-from toolkit.latency.worker import peak_rss_mib
 from toolkit.modeling.linear import LinearModel, save
 from toolkit.training.linear_fit import fit_linear
 from toolkit.utils.errors import InputError

@@ -346,7 +346,7 @@ def test_the_int8_graph_of_a_pruned_network_is_close(exported: Exported, texts: 
 
 
 def test_the_matrices_of_a_pruned_graph_are_small_and_int8(exported: Exported) -> None:
-    graph = onnx.load(exported.folder / "model.onnx").graph
+    graph = onnx.load(exported.folder / "onnx" / "model.onnx").graph
     shapes = [tuple(each.dims) for each in graph.initializer if each.data_type == onnx.TensorProto.INT8]
     for size in exported.pair.kept_sizes:
         inner = size.heads * HEAD_WIDTH

@@ -28,10 +28,10 @@ from toolkit.pruning.stage import describe_pruning
 from toolkit.stages.distillation_data import DistillationData, distillation_data
 from toolkit.stages.result import StageResult, predict_rows
 from toolkit.stages.teachers import Teacher
+from toolkit.tracking import mlflow_runs as tracking
 from toolkit.training.dataset import Examples
 from toolkit.training.losses import UNLABELED
 from toolkit.utils.errors import InputError
-from toolkit.workflows import tracking
 from toolkit.workflows.compress import compress_checkpoint, compress_run
 from toolkit.workflows.pipeline import run_pipeline
 
@@ -143,7 +143,7 @@ def test_a_killed_recovery_is_resumed(copied: Path, monkeypatch: pytest.MonkeyPa
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("toolkit.workflows.tracking.Tracked.metrics", lambda self, found, epoch=0: kill(epoch))
+        patch.setattr("toolkit.tracking.mlflow_runs.Tracked.metrics", lambda self, found, epoch=0: kill(epoch))
         with pytest.raises(Killed):
             compress_run(RUN, FP32, Path("resumed"), force=False, pruning=pruning)
     assert not (RUN / "3-pruning-structured-0.4").exists()

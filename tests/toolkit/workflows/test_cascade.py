@@ -65,9 +65,9 @@ def test_the_package_answers_as_its_two_parts_combined_by_hand(made: Path) -> No
     run, rows, texts = texts_of(made)
     config = json.loads((folder / "config.json").read_text("utf-8"))
     routing = config["cascade"]
-    ngram = Model(folder, characters, ngram_network(folder / "model.onnx", 1)).predict_logits(texts)
+    ngram = Model(folder, characters, ngram_network(folder / "onnx" / "model.onnx", 1)).predict_logits(texts)
     second = folder / TRANSFORMER
-    whole = Model(second, subwords, transformer_network(second / "model.onnx", 1)).predict_logits(texts)
+    whole = Model(second, subwords, transformer_network(second / "onnx" / "model.onnx", 1)).predict_logits(texts)
     expected = ngram.copy()
     deferred_texts = 0
     for i, row in enumerate(ngram):
@@ -135,7 +135,7 @@ def test_golden_texts_cover_both_parts(package: Path) -> None:
     assert 0 < len(deferred) < len(golden)
 
 
-@pytest.mark.parametrize("file", ["model.onnx", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("file", ["onnx/model.onnx", "config.json", "tokenizer.json"])
 def test_a_changed_transformer_is_refused_before_it_is_needed(package: Path, file: str) -> None:
     with (package / TRANSFORMER / file).open("ab") as stream:
         stream.write(b" ")
@@ -145,7 +145,7 @@ def test_a_changed_transformer_is_refused_before_it_is_needed(package: Path, fil
     assert packages.verify(package).problems != []
 
 
-@pytest.mark.parametrize("file", ["model.onnx", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("file", ["onnx/model.onnx", "config.json", "tokenizer.json"])
 def test_a_transformer_that_the_manifest_does_not_list_is_refused(package: Path, file: str) -> None:
     manifest = json.loads((package / "manifest.json").read_text("utf-8"))
     del manifest["files"][f"{TRANSFORMER}/{file}"]

@@ -11,8 +11,8 @@ from mlflow.entities import Run
 from tests.helpers import Finished
 from toolkit.config.settings import RunSettings
 from toolkit.stages.result import StageResult
+from toolkit.tracking import mlflow_runs as tracking
 from toolkit.utils.errors import InputError
-from toolkit.workflows import tracking
 from toolkit.workflows.pipeline import run_pipeline
 
 PARAMETERS = [
@@ -110,7 +110,9 @@ def test_metrics_are_those_of_the_stages(parent: Run, at_home: Finished) -> None
     assert found["kd_f1_hate"] == pytest.approx(student.metrics["f1"])
     assert found["kd_f1_non_hate"] == pytest.approx(student.metrics["f1_negative"])
     assert found["quantization_macro_f1"] == pytest.approx(quantized.metrics["macro_f1"])
-    assert found["quantization_size_mb"] == pytest.approx((at_home.package / "model.onnx").stat().st_size / 1e6)
+    assert found["quantization_size_mb"] == pytest.approx(
+        (at_home.package / "onnx" / "model.onnx").stat().st_size / 1e6
+    )
     assert found["size_ratio"] == pytest.approx(found["teacher_size_mb"] / found["student_size_mb"])
     assert found["compression_ratio"] == found["teacher_total_params"] / found["student_total_params"]
     assert found["teacher_total_params"] > found["student_total_params"] == student.parameters
@@ -136,13 +138,12 @@ def test_a_nested_run_has_one_point_per_epoch(client: MlflowClient, parent: Run,
         assert [point.value for point in points] == pytest.approx(shown)
 
 
-def test_tables_card_and_package_are_artifacts(client: MlflowClient, parent: Run, at_home: Finished) -> None:
+def test_tables_and_card_are_artifacts(client: MlflowClient, parent: Run, at_home: Finished) -> None:
     found = artifacts(client, parent.info.run_id)
     tables = {path.name for path in (at_home.run / "outputs").glob("*.csv")}
     assert {name.split("_")[0] for name in tables} >= {"best", "fold", "pipeline"}
     assert {f"outputs/{name}" for name in tables} <= set(found)
     assert "model_card/README.md" in found
-    assert {f"package/{file.name}" for file in at_home.package.iterdir() if file.is_file()} <= set(found)
     assert {"recipe.toml", "corpus.json"} <= set(found)
 
 
@@ -252,7 +253,7 @@ def test_mlflow_telemetry_is_off(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"
         "from toolkit.config.settings import RunSettings\n"
-        "from toolkit.workflows import tracking\n"
+        "from toolkit.tracking import mlflow_runs as tracking\n"
         "with tracking.tracked_run(Path('.'), RunSettings()): pass\n"
         "from mlflow.telemetry.client import get_telemetry_client\n"
         "from mlflow.telemetry.utils import is_telemetry_disabled\n"

@@ -18,8 +18,8 @@ from mlflow import MlflowClient
 
 from tests.helpers import Hbt
 from toolkit.config.settings import RunSettings
+from toolkit.tracking import mlflow_runs as tracking
 from toolkit.utils.tracking_queue import QUEUE_FILE, TrackingQueue
-from toolkit.workflows import tracking
 
 RUN = RunSettings(author="tester", experiment="experiment")
 
@@ -74,8 +74,8 @@ def test_a_dead_server_is_asked_once(
         port = free.getsockname()[1]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     asked: list[Any] = []
-    connect = tracking._connected
-    monkeypatch.setattr(tracking, "_connected", lambda: asked.append(1) or connect())
+    connect = tracking.connected
+    monkeypatch.setattr(tracking, "connected", lambda: asked.append(1) or connect())
     a_run(workplace)
     assert len(asked) == len(warnings_of(capsys)) == 1
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
@@ -165,7 +165,7 @@ def test_a_line_that_was_half_written_is_written_again(workplace: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_new_store_is_whole_or_not_there(tmp_path: Path, number: int) -> None:
     start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
-    start += "from pathlib import Path; from toolkit.workflows import tracking; "
+    start += "from pathlib import Path; from toolkit.tracking import mlflow_runs as tracking; "
     start += "from toolkit.config.settings import RunSettings\n"
     stop = "import mlflow.store.db.utils as db, os\n"
     stop += "def half(engine):\n"

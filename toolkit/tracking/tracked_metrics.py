@@ -9,8 +9,8 @@ from toolkit.evaluation.label_keys import label_keys
 from toolkit.stages.cross_validation import FoldResult
 from toolkit.stages.result import StageResult
 from toolkit.stages.run_folder import CORPUS_FILE, RECIPE_FILE, Run
+from toolkit.tracking.mlflow_runs import Tracked
 from toolkit.utils.files import MB
-from toolkit.workflows.tracking import Tracked
 
 EPOCH_METRICS = ("val_accuracy", "val_macro_f1", "val_roc_auc", "val_loss", "train_loss")
 """Metrics of each epoch and fold that are logged to the parent run; the nested run of a fold has all of them."""
@@ -104,8 +104,13 @@ def track_pruning(tracked: Tracked, result: StageResult, labels: tuple[str, ...]
     )
 
 
-def track_export(tracked: Tracked, result: StageResult, labels: tuple[str, ...], package: Path) -> None:
-    """Log test metrics and size of the exported model, and the package as an artifact."""
+def track_export(
+    tracked: Tracked, result: StageResult, labels: tuple[str, ...], package: Path, register: str | None
+) -> None:
+    """Log test metrics and size of the exported model, and the package as a model.
+
+    register: name of the registered model that gets a new version.
+    """
     child = tracked.child(f"export {result.details['target']}")
     child.metrics(result.metrics)
     child.finish()
@@ -119,7 +124,7 @@ def track_export(tracked: Tracked, result: StageResult, labels: tuple[str, ...],
     if cascade is not None:
         tracked.metrics({"cascade_share": cascade["test"]["share"], "cascade_mean_ms": cascade["test"]["mean_ms"]})
     tracked.metrics({"package_size_mb": result.details["package_size_bytes"] / MB})
-    tracked.artifact(package, "package")
+    tracked.model(package, register)
     tracked.artifact(package / "README.md", "model_card")
 
 

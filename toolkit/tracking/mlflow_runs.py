@@ -1,7 +1,6 @@
-"""Experiment tracking with MLflow; the only module that imports it.
+"""Experiment tracking with MLflow.
 
-Each run folder has one parent run, with nested runs for stages and folds. The store is MLFLOW_TRACKING_URI or, by
-default, the file mlflow.db in the current folder.
+Each run folder has one parent run, with nested runs for stages and folds.
 
 Whatever is logged goes into the queue of the run folder first and is sent from there. If the store fails, the run goes
 on without it, and `hbt sync` sends the rest later. Every line has the time at which it was added, so that MLflow
@@ -10,16 +9,11 @@ recognizes what it gets twice.
 
 import hashlib
 import json
-import logging
 import math
-import os
 import posixpath
 import re
-import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,27 +21,18 @@ from typing import Any
 from toolkit.config.recipe import DESCRIPTIONS
 from toolkit.config.settings import RunSettings
 from toolkit.data.corpus import Corpus
-from toolkit.utils.console import say, working
+from toolkit.tracking.mlflow_store import connected, store
+from toolkit.tracking.packaged_model import log_package
+from toolkit.utils.console import say
 from toolkit.utils.errors import InputError, reason_of
 from toolkit.utils.files import content_sha256, read_json, write_text
-from toolkit.utils.locks import locked
-from toolkit.utils.scratch import scratch_folder
 from toolkit.utils.tracking_queue import Line, TrackingQueue
 
-DEFAULT_STORE = "sqlite:///mlflow.db"
 _STATE_FILE = "mlflow.json"
 """Ids of the MLflow runs of a run folder, and how many lines of its queue they have."""
 _RUN_TAG = "hbt.run"
-_SQLITE = "sqlite:///"
 _LONGEST_NAME, _LONGEST_VALUE, _METRICS_PER_CALL = 250, 6000, 1000
 """Limits of MLflow."""
-_LOCK_S, _PROBE_S, _STORE_S = 2, 3, 60
-"""Seconds to wait for a locked database, for an answer of a server, and for a store that another command makes."""
-# Telemetry is off unless the user turns it on. Set before mlflow is imported, since the import starts it.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# The defaults make a server that does not answer cost minutes.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 
 @dataclass
@@ -91,6 +76,16 @@ class Tracked:
         shown = path.relative_to(self.queue.folder) if inside else path
         line = {"run": self.nested, "artifact": shown.as_posix(), "inside": inside, "folder": folder}
         known, found = self.queue.last(**line), content_sha256(path)
+        if known is None or known["sha256"] != found:
+            self.queue.add(line | {"sha256": found}, repeat=True)
+
+    def model(self, package: Path, register: str | None) -> None:
+        """Log a package as a model, unless it was logged with the same content.
+
+        register: name of the registered model that gets a new version.
+        """
+        line = {"run": self.nested, "model": package.as_posix(), "register": register}
+        known, found = self.queue.last(**line), content_sha256(package)
         if known is None or known["sha256"] != found:
             self.queue.add(line | {"sha256": found}, repeat=True)
 
@@ -179,20 +174,6 @@ def run_of(folder: Path) -> str | None:
     return found.get("run_id") if isinstance(found, dict) else None
 
 
-def store() -> str:
-    """Return the URI of the MLflow store."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
-
-
-def serve(port: int) -> None:
-    """Serve the MLflow UI for the store until interrupted."""
-    # Without the parameter, MLflow 3 opens on its GenAI pages, which do not show these runs.
-    say(f"{store()}: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning")
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store(), "--port", str(port)]
-    sys.exit(subprocess.run(command, env=environment).returncode)
-
-
 def _cannot_be_used(error: Exception) -> str:
     return f"MLFLOW_TRACKING_URI {store()}: cannot be used ({reason_of(error)[:200]})"
 
@@ -203,7 +184,7 @@ def _send(tracked: Tracked) -> None:
 
     queue, file = tracked.queue, tracked.queue.folder / _STATE_FILE
     if tracked.store.client is None:
-        tracked.store.client = _connected()
+        tracked.store.client = connected()
         state = _known_run(tracked.store.client, queue, tracked.store.settings)
         write_text(file, json.dumps(state) + "\n")
     else:
@@ -271,6 +252,8 @@ def _log(client: Any, state: dict[str, Any], folder: Path, line: Line) -> None:
         if path.exists():
             log = client.log_artifacts if path.is_dir() else client.log_artifact
             log(run_id, str(path), line["folder"])
+    if "model" in line and Path(line["model"]).is_dir():
+        log_package(client, state["experiment_id"], run_id, Path(line["model"]), line["register"], line["sha256"])
     if "dataset" in line:
         tags = [InputTag("mlflow.data.context", "training")]
         client.log_inputs(run_id, [DatasetInput(Dataset(**line["dataset"]), tags)])
@@ -290,53 +273,6 @@ def _nested_run(client: Any, state: dict[str, Any], name: str) -> str:
             found = [client.create_run(state["experiment_id"], tags=tags, run_name=name)]
         state["nested"][name] = found[0].info.run_id
     return state["nested"][name]
-
-
-def _connected() -> Any:
-    """Return a client of the store after checking in seconds that the store can be used. Raises: errors of any type."""
-    for logger in ("mlflow", "alembic", "urllib3"):
-        logging.getLogger(logger).setLevel(logging.ERROR)
-    uri = store()
-    if uri.startswith(_SQLITE):
-        _check_database(Path(uri.removeprefix(_SQLITE).split("?")[0]))
-    elif uri.startswith(("http://", "https://")):
-        import requests
-
-        requests.get(uri, timeout=(_PROBE_S, 10), stream=True).close()
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)
-
-
-def _check_database(file: Path) -> None:
-    """Make the database of the store if there is none.
-
-    Raises: an error if it is locked or not a store of MLflow. MLflow itself would retry for minutes.
-    """
-    if not file.exists() or (file.is_file() and file.stat().st_size == 0):
-        with working(f"{file}: making the MLflow store"), locked(file, "try again", _STORE_S):
-            if not file.exists() or file.stat().st_size == 0:
-                _make_database(file)
-    with closing(sqlite3.connect(file, timeout=_LOCK_S)) as database:
-        database.execute("BEGIN IMMEDIATE")
-        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        database.rollback()
-    if not {"alembic_version", "experiments", "runs", "metrics"} <= tables:
-        raise ValueError("not a complete MLflow store; move the file away")
-
-
-def _make_database(file: Path) -> None:
-    """Make the database of a new store beside `file`, and move it there: its migrations take seconds, and it is
-    useless if they are interrupted."""
-    from mlflow import MlflowClient
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    with scratch_folder(file.absolute().parent) as folder:
-        uri = f"{_SQLITE}{(folder / file.name).as_posix()}"
-        MlflowClient(tracking_uri=uri).search_experiments()
-        with suppress(AttributeError, KeyError):  # Windows does not move an open file
-            SqlAlchemyStore._engine_map.pop(uri).dispose()
-        (folder / file.name).replace(file)
 
 
 def _name(text: str) -> str:

@@ -1,0 +1,1 @@
+"""The command line of how_to_load.py."""

@@ -1,0 +1,143 @@
+"""Add labels and probabilities to a CSV or TSV file. `hbt predict` writes the same columns and cells."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from exporters.loaders.command.model import Model, largest_difference
+
+LABEL, PROBABILITY = "predicted_label", "probability"
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+TEXT_COLUMNS = ("text", "comments", "comment", "sentence", "content", "tweet", "review", "document")
+CHUNK, BATCH = 256, 32
+"""Rows that are labeled and written together, and texts that the model scores at a time."""
+SAME_SCORE = 1e-5
+# White space and what the normalizer of every package removes.
+BLANK = re.compile("[\\s\u0000-\u0008\u000e-\u001f\u007f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]*")
+FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def label_file(model: Model, source: Path, out: Path, text_column: str | None) -> tuple[int, int]:
+    """Write `source` with two added columns to `out`, CHUNK rows at a time; return the rows, and those without text.
+
+    Both columns are empty for a row without text. A cell that a spreadsheet would run as a formula gets a leading
+    apostrophe.
+    Raises: ValueError or OSError if a file cannot be read or written; then `out` is not written.
+    """
+    if out.suffix.lower() not in DELIMITERS:
+        raise ValueError(f"--output {out}: give a name that ends in {' or '.join(DELIMITERS)}")
+    if out.exists():
+        raise ValueError(f"{out}: exists; give another --output")
+    rows = read_rows(source)
+    header = next(rows)
+    taken = [name for name in (LABEL, PROBABILITY) if name in header]
+    if taken:
+        raise ValueError(f"{source}: already has a column {taken[0]!r}; rename it")
+    column = find_column(source, header, text_column)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    count = blank = batch_size = 0
+    try:
+        with partial.open("w", newline="", encoding="utf-8") as stream:
+            write_rows(stream, DELIMITERS[out.suffix.lower()], [[*header, LABEL, PROBABILITY]])
+            for chunk in iter(lambda: list(islice(rows, CHUNK)), []):
+                texts = [row[column] for row in chunk if not is_blank(row[column])]
+                batch_size = batch_size or safe_batch_size(model, texts[:BATCH])
+                found = iter(model.predict(texts, batch_size) if texts else [])
+                answers = [["", ""] if is_blank(row[column]) else _cells(*next(found)) for row in chunk]
+                write_rows(stream, DELIMITERS[out.suffix.lower()], [a + b for a, b in zip(chunk, answers)])
+                count, blank = count + len(chunk), blank + len(chunk) - len(texts)
+        partial.replace(out)
+    finally:
+        if partial.exists():
+            partial.unlink()
+    return count, blank
+
+
+def _cells(label: str, probability: float) -> list[Any]:
+    return [label, round(probability, 6)]
+
+
+def read_rows(file: Path) -> Iterator[list[str]]:
+    """Yield the header and then every row of a CSV or TSV file.
+
+    Raises: ValueError that names the line if the file is not UTF-8, malformed, or without rows.
+    """
+    if file.suffix.lower() not in DELIMITERS:
+        raise ValueError(f"{file}: give a file that ends in {' or '.join(DELIMITERS)}")
+    csv.field_size_limit(10_000_000)
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.reader(stream, delimiter=DELIMITERS[file.suffix.lower()], strict=True)
+        width = 0
+        try:
+            for row in filter(None, reader):
+                width = width or len(row)
+                if len(row) != width:
+                    raise ValueError(
+                        f"{file}: line {reader.line_num} has {len(row)} fields and the header {width}; "
+                        "quote texts that contain the separator"
+                    )
+                yield row
+        except UnicodeDecodeError:
+            raise ValueError(f"{file}: not UTF-8 after line {reader.line_num}; save the file as UTF-8") from None
+        except csv.Error as error:
+            raise ValueError(f"{file}: line {reader.line_num} is malformed ({error}); fix its quotes") from None
+    if reader.line_num < 2:
+        raise ValueError(f"{file}: no rows; give a file with a header and texts")
+
+
+def find_column(file: Path, header: Sequence[str], name: str | None) -> int:
+    """Return the position of the column `name` or, if None, of the first of TEXT_COLUMNS. Raises: ValueError."""
+    if name is not None:
+        if name not in header:
+            raise ValueError(f"{file}: no column {name!r} (--text-column); the columns are {', '.join(header)}")
+        return header.index(name)
+    lower = [each.strip().lower() for each in header]
+    found = [lower.index(each) for each in TEXT_COLUMNS if each in lower]
+    if not found:
+        raise ValueError(f"{file}: no text column among {', '.join(header)}; name it with --text-column")
+    return found[0]
+
+
+def write_rows(stream: TextIO, delimiter: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Write rows without cells that a spreadsheet would run. The plain writer does not quote a carriage return."""
+    plain = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
+    quoted = csv.writer(stream, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        cells = [inert(cell) for cell in row]
+        (quoted if any(isinstance(cell, str) and "\r" in cell for cell in cells) else plain).writerow(cells)
+
+
+def inert(cell: Any) -> Any:
+    """Return `cell` so that no spreadsheet runs it as a formula, as OWASP recommends: with a leading apostrophe.
+
+    A number such as -5 is no formula and stays as it is.
+    """
+    if isinstance(cell, str) and FORMULA.match(cell) and not NUMBER.fullmatch(cell):
+        return f"'{cell}"
+    return cell
+
+
+def is_blank(text: str) -> bool:
+    """Return whether nothing is left of `text` after normalization."""
+    return BLANK.fullmatch(text) is not None
+
+
+def safe_batch_size(model: Any, texts: list[str]) -> int:
+    """Return BATCH if `texts` get the scores in a batch that each gets by itself, else 1.
+
+    Batches are several times faster, but the scales of dynamic int8 depend on what else is in the batch.
+    """
+    if not texts:
+        return 1
+    try:
+        gap = largest_difference(model.predict_proba(texts, len(texts)), model.predict_proba(texts))
+    except ValueError:  # scores that are not finite: `predict` reports them
+        return 1
+    return BATCH if gap <= SAME_SCORE else 1

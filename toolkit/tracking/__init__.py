@@ -1,0 +1,1 @@
+"""MLflow: runs, metrics and packages as models; only this folder imports it."""

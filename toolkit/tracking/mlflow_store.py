@@ -1,0 +1,85 @@
+"""The MLflow store of a user: MLFLOW_TRACKING_URI or, by default, the file mlflow.db in the current folder."""
+
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from toolkit.utils.console import say, working
+from toolkit.utils.locks import locked
+from toolkit.utils.scratch import scratch_folder
+
+DEFAULT_STORE = "sqlite:///mlflow.db"
+_SQLITE = "sqlite:///"
+_LOCK_S, _PROBE_S, _STORE_S = 2, 3, 60
+"""Seconds to wait for a locked database, for an answer of a server, and for a store that another command makes."""
+# Telemetry is off unless the user turns it on. Set before mlflow is imported, since the import starts it.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# The defaults make a server that does not answer cost minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+
+
+def store() -> str:
+    """Return the URI of the MLflow store."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+
+
+def serve(port: int) -> None:
+    """Serve the MLflow UI for the store until interrupted."""
+    # Without the parameter, MLflow 3 opens on its GenAI pages, which do not show these runs.
+    say(f"{store()}: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning")
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store(), "--port", str(port)]
+    sys.exit(subprocess.run(command, env=environment).returncode)
+
+
+def connected() -> Any:
+    """Return a client of the store after checking in seconds that the store can be used. Raises: errors of any type."""
+    for logger in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
+    uri = store()
+    if uri.startswith(_SQLITE):
+        _check_database(Path(uri.removeprefix(_SQLITE).split("?")[0]))
+    elif uri.startswith(("http://", "https://")):
+        import requests
+
+        requests.get(uri, timeout=(_PROBE_S, 10), stream=True).close()
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def _check_database(file: Path) -> None:
+    """Make the database of the store if there is none.
+
+    Raises: an error if it is locked or not a store of MLflow. MLflow itself would retry for minutes.
+    """
+    if not file.exists() or (file.is_file() and file.stat().st_size == 0):
+        with working(f"{file}: making the MLflow store"), locked(file, "try again", _STORE_S):
+            if not file.exists() or file.stat().st_size == 0:
+                _make_database(file)
+    with closing(sqlite3.connect(file, timeout=_LOCK_S)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        database.rollback()
+    if not {"alembic_version", "experiments", "runs", "metrics"} <= tables:
+        raise ValueError("not a complete MLflow store; move the file away")
+
+
+def _make_database(file: Path) -> None:
+    """Make the database of a new store beside `file`, and move it there: its migrations take seconds, and it is
+    useless if they are interrupted."""
+    from mlflow import MlflowClient
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with scratch_folder(file.absolute().parent) as folder:
+        uri = f"{_SQLITE}{(folder / file.name).as_posix()}"
+        MlflowClient(tracking_uri=uri).search_experiments()
+        with suppress(AttributeError, KeyError):  # Windows does not move an open file
+            SqlAlchemyStore._engine_map.pop(uri).dispose()
+        (folder / file.name).replace(file)
