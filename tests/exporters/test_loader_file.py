@@ -115,6 +115,7 @@ def test_a_packaged_loader_needs_only_its_runtime_and_scores_like_hbt(
     if loader == "torch":  # transformers checks whether onnx is installed
         script = script.replace("'onnx', ", "")
     environment = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PATH": os.environ["PATH"]}
+    environment["OMP_NUM_THREADS"] = "1"
     command = [sys.executable, "-P", "-c", script, json.dumps([text for text in ODD_TEXTS if "\x00" not in text])]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
