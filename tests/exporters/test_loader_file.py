@@ -69,10 +69,10 @@ def test_a_loader_is_clean_and_short(loader: Loader, command: list[str]) -> None
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def cascade_of(learned: Classifier, toy: Corpus, folder: Path) -> Path:
+def cascade_of(learned: Classifier, toy: Corpus, folder: Path, target: str = "onnx-fp32") -> Path:
     """A cascade that defers about half of the odd texts."""
     package_of(student(), "onnx-int8", folder)
-    written("onnx-fp32", learned, evidence_of(toy, learned.rule), folder / TRANSFORMER, search="off")
+    written(target, learned, evidence_of(toy, learned.rule), folder / TRANSFORMER, search="off")
     config = json.loads((folder / "config.json").read_text("utf-8"))
     texts = [text for text in ODD_TEXTS if "\x00" not in text]
     apart = np.abs(np.diff(load_package("ngram", folder).predict_logits(texts), axis=1))
