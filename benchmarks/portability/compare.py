@@ -53,9 +53,9 @@ def compare(
     """
     packages = [_opened(folder, texts) for folder in folders]
     requirements = folders[0] / package.REQUIREMENTS_FILE
-    for each in folders[1:]:
-        if (each / package.REQUIREMENTS_FILE).read_bytes() != requirements.read_bytes():
-            raise InputError(f"{each}: not the requirements of {folders[0]}; compare them in two calls")
+    for folder in folders[1:]:
+        if (folder / package.REQUIREMENTS_FILE).read_bytes() != requirements.read_bytes():
+            raise InputError(f"{folder}: not the requirements of {folders[0]}; compare them in two calls")
     prepare(processors, requirements, cache)
     own = _answers([sys.executable, "-B"], None, packages)
     found = {describe_machine().isa: own}
@@ -74,9 +74,9 @@ def compare(
 
 def within_tolerance(line: Line) -> bool:
     """Return whether no label of a line has changed and no score differs by more than the tolerance."""
-    changed = line["labels_changed"] + line["golden_labels_changed"]
-    largest = max(line["score_difference"], line["golden_score_difference"])
-    return bool(changed == 0 and largest <= line["tolerance"])
+    same_labels = line["labels_changed"] == line["golden_labels_changed"] == 0
+    differences = (line["score_difference"], line["golden_score_difference"])
+    return same_labels and all(each <= line["tolerance"] for each in differences)  # false for NaN
 
 
 def _opened(folder: Path, texts: Sequence[str]) -> Package:

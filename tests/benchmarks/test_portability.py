@@ -105,6 +105,7 @@ LINE: Line = {
         ({"score_difference": 0.0051}, False),
         ({"golden_score_difference": 0.0051}, False),
         ({"score_difference": float("nan")}, False),
+        ({"golden_score_difference": float("nan")}, False),
     ],
 )
 def test_a_changed_label_or_a_large_difference_is_outside_the_tolerance(changed: Line, expected: bool) -> None:
