@@ -30,6 +30,8 @@ CODES: tuple[tuple[Literal["uint8", "int8"], Literal["int8", "uint8"]], ...] = (
     ("int8", "int8"),
 )
 """Codes of activations and of weights."""
+VNNI = ("avx512_vnni", "avx_vnni", "amx_int8")
+"""CPU flags of 8-bit dot products on x86."""
 
 
 class OnnxInt8(OnnxTarget):
@@ -45,37 +47,39 @@ class OnnxInt8(OnnxTarget):
         return _graph_candidates(classifier, evidence, settings, reference / MODEL_FILE)
 
 
-def schemes(search: str, flags: tuple[str, ...]) -> list["Scheme"]:
+def schemes(search: str, flags: tuple[str, ...], this_cpu_only: bool = False) -> list["Scheme"]:
     """Return the schemes to try on a processor with these flags, best guess first.
 
     x86 without 8-bit dot products (VNNI) adds the products of U8S8 in 16 bits, where they can saturate (ONNX Runtime's
-    guide to quantization). Weights of seven bits cannot, so that a package has the same scores on every x86 processor.
+    guide to quantization). Weights of seven bits cannot, so that a package has the same scores on every processor.
     ARM has dot products of signed codes.
+
+    this_cpu_only: start with the schemes that have weights of eight bits.
     """
     from exporters.int8_graph import STATIC, Scheme
 
     arm = "asimd" in flags
-    reduced = not arm
-    best = Scheme("smoothed", inputs="int8" if arm else "uint8", reduced=reduced)
+    best = Scheme("smoothed", inputs="int8" if arm else "uint8", reduced=True)
     fast = [
         best,
         *(replace(best, method=method) for method in ("minmax", "percentile", "per token")),
-        Scheme("dynamic", reduced=reduced),
-        Scheme("dynamic", reduced=reduced, per_column=False),
+        Scheme("dynamic", reduced=True),
+        Scheme("dynamic", reduced=True, per_column=False),
     ]
+    if this_cpu_only:
+        fast = [*(replace(scheme, reduced=False) for scheme in fast), *fast]
     if search == "off":
         return fast[:1]
     if search == "fast":
         return fast
     methods = (*STATIC, "per token", "dynamic")
     grid = [
-        Scheme(method, per_column, inputs, weights, reduced)
+        Scheme(method, per_column, inputs, weights, reduced=True)
         for method in methods
         for per_column in (True, False)
         for inputs, weights in CODES
         if not (method == "dynamic" and inputs == "int8")
     ]
-    grid += [replace(best, method=method, reduced=not reduced) for method in STATIC]
     grid += [replace(scheme, tables=False) for scheme in fast]
     return list(dict.fromkeys([*fast, *grid]))
 
@@ -103,13 +107,15 @@ def _graph_candidates(
         names = [node.input[0] for node in weight_nodes(onnx.load(reference).graph)]
         return calibrate(reference, encode(classifier.tokenizer, evidence.calibration), names, method)
 
-    everything = schemes("full", describe_machine().flags)
-    usual = schemes(settings.search, describe_machine().flags)
+    flags = describe_machine().flags
+    everything = schemes("full", flags, settings.this_cpu_only)
+    usual = schemes(settings.search, flags, settings.this_cpu_only)
     chosen = [scheme for scheme in usual if allowed(scheme)] or [scheme for scheme in everything if allowed(scheme)][:1]
     parts = parts_of(onnx.load(reference).graph)
     made = [_candidate(scheme, reference, seen, parts) for scheme in chosen]
     if settings.search == "full":
-        made += [_fused_candidate(scheme, classifier, evidence, reference) for scheme in chosen if scheme in usual[:6]]
+        fast = schemes("fast", flags, settings.this_cpu_only)
+        made += [_fused_candidate(scheme, classifier, evidence, reference) for scheme in chosen if scheme in fast]
     return made
 
 
@@ -118,7 +124,7 @@ def _candidate(scheme: "Scheme", reference: Path, seen: Any, parts: tuple[str, .
         write_scheme(reference, scheme, seen(scheme.ranges) if scheme.static else {}, folder / MODEL_FILE, in_float)
         return {}
 
-    return Candidate(scheme.name, write, parts)
+    return Candidate(scheme.name, write, parts, this_cpu_only=not scheme.reduced)
 
 
 def write_scheme(
@@ -156,7 +162,7 @@ def _fused_candidate(scheme: "Scheme", classifier: "Classifier", evidence: Evide
         fused.unlink()
         return {}
 
-    return Candidate(f"{scheme.name}, fused", write)
+    return Candidate(f"{scheme.name}, fused", write, this_cpu_only=not scheme.reduced)
 
 
 def fuse(reference: Path, file: Path) -> None:

@@ -54,6 +54,8 @@ class Candidate:
     """Write the artifact into a folder, with the named parts in float; return facts about it for the stage result."""
     parts: tuple[str, ...] = ()
     """Names of the parts that can be kept in float if the candidate loses too much."""
+    this_cpu_only: bool = False
+    """Whether some processors compute other scores."""
 
 
 class LoadedArtifact(Predictor, Protocol):

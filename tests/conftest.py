@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test may wait for a network
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: more threads would only wait for each other
@@ -42,6 +43,21 @@ def no_clock_decides() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Neither files nor MLflow's databases are forced to the disk: no test ends with a power failure."""
+    from sqlalchemy import Engine, event
+
+    def connected(connection: Any, _: object) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", connected)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toolkit.utils.files.sync", lambda _: None)
+        yield
+    event.remove(Engine, "connect", connected)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def toy_models_ship() -> Iterator[None]:
     """No package needs --force because a toy model is worse than the linear baseline or near chance."""
     with pytest.MonkeyPatch.context() as patch:
@@ -73,14 +89,15 @@ def learned(toy: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Classifier
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
-    """One `baseline_kd_quant` run. Do not change its files: copy them."""
+def finished(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Finished]:
+    """One `baseline_kd_quant` run, whose latencies are not measured. Do not change its files: copy them."""
     home = tmp_path_factory.mktemp("finished")
     write_comments(home / "comments.csv")
+    shutil.copy(empty_store, home / "mlflow.db")
     recipe = tiny_recipe()
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(home)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        settle(home, patch)
+        patch.delenv("MLFLOW_TRACKING_URI")
         outcome = run_pipeline(recipe)
     yield Finished(home, recipe, outcome)
 

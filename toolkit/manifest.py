@@ -22,6 +22,8 @@ SCHEMA = 1
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES, MAX_FILES, MAX_PACKAGE_BYTES = 16 * 2**20, 1_000, 8 * 2**30
 """Larger packages are rejected before any of their files is read."""
+MAX_TOLERANCE = 0.01
+"""Largest difference of golden scores that a manifest may allow."""
 MAX_PROBLEMS = 20
 """Number of problems after which the search for more stops."""
 _CHUNK = 2**20
@@ -133,7 +135,9 @@ def _first_problem(manifest: Any) -> str | None:
         "schema": int,
         "target": str,
         "runtime": dict,
-        "checked_on": str,
+        "checked_on": list,
+        "tolerance": float,
+        "this_cpu_only": bool,
         "files": dict,
         "lineage": dict,
         "golden": list,
@@ -143,6 +147,10 @@ def _first_problem(manifest: Any) -> str | None:
             return f"it has no {name!r}"
         if not isinstance(manifest[name], kind):
             return f"{name!r} is not a {kind.__name__}"
+    if not manifest["checked_on"] or not all(isinstance(each, str) for each in manifest["checked_on"]):
+        return "'checked_on' is not a list of names"
+    if not 0 < manifest["tolerance"] <= MAX_TOLERANCE:  # true for NaN
+        return f"'tolerance' is not above 0 and at most {MAX_TOLERANCE:g}"
     if not all(isinstance(manifest["runtime"].get(key), str) for key in ("name", "version")):
         return "'runtime' lacks name or version"
     versions = manifest["runtime"].get("versions", {})

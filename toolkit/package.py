@@ -25,6 +25,7 @@ from toolkit.manifest import MANIFEST_FILE, SCHEMA, changed_files, read_manifest
 from toolkit.signature import is_signed, signature_problems
 from toolkit.utils.console import printable
 from toolkit.utils.errors import InputError
+from toolkit.utils.files import write_text
 
 if TYPE_CHECKING:
     from toolkit.evaluation.decision_rule import DecisionRule
@@ -125,9 +126,18 @@ def golden_scores(model: LoadedArtifact, texts: list[str]) -> list[dict[str, Any
 
 
 def write_manifest(
-    folder: Path, target: Exporter, isa: str, lineage: dict[str, Any], golden: list[dict[str, Any]]
+    folder: Path,
+    target: Exporter,
+    isa: str,
+    lineage: dict[str, Any],
+    golden: list[dict[str, Any]],
+    this_cpu_only: bool = False,
 ) -> None:
-    """Write manifest.json with the hashes of all other files in the folder; call it last."""
+    """Write manifest.json with the hashes of all other files in the folder; call it last.
+
+    isa: instruction set of this machine, on which the golden scores were computed.
+    this_cpu_only: whether some processors compute other scores.
+    """
     used = versions_of(target.distributions)
     runtime = target.distributions[0]
     manifest = {
@@ -139,7 +149,9 @@ def write_manifest(
             "versions": used,
             "python": platform.python_version(),
         },
-        "checked_on": isa,
+        "checked_on": [isa],
+        "tolerance": GOLDEN_TOLERANCE,
+        "this_cpu_only": this_cpu_only,
         "files": {
             file.relative_to(folder).as_posix(): {"sha256": sha256_of(file), "size_bytes": file.stat().st_size}
             for file in sorted(folder.rglob("*"))
@@ -148,7 +160,22 @@ def write_manifest(
         "lineage": lineage,
         "golden": golden,
     }
-    (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    _write(manifest, folder)
+
+
+def record_processors(folder: Path, processors: Sequence[str]) -> None:
+    """Add processors to those on which a package was found to give its golden scores.
+
+    Raises: InputError if `folder` is not a package, or if it is signed.
+    """
+    manifest = read_manifest(folder)
+    if is_signed(folder):
+        raise InputError(f"{folder}: is signed, and its manifest would change; record processors before hbt sign")
+    _write(manifest | {"checked_on": list(dict.fromkeys([*manifest["checked_on"], *processors]))}, folder)
+
+
+def _write(manifest: dict[str, Any], folder: Path) -> None:
+    write_text(folder / MANIFEST_FILE, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
 
 def load(folder: Path, threads: int | None = None) -> LoadedArtifact:
@@ -278,10 +305,11 @@ def _compare(manifest: dict[str, Any], found: Scored) -> tuple[float, list[str]]
     golden = manifest["golden"]
     gap = float(np.abs(np.array([entry["scores"] for entry in golden]) - np.array(found.scores)).max())
     flips = sum(entry["label"] != label for entry, label in zip(golden, found.predicted, strict=True))
-    if flips or not gap <= GOLDEN_TOLERANCE:
-        checked_on = printable(manifest["checked_on"][:100])
+    if flips or not gap <= manifest["tolerance"]:
+        checked_on = printable(", ".join(manifest["checked_on"])[:200])
+        fix = "without --this-cpu-only" if manifest["this_cpu_only"] else "on this kind of processor"
         return gap, [
             f"golden scores differ by up to {gap:.2g} and {flips} labels flip; "
-            f"the package was checked on {checked_on}: make it again on this kind of processor"
+            f"the package was checked on {checked_on}: make it again {fix}"
         ]
     return gap, []

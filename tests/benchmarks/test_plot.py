@@ -115,13 +115,19 @@ def _area(a: Bbox, b: Bbox) -> float:
     return 0.0 if shared is None else shared.width * shared.height
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A home folder, in which matplotlib lists the fonts once."""
+    return str(tmp_path_factory.mktemp("home"))
+
+
 @pytest.mark.parametrize("name", STORED)
-def test_the_command_draws_the_same_svg_again(name: str, tmp_path: Path) -> None:
+def test_the_command_draws_the_same_svg_again(name: str, tmp_path: Path, home: str) -> None:
     (tmp_path / f"{name}.json").write_bytes((RESULTS / f"{name}.json").read_bytes())
     drawn = []
     for seed in ("0", "1"):
         command = [sys.executable, "-m", "benchmarks.plot", str(tmp_path / f"{name}.json")]
-        environment = {"PYTHONHASHSEED": seed, "HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path)}
+        environment = {"PYTHONHASHSEED": seed, "HOME": home, "MPLCONFIGDIR": home}
         subprocess.run(command, cwd=RESULTS.parents[1], env=environment, check=True)
         drawn.append((tmp_path / f"{name}.svg").read_bytes())
     assert drawn[0] == drawn[1]

@@ -300,7 +300,7 @@ def test_attention_of_a_pruned_network_is_fused_with_the_heads_of_each_layer(
         (("avx2", "avx_vnni"), "static, smoothed, U8S8, 7-bit weights"),
         (("avx2",), "static, smoothed, U8S8, 7-bit weights"),
         ((), "static, smoothed, U8S8, 7-bit weights"),
-        (("asimd", "asimddp"), "static, smoothed, S8S8"),
+        (("asimd", "asimddp"), "static, smoothed, S8S8, 7-bit weights"),
     ],
 )
 def test_the_processor_decides_which_codes_come_first(flags: tuple[str, ...], best: str) -> None:
@@ -308,6 +308,9 @@ def test_the_processor_decides_which_codes_come_first(flags: tuple[str, ...], be
         assert schemes(search, flags)[0].name == best
     assert len(schemes("off", flags)) == 1
     assert len({scheme.name for scheme in schemes("full", flags)}) == len(schemes("full", flags)) > 30
+    assert all(scheme.reduced for scheme in schemes("full", flags))
+    assert schemes("off", flags, this_cpu_only=True) == [replace(schemes("off", flags)[0], reduced=False)]
+    assert set(schemes("fast", flags)) < set(schemes("fast", flags, this_cpu_only=True))
     methods = {scheme.method for scheme in schemes("fast", flags)}
     assert methods == {"smoothed", "minmax", "percentile", "per token", "dynamic"}
 

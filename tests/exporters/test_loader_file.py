@@ -67,10 +67,10 @@ def test_a_loader_has_no_code_of_other_runtimes_and_networks(loader: Loader) -> 
     assert len(text.splitlines()) < {"torch": 390, "cascade": 370}.get(loader, 295)
 
 
-def cascade_of(learned: Classifier, toy: Corpus, folder: Path) -> Path:
+def cascade_of(learned: Classifier, toy: Corpus, folder: Path, target: str = "onnx-fp32") -> Path:
     """A cascade that defers about half of the odd texts."""
     package_of(student(), "onnx-int8", folder)
-    written("onnx-fp32", learned, evidence_of(toy, learned.rule), folder / TRANSFORMER, search="off")
+    written(target, learned, evidence_of(toy, learned.rule), folder / TRANSFORMER, search="off")
     config = json.loads((folder / "config.json").read_text("utf-8"))
     texts = [text for text in ODD_TEXTS if "\x00" not in text]
     apart = np.abs(np.diff(load_package("ngram", folder).predict_logits(texts), axis=1))
@@ -113,6 +113,7 @@ def test_a_packaged_loader_needs_only_its_runtime_and_scores_like_hbt(
     if loader == "torch":  # transformers checks whether onnx is installed
         script = script.replace("'onnx', ", "")
     environment = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PATH": os.environ["PATH"]}
+    environment["OMP_NUM_THREADS"] = "1"
     command = [sys.executable, "-P", "-c", script, json.dumps([text for text in ODD_TEXTS if "\x00" not in text])]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

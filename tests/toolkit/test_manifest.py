@@ -238,11 +238,15 @@ PATHS = ["/dev/zero", "../outside", "a/../../b", "a/../b", "", ".", "./model.onn
 FIELDS: list[tuple[str, Fault, str]] = [
     *((f"the path {path[:20]!r}", listed(path), "is not a plain path inside") for path in PATHS),
     *((f"{name} = {value!r}", field(name, to=value), name)
-      for name in ("schema", "target", "runtime", "checked_on", "files", "lineage", "golden")
+      for name in ("schema", "target", "runtime", "checked_on", "tolerance", "this_cpu_only", "files", "lineage",
+                   "golden")
       for value in (None, True, 1.5, [1], -1, {"a": 1}, "\x1b[31m")
-      if (name, type(value)) not in {("lineage", dict), ("checked_on", str)}),
+      if (name, type(value)) not in {("lineage", dict), ("this_cpu_only", bool)}),
+    *((f"tolerance {value}", field("tolerance", to=value), "'tolerance' is not above 0 and at most 0.01")
+      for value in (0.0, -1e-3, 0.011)),
+    ("checked nowhere", field("checked_on", to=[]), "'checked_on' is not a list of names"),
     *((f"without {name}", edited(lambda m, name=name: m.pop(name)), "not a valid manifest (it has no")
-      for name in ("target", "runtime", "checked_on", "files", "lineage", "golden")),
+      for name in ("target", "runtime", "checked_on", "tolerance", "this_cpu_only", "files", "lineage", "golden")),
     *((f"size {value!r:.20}", field("files", "model.onnx", "size_bytes", to=value), "is not a number of bytes")
       for value in (None, "1", 1.0, -1, True, [])),
     ("a size of 4,000 digits", field("files", "model.onnx", "size_bytes", to=10**4000), "it lists more than"),

@@ -16,6 +16,7 @@ from tests.helpers import ODD_TEXTS, Finished, contents, rehash
 from toolkit import package
 from toolkit.stages.result import StageResult
 from toolkit.utils.errors import InputError
+from toolkit.utils.machine import describe_machine
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_an_unchanged_package_verifies(copied: Path) -> None:
     assert found.problems == []
     assert found.files == 8
     assert found.golden_texts >= 3
-    assert found.largest_score_gap <= package.GOLDEN_TOLERANCE
+    assert found.largest_score_gap <= package.read_manifest(copied)["tolerance"] == package.GOLDEN_TOLERANCE
 
 
 def test_golden_scores_are_probabilities_in_the_order_of_the_labels(finished: Finished) -> None:
@@ -281,10 +282,41 @@ def test_the_manifest_records_the_origin_of_the_package(finished: Finished) -> N
     recorded = json.loads((finished.run / "corpus.json").read_text("utf-8"))
     assert manifest["target"] == "onnx-int8"
     assert manifest["runtime"]["name"] == "onnxruntime"
-    assert manifest["checked_on"]
+    assert manifest["checked_on"] == [describe_machine().isa]
+    assert manifest["this_cpu_only"] is False
     assert manifest["lineage"]["corpus_fingerprint"] == recorded["fingerprint"]
     assert manifest["lineage"]["recipe_sha256"] == finished.recipe.sha256()
     assert manifest["lineage"]["corpus_settings"]["folds"] == 2
+
+
+def test_processors_are_recorded_once_and_the_package_still_verifies(copied: Path) -> None:
+    package.record_processors(copied, ["Haswell (emulated)"])
+    package.record_processors(copied, ["Haswell (emulated)", "Cortex-A72 (emulated)"])
+    expected = [describe_machine().isa, "Haswell (emulated)", "Cortex-A72 (emulated)"]
+    assert package.read_manifest(copied)["checked_on"] == expected
+    assert package.verify(copied).problems == []
+
+
+@pytest.mark.parametrize(
+    ("this_cpu_only", "fix"), [(False, "on this kind of processor"), (True, "without --this-cpu-only")]
+)
+def test_other_scores_name_all_processors_and_the_fix(copied: Path, this_cpu_only: bool, fix: str) -> None:
+    manifest = package.read_manifest(copied)
+    low, high = manifest["golden"][0]["scores"]
+    manifest["golden"][0]["scores"] = [low + 0.006, high - 0.006] if low < 0.5 else [low - 0.006, high + 0.006]
+    changed = manifest | {"checked_on": ["A", "B"], "this_cpu_only": this_cpu_only}
+    (copied / "manifest.json").write_text(json.dumps(changed), "utf-8")
+    (problem,) = package.verify(copied).problems
+    assert "golden scores differ by up to 0.006 and 0 labels flip" in problem
+    assert problem.endswith(f"the package was checked on A, B: make it again {fix}")
+
+
+def test_processors_of_a_signed_package_are_not_recorded(copied: Path) -> None:
+    (copied / "model.sig").write_text("{}")
+    before = contents(copied)
+    with pytest.raises(InputError, match=r"is signed, .*; record processors before hbt sign"):
+        package.record_processors(copied, ["Haswell (emulated)"])
+    assert contents(copied) == before
 
 
 def test_a_package_contains_no_local_paths(finished: Finished) -> None:

@@ -284,6 +284,8 @@ class ExportSettings:
     """Largest loss of macro-F1 on validation rows with which a candidate passes the quality gate."""
     search: Literal["fast", "full", "off"] = "fast"
     """Candidates of the target to evaluate: a few good ones (fast), all (full) or only the first (off)."""
+    this_cpu_only: bool = False
+    """Also evaluate candidates of onnx-int8 with eight-bit weights, which are wrong on x86 processors without VNNI."""
     trim_vocabulary: int | None = None
     """Remove the vocabulary pieces that neither the corpus nor --unlabelled uses; with N, keep N pieces in total."""
     cascade: bool = False
@@ -318,6 +320,7 @@ class ExportSettings:
             require(fits, option, f"{value} is not available for --target {self.target}; leave one of them out")
             if self.target == "onnx-int8":  # the default: the other two options are more specific
                 object.__setattr__(self, "target", target)
+        require(not self.this_cpu_only or self.target == "onnx-int8", "--this-cpu-only", "needs --target onnx-int8")
         if self.cascade:
             fits = self.target in CASCADE_TARGETS
             require(fits, "--cascade", f"not for --target {self.target}; use {' or '.join(CASCADE_TARGETS)}")

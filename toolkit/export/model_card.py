@@ -15,7 +15,7 @@ from toolkit.evaluation.standing import standing_in
 from toolkit.export.candidates import cells as candidate_cells
 from toolkit.export.cascade_curve import CURVE_FILE
 from toolkit.modeling.tokenizer import truncation_in
-from toolkit.package import CARD_FILE
+from toolkit.package import CARD_FILE, GOLDEN_TOLERANCE
 from toolkit.stages.result import StageResult
 from toolkit.stages.results_table import UNSLICED, Row, shown_line
 from toolkit.utils.machine import Machine
@@ -103,6 +103,7 @@ def render_card(
         trimming=result.details.get("trimming"),
         truncation=truncation_in(result.details),
         standing=standing_in(result.details),
+        tolerance=GOLDEN_TOLERANCE,
         cascade=_cascade(result.details),
         quantized=result.stage == "quantization",
     )

@@ -88,6 +88,7 @@ def choose(
         "search": settings.search,
         "reference": {"macro_f1": gate.macro_f1(reference.logits), "p50_ms": reference_ms},
         "ships": winner,
+        "this_cpu_only": winner is not None and found[winner].candidate.this_cpu_only,
         "trials": [asdict(result) for result in results],
     }
     _render(target.name, facts)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from exporters.onnx_fp32 import export_graph
+from exporters.onnx_int8 import VNNI
 from exporters.registry import Evidence, Exporter, LoadedArtifact, exporter
 from toolkit import package
 from toolkit.config.settings import ExportSettings
@@ -203,14 +204,15 @@ def _finish_package(artifact: Artifact, result: StageResult, folder: Path) -> St
     source, target = artifact.source, artifact.target
     machine = describe_machine()
     golden = package.golden_scores(artifact.model, list(artifact.golden))
+    this_cpu_only = artifact.choice.facts["gate"]["this_cpu_only"]
     # The worker can only load a package with a manifest; it is written again after the model card.
-    package.write_manifest(folder, target, machine.isa, source.lineage, golden)
+    package.write_manifest(folder, target, machine.isa, source.lineage, golden, this_cpu_only)
     with working(f"{target.name}: measuring latency"):
         latency = median_latency_ms("package", folder, source.corpus.take(source.corpus.rows("test")))
     result = replace(result, details=result.details | {"p50_ms": latency})
     rows = [*source.rows, *rows_of(result)]
     write_card(folder, source.name, source.corpus, rows, result, source.lineage, machine, target.distributions[0])
-    package.write_manifest(folder, target, machine.isa, source.lineage, golden)
+    package.write_manifest(folder, target, machine.isa, source.lineage, golden, this_cpu_only)
     return result
 
 
@@ -281,7 +283,12 @@ def refuse_for_ngram(export: ExportSettings) -> None:
 
 
 def refuse_unready(export: ExportSettings) -> None:
-    """Raise InputError if the target is unknown, or if it is not available here and has no fallback."""
+    """Raise InputError if the target is unknown, or if it is not available here and has no fallback.
+
+    Also if eight-bit weights are asked for on a processor that does not need them or computes wrong scores with them.
+    """
+    if export.this_cpu_only and not set(VNNI) & set(describe_machine().flags):
+        raise InputError("--this-cpu-only: this processor has no VNNI, so eight-bit weights gain nothing; leave it out")
     reason = exporter(export.target).available()
     if reason is not None and export.target != FALLBACK_FOR:
         raise InputError(f"--target {export.target}: {reason}")

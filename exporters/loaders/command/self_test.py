@@ -8,8 +8,9 @@ from typing import Any
 from exporters.loaders.command.machine import checked_versions, describe_machine, installed_versions, read_manifest
 from exporters.loaders.command.model import Model, largest_difference, printable
 
-GOLDEN_TOLERANCE = 1e-3
-"""Largest accepted difference of golden scores: processors add in different orders."""
+GOLDEN_TOLERANCE = 5e-3
+"""Largest accepted difference of golden scores, also stated in the manifest. Processors add in different orders, which
+moves some activations to the next of their 255 codes."""
 
 
 def golden_differences(model: Model, golden: list[dict[str, Any]]) -> tuple[int, int, float]:
@@ -37,6 +38,8 @@ def self_test(model: Model, folder: Path) -> None:
     count, checked, machine = len(manifest["golden"]), checked_versions(manifest), describe_machine()
     ids, labels, gap = golden_differences(model, manifest["golden"])
     versions = [f"{name} {own} (checked: {checked[name]})" for name, own in installed_versions(checked).items()]
+    checked_on = manifest["checked_on"]
+    checked_on = [checked_on] if isinstance(checked_on, str) else checked_on  # of older packages, one processor
     flags = " ".join(machine["flags"]) or "no known flags"
     for topic, line in (
         ("files", f"{len(manifest['files'])} as in manifest.json"),
@@ -44,7 +47,7 @@ def self_test(model: Model, folder: Path) -> None:
         ("labels", f"{count - labels} of {count} golden texts as shipped"),
         ("scores", f"largest difference {gap:.1e} (accepted: {GOLDEN_TOLERANCE})"),
         ("versions", f"{', '.join(versions)}, Python {machine['python']}"),
-        ("processor", f"{machine['cpu']}, {machine['architecture']}, {flags} (checked: {manifest['checked_on']})"),
+        ("processor", f"{machine['cpu']}, {machine['architecture']}, {flags} (checked: {', '.join(checked_on)})"),
     ):
         print(f"{topic:10} {printable(line)}")
     if ids or labels or not gap <= GOLDEN_TOLERANCE:

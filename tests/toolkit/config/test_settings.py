@@ -89,6 +89,7 @@ def test_an_integer_is_accepted_for_a_float() -> None:
         ("[distillation]\nno_teacher = true\nstudent = 'ngram'\naugment = true", "--augment: contradicts --no-teacher"),
         ("[distillation]\nattention_loss_weight = -1", "--attention-loss-weight: -1.0 is negative"),
         ("[distillation]\nkd_method = 'all'", "'all' is not one of logit, hidden"),
+        ("[export]\nthis_cpu_only = true\ntarget = 'onnx-fp32'", "--this-cpu-only: needs --target onnx-int8"),
         ("[export]\ntrim_vocabulary = -1", "--trim-vocabulary: -1 is negative"),
         ("[run]\nname = '../up'", "--name"),
         ("[run]\nname = '..'", "--name"),

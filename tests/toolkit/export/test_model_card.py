@@ -51,6 +51,7 @@ def result_of(labels: tuple[str, ...], **details: Any) -> StageResult:
         "ships": 0,
         "trials": results,
         "reference": {"macro_f1": 0.8786, "p50_ms": 0.7},
+        "this_cpu_only": False,
     }
     known = {
         "target": "onnx-int8", "name": "onnx-int8", "versus": versus, "gate": gate,
@@ -135,6 +136,12 @@ def test_the_card_of_a_forced_package_starts_with_its_failures() -> None:
     assert "loses 3.00 points" in first
     assert "selected by force: loses 3.00 points |" in rendered
     assert "--force" not in card()
+
+
+def test_a_package_for_this_cpu_only_starts_with_a_warning() -> None:
+    gate = result_of(("a", "b")).details["gate"] | {"this_cpu_only": True}
+    assert "**Warning: made with `--this-cpu-only`. Its eight-bit weights give wrong scores on x86" in card(gate=gate)
+    assert "--this-cpu-only" not in card()
 
 
 def test_an_unknown_origin_is_not_called_held_out() -> None:

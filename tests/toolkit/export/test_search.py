@@ -19,10 +19,12 @@ from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.metrics import macro_f1, softmax
 from toolkit.export.candidates import CandidateResult, significantly_slower
 from toolkit.export.search import QAT, _winner, choose, fewest_that_pass, lines, qat_summary
+from toolkit.export.stage import refuse_unready
 from toolkit.modeling.classifier import Classifier, save_classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.stages.result import StageResult
 from toolkit.utils.errors import CannotExport, InputError, NothingPasses
+from toolkit.utils.machine import describe_machine
 from toolkit.workflows.compress import compress_checkpoint, compress_run
 
 DATA = CorpusSettings(data="comments.csv", folds=2)
@@ -52,6 +54,29 @@ def hard(learned: Classifier) -> Classifier:
 def search(made: Classifier, corpus: Corpus, out: Path, force: bool = False, **settings: Any) -> Any:
     given = ExportSettings(**({"max_drop": 0.0} | settings))
     return choose(exporter(given.target), made, evidence_of(corpus, DecisionRule(0.45)), given, out, force)
+
+
+@pytest.mark.parametrize(("flags", "fine"), [(("avx2", "avx512_vnni"), True), (("avx2",), False), (("asimd",), False)])
+def test_eight_bit_weights_are_only_made_where_they_are_right(
+    flags: tuple[str, ...], fine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = replace(describe_machine(), flags=flags)
+    monkeypatch.setattr("toolkit.export.stage.describe_machine", lambda: here)
+    refuse_unready(ExportSettings())
+    if fine:
+        return refuse_unready(ExportSettings(this_cpu_only=True))
+    with pytest.raises(InputError, match="--this-cpu-only: this processor has no VNNI"):
+        refuse_unready(ExportSettings(this_cpu_only=True))
+
+
+def test_the_search_says_whether_the_selected_candidate_is_for_this_cpu_only(
+    learned: Classifier, toy: Corpus, tmp_path: Path
+) -> None:
+    for only in (False, True):
+        found = search(learned, toy, tmp_path / str(only), search="off", max_drop=1.0, this_cpu_only=only, force=True)
+        assert found.facts["gate"]["this_cpu_only"] == only
+        (trial,) = found.facts["gate"]["trials"]
+        assert ("7-bit weights" in trial["form"]) != only
 
 
 def test_outlier_channels_do_not_change_predictions(learned: Classifier, hard: Classifier, toy: Corpus) -> None:

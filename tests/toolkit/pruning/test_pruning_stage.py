@@ -12,7 +12,8 @@ from mlflow.tracking import MlflowClient
 from safetensors.numpy import load_file
 
 from exporters.registry import exporter
-from tests.helpers import contents, random_logits, tiny_recipe
+from tests.conftest import settle
+from tests.helpers import Finished, contents, random_logits, tiny_recipe
 from toolkit import package
 from toolkit.config.settings import CorpusSettings, ExportSettings, PruningSettings
 from toolkit.data.corpus import Corpus, load_corpus
@@ -34,6 +35,7 @@ from toolkit.training.losses import UNLABELED
 from toolkit.utils.errors import InputError
 from toolkit.workflows.compress import compress_checkpoint, compress_run
 from toolkit.workflows.pipeline import run_pipeline
+from toolkit.workflows.run_summary import RunSummary
 
 FP32 = ExportSettings(target="onnx-fp32")
 HALF = PruningSettings(prune_sparsity=0.4, fine_tune_epochs=1, calib_samples=64)
@@ -44,8 +46,26 @@ def corpus() -> Corpus:
     return load_corpus(tiny_recipe().corpus)
 
 
-def test_a_run_is_pruned_recovered_exported_and_compared(copied: Path) -> None:
-    outcome = compress_run(RUN, FP32, None, force=False, pruning=HALF)
+@pytest.fixture(scope="module")
+def halved(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunSummary]:
+    """A copy of the finished run, pruned with HALF and exported. Do not change its files."""
+    home = tmp_path_factory.mktemp("halved") / "home"
+    shutil.copytree(finished.home, home)
+    with pytest.MonkeyPatch.context() as patch:
+        settle(home, patch)
+        return home, compress_run(RUN, FP32, None, force=False, pruning=HALF)
+
+
+@pytest.fixture
+def pruned(halved: tuple[Path, RunSummary], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSummary:
+    """The summary of the pruned run, a copy of which is in the current folder."""
+    shutil.copytree(halved[0], tmp_path / "home")
+    settle(tmp_path / "home", monkeypatch)
+    return halved[1]
+
+
+def test_a_run_is_pruned_recovered_exported_and_compared(pruned: RunSummary) -> None:
+    outcome = pruned
     assert outcome.package == Path("models/tiny-onnx-fp32-structured-0.4")
     stage = RUN / "3-pruning-structured-0.4"
     result = StageResult.load(stage)
@@ -80,17 +100,15 @@ def test_a_run_is_pruned_recovered_exported_and_compared(copied: Path) -> None:
         assert ("Pruned", "pruned structured-0.4") in {(line["Stage"], line["Model"]) for line in csv.DictReader(lines)}
 
 
-def test_the_card_of_an_unpruned_package_does_not_mention_pruning(copied: Path) -> None:
-    compress_run(RUN, FP32, None, force=False, pruning=HALF)
+def test_the_card_of_an_unpruned_package_does_not_mention_pruning(pruned: RunSummary) -> None:
     plain = compress_run(RUN, FP32, None, force=False).package
     assert plain is not None
     assert "pruned" not in (plain / "README.md").read_text("utf-8")
     assert load_classifier(STUDENT).parameters == StageResult.load(RUN / "4-export-onnx-fp32").parameters
 
 
-def test_pruning_metrics_are_logged_to_mlflow(copied: Path) -> None:
-    compress_run(RUN, FP32, None, force=False, pruning=HALF)
-    client = MlflowClient(f"sqlite:///{copied}/mlflow.db")
+def test_pruning_metrics_are_logged_to_mlflow(pruned: RunSummary) -> None:
+    client = MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
     run_id = tracking.run_of(RUN)
     assert run_id is not None
     metrics = client.get_run(run_id).data.metrics
@@ -103,9 +121,8 @@ def test_pruning_metrics_are_logged_to_mlflow(copied: Path) -> None:
 
 
 def test_the_same_settings_are_not_pruned_again_and_different_ones_are_refused(
-    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pruned: RunSummary, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    compress_run(RUN, FP32, Path("one"), force=False, pruning=HALF)
     before = contents(RUN / "3-pruning-structured-0.4")
     other = dataclasses.replace(HALF, calib_samples=32)
     with pytest.raises(InputError, match=r"pruned with a different calib_samples; give the same, or --force"):
@@ -133,7 +150,7 @@ class Killed(BaseException):
 
 
 def test_a_killed_recovery_is_resumed(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pruning = dataclasses.replace(HALF, fine_tune_epochs=3)
+    pruning = dataclasses.replace(HALF, fine_tune_epochs=2)
     compress_run(RUN, FP32, Path("straight"), force=False, pruning=pruning)
     expected = (RUN / "3-pruning-structured-0.4/model.safetensors").read_bytes()
     shutil.rmtree(RUN / "3-pruning-structured-0.4")

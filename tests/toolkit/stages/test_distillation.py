@@ -221,7 +221,7 @@ def test_a_resumed_distillation_equals_an_uninterrupted_one(
             raise KeyboardInterrupt
 
     epochs: list[int] = []
-    training = TrainingSettings(epochs=3, learning_rate=5e-3, batch_size=16)
+    training = TrainingSettings(epochs=2, learning_rate=5e-3, batch_size=16)
     rest = (toy, settings(kd_method=method, augment=True), TINY, training)
     with pytest.raises(KeyboardInterrupt):
         distilled(ensemble, *rest, tmp_path / "resumed", tmp_path / "cache", interrupt)
