@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 CONFIG_FILE, LOADER_FILE = "config.json", "how_to_load.py"
 REQUIREMENTS_FILE, CARD_FILE = "requirements.txt", "README.md"
 _CHECKPOINT_ONLY = ("hbt", "architectures", "transformers_version", "_name_or_path", "dtype", "torch_dtype")
+NO_RUNTIME = "none"
+"""Name of the runtime in the manifest of a package that needs no distribution."""
 GOLDEN_TOLERANCE = 1e-3
 """Largest accepted difference of golden scores: processors add in different orders."""
 
@@ -81,7 +83,7 @@ def write_loading_files(folder: Path, classifier: "Classifier", rule: "DecisionR
     (folder / CONFIG_FILE).write_text(json.dumps(own, indent=2, ensure_ascii=False) + "\n", "utf-8")
     (folder / LOADER_FILE).write_text(target.loader(str(own.get("model_type", ""))), "utf-8", newline="\n")
     pins = [f"{name}=={version(name).split('+')[0]}" for name in target.distributions]
-    (folder / REQUIREMENTS_FILE).write_text("\n".join(pins) + "\n", "utf-8")
+    (folder / REQUIREMENTS_FILE).write_text("".join(f"{pin}\n" for pin in pins), "utf-8")
 
 
 def golden_scores(model: LoadedArtifact, texts: list[str]) -> list[dict[str, Any]]:
@@ -97,11 +99,11 @@ def write_manifest(
     folder: Path, target: Exporter, isa: str, lineage: dict[str, Any], golden: list[dict[str, Any]]
 ) -> None:
     """Write manifest.json with the hashes of all other files in the folder; call it last."""
-    runtime = target.distributions[0]
+    runtime = _runtime(target)
     manifest = {
         "schema": SCHEMA,
         "target": target.name,
-        "runtime": {"name": runtime, "version": version(runtime)},
+        "runtime": {"name": runtime, "version": version(runtime) if target.distributions else ""},
         "checked_on": isa,
         "files": {
             file.relative_to(folder).as_posix(): {"sha256": sha256_of(file), "size_bytes": file.stat().st_size}
@@ -181,6 +183,11 @@ def _target(folder: Path, manifest: dict[str, Any]) -> Exporter:
     return exporter(name)
 
 
+def _runtime(target: Exporter) -> str:
+    """Return the name of the distribution that runs a target, or NO_RUNTIME."""
+    return target.distributions[0] if target.distributions else NO_RUNTIME
+
+
 def _is_cascade(folder: Path) -> bool:
     """Return whether config.json is that of a cascade; one that cannot be read is not."""
     try:
@@ -200,9 +207,11 @@ def _unlisted_parts(folder: Path, manifest: dict[str, Any], target: Exporter) ->
 def _runtime_problems(folder: Path, manifest: dict[str, Any], target: Exporter) -> list[str]:
     """Return one line if the runtime in the manifest is not that of the target and of requirements.txt."""
     name, version_ = manifest["runtime"]["name"], manifest["runtime"]["version"]
-    if name != target.distributions[0]:
-        return [f"the runtime of {target.name} is {target.distributions[0]}, not '{printable(name[:100])}'"]
+    if name != _runtime(target):
+        return [f"the runtime of {target.name} is {_runtime(target)}, not '{printable(name[:100])}'"]
     pins = (folder / REQUIREMENTS_FILE).read_text("utf-8", errors="replace").split()
+    if not target.distributions:
+        return [f"{REQUIREMENTS_FILE} pins packages, and {target.name} needs none"] if pins else []
     if f"{name}=={version_.split('+')[0]}" not in pins:
         return [f"{MANIFEST_FILE} states {name} '{printable(version_[:100])}', which {REQUIREMENTS_FILE} does not pin"]
     return []

@@ -17,8 +17,8 @@ from toolkit.config.settings import (
     PruningSettings,
     RunSettings,
     TrainingSettings,
-    require,
 )
+from toolkit.utils.errors import require
 
 SEARCHED_STUDENTS = ("ngram", "layers:1", "layers:2", "layers:4")
 """The default students of `hbt students`."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.config.recipe import CASCADE_SETTINGS, SEARCHED_STUDENTS, Recipe
-from toolkit.config.settings import PruningSettings, require
+from toolkit.config.settings import PruningSettings
 from toolkit.config.toml_file import recipe_from
 from toolkit.evaluation.standing import Standing
 from toolkit.manifest import read_manifest
@@ -19,7 +19,7 @@ from toolkit.modeling.ngram import is_ngram
 from toolkit.stages.inputs import contents_of_inputs
 from toolkit.stages.run_folder import DISTILLATION, LINEAR_BASELINE, RUNS, Run, export_stage, locate
 from toolkit.utils.console import print_table, say
-from toolkit.utils.errors import InputError, NothingPasses
+from toolkit.utils.errors import InputError, NothingPasses, require
 from toolkit.utils.files import MB, file_part, without_nan, write_text
 from toolkit.utils.locks import locked
 from toolkit.workflows.pipeline import default_package, run_pipeline, workable_run
