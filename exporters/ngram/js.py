@@ -1,14 +1,24 @@
 """js: an n-gram student as one ES module for Node and browsers, without dependencies, and a page to try it."""
 
+import base64
 import json
+import os
 import shutil
 import subprocess
 import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from exporters.ngram.target import SOURCES, Answer, Classify, ProgramTarget
+from exporters.ngram.target import MODEL_FILE, SOURCES, Answer, Classify, ProgramTarget, has_content
+from exporters.registry import Candidate, Evidence, LoadedArtifact
+
+if TYPE_CHECKING:
+    from toolkit.config.settings import ExportSettings
+    from toolkit.modeling.classifier import Classifier
+
+PAGE_FILE = "page.html"
 
 _CODE = """
 import { createInterface } from "node:readline";
@@ -73,6 +83,38 @@ def _numbers(values: Sequence[float | None]) -> list[float]:
     return [float("nan") if value is None else value for value in values]
 
 
-EXPORTER = ProgramTarget(
+class JsTarget(ProgramTarget):
+    """See `exporters.registry.Exporter`."""
+
+    def candidates(
+        self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", reference: Path
+    ) -> list[Candidate]:
+        (found,) = super().candidates(classifier, evidence, settings, reference)
+        if not settings.page:
+            return [found]
+
+        def write(folder: Path, in_float: frozenset[str]) -> dict[str, Any]:
+            facts = found.write(folder, in_float)
+            (folder / PAGE_FILE).write_bytes(page(folder / MODEL_FILE))
+            return facts
+
+        return [Candidate(found.name, write)]
+
+    def load(self, folder: Path, threads: int | None = None) -> LoadedArtifact:
+        file = folder / PAGE_FILE
+        if os.path.lexists(file) and not has_content(file, page(folder / MODEL_FILE)):
+            raise ValueError(f"{PAGE_FILE} differs from what this hbt writes; make the package again")
+        return super().load(folder, threads)
+
+
+def page(file: Path) -> bytes:
+    """Return a web page with the program and a model.bin inside, which needs no network."""
+    template = (SOURCES / PAGE_FILE).read_text("utf-8")
+    code = (SOURCES / "model.mjs").read_text("utf-8")
+    model = base64.b64encode(file.read_bytes()).decode()
+    return template.replace("/*MODEL*/", model).replace("/*CODE*/", code).encode()
+
+
+EXPORTER = JsTarget(
     "js", "n-gram student as one ES module for Node and browsers", "same", start, available, sources=("model.mjs",)
 )

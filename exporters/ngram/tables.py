@@ -84,6 +84,15 @@ def write_model(
     file.write_bytes(model_bytes(quantize_table(network), intercept, symbols_of(tokenizer), labels, rule))
 
 
+def size_without_table(network: NgramNetwork, tokenizer: "Tokenizer", labels: tuple[str, ...]) -> int:
+    """Return the bytes of model.bin apart from its table. Raises: CannotExport as `write_model`."""
+    from toolkit.evaluation.decision_rule import DecisionRule
+
+    outputs = network.config.outputs
+    empty = Table(np.zeros((0, 1 + outputs), dtype=np.int8), np.zeros(1 + outputs))
+    return len(model_bytes(empty, np.zeros(outputs), symbols_of(tokenizer), labels, DecisionRule()))
+
+
 def model_bytes(
     table: Table, intercept: np.ndarray, symbols: Symbols, labels: tuple[str, ...], rule: "DecisionRule"
 ) -> bytes:

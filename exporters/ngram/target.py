@@ -118,7 +118,7 @@ class ProgramTarget:
 
     def load(self, folder: Path, threads: int | None = None) -> LoadedArtifact:
         for source in self.sources:
-            if not _is_copy(folder / source, SOURCES / source):
+            if not has_content(folder / source, (SOURCES / source).read_bytes()):
                 raise ValueError(f"{source} differs from that of this hbt and is not run; make the package again")
         model = Model((folder / MODEL_FILE).read_bytes())
         config = json.loads((folder / "config.json").read_text("utf-8"))
@@ -129,7 +129,7 @@ class ProgramTarget:
         return Program(model.labels, model.threshold, model.offsets, self.start(folder / MODEL_FILE))
 
 
-def _is_copy(file: Path, original: Path) -> bool:
-    """Return whether a file of a package is regular and has the content of `original`."""
-    status, expected = file.lstat(), original.read_bytes()
+def has_content(file: Path, expected: bytes) -> bool:
+    """Return whether a file of a package is regular and has this content."""
+    status = file.lstat()
     return stat.S_ISREG(status.st_mode) and status.st_size == len(expected) and file.read_bytes() == expected

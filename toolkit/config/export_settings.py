@@ -37,6 +37,11 @@ class ExportSettings:
     accuracy of 5 points is expected)."""
     cascade_ms: float | None = None
     """Largest mean latency of a cascade in milliseconds on this machine, instead of a share."""
+    budget_kb: int | None = None
+    """Largest size of model.bin in KB, for the targets c, js and python: an n-gram student with a larger table is
+    fitted again with fewer rows."""
+    page: bool = False
+    """Also write page.html, in which a person can try the model offline, for the target js."""
 
     def __post_init__(self) -> None:
         share, budget = self.cascade_share, self.cascade_ms
@@ -56,6 +61,9 @@ class ExportSettings:
             require(fits, option, f"{value} is not available for --target {self.target}; leave one of them out")
             if self.target == "onnx-int8":  # the default: the other two options are more specific
                 object.__setattr__(self, "target", target)
+        fits = self.budget_kb is None or self.target in NGRAM_TARGETS
+        require(fits, "--budget-kb", f"not for --target {self.target}; use {', '.join(NGRAM_TARGETS)}")
+        require(not self.page or self.target == "js", "--page", f"not for --target {self.target}; use js")
         if self.cascade:
             fits = self.target in CASCADE_TARGETS
             require(fits, "--cascade", f"not for --target {self.target}; use {' or '.join(CASCADE_TARGETS)}")

@@ -77,7 +77,7 @@ export class Model {
 
   /** Return the label of a text, its probability, and the probabilities and logits of all labels. */
   classify(text) {
-    return this.#decide(this.#scores(this.tokens(text).ids).logits);
+    return this.#decide(this.#scores(this.#plainIds(text) ?? this.tokens(text).ids).logits);
   }
 
   /** Return what `classify` returns, and `ngrams`: each n-gram with its place in the text (`from` to `to`, in UTF-16
@@ -124,6 +124,40 @@ export class Model {
     }
     add(SPACE_ID, { from: text.length, to: text.length });
     return { ids, from, to };
+  }
+
+  /* The ids of `tokens`, faster, for a text in which nothing joins and no marks change places; null for another. */
+  #plainIds(text) {
+    const { symbols, marks, expansions, compositesStart } = this;
+    const ids = [SPACE_ID];
+    let pending = false;
+    let before = WHITE;
+    for (let place = 0; place < text.length; place++) {
+      let code = text.charCodeAt(place);
+      if (code >= 0xd800 && code < 0xe000) {
+        code = text.codePointAt(place);
+        if (code > 0xffff) place++;
+        else code = 0xfffd; // half of a surrogate pair
+      }
+      const symbol = symbols[code];
+      if (symbol === NONE) continue;
+      if (symbol >= expansions) {
+        if (symbol < marks || (code >= 0x1161 && code <= 0x11c2)) return null;
+        if (before >= compositesStart && (before < marks || this.#class(before) > 0)) return null;
+        if (this.pairs.has(before * 65536 + symbol)) return null;
+      }
+      before = symbol;
+      if (symbol === WHITE) {
+        pending = ids.length > 1;
+        continue;
+      }
+      if (pending) ids.push(SPACE_ID);
+      pending = false;
+      if (symbol === this.double) ids.push(...this.doubleIds);
+      else ids.push(this.ids[symbol]);
+    }
+    ids.push(SPACE_ID);
+    return ids;
   }
 
   #characters(text) {

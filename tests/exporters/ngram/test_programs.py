@@ -1,5 +1,6 @@
 """The targets without a runtime: c, js and python run the same model.bin."""
 
+import base64
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from exporters.ngram.normalization import symbols_of
 from exporters.ngram.tables import write_model
 from exporters.ngram.target import MODEL_FILE, SOURCES, Classify
 from exporters.registry import exporter
-from tests.exporters.ngram.test_graph import TEXTS, network_of, package_of, student
+from tests.exporters.ngram.test_graph import TEXTS, evidence, network_of, package_of, student
 from tests.helpers import ODD_TEXTS, Hbt, evidence_of, rehash, written
 from toolkit import package
 from toolkit.config.settings import CorpusSettings, ExportSettings
@@ -374,3 +376,73 @@ def test_a_checkpoint_becomes_a_package_that_verifies(workplace: Path, target: s
     assert ("pip install" in card) is False
     assert ("cc -std=c99" in card) is (target == "c")
     assert ("model.mjs" in card) is (target == "js")
+
+
+@needs_node
+def test_the_page_holds_program_and_model_and_no_address(tmp_path: Path) -> None:
+    """A label cannot end the script, and a changed page is refused."""
+    made = replace(student(), labels=("</script>", "<b>"))
+    folder = tmp_path / "package"
+    written("js", made, evidence(made, TEXTS), folder, page=True)
+    page = (folder / js.PAGE_FILE).read_text("utf-8")
+    assert page.count("</script>") == 2
+    assert "http://" not in page and "https://" not in page
+    assert "innerHTML" not in page and "default-src 'none'" in page
+    held = page.split('<script type="text/plain" id="model">')[1].split("</script>")[0]
+    assert base64.b64decode(held) == (folder / MODEL_FILE).read_bytes()
+    assert exporter("js").load(folder).labels == made.labels
+    (folder / js.PAGE_FILE).write_text(page.replace("default-src 'none'", "default-src *"), "utf-8")
+    with pytest.raises(ValueError, match=r"page\.html differs"):
+        exporter("js").load(folder)
+
+
+@needs_node
+def test_explained_shares_add_up_to_the_logits(made: Classifier, model_file: Path) -> None:
+    """The places of n-grams lie in the text, and their shares sum to the logits without the intercept."""
+    code = (
+        "const { load } = await import(process.argv[1]); const model = await load(process.argv[2]);"
+        "console.log(JSON.stringify(JSON.parse(process.argv[3]).map((text) => model.explain(text))));"
+    )
+    texts = ["sea sun", "e\u0301 \u200b ক্যামেরা", "가\u1161각", ""]
+    places = [(SOURCES / "model.mjs").as_uri(), model_file.as_uri(), json.dumps(texts)]
+    command = ["node", "--input-type=module", "-e", code, *places]
+    found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    for text, answer, exact in zip(texts, found, python.start(model_file)(texts), strict=True):
+        np.testing.assert_allclose(answer["logits"], exact.logits, atol=1e-12)
+        shares = np.sum([ngram["shares"] for ngram in answer["ngrams"]], axis=0)
+        np.testing.assert_allclose(shares + network_of(made).intercept.numpy(), answer["logits"], atol=1e-6)
+        units = len(text.encode("utf-16-le")) // 2
+        assert all(0 <= ngram["from"] <= ngram["to"] <= units for ngram in answer["ngrams"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "option"),
+    [
+        ({"target": "onnx-int8", "budget_kb": 64}, "--budget-kb: not for --target onnx-int8; use c, js, python"),
+        ({"target": "c", "page": True}, "--page: not for --target c; use js"),
+    ],
+)
+def test_options_of_other_targets_are_refused(settings: dict[str, Any], option: str) -> None:
+    with pytest.raises(InputError, match=option):
+        ExportSettings(**settings)
+
+
+@pytest.mark.slow
+def test_a_budget_is_kept_and_the_smaller_table_still_classifies(
+    workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hbt("train", "--data", "comments.csv", "--student", "ngram:14", "--no-teacher", "--name", "small") == 0
+    assert hbt("compress", "runs/small", "--target", "python", "--budget-kb", "3") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    least = int(said.split("needs ")[1].split(" KB")[0])
+    assert hbt("compress", "runs/small", "--target", "python", "--budget-kb", str(least)) == 0
+    folder = workplace / "models" / "small-python"
+    size = (folder / MODEL_FILE).stat().st_size
+    assert 1024 * (least - 1) < size <= 1024 * least
+    manifest = read_manifest(folder)
+    assert manifest["lineage"]["budget_kb"] == least
+    assert manifest["lineage"]["table_rows"] >= 256
+    assert package.verify(folder).problems == []
+    capsys.readouterr()
+    assert hbt("compress", "runs/small", "--target", "python", "--budget-kb", "512", "-o", "models/whole") == 0
+    assert "the table of 16,384 rows fits" in capsys.readouterr().err
