@@ -11,7 +11,6 @@ from benchmarks import report
 from benchmarks.device import read_device, with_metrics
 from benchmarks.plot import plot
 from toolkit import package
-from toolkit.config.settings import require
 from toolkit.config.toml_file import recipe_of
 from toolkit.data.corpus import Corpus
 from toolkit.data.moved import same_corpus
@@ -26,7 +25,7 @@ from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
 from toolkit.stages.run_folder import LINEAR_BASELINE, Run, checkpoint_of, is_run
 from toolkit.training.linear_fit import fit_linear
 from toolkit.utils.console import console, say
-from toolkit.utils.errors import InputError
+from toolkit.utils.errors import InputError, require
 from toolkit.utils.files import folder_size
 from toolkit.utils.machine import allowed_cpus, describe_machine
 from toolkit.utils.overwrite import refuse_no_folder

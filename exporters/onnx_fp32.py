@@ -86,7 +86,7 @@ def export_graph(classifier: "Classifier", file: Path) -> None:
     from toolkit.modeling.ngram import NgramNetwork
 
     if isinstance(classifier.network, NgramNetwork):
-        from exporters.ngram_graph import write_fp32
+        from exporters.ngram.graph import write_fp32
 
         write_fp32(classifier.network, file)
     else:

@@ -228,7 +228,7 @@ def _columns(name: str, made: "Mapping[str, onnx.NodeProto]", constants: Mapping
 
 def _ngram_candidate(network: Any) -> Candidate:
     """The table in eight bits."""
-    from exporters.ngram_graph import write_int8
+    from exporters.ngram.graph import write_int8
 
     def write(folder: Path, in_float: frozenset[str] = NOTHING) -> dict[str, Any]:
         write_int8(network, folder / MODEL_FILE)

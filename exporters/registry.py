@@ -26,6 +26,9 @@ _MODULES = {
     "onnx-int4": "exporters.onnx_int4",
     "torch-int8": "exporters.torch_int8",
     "openvino-int8": "exporters.openvino_int8",
+    "c": "exporters.ngram.c",
+    "js": "exporters.ngram.js",
+    "python": "exporters.ngram.python",
 }
 NOTHING: frozenset[str] = frozenset()
 
@@ -104,11 +107,11 @@ class Exporter(Protocol):
 
     @property
     def distributions(self) -> tuple[str, ...]:
-        """Distributions that the package needs at run time; the first is the runtime."""
+        """Distributions that the package needs at run time; the first is the runtime. Empty if it needs none."""
         ...
 
     def available(self) -> str | None:
-        """Return None if the target can be exported here, else the reason and the `pip install` that fixes it."""
+        """Return None if the target can be exported here, else the reason and what to install."""
         ...
 
     def candidates(

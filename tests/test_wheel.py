@@ -26,6 +26,7 @@ def test_wheel_contains_only_the_layers_and_the_api(unpacked: Path) -> None:
     tops = {path.name for path in unpacked.iterdir() if not path.name.endswith(".dist-info")}
     assert tops == {"hbt.py", "toolkit", "exporters", "benchmarks"}
     assert (unpacked / "exporters" / "loaders" / "onnx.py").is_file()
+    assert (unpacked / "exporters" / "ngram" / "sources" / "model.c").is_file()
     assert len(list((unpacked / "toolkit").rglob("model_card_template.md"))) == 1
     assert not list(unpacked.rglob("test_*"))
 

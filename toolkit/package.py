@@ -44,6 +44,8 @@ RANGES = {
 }
 """Versions that a package accepts: each has wheels for Python 3.9 to 3.13 (`python -m benchmarks.studies.wheels`)."""
 _CHECKPOINT_ONLY = ("hbt", "architectures", "transformers_version", "_name_or_path", "dtype", "torch_dtype")
+NO_RUNTIME = "none"
+"""Name of the runtime in the manifest of a package that needs no distribution."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ def requirements(distributions: Sequence[str]) -> str:
     """Return requirements.txt: the range of each distribution, below a comment with the versions used here."""
     used = versions_of(distributions)
     exact = " ".join(f"{name}=={number}" for name, number in used.items())
+    if not used:
+        return ""
     lines = [f"{name}{RANGES.get(name, f'=={number}')}" for name, number in used.items()]
     return "\n".join([f"# Checked on Python {platform.python_version()} with {exact}", *lines]) + "\n"
 
@@ -139,13 +143,13 @@ def write_manifest(
     this_cpu_only: whether some processors compute other scores.
     """
     used = versions_of(target.distributions)
-    runtime = target.distributions[0]
+    runtime = _runtime(target)
     manifest = {
         "schema": SCHEMA,
         "target": target.name,
         "runtime": {
             "name": runtime,
-            "version": version(runtime),
+            "version": version(runtime) if target.distributions else "",
             "versions": used,
             "python": platform.python_version(),
         },
@@ -245,6 +249,11 @@ def _target(folder: Path, manifest: dict[str, Any]) -> Exporter:
     return exporter(name)
 
 
+def _runtime(target: Exporter) -> str:
+    """Return the name of the distribution that runs a target, or NO_RUNTIME."""
+    return target.distributions[0] if target.distributions else NO_RUNTIME
+
+
 def _is_cascade(folder: Path) -> bool:
     """Return whether config.json is that of a cascade; one that cannot be read is not."""
     try:
@@ -269,9 +278,11 @@ def _unlisted_parts(folder: Path, manifest: dict[str, Any], target: Exporter) ->
 def _runtime_problems(folder: Path, manifest: dict[str, Any], target: Exporter) -> list[str]:
     """Return one line if the runtime in the manifest is not that of the target and of requirements.txt."""
     name, version_ = manifest["runtime"]["name"], manifest["runtime"]["version"]
-    if name != target.distributions[0]:
-        return [f"the runtime of {target.name} is {target.distributions[0]}, not '{printable(name[:100])}'"]
+    if name != _runtime(target):
+        return [f"the runtime of {target.name} is {_runtime(target)}, not '{printable(name[:100])}'"]
     lines = (folder / REQUIREMENTS_FILE).read_text("utf-8", errors="replace").splitlines()
+    if not target.distributions:
+        return [f"{REQUIREMENTS_FILE} names packages, and {target.name} needs none"] if lines else []
     if not any(_allows(line, name, version_) for line in lines):
         return [
             f"{MANIFEST_FILE} states {name} '{printable(version_[:100])}', which {REQUIREMENTS_FILE} does not allow"

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.studies import results_log
-from exporters.ngram_graph import quantize_table
+from exporters.ngram.tables import quantize_table
 from toolkit.config.recipe import Recipe
 from toolkit.config.settings import DistillationSettings
 from toolkit.config.toml_file import recipe_from

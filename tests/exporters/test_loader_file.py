@@ -29,7 +29,7 @@ from exporters.loaders.compose import (
 )
 from exporters.onnx_fp32 import onnx_loader
 from exporters.registry import exporter
-from tests.exporters.test_ngram_graph import evidence, package_of, student
+from tests.exporters.ngram.test_graph import evidence, package_of, student
 from tests.helpers import ODD_TEXTS, evidence_of, rehash, written
 from toolkit import golden_scores, package
 from toolkit.data.corpus import Corpus

@@ -13,7 +13,7 @@ from toolkit.export.targets import list_targets
 from toolkit.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-OWN = ["onnx-int8", "onnx-fp32", "onnx-fp16", "onnx-int4", "torch-int8", "openvino-int8"]
+OWN = ["onnx-int8", "onnx-fp32", "onnx-fp16", "onnx-int4", "torch-int8", "openvino-int8", "c", "js", "python"]
 THIRD_PARTY = """
 from dataclasses import dataclass
 

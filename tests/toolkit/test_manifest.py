@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporters.loaders import ngram
 from exporters.registry import exporter
-from tests.exporters.test_ngram_graph import package_of, student
+from tests.exporters.ngram.test_graph import package_of, student
 from tests.helpers import Hbt, rehash
 from toolkit import golden_scores, package
 from toolkit.manifest import changed_files, read_manifest

@@ -17,8 +17,8 @@ from toolkit.config.settings import (
     PruningSettings,
     RunSettings,
     TrainingSettings,
-    require,
 )
+from toolkit.utils.errors import require
 
 SEARCHED_STUDENTS = ("ngram", "layers:1", "layers:2", "layers:4", "cascade")
 """The default students of `hbt students`."""
@@ -117,11 +117,15 @@ class Recipe:
         tables = dataclasses.asdict(self) | {"run": {"pipeline": self.run.pipeline}}
         if not self.corpus.missing_label:  # as in runs that are older than this setting
             del tables["corpus"]["missing_label"]
-        if self.corpus.outer_fold is None:
-            del tables["corpus"]["outer_fold"]
+        for name in ("outer_fold", "encoding", "separator"):
+            if getattr(self.corpus, name) is None:
+                del tables["corpus"][name]
         if not self.distillation.no_teacher:
             del tables["distillation"]["no_teacher"]
         if not self.export.cascade:
             for name in CASCADE_SETTINGS:
+                del tables["export"][name]
+        for name in ("budget_kb", "page"):
+            if not getattr(self.export, name):
                 del tables["export"][name]
         return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()

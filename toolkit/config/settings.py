@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from toolkit.utils.errors import InputError
+from toolkit.config.export_settings import ExportSettings as ExportSettings
+from toolkit.utils.errors import require
 
 Pipeline = Literal[
     "baseline",
@@ -24,16 +25,8 @@ PruneMethod = Literal["structured", "magnitude", "wanda", "gradual"]
 Part = Literal["all", "attention", "ffn", "encoder"]
 Schedule = Literal["linear", "cubic", "exponential"]
 Method = Literal["logit", "hidden", "attention", "multi_level", "relation"]
-CASCADE_TARGETS = ("onnx-int8", "onnx-fp32")
-"""Targets that support both models of a cascade."""
 LONGEST_NAME = 120
 """Bytes of the longest name of a run, to which target, pruning and student are added in folder names."""
-
-
-def require(condition: bool, option: str, problem: str) -> None:
-    """Raise InputError with the option, the problem and its fix unless `condition` is true."""
-    if not condition:
-        raise InputError(f"{option}: {problem}")
 
 
 @dataclass(frozen=True)
@@ -42,6 +35,10 @@ class CorpusSettings:
 
     data: str = "demo"
     """CSV, TSV, JSON Lines or Parquet file with labeled texts; `demo` is the embedded synthetic corpus."""
+    encoding: str | None = None
+    """Encoding of a CSV or TSV file, such as cp1252 (default: recognized)."""
+    separator: str | None = None
+    """Character between the fields of a CSV file, or tab (default: recognized)."""
     text_column: str | None = None
     """Column with the texts (default: found by name)."""
     label_column: str | None = None
@@ -67,6 +64,10 @@ class CorpusSettings:
     """Test on part I of N of the rows, given as I/N, instead of on 15 % of them; --outer-folds N runs every part."""
 
     def __post_init__(self) -> None:
+        if self.separator == "tab":
+            object.__setattr__(self, "separator", "\t")
+        fits = self.separator is None or (len(self.separator) == 1 and self.separator not in '\r\n"')
+        require(fits, "--separator", f"{self.separator!r} is not one character; give it, such as ';', or tab")
         part = re.fullmatch(r"(\d{1,3})/(\d{1,3})", self.outer_fold or "1/2")
         fits = part is not None and 1 <= int(part[1]) <= int(part[2]) >= 2
         require(fits, "--outer-fold", f"{self.outer_fold!r} is not a part I/N; give 1/5, for example")
@@ -266,69 +267,6 @@ class PruningSettings:
         if self.prune_to_mb is not None:
             return f"{self.prune_method}-{self.prune_to_mb:g}mb"
         return f"{self.prune_method}-{self.prune_sparsity:g}"
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """How the last checkpoint of a run is exported."""
-
-    target: str = "onnx-int8"
-    """Target to export; `hbt targets` lists them."""
-    quant_method: Literal["dynamic", "static", "qat", "fp16", "int4"] | None = None
-    """dynamic, static: evaluate only such candidates of onnx-int8; qat: fine-tune with fake quantization before static
-    quantization; fp16, int4: other names of the targets onnx-fp16 and onnx-int4."""
-    quant_dtype: Literal["int8", "uint8", "fp16", "int4"] | None = None
-    """int8, uint8: evaluate only candidates of onnx-int8 with such weights; fp16, int4: other names of the targets
-    onnx-fp16 and onnx-int4."""
-    max_drop: float = 0.005
-    """Largest loss of macro-F1 on validation rows with which a candidate passes the quality gate."""
-    search: Literal["fast", "full", "off"] = "fast"
-    """Candidates of the target to evaluate: a few good ones (fast), all (full) or only the first (off)."""
-    this_cpu_only: bool = False
-    """Also evaluate candidates of onnx-int8 with eight-bit weights, which are wrong on x86 processors without VNNI."""
-    trim_vocabulary: int | None = None
-    """Remove the vocabulary pieces that neither the corpus nor --unlabelled uses; with N, keep N pieces in total."""
-    cascade: bool = False
-    """Make one package of two models: an n-gram student that answers most texts, and the transformer, to which it
-    defers those whose two best labels are close."""
-    cascade_share: float | None = None
-    """Largest share of the texts that a cascade defers to its transformer (default: all texts for which a gain in
-    accuracy of 5 points is expected)."""
-    cascade_ms: float | None = None
-    """Largest mean latency of a cascade in milliseconds on this machine, instead of a share."""
-    register: str | None = None
-    """Name in the MLflow model registry under which the package of a run gets a new version."""
-
-    def __post_init__(self) -> None:
-        name = self.register
-        fine = name is None or re.fullmatch(r"[\w\-. ]{1,200}", name.strip())
-        require(bool(fine), "--register", f"{name!r} is no name of a model; use letters, digits, '-', '_', '.' and ' '")
-        share, budget = self.cascade_share, self.cascade_ms
-        require(share is None or 0 <= share <= 1, "--cascade-share", f"{share} is outside [0, 1]")
-        require(budget is None or budget > 0, "--cascade-ms", f"{budget} is not above 0")
-        require(share is None or budget is None, "--cascade-ms", "give it or --cascade-share, not both")
-        for option, dial in (("--cascade-share", share), ("--cascade-ms", budget)):
-            require(dial is None or self.cascade, option, "needs --cascade")
-        size = self.trim_vocabulary
-        require(size is None or size >= 0, "--trim-vocabulary", f"{size} is negative")
-        require(0 <= self.max_drop <= 1, "--max-drop", f"{self.max_drop} is outside [0, 1]")
-        for option, value in (("--quant-method", self.quant_method), ("--quant-dtype", self.quant_dtype)):
-            target = {None: self.target, "fp16": "onnx-fp16", "int4": "onnx-int4"}.get(value, "onnx-int8")
-            fits = self.target in (target, "onnx-int8") or (
-                value in ("dynamic", "int8") and self.target.endswith("-int8")
-            )
-            require(fits, option, f"{value} is not available for --target {self.target}; leave one of them out")
-            if self.target == "onnx-int8":  # the default: the other two options are more specific
-                object.__setattr__(self, "target", target)
-        require(not self.this_cpu_only or self.target == "onnx-int8", "--this-cpu-only", "needs --target onnx-int8")
-        if self.cascade:
-            fits = self.target in CASCADE_TARGETS
-            require(fits, "--cascade", f"not for --target {self.target}; use {' or '.join(CASCADE_TARGETS)}")
-
-    @property
-    def suffix(self) -> str:
-        """What a cascade adds to the names of its package and stage."""
-        return "cascade" if self.cascade else ""
 
 
 @dataclass(frozen=True)

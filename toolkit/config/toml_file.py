@@ -8,8 +8,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from toolkit.config.recipe import Recipe
-from toolkit.config.settings import require
-from toolkit.utils.errors import InputError
+from toolkit.utils.errors import InputError, require
 
 
 def recipe_from(file: Path | None, given: dict[str, Any]) -> Recipe:

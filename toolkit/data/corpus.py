@@ -86,16 +86,16 @@ def load_corpus(settings: CorpusSettings) -> Corpus:
 
     Raises: InputError for invalid data or settings.
     """
-    return corpus_from_table(read_source(settings.data), settings)
+    return corpus_from_table(read_source(settings), settings)
 
 
-def read_source(data: str) -> Table:
+def read_source(settings: CorpusSettings) -> Table:
     """Return the table of `--data`: a file, or the embedded corpus for `demo`."""
-    if data == "demo":
+    if settings.data == "demo":
         from toolkit.data.demo import demo_table
 
         return demo_table()
-    return read_table(Path(data))
+    return read_table(Path(settings.data), settings.encoding, settings.separator)
 
 
 def corpus_from_table(table: Table, settings: CorpusSettings) -> Corpus:

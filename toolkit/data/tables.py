@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.decoding import UTF_8, UTF_8_BOM, decode
+from toolkit.data.decoding import UTF_8, UTF_8_BOM, decode, known_encoding
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import whole_file
 
@@ -60,6 +60,8 @@ def read_table(file: Path, encoding: str | None = None, separator: str | None = 
         ".parquet": lambda: Table(str(file), _read_parquet(file)),
         **dict.fromkeys(SPREADSHEETS, lambda: Table(str(file), read_spreadsheet(file))),
     }
+    if encoding is not None and not known_encoding(encoding):
+        raise InputError(f"--encoding {encoding}: no such encoding; give one such as utf-8, utf-16 or cp1252")
     if not file.is_file():
         raise InputError(f"{file}: no such file; give the path of a CSV, TSV, JSON Lines, Parquet or Excel file")
     if file.suffix.lower() not in readers:

@@ -42,16 +42,16 @@ def write_card(
     result: StageResult,
     lineage: dict[str, Any],
     machine: Machine,
-    runtime: str,
+    distributions: tuple[str, ...],
 ) -> None:
     """Write README.md into the package `folder`.
 
     rows: the results table of the run, including the row of the package.
-    runtime: the distribution that runs the package.
+    distributions: what the package needs at run time, the runtime first.
     """
     from huggingface_hub import ModelCard
 
-    rendered = render_card(name, corpus, rows, result, lineage, machine, runtime)
+    rendered = render_card(name, corpus, rows, result, lineage, machine, distributions)
     ModelCard(rendered).save(folder / CARD_FILE)  # ModelCard validates the front matter
 
 
@@ -62,7 +62,7 @@ def render_card(
     result: StageResult,
     lineage: dict[str, Any],
     machine: Machine,
-    runtime: str,
+    distributions: tuple[str, ...],
 ) -> str:
     """Return the text of the card; see `write_card`."""
     from jinja2 import Environment, StrictUndefined
@@ -75,9 +75,10 @@ def render_card(
     gate = result.details["gate"]
     split = describe_split(corpus)
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(
-        front_matter=_front_matter(name, corpus, result, runtime),
+        front_matter=_front_matter(name, corpus, result, distributions),
         name=name,
         target=result.details["target"],
+        needs_nothing=not distributions,
         labels=corpus.label_names,
         rule=result.rule,
         synthetic=corpus.settings.data == "demo",
@@ -145,7 +146,7 @@ def code(value: object) -> str:
     return f"{fence}{space}{inside}{space}{fence}"
 
 
-def _front_matter(name: str, corpus: Corpus, result: StageResult, runtime: str) -> str:
+def _front_matter(name: str, corpus: Corpus, result: StageResult, distributions: tuple[str, ...]) -> str:
     """Return the YAML metadata for the Hugging Face Hub."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -163,7 +164,7 @@ def _front_matter(name: str, corpus: Corpus, result: StageResult, runtime: str) 
     metrics = result.metrics
     return ModelCardData(
         pipeline_tag="text-classification",
-        library_name=runtime,
+        library_name=distributions[0] if distributions else None,
         datasets=[corpus.name],
         model_name=f"{name} ({result.details['target']})",
         eval_results=[

@@ -14,7 +14,7 @@ from exporters.onnx_fp32 import export_graph
 from exporters.onnx_int8 import VNNI
 from exporters.registry import Evidence, Exporter, LoadedArtifact, exporter
 from toolkit import package
-from toolkit.config.settings import ExportSettings
+from toolkit.config.export_settings import NGRAM_TARGETS, ExportSettings
 from toolkit.data.corpus import Corpus
 from toolkit.data.demo import DEMO_SENTENCES
 from toolkit.evaluation.comparison import Contender, versus
@@ -211,7 +211,7 @@ def _finish_package(artifact: Artifact, result: StageResult, folder: Path) -> St
         latency = median_latency_ms("package", folder, source.corpus.take(source.corpus.rows("test")))
     result = replace(result, details=result.details | {"p50_ms": latency})
     rows = [*source.rows, *rows_of(result)]
-    write_card(folder, source.name, source.corpus, rows, result, source.lineage, machine, target.distributions[0])
+    write_card(folder, source.name, source.corpus, rows, result, source.lineage, machine, target.distributions)
     package.write_manifest(folder, target, machine.isa, source.lineage, golden, this_cpu_only)
     return result
 
@@ -224,6 +224,10 @@ def lineage_of(corpus: Corpus, **more: Any) -> dict[str, Any]:
 
 FALLBACK_FOR, FALLBACK = "onnx-int8", "torch-int8"
 """The target that falls back, and its replacement for classifiers that cannot be exported to ONNX."""
+
+
+NO_ROWS = Evidence([], [], np.zeros(0, dtype=np.int64), DecisionRule())
+"""For asking a target whether it supports a classifier."""
 
 
 def compress_or_fall_back(
@@ -249,10 +253,13 @@ def compress_or_fall_back(
 
 
 def refuse_fallback(classifier: Classifier, export: ExportSettings, out: Path, force: bool) -> None:
-    """Raise InputError if this classifier needs the fallback target and the folder of that package cannot be written.
+    """Raise InputError if the target is for n-gram students only and this is a transformer, or if this classifier needs
+    the fallback target and the folder of that package cannot be written.
 
     The classifier is exported on trial, before a training, but only if that folder exists.
     """
+    if export.target in NGRAM_TARGETS:
+        exporter(export.target).candidates(classifier, NO_ROWS, export, Path())
     place = fallback_folder(out)
     if export.target != FALLBACK_FOR or not os.path.lexists(place):
         return
@@ -278,8 +285,7 @@ def refuse_for_ngram(export: ExportSettings) -> None:
         raise InputError(
             "--quant-method qat: an ngram student has no layers for quantization-aware training; leave it out"
         )
-    no_rows = Evidence([], [], np.zeros(0, dtype=np.int64), DecisionRule())
-    exporter(export.target).candidates(untrained, no_rows, export, Path())
+    exporter(export.target).candidates(untrained, NO_ROWS, export, Path())
 
 
 def refuse_unready(export: ExportSettings) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy.sparse import csr_matrix
+from tokenizers import Tokenizer
 
 from toolkit.evaluation.metrics import softmax
 from toolkit.modeling.classifier import Classifier
@@ -83,6 +84,7 @@ class _Texts:
     """Training texts as features and targets."""
 
     train: Examples
+    tokenizer: Tokenizer
     features: Features
     used: np.ndarray
     """int (columns,): rows of the table that occur in the texts; `matrix` has only these columns."""
@@ -117,10 +119,7 @@ def fit_ngram(
     watch: as in `toolkit.training.trainer.Loop`, where each candidate counts as an epoch.
     Raises: InputError if the name is invalid.
     """
-    tokenizer, rows = character_tokenizer(train.texts), rows_of(student)
-    features = tfidf(tokenizer, train.texts, rows)
-    used = np.flatnonzero(features.squared_idf)
-    texts = _Texts(train, features, used, csr_matrix(features.matrix[:, used]), folds, alpha, len(labels))
+    texts = _texts_of(train, rows_of(student), len(labels), alpha, folds)
     history: list[dict[str, float]] = []
     tried: Tried = {}
 
@@ -144,21 +143,63 @@ def fit_ngram(
     parts = {of_labels: 1.0}
     if train.teacher_logits is not None:
         parts = _best_mixture(texts, tried, of_labels, evaluate(_teacher_candidates(texts)))
-    logits = np.sum([share * tried[candidate].logits for candidate, share in parts.items()], axis=0)
-    weights, intercept = _table(texts, parts, tried)
-    scale = calibrating_scale(train.labels[texts.labeled], logits)
-    everything = np.zeros((len(weights), rows))
-    everything[:, used] = scale * weights
-    network = network_of(features, everything, scale * intercept)
     names = [candidate.name for candidate in tried]
     details = {
         "best_epoch": 1 + list(tried).index(next(iter(parts))),
         "history": history,
         "candidates": [asdict(c) | {"name": n} for c, n in zip(tried, names, strict=True)],
-        "mixture": {candidate.name: share for candidate, share in parts.items()},
-        "table_rows_used": len(used),
     }
-    return NgramFit(Classifier(network, tokenizer, PAD_ID, labels), (scale * logits).astype(np.float32), details)
+    return _finished(texts, parts, tried, labels, details)
+
+
+def refit_ngram(
+    rows: int,
+    train: Examples,
+    labels: tuple[str, ...],
+    alpha: float,
+    folds: np.ndarray,
+    mixture: dict[NgramCandidate, float],
+) -> NgramFit:
+    """Fit the mixture that `fit_ngram` has chosen again, with another number of table rows and without a search.
+
+    mixture: see `mixture_in`. The other arguments are as in `fit_ngram`.
+    """
+    texts = _texts_of(train, rows, len(labels), alpha, folds)
+    tried = {candidate: _out_of_fold(texts, candidate) for candidate in mixture}
+    return _finished(texts, mixture, tried, labels, {})
+
+
+def mixture_in(details: dict[str, Any]) -> dict[NgramCandidate, float]:
+    """Return the chosen candidates and their shares from the details of a fit."""
+    fields = {each["name"]: {k: v for k, v in each.items() if k != "name"} for each in details["candidates"]}
+    return {NgramCandidate(**fields[name]): share for name, share in details["mixture"].items()}
+
+
+def _texts_of(train: Examples, rows: int, count: int, alpha: float, folds: np.ndarray) -> _Texts:
+    tokenizer = character_tokenizer(train.texts)
+    features = tfidf(tokenizer, train.texts, rows)
+    used = np.flatnonzero(features.squared_idf)
+    return _Texts(train, tokenizer, features, used, csr_matrix(features.matrix[:, used]), folds, alpha, count)
+
+
+def _finished(
+    texts: _Texts,
+    parts: dict[NgramCandidate, float],
+    tried: Tried,
+    labels: tuple[str, ...],
+    details: dict[str, Any],
+) -> NgramFit:
+    """Fit the chosen mixture on all texts, with calibrated logits."""
+    logits = np.sum([share * tried[candidate].logits for candidate, share in parts.items()], axis=0)
+    weights, intercept = _table(texts, parts, tried)
+    scale = calibrating_scale(texts.train.labels[texts.labeled], logits)
+    everything = np.zeros((len(weights), len(texts.features.squared_idf)))
+    everything[:, texts.used] = scale * weights
+    network = network_of(texts.features, everything, scale * intercept)
+    details |= {"mixture": {candidate.name: share for candidate, share in parts.items()}}
+    details |= {"table_rows_used": len(texts.used)}
+    student = Classifier(network, texts.tokenizer, PAD_ID, labels)
+    return NgramFit(student, (scale * logits).astype(np.float32), details)
 
 
 def _teacher_candidates(texts: _Texts) -> list[NgramCandidate]:

@@ -11,6 +11,12 @@ class InputError(Exception):
     """
 
 
+def require(condition: bool, option: str, problem: str) -> None:
+    """Raise InputError with the option, the problem and its fix unless `condition` is true."""
+    if not condition:
+        raise InputError(f"{option}: {problem}")
+
+
 class CannotExport(Exception):
     """A classifier cannot be converted to the format of a runtime; other targets may still work."""
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from toolkit.config.settings import require
 from toolkit.evaluation.comparison import Contender, Versus, versus
 from toolkit.evaluation.decision_rule import rule_from
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions
@@ -23,7 +22,7 @@ from toolkit.stages.run_folder import (
     tag_of,
 )
 from toolkit.stages.teachers import ENSEMBLE, TEACHER, TEACHER_FILE
-from toolkit.utils.errors import InputError
+from toolkit.utils.errors import InputError, require
 
 
 def compare_stages(a: Path, b: Path, margin: float = MARGIN, data: str | None = None) -> Versus:

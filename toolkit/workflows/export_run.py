@@ -10,6 +10,7 @@ import numpy as np
 from toolkit.data.corpus import Corpus
 from toolkit.evaluation.comparison import Contender
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions
+from toolkit.export.budget import within_budget
 from toolkit.export.cascade import compress_cascade
 from toolkit.export.stage import Source, compress_or_fall_back, lineage_of
 from toolkit.modeling.classifier import Classifier, load_classifier
@@ -64,6 +65,8 @@ def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force
         tag_of(stage) or None,
         trimming,
     )
+    if export.budget_kb is not None:
+        source = within_budget(source, result, lambda: distillation_of(run), export.budget_kb)
     work = run.folder / "-".join(filter(None, [EXPORT, "qat", tag_of(stage)]))
     tuned = _tuned(run, classifier, work, tracked) if export.quant_method == "qat" else None
     try:

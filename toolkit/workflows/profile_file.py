@@ -16,7 +16,7 @@ def profile_file(settings: CorpusSettings, model: str | None, max_length: int) -
     max_length: maximum number of tokens in a run; the encoder may read fewer.
     Raises: InputError if the file cannot be read or the encoder cannot be loaded.
     """
-    table = read_source(settings.data)
+    table = read_source(settings)
     return profile(table, settings, _tokenizer(model, max_length, table, settings))
 
 

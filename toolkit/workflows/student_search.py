@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from exporters.loaders.compose import CASCADE
+from toolkit.config.export_settings import CASCADE_TARGETS, ExportSettings
 from toolkit.config.recipe import CASCADE_SETTINGS, SEARCHED_STUDENTS, Recipe
-from toolkit.config.settings import CASCADE_TARGETS, ExportSettings, PruningSettings, require
+from toolkit.config.settings import PruningSettings
 from toolkit.config.toml_file import recipe_from
 from toolkit.evaluation.standing import Standing
 from toolkit.modeling.ngram import is_ngram
@@ -28,7 +29,7 @@ from toolkit.stages.run_folder import (
     run_folder,
 )
 from toolkit.utils.console import print_table, say
-from toolkit.utils.errors import InputError, NothingPasses
+from toolkit.utils.errors import InputError, NothingPasses, require
 from toolkit.utils.files import MB, file_part, without_nan, write_text
 from toolkit.utils.locks import locked
 from toolkit.utils.overwrite import refuse_folder

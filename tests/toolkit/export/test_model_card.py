@@ -71,7 +71,7 @@ def card(labels: tuple[str, ...] = ("non_hate", "hate"), lineage: dict[str, Any]
         Row("onnx-int8", metrics_of(labels), slice="kind=plain"),
     ]
     lineage = {"corpus": "made-up", "run": "runs/x"} if lineage is None else lineage
-    return render_card("demo", corpus, rows, result_of(labels, **details), lineage, MACHINE, "onnxruntime")
+    return render_card("demo", corpus, rows, result_of(labels, **details), lineage, MACHINE, ("onnxruntime",))
 
 
 def section(rendered: str, heading: str) -> str:
@@ -182,7 +182,7 @@ def test_nasty_labels_break_neither_tables_nor_yaml(tmp_path: Path) -> None:
     corpus = replace(corpus_of(NASTY), name='a|b: "c" # d\n---\ne')
     rows = [Row("onnx|int8\nx", metrics_of(NASTY), 560_000, 488_578, 0.27)]
     lineage = {"corpus": corpus.name, "student": "`x` | y", "run": "runs/x"}
-    write_card(tmp_path, "x | y\nz", corpus, rows, result_of(NASTY), lineage, MACHINE, "onnxruntime")
+    write_card(tmp_path, "x | y\nz", corpus, rows, result_of(NASTY), lineage, MACHINE, ("onnxruntime",))
     rendered = (tmp_path / "README.md").read_text("utf-8")
     assert ModelCard(rendered).data["datasets"] == [corpus.name]
     block: list[int] = []
@@ -223,7 +223,7 @@ def test_a_card_is_written_without_the_network(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     labels = ("no", "yes")
     rows = [Row("onnx-int8", metrics_of(labels))]
-    write_card(tmp_path, "demo", corpus_of(labels), rows, result_of(labels), {"run": "x"}, MACHINE, "onnxruntime")
+    write_card(tmp_path, "demo", corpus_of(labels), rows, result_of(labels), {"run": "x"}, MACHINE, ("onnxruntime",))
     assert (tmp_path / "README.md").read_text("utf-8").startswith("---\ndatasets:\n- made-up\n")
 
 

@@ -11,7 +11,6 @@ not depend on batch composition.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +18,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from exporters.ngram.tables import Table, quantize_table
 from toolkit.modeling.ngram import LONGEST, MODULUS, MULTIPLIER, SHORTEST, SPACE_ID, NgramNetwork
 
 OPSET, IR_VERSION = 17, 8
 LENGTHS = tuple(range(SHORTEST, LONGEST + 1))
 NOT_AN_NGRAM = -(2**60)
 """Times 4, the largest count, it fits into 63 bits; a hash before the modulo stays below 2^58."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """The table of the network as stored in the graph."""
-
-    values: np.ndarray
-    """(rows, 1 + outputs): squared idf, then weights; float32 values or int8 codes."""
-    scales: np.ndarray
-    """float32 (1 + outputs,): the factor for the sum of each column."""
 
 
 def write_fp32(network: NgramNetwork, file: Path) -> None:
@@ -46,19 +36,6 @@ def write_fp32(network: NgramNetwork, file: Path) -> None:
 def write_int8(network: NgramNetwork, file: Path) -> None:
     """Write the graph of `network` with an int8 table."""
     _write(quantize_table(network), network.intercept.detach().numpy(), file)
-
-
-def quantize_table(network: NgramNetwork) -> Table:
-    """Return the table with codes from -127 to 127: a value is code × |code| × the scale of its column.
-
-    Most weights are small and few are large: steps that grow with the value change logits less than equal steps over
-    the range (`benchmarks.studies.ngram_hyperparameters` measures both).
-    """
-    values = network.table.detach().numpy().astype(np.float64)
-    reach = np.abs(values).max(axis=0)
-    reach[reach == 0] = 1.0
-    codes = np.sign(values) * np.rint(127 * np.sqrt(np.abs(values) / reach))
-    return Table(codes.astype(np.int8), (reach / 127**2).astype(np.float32))
 
 
 class _Graph:

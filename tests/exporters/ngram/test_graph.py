@@ -14,7 +14,8 @@ import torch
 from exporters.loaders import onnx as transformer_loader
 from exporters.loaders.common import Model
 from exporters.loaders.ngram import load
-from exporters.ngram_graph import quantize_table, write_fp32, write_int8
+from exporters.ngram.graph import write_fp32, write_int8
+from exporters.ngram.tables import quantize_table
 from exporters.onnx_fp32 import largest_logit_gap
 from exporters.registry import Evidence, exporter
 from tests.helpers import ODD_TEXTS, written

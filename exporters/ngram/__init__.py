@@ -1,0 +1,1 @@
+"""Targets of n-gram students: the ONNX graph, and files that need no runtime. The registry is `exporters.registry`."""

@@ -1,0 +1,74 @@
+"""`--budget-kb`: an n-gram student whose model.bin fits, by fitting the chosen mixture again with fewer table rows.
+
+`benchmarks.studies.ngram_budget` compares this with other ways to make the table smaller.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from exporters.ngram.tables import size_without_table
+from toolkit.evaluation.comparison import Contender
+from toolkit.evaluation.decision_rule import DecisionRule
+from toolkit.evaluation.predictions import Predictions, rule_on
+from toolkit.export.stage import Source
+from toolkit.modeling.classifier import Classifier
+from toolkit.modeling.ngram import NgramNetwork
+from toolkit.stages.distillation_data import DistillationData
+from toolkit.stages.result import StageResult, predict_rows
+from toolkit.training.ngram_search import NgramFit, mixture_in, refit_ngram
+from toolkit.utils.console import say, working
+from toolkit.utils.errors import InputError
+
+FEWEST_ROWS = 256
+
+
+def within_budget(source: Source, student: StageResult, data: Callable[[], DistillationData], kb: int) -> Source:
+    """Return `source` with the largest table whose model.bin has at most `kb` KB (1,024 bytes each).
+
+    student: the result of the stage that fitted the student. data: returns what it was fitted on.
+    Raises: InputError if the classifier is not an n-gram student or no table fits.
+    """
+    rows = rows_within(source.classifier, kb)
+    network = source.classifier.network
+    assert isinstance(network, NgramNetwork)
+    if rows >= network.config.rows:
+        say(f"--budget-kb {kb}: the table of {network.config.rows:,} rows fits")
+        return source
+    with working(f"--budget-kb {kb}: fitting a table of {rows:,} rows"):
+        fit = refit(data(), student, rows)
+    corpus = source.corpus
+    predictions = predict_rows(fit.student, corpus, source.predictions.rows, f"student of {rows:,} rows: predicting")
+    held_out = predictions.joined(Predictions(corpus.rows("train"), fit.logits))
+    rule = rule_on(corpus, held_out, np.setdiff1d(held_out.rows, corpus.rows("test"))).rule
+    before = Contender(f"student of {network.config.rows:,} rows", source.predictions, student.rule or DecisionRule())
+    return replace(
+        source,
+        classifier=fit.student.with_rule(rule),
+        predictions=predictions,
+        lineage=source.lineage | {"table_rows": rows, "budget_kb": kb},
+        beside=[*source.beside, before],
+    )
+
+
+def rows_within(classifier: Classifier, kb: int) -> int:
+    """Return the number of table rows with which model.bin has at most `kb` KB.
+
+    Raises: InputError if the classifier is not an n-gram student or fewer than FEWEST_ROWS fit.
+    """
+    if not isinstance(classifier.network, NgramNetwork):
+        raise InputError("--budget-kb: needs an n-gram student; give --student ngram")
+    width = 1 + classifier.network.config.outputs
+    rest = size_without_table(classifier.network, classifier.tokenizer, classifier.labels)
+    rows = (1024 * kb - rest) // width
+    if rows < FEWEST_ROWS:
+        least = -(-(rest + FEWEST_ROWS * width) // 1024)
+        raise InputError(f"--budget-kb {kb}: model.bin needs {least} KB or more; give at least that")
+    return rows
+
+
+def refit(data: DistillationData, student: StageResult, rows: int) -> NgramFit:
+    """Fit the mixture that the stage of a student has chosen again, with `rows` table rows."""
+    mixture, alpha = mixture_in(student.details), data.recipe.distillation.kd_alpha
+    return refit_ngram(rows, data.train, data.corpus.label_names, alpha, data.folds, mixture)
