@@ -30,6 +30,10 @@ NUMBERS: dict[str, tuple[Arguments, tuple[str, ...]]] = {
     "--folds": (TRAIN, ("0", "1", "-1", "1.5", "x", "", "1000000")),
     "--seed": (TRAIN, ("-1", "4294967296", "x", "1.5")),
     "--data-fraction": (TRAIN, ("0", "-0.5", "1.1", "nan", "inf", "x")),
+    "--encoding": (TRAIN, ("utf-99", "base64", "")),
+    "--separator": (TRAIN, ("ab", "")),
+    "--outer-fold": (TRAIN, ("0/2", "3/2", "1", "a/b")),
+    "--outer-folds": (TRAIN, ("0", "1", "-1", "x")),
     "--max-length": (TRAIN, ("0", "3", "-1", "8193", "x")),
     "--dropout": (TRAIN, ("-0.1", "1", "nan", "x")),
     "--epochs": (TRAIN, ("0", "-1", "x", "1e3")),
@@ -80,7 +84,7 @@ CHOICES: dict[str, Arguments] = {
     "--search": COMPRESS,
 }
 NAMES = ("../up", "a/b", "", ".", "..", "a b", "a\x1b[31m", "n" * 300, "cache", "x.partial", "a:b", "a\nb")
-TABLES = ("gone.csv", "empty.csv", "header.csv", "ragged.csv", "latin.csv", "nul.csv", "one-label.csv", "no-text.csv",
+TABLES = ("gone.csv", "empty.csv", "header.csv", "ragged.csv", "binary.csv", "nul.csv", "one-label.csv", "no-text.csv",
           "blank.csv", "bad.jsonl", "list.jsonl", "bad.parquet", "table.xlsx", "runs", "fifo.csv")  # fmt: skip
 """Files that no command can learn from."""
 NO_TEXTS = tuple(name for name in TABLES if name not in ("one-label.csv", "blank.csv"))
@@ -202,7 +206,7 @@ def place(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "empty.csv": b"",
         "header.csv": b"text,label\n",
         "ragged.csv": b"text,label\na,0\nb,1,2\n",
-        "latin.csv": b"text,label\nna\xefve,0\n",
+        "binary.csv": b"text,label\nna\xefve,0\x00\n",
         "nul.csv": b"\x00\x01\x02" * 99,
         "one-label.csv": b"text,label\n" + b"".join(b"row %d,0\n" % i for i in range(40)),
         "no-text.csv": b"number,other\n1,2\n3,4\n",

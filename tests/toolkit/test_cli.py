@@ -169,7 +169,7 @@ TRAIN_NGRAM = ["train", "--data", "comments.csv", "--model", "shape:1x32", "--st
         ([*TRAIN_NGRAM, "--kd-method", "hidden"], "--kd-method hidden: an ngram student has no layers"),
         ([*TRAIN_NGRAM, "--unlabelled", "more.txt"], "--unlabelled more.txt: no such file"),
         ([*TRAIN_NGRAM, "--unlabelled", "empty.txt"], "--unlabelled empty.txt: no text in it"),
-        ([*TRAIN_NGRAM, "--unlabelled", "latin.csv"], "--unlabelled latin.csv: line 2 is not UTF-8"),
+        ([*TRAIN_NGRAM, "--unlabelled", "binary.csv"], "--unlabelled binary.csv: line 2 is not UTF-8"),
         ([*TRAIN_NGRAM, "--student", "ngram:two"], "--student ngram:two"),
         (["run", *TRAIN_NGRAM[1:], "--pipeline", "baseline_kd_quant", "--trim-vocabulary"], "--trim-vocabulary"),
         (["students", "comments.csv"], "--teacher: name a run, a checkpoint folder"),
@@ -224,7 +224,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     (workplace / "empty.txt").write_text("\n \n")
-    (workplace / "latin.csv").write_bytes(b"text\nta\xefve\n")
+    (workplace / "binary.csv").write_bytes(b"text\nta\xefve\x00\n")
     (workplace / "longlabel.csv").write_text(rows(label=["a", "b" * 300] * 20))
     (workplace / "digits.csv").write_text(rows(label=["1", "2" * 5000] * 20))
     (workplace / "digits.jsonl").write_text('{"text": "a", "label": %s}' % ("2" * 5000))

@@ -62,6 +62,8 @@ def list_targets(as_json: bool) -> None:
 @click.option("--input", "source", type=FOLDER, help="CSV, TSV, JSON Lines or Parquet file with the texts to label.")
 @click.option("--output", type=FOLDER, help="Labeled file to write; its suffix selects the format.")
 @click.option("--text-column", help="Column with the texts (default: found by name).")
+@click.option("--encoding", help="Encoding of a CSV, TSV or text file, such as cp1252 (default: recognized).")
+@click.option("--separator", help="Character between the fields of a CSV file, or tab (default: recognized).")
 @force_option
 @json_option
 def predict(
@@ -69,9 +71,9 @@ def predict(
     texts: tuple[str, ...],
     source: Path | None,
     output: Path | None,
-    text_column: str | None,
     force: bool,
     as_json: bool,
+    **table: str | None,
 ) -> None:
     """Label TEXTS, or the texts of a file, with a PACKAGE."""
     from toolkit import package as packages
@@ -84,7 +86,9 @@ def predict(
     refuse_blank(texts)
     if source is not None and output is not None:
         refuse_file(output, force, "--output")
-        rows = label_file(packages.load(package, THREADS), source, output, text_column)
+        separator = CorpusSettings(separator=table["separator"]).separator  # checked
+        model = packages.load(package, THREADS)
+        rows = label_file(model, source, output, table["text_column"], table["encoding"], separator)
         click.echo(json.dumps({"rows": rows, "output": str(output)}) if as_json else f"{rows} rows labeled: {output}")
         return
     for text, (label, probability) in zip(texts, packages.predict(packages.load(package), texts), strict=True):

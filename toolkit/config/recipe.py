@@ -125,7 +125,8 @@ class Recipe:
         if not self.export.cascade:
             for name in CASCADE_SETTINGS:
                 del tables["export"][name]
-        for name in ("budget_kb", "page"):
+        tables["export"].pop("register")
+        for name in ("budget_kb", "page", "this_cpu_only"):
             if not getattr(self.export, name):
                 del tables["export"][name]
         return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()

@@ -58,7 +58,7 @@ def _decode_as(file: Path, raw: bytes, encoding: str) -> str:
         return raw.decode(encoding)
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise InputError(f"{file}: line {line} is not {encoding}; name the encoding with --encoding") from None
+        raise InputError(f"{file}: line {line} is not {encoding}; save the file as UTF-8") from None
 
 
 def _utf_16_without_mark(raw: bytes) -> str | None:
@@ -76,11 +76,12 @@ def _guessed(file: Path, raw: bytes, first: int) -> tuple[str, str]:
     best = from_bytes(raw).best()
     line = raw[:first].count(b"\n") + 1
     if best is None or b"\x00" in raw:
-        raise InputError(f"{file}: line {line} is not UTF-8; save the file as UTF-8, or name its --encoding")
+        raise InputError(f"{file}: line {line} is not UTF-8; save the file as UTF-8")
     text, encoding = raw.decode(best.encoding), best.encoding
     if encoding != _WESTERN and text == raw.decode(_WESTERN, errors="replace"):
         encoding = _WESTERN  # several encodings have the same letters; this is the usual one of them
-    say(f"{file}: is not UTF-8; read as {encoding}, a guess: {_where_a_guess_shows(text)}; --encoding names another")
+    shown = _where_a_guess_shows(text)
+    say(f"{file}: is not UTF-8; read as {encoding}, a guess: {shown}; if that is wrong, save the file as UTF-8")
     return text, encoding
 
 

@@ -25,18 +25,30 @@ def refuse_blank(texts: Sequence[str]) -> None:
             raise InputError(f"text {number} is blank, so no label fits it; leave it out or give a text")
 
 
-def label_file(model: LoadedArtifact, source: Path, out: Path, text_column: str | None) -> int:
+def label_file(
+    model: LoadedArtifact,
+    source: Path,
+    out: Path,
+    text_column: str | None = None,
+    encoding: str | None = None,
+    separator: str | None = None,
+) -> int:
     """Write `source` with added columns predicted_label and probability to `out`; return the number of rows.
 
     A .txt file has one text per line. A CSV file is written with the separator and in the encoding of `source`.
-
     Both columns are empty for a row without text; the number of such rows is printed on stderr. In CSV and TSV, a cell
     that a spreadsheet would run as a formula gets a leading apostrophe.
+
+    text_column, encoding, separator: of `source`; None recognizes them.
     Raises: InputError if a file cannot be read or written, or already has one of the columns.
     """
     if out.suffix.lower() not in WRITERS:
         raise InputError(f"--output {out}: unknown kind of file; give one that ends in {', '.join(WRITERS)}")
-    table = Table(str(source), {"text": read_lines(source)}) if source.suffix.lower() == ".txt" else read_table(source)
+    if source.suffix.lower() == ".txt" and source.is_file():
+        lines = [line.rstrip("\r") for line in read_lines(source, encoding)]
+        table = Table(str(source), {TEXT_COLUMNS[0]: lines})
+    else:
+        table = read_table(source, encoding, separator)
     existing = [name for name in (LABEL, PROBABILITY) if name in table.columns]
     if existing:
         raise InputError(f"{source}: already has a column {existing[0]!r}; rename it")

@@ -72,7 +72,7 @@ def test_a_missing_json_key_is_a_missing_value(tmp_path: Path) -> None:
         ("a.csv", 'text,label\na,1\n"b,0\nc,1\n', "is malformed"),
         ("a.csv", 'text,label\n"a"b,1\n', "line 2 is malformed"),
         ("a.csv", "text,text\na,1\n", "two columns have the same name"),
-        ("a.csv", "text,label\nপ,1\n".encode("utf-16")[:-1], "is not utf-16; name the encoding"),
+        ("a.csv", "text,label\nপ,1\n".encode("utf-16")[:-1], "is not utf-16; save the file as UTF-8"),
         ("a.csv", b"text,label\na,1\n\x00\xff\xfe\x81,0\n", "line 3 is not UTF-8"),
         ("a.jsonl", '{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
         ("a.jsonl", '{"text": "a"}\n["b"]\n', "line 2 is not a JSON object"),
@@ -142,7 +142,7 @@ def test_a_guessed_encoding_is_shown_with_the_lines_it_decides(
     read_table(written(tmp_path, "a.csv", GERMAN.encode("cp1252")))
     shown = capsys.readouterr().err
     assert "is not UTF-8; read as cp1252, a guess: line 2 has 'Schöne', line 3 has '„Öl“'" in shown
-    assert "--encoding names another" in shown and shown.count("\n") == 1
+    assert "if that is wrong, save the file as UTF-8" in shown and shown.count("\n") == 1
 
 
 def test_a_russian_file_of_a_legacy_encoding_is_read(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_russian_file_of_a_legacy_encoding_is_read(tmp_path: Path) -> None:
 def test_a_given_encoding_and_separator_are_used(tmp_path: Path) -> None:
     file = written(tmp_path, "a.csv", "text|a;label|b\nzażółć|1;x|2\n".encode("cp1250"))
     assert read_table(file, "cp1250", ";").columns == {"text|a": ["zażółć|1"], "label|b": ["x|2"]}
-    with pytest.raises(InputError, match="line 2 is not utf-8; name the encoding with --encoding"):
+    with pytest.raises(InputError, match="line 2 is not utf-8; save the file as UTF-8"):
         read_table(file, "utf-8", ";")
 
 

@@ -137,7 +137,7 @@ UNREADABLE: dict[str, tuple[str, bytes, str]] = {
     "a folder": (".", b"", "no such file"),
     "empty": ("empty.txt", b"", "no text in it"),
     "blank lines": ("blank.txt", b"\n \n\t\n\xe2\x80\x8b\n", "no text in it"),
-    "wrong encoding": ("latin.txt", b"one\nta\xefve\n", "line 2 is not UTF-8"),
+    "no encoding": ("binary.txt", b"one\nta\xefve\x00\n", "line 2 is not UTF-8"),
     "empty table": ("empty.csv", b"", "no rows"),
     "table of blanks": ("blank.csv", b"text,id\n,1\n ,2\n", "no text in it"),
     "no text column": ("other.csv", b"id,body\n1,one\n", "no text column among id, body; name it text"),

@@ -171,3 +171,17 @@ def test_an_invalid_file_is_one_line_and_no_output(
         label_file(Echo(), tmp_path / "in.csv", tmp_path / out, text_column)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_the_file_of_a_spreadsheet_keeps_its_separator_and_encoding(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_bytes("Kommentar;Nr\nGrüße, alle;1\n".encode("utf-8-sig"))
+    label_file(Echo(), tmp_path / "in.csv", tmp_path / "out.csv")  # type: ignore[arg-type]
+    lines = (tmp_path / "out.csv").read_bytes().decode("utf-8").splitlines()
+    assert lines[0] == "\ufeffKommentar;Nr;predicted_label;probability"
+    assert lines[1].startswith("Grüße, alle;1;")
+
+
+def test_a_text_file_has_one_text_a_line(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_bytes("one, two\r\n\r\nভালো\r\n".encode())
+    assert label_file(Echo(), tmp_path / "in.txt", tmp_path / "out.csv") == 3  # type: ignore[arg-type]
+    assert read_table(tmp_path / "out.csv").columns["text"] == ["one, two", "", "ভালো"]
