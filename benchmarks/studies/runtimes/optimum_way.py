@@ -17,8 +17,9 @@ package, texts_file, out = map(Path, sys.argv[1:])
 texts = json.loads(texts_file.read_text("utf-8"))
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
-model = ORTModelForSequenceClassification.from_pretrained(package, session_options=options)
-classify = pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained(package))
+model = ORTModelForSequenceClassification.from_pretrained(package, session_options=options, trust_remote_code=False)
+tokenizer = AutoTokenizer.from_pretrained(package, trust_remote_code=False)
+classify = pipeline("text-classification", model=model, tokenizer=tokenizer)
 classify(texts[:1], truncation=True)
 first = time.time()
 probabilities, ms = [], []

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +28,8 @@ def bench(
     Texts come from a CSV or TSV file, or are the golden texts of the package, repeated.
     Raises: ValueError if the file has no texts.
     """
+    import statistics
+
     machine = describe_machine()
     load_average = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     os.environ["RAYON_NUM_THREADS"] = str(threads)  # of the tokenizer
@@ -92,6 +92,8 @@ def _texts(file: Path, text_column: str | None) -> list[str]:
 
 def _cold_start_ms(folder: Path, text: str, threads: int) -> float:
     """Return the milliseconds from the start of a process to its first label."""
+    import subprocess
+
     line = " ".join(text.split()).encode() + b"\n"
     command = [sys.executable, str(folder / "how_to_load.py"), "--threads", str(threads), "-"]
     start = time.perf_counter()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,8 @@ FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16"
 
 def describe_machine() -> dict[str, Any]:
     """Return processor, memory and system as JSON values; what the system does not tell is "unknown" or None."""
+    import platform
+
     name, flags = _processor()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else None
     return {
@@ -37,6 +37,8 @@ def checked_versions(manifest: dict[str, Any]) -> dict[str, str]:
 
 def installed_versions(names: Iterable[str]) -> dict[str, str]:
     """Return the installed version of each distribution, "missing" without one."""
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {}
     for name in names:
         try:
@@ -53,6 +55,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _processor() -> tuple[str, list[str]]:
     """Return the name of the processor, or of a single-board computer, and those of FLAGS that it has."""
+    import platform
+
     fields: dict[str, str] = {}
     try:
         for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,8 @@ SAMPLES_NEEDED = {50: 20, 90: 100, 99: 1000}
 
 def percentiles(samples: Sequence[float]) -> dict[str, float]:
     """Return `p50`, `p90` and `p99`, each only if there are enough samples for it (SAMPLES_NEEDED)."""
+    import statistics  # here, since it would lengthen every cold start
+
     known = [q for q, needed in SAMPLES_NEEDED.items() if len(samples) >= needed]
     cuts = statistics.quantiles(samples, n=100, method="inclusive") if known else []
     return {f"p{q}": cuts[q - 1] for q in known}
