@@ -73,6 +73,10 @@ def compress_source(source: str, given: dict[str, Any], out: Path | None, force:
     if recipe.export.cascade:
         fix = f"hbt run --pipeline baseline_kd_quant --teacher {source} --student layers:2 --cascade"
         raise InputError(f"--cascade: {source} is not a run; distill it in one: {fix} --data FILE")
+    if recipe.export.budget_kb is not None:
+        raise InputError(
+            f"--budget-kb: {source} is not a run, whose training texts it needs; give the run, or leave it out"
+        )
     if "data" not in given:
         kind = "not a run folder;" if Path(source).exists() else "no such folder; for a hub id,"
         raise InputError(f"{source}: {kind} give labeled rows to evaluate it on with --data FILE")
