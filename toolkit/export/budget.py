@@ -31,6 +31,8 @@ def within_budget(source: Source, student: StageResult, data: Callable[[], Disti
     Raises: InputError if the classifier is not an n-gram student or no table fits.
     """
     rows = rows_within(source.classifier, kb)
+    if not {"candidates", "mixture"} <= {*student.details}:
+        raise InputError("--budget-kb: the student was fitted by an older version of hbt; train it again")
     network = source.classifier.network
     assert isinstance(network, NgramNetwork)
     if rows >= network.config.rows:

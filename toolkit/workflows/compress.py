@@ -76,6 +76,10 @@ def compress_source(source: str, given: dict[str, Any], out: Path | None, force:
     if recipe.export.register is not None:
         fix = f"distill it in a run: hbt run --pipeline baseline_kd_quant --teacher {source} --data FILE"
         raise InputError(f"--register: {source} is not a run, and only runs are logged to MLflow; {fix}")
+    if recipe.export.budget_kb is not None:
+        raise InputError(
+            f"--budget-kb: {source} is not a run, whose training texts it needs; give the run, or leave it out"
+        )
     if "data" not in given:
         kind = "not a run folder;" if Path(source).exists() else "no such folder; for a hub id,"
         raise InputError(f"{source}: {kind} give labeled rows to evaluate it on with --data FILE")

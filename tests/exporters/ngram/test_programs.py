@@ -427,6 +427,12 @@ def test_options_of_other_targets_are_refused(settings: dict[str, Any], option: 
         ExportSettings(**settings)
 
 
+def test_a_budget_needs_a_run(workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
+    save_classifier(replace(student(), labels=("non_hate", "hate")), workplace / "checkpoint")
+    assert hbt("compress", "checkpoint", "--data", "comments.csv", "--target", "c", "--budget-kb", "64") == 2
+    assert "--budget-kb: checkpoint is not a run" in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_a_budget_is_kept_and_the_smaller_table_still_classifies(
     workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]
