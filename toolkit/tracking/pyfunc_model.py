@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy
 import pandas
 
 
@@ -23,7 +24,7 @@ class Package(mlflow.pyfunc.PythonModel):
         texts = list(model_input["text"])
         answers = self.model.predict(texts)
         columns: dict[str, Any] = {"label": [label for label, _ in answers], "score": [score for _, score in answers]}
-        probabilities = self.model.predict_proba(texts).astype(float)  # (texts, labels)
+        probabilities = numpy.asarray(self.model.predict_proba(texts), dtype=float)  # (texts, labels)
         for i, label in enumerate(self.model.labels):
             columns[f"probability {label}"] = probabilities[:, i]
         return pandas.DataFrame(columns)
