@@ -36,7 +36,7 @@ REQUIREMENTS_FILE, CARD_FILE = "requirements.txt", "README.md"
 RANGES = {
     "onnxruntime": ">=1.19,<2",
     "openvino": ">=2025.0,<2027",
-    "torch": ">=2.6,<3",
+    "torch": ">=2.6,<2.15",
     "transformers": ">=4.53,<6",
     "safetensors": ">=0.4.5,<1",
     "tokenizers": ">=0.20,<1",
@@ -98,8 +98,10 @@ def write_loading_files(folder: Path, classifier: "Classifier", rule: "DecisionR
     if target.file == GRAPH_FILE:  # the dtype of this file name; by default, browsers look for another one
         own["transformers.js_config"] = {"dtype": "fp32"}
     (folder / CONFIG_FILE).write_text(json.dumps(own, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    (folder / LOADER_FILE).write_text(target.loader(str(own.get("model_type", ""))), "utf-8", newline="\n")
-    (folder / COMMAND_LINE_FILE).write_text(command_line_source(), "utf-8", newline="\n")
+    loader = target.loader(str(own.get("model_type", "")))
+    (folder / LOADER_FILE).write_text(loader, "utf-8", newline="\n")
+    if Path(COMMAND_LINE_FILE).stem in loader:  # a loader of another kind has a command line of its own
+        (folder / COMMAND_LINE_FILE).write_text(command_line_source(), "utf-8", newline="\n")
     (folder / REQUIREMENTS_FILE).write_text(requirements(target.distributions), "utf-8", newline="\n")
 
 

@@ -30,7 +30,7 @@ class Int8Linear(torch.nn.Module):
         super().__init__()
         restored = weight.float() * scale[:, None]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # quantized tensors are deprecated; requirements.txt pins the version
+            warnings.simplefilter("ignore")  # quantized tensors are deprecated; requirements.txt bounds the version
             if len(scale) == 1:
                 quantized = torch.quantize_per_tensor(restored, float(scale), 0, torch.qint8)
             else:

@@ -465,7 +465,7 @@ def test_predict_prints_one_line_per_text(package: str, hbt: Hbt, capsys: pytest
 
 def test_verify_reports_what_it_checked(package: str, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
     assert hbt("verify", package) == 0
-    assert "6 files unchanged" in capsys.readouterr().out
+    assert "8 files unchanged" in capsys.readouterr().out
     assert hbt("verify", package, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["files"], found["problems"]) == (6, [])

@@ -113,8 +113,9 @@ class Recipe:
         return {key: value for table in dataclasses.asdict(self).values() for key, value in table.items()}
 
     def sha256(self) -> str:
-        """Return a hash of the settings that determine the result: all but author, run name and experiment."""
+        """Return a hash of the settings that determine the result: all but author, names and registry."""
         tables = dataclasses.asdict(self) | {"run": {"pipeline": self.run.pipeline}}
+        del tables["export"]["register"]
         if not self.corpus.missing_label:  # as in runs that are older than this setting
             del tables["corpus"]["missing_label"]
         for name in ("outer_fold", "encoding", "separator"):

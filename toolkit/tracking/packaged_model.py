@@ -60,7 +60,7 @@ def save_model(package: Path, folder: Path, run_id: str | None = None, logged: A
     lines = (package / REQUIREMENTS_FILE).read_text("utf-8").splitlines()
     own = {} if logged is None else {"model_id": logged.model_id, "artifact_path": logged.artifact_location}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*Add type hints")  # the signature is given instead
+        warnings.simplefilter("ignore")  # it asks for type hints, and warns of any type hint
         mlflow.pyfunc.save_model(
             path=str(folder),
             python_model=str(CODE),

@@ -126,7 +126,9 @@ def test_runs_made_before_missing_label_keep_their_hash() -> None:
     assert recipe_from(None, {"missing_label": ("NA",)}).sha256() != Recipe().sha256()
 
 
-@pytest.mark.parametrize(("change", "same"), [({"name": "b", "author": "me"}, True), ({"seed": 1}, False)])
+@pytest.mark.parametrize(
+    ("change", "same"), [({"name": "b", "author": "me", "register": "c"}, True), ({"seed": 1}, False)]
+)
 def test_the_hash_ignores_author_and_run_name(change: dict[str, Any], same: bool) -> None:
     assert (recipe_from(None, change).sha256() == Recipe().sha256()) is same
 
