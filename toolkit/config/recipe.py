@@ -126,7 +126,6 @@ class Recipe:
         if not self.export.cascade:
             for name in CASCADE_SETTINGS:
                 del tables["export"][name]
-        tables["export"].pop("register")
         for name in ("budget_kb", "page", "this_cpu_only"):
             if not getattr(self.export, name):
                 del tables["export"][name]
