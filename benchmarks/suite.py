@@ -32,8 +32,8 @@ from toolkit.workflows.compress import compress_run
 from toolkit.workflows.pipeline import train_pipeline
 
 TEACHER, STUDENT = "teacher, fold ensemble", "transformer student"
-SETTINGS: dict[str, Any] = {"pooling": "mean", "folds": 3, "learning_rate": 1e-4, "epochs": 4}
-STUDENT_SETTINGS: dict[str, Any] = {"kd_epochs": 8, "kd_learning_rate": 2e-4}
+SETTINGS: dict[str, Any] = {"pooling": "mean", "folds": 3, "learning_rate": "auto", "epochs": 4}
+STUDENT_SETTINGS: dict[str, Any] = {"kd_epochs": 8}
 MOST_LAYERS = 4
 """Layers of the transformer student: half of those of its teacher, but not more."""
 PUBLISHED = {
@@ -78,6 +78,7 @@ def lines_of(file: Path, model: str) -> list[Line]:
     run = Run.open(run_folder(teacher))
     linear, ensemble = contender(run, LINEAR_BASELINE, LINEAR_BASELINE_NAME), contender(run, BASELINE, TEACHER)
     found = [_line(run, file.stem, each, linear, ensemble) for each in (linear, ensemble)]
+    validation: dict[str, float] = {}
     for name, student, cascade in (
         ("ngram", "ngram", False),
         (STUDENT, _layers(Path(model)), False),
@@ -91,6 +92,9 @@ def lines_of(file: Path, model: str) -> list[Line]:
         found.append(
             replace(line, p50_ms=details["p50_ms"], mean_ms=mean_ms, package_mb=details["package_size_bytes"] / MB)
         )
+        validation[name] = made.results[stage].validation_metrics["macro_f1"]
+    pick = max(validation, key=validation.__getitem__)
+    found.append(replace(next(line for line in found if line.model == pick), model=f"pick on validation rows: {pick}"))
     return found + [
         Line(file.stem, f"published: {name}", score / 100, np.nan, np.nan)
         for name, score in PUBLISHED.get(file.stem, {}).items()

@@ -18,15 +18,18 @@ from toolkit.utils.errors import InputError
 @pytest.mark.slow
 def test_the_suite_measures_each_model_on_each_file(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "SETTINGS", {"pooling": "mean", "folds": 2, "epochs": 1, "max_length": 32})
-    monkeypatch.setattr(suite, "STUDENT_SETTINGS", {"kd_epochs": 1})
+    monkeypatch.setattr(suite, "STUDENT_SETTINGS", {"kd_epochs": 1, "kd_learning_rate": 1e-3})
     monkeypatch.setattr(suite, "_layers", lambda model: "layers:1")
     write_comments(workplace / "other.csv", 200)
     monkeypatch.setattr("sys.argv", ["suite", "comments.csv=shape:2x32", "other.csv=shape:2x32", "--out", "out/table"])
     suite.main()
     with (workplace / "out" / "table.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    models = ["linear baseline", suite.TEACHER, "ngram", suite.STUDENT, "cascade"]
-    assert [(line["File"], line["Model"]) for line in lines] == [(f, m) for f in ("comments", "other") for m in models]
+    models = ["linear baseline", suite.TEACHER, "ngram", suite.STUDENT, "cascade", "pick on validation rows"]
+    shown = [(line["File"], line["Model"].partition(":")[0]) for line in lines]
+    assert shown == [(f, m) for f in ("comments", "other") for m in models]
+    pick = lines[5]["Model"].partition(": ")[2]
+    assert {**lines[5], "Model": pick} == next(line for line in lines if line["Model"] == pick)
     run = Run.open(Path("runs/suite-comments"))
     rows = run.corpus.rows("test")
     for line, package in ((lines[2], "ngram-onnx-int8"), (lines[4], "layers-1-onnx-int8-cascade")):
