@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from exporters.loaders.compose import CASCADE, NGRAM, Loader, load_package, loader_source, model_type
-from exporters.loaders.graph_file import GRAPH_FILE as MODEL_FILE
+from exporters.loaders.onnx_runtime.graph_file import GRAPH_FILE as MODEL_FILE
 from exporters.registry import Candidate, Evidence, LoadedArtifact
 from toolkit.utils.errors import CannotExport, full_disk, out_of_memory, reason_of
 

@@ -18,7 +18,7 @@ from packaging.version import InvalidVersion, Version
 
 from exporters.loaders.command.self_test import GOLDEN_TOLERANCE
 from exporters.loaders.compose import CASCADE, TRANSFORMER, command_line_source, model_type
-from exporters.loaders.graph_file import GRAPH_FILE, graph_file
+from exporters.loaders.onnx_runtime.graph_file import GRAPH_FILE, graph_file
 from exporters.registry import Candidate, Exporter, LoadedArtifact, exporter, targets
 from toolkit.golden_scores import Scored, one_line, score_texts
 from toolkit.manifest import MANIFEST_FILE, SCHEMA, changed_files, read_manifest, sha256_of

@@ -16,8 +16,8 @@ import numpy as np
 
 from exporters.loaders.characters import characters, ngram_network
 from exporters.loaders.common import Model, is_finite, main, open_package
-from exporters.loaders.graph_file import graph_file
-from exporters.loaders.onnx_transformer import transformer_network
+from exporters.loaders.onnx_runtime.graph_file import graph_file
+from exporters.loaders.onnx_runtime.transformer import transformer_network
 from exporters.loaders.subwords import subwords
 
 TRANSFORMER = "transformer"

@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from exporters.loaders.common import Encode, Network
-from exporters.loaders.onnx_session import open_session
+from exporters.loaders.onnx_runtime.session import open_session
 
 
 def characters(tokenizer: Tokenizer) -> Encode:

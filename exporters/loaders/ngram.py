@@ -7,7 +7,7 @@ from pathlib import Path
 
 from exporters.loaders.characters import characters, ngram_network
 from exporters.loaders.common import Model, main, open_package
-from exporters.loaders.graph_file import graph_file
+from exporters.loaders.onnx_runtime.graph_file import graph_file
 
 
 def load(folder: str | os.PathLike[str] | None = None, threads: int | None = None, verify: bool = True) -> Model:

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from exporters.loaders.common import Model, main, open_package
-from exporters.loaders.graph_file import graph_file
-from exporters.loaders.onnx_transformer import transformer_network
+from exporters.loaders.onnx_runtime.graph_file import graph_file
+from exporters.loaders.onnx_runtime.transformer import transformer_network
 from exporters.loaders.subwords import subwords
 
 

@@ -48,7 +48,7 @@ def write(
 ) -> tuple[Path, LoadedArtifact]:
     """Model file and predictor of one candidate."""
     folder = reference.with_name(f"{target.name}-{choice}")
-    folder.mkdir()
+    (folder / MODEL).parent.mkdir(parents=True)
     candidates_of(target, classifier, reference)[choice].write(folder, frozenset(in_float))
     save_tokenizer(classifier.tokenizer, classifier.pad_id, folder / "tokenizer.json")
     write_loading_files(folder, classifier, classifier.rule or DecisionRule(), target)

@@ -468,7 +468,7 @@ def test_verify_reports_what_it_checked(package: str, hbt: Hbt, capsys: pytest.C
     assert "8 files unchanged" in capsys.readouterr().out
     assert hbt("verify", package, "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["files"], found["problems"]) == (6, [])
+    assert (found["files"], found["problems"]) == (8, [])
 
 
 def test_verify_of_a_changed_package_fails_in_text_and_in_json(

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from exporters.loaders import ngram
 from exporters.registry import exporter
 from tests.exporters.ngram.test_graph import package_of, student
-from tests.helpers import Hbt, rehash
+from tests.helpers import Hbt, contents, rehash
 from toolkit import golden_scores, package
 from toolkit.manifest import changed_files, read_manifest
 from toolkit.signature import sign, signature_problems
@@ -146,7 +146,7 @@ def graph(*nodes: Any, weights: tuple[Any, ...] = ()) -> Fault:
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)
     made = helper.make_graph(list(nodes), "hostile", [ids], [logits], list(weights))
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    return consistent("model.onnx", lambda _: model.SerializeToString())
+    return consistent("onnx/model.onnx", lambda _: model.SerializeToString())
 
 
 def constant(value: np.ndarray, name: str) -> Any:
@@ -213,8 +213,12 @@ def many(folder: Path) -> None:
 
 
 FILES: list[tuple[str, Fault, str]] = [
-    ("a link to itself renamed", both(renamed("model.onnx", "c"), linked("model.onnx", "c")), "is not a regular file"),
-    ("a link to a device", linked("model.onnx", "/dev/zero"), "model.onnx is not a regular file"),
+    (
+        "a link to itself renamed",
+        both(renamed("onnx/model.onnx", "onnx/c"), linked("onnx/model.onnx", "c")),
+        "is not a regular file",
+    ),
+    ("a link to a device", linked("onnx/model.onnx", "/dev/zero"), "onnx/model.onnx is not a regular file"),
     ("a link that is not listed", linked("more", "/dev/zero"), "more is not in the manifest"),
     ("a folder behind a link", linked_folder, "sub/zero is not inside a regular folder"),
     ("a FIFO", replaced("config.json", os.mkfifo), "config.json is not a regular file"),
@@ -223,13 +227,13 @@ FILES: list[tuple[str, Fault, str]] = [
     ("a device as manifest", linked("manifest.json", "/dev/zero"), "it is not a regular file"),
     ("a folder as manifest", replaced("manifest.json", Path.mkdir), "it is not a regular file"),
     ("a socket", replaced("README.md", with_socket), "README.md is not a regular file"),
-    ("a folder instead of a file", replaced("model.onnx", Path.mkdir), "model.onnx is not a regular file"),
+    ("a folder instead of a file", replaced("onnx/model.onnx", Path.mkdir), "onnx/model.onnx is not a regular file"),
     ("bytecode", bytecode, "is bytecode"),
     ("a hidden file", added(".hidden"), ".hidden is not in the manifest"),
-    ("10 GB", sparse("model.onnx", 10**10), "10,000,000,000 bytes instead of"),
-    ("10 GB, listed", both(sparse("model.onnx", 10**10), listed("model.onnx", 10**10)), "it lists more than"),
+    ("10 GB", sparse("onnx/model.onnx", 10**10), "10,000,000,000 bytes instead of"),
+    ("10 GB, listed", both(sparse("onnx/model.onnx", 10**10), listed("onnx/model.onnx", 10**10)), "it lists more than"),
     ("a manifest of 1 GB", sparse("manifest.json", 10**9), "it has 1,000,000,000 bytes"),
-    ("an empty model", sparse("model.onnx", 0), "0 bytes instead of"),
+    ("an empty model", sparse("onnx/model.onnx", 0), "0 bytes instead of"),
     ("a name with an escape sequence", added("\x1b[31mred"), "\\x1b[31mred is not in the manifest"),
     ("5,000 files", many, "and more"),
 ]
@@ -247,22 +251,26 @@ FIELDS: list[tuple[str, Fault, str]] = [
     ("checked nowhere", field("checked_on", to=[]), "'checked_on' is not a list of names"),
     *((f"without {name}", edited(lambda m, name=name: m.pop(name)), "not a valid manifest (it has no")
       for name in ("target", "runtime", "checked_on", "tolerance", "this_cpu_only", "files", "lineage", "golden")),
-    *((f"size {value!r:.20}", field("files", "model.onnx", "size_bytes", to=value), "is not a number of bytes")
+    *((f"size {value!r:.20}", field("files", "onnx/model.onnx", "size_bytes", to=value), "is not a number of bytes")
       for value in (None, "1", 1.0, -1, True, [])),
-    ("a size of 4,000 digits", field("files", "model.onnx", "size_bytes", to=10**4000), "it lists more than"),
-    *((f"hash {value!r}", field("files", "model.onnx", "sha256", to=value), "is not a SHA-256")
+    ("a size of 4,000 digits", field("files", "onnx/model.onnx", "size_bytes", to=10**4000), "it lists more than"),
+    *((f"hash {value!r}", field("files", "onnx/model.onnx", "sha256", to=value), "is not a SHA-256")
       for value in (None, 1, "", "0" * 63, "Z" * 64, "0" * 64 + "\n")),
-    *((f"entry {value!r}", field("files", "model.onnx", to=value), "is not a JSON object")
+    *((f"entry {value!r}", field("files", "onnx/model.onnx", to=value), "is not a JSON object")
       for value in (None, 1, "x", [])),
     ("another size", field("files", "README.md", "size_bytes", to=1), "instead of 1"),
     ("2,000 files", edited(lambda m: m["files"].update({f"{i}": {} for i in range(2000)})), "more than 1,000"),
     ("no files", field("files", to={}), "is not in the manifest"),
-    ("a model that is not listed", edited(lambda m: m["files"].pop("model.onnx")), "model.onnx is not in the manifest"),
+    (
+        "a model that is not listed",
+        edited(lambda m: m["files"].pop("onnx/model.onnx")),
+        "onnx/model.onnx is not in the manifest",
+    ),
     ("an unknown target", field("target", to="onnx-int2"), "unknown target 'onnx-int2'"),
     ("a target with an escape sequence", field("target", to="\x1b[31m"), "unknown target"),
     ("a wrong target", field("target", to="torch-int8"), "model.safetensors is not in the manifest"),
     ("a wrong runtime", field("runtime", "name", to="torch"), "the runtime of onnx-fp32 is onnxruntime"),
-    ("a wrong version", field("runtime", "version", to="0.1"), "does not pin"),
+    ("a wrong version", field("runtime", "version", to="0.1"), "does not allow"),
     ("a runtime without version", field("runtime", to={"name": "onnxruntime"}), "lacks name or version"),
     ("a lineage of other types", field("lineage", "run", to=[1]), "'run' of 'lineage' is not a str"),
     ("no golden texts", field("golden", to=[]), "it has no golden texts"),
@@ -302,9 +310,9 @@ CONTENT: list[tuple[str, Fault, str]] = [
     ("a nested tokenizer", consistent("tokenizer.json", lambda _: b'{"a":' * 500_000), "does not load"),
     ("half a tokenizer", consistent("tokenizer.json", lambda held: held[: len(held) // 2]), "does not load"),
     ("a tokenizer without padding", consistent("tokenizer.json", without_padding), "does not load"),
-    ("half a model", consistent("model.onnx", lambda held: held[: len(held) // 2]), "does not load"),
-    ("an empty model", consistent("model.onnx", lambda _: b""), "does not load"),
-    ("a model that is text", consistent("model.onnx", lambda _: b"\x1b[31m" * 99), "does not load"),
+    ("half a model", consistent("onnx/model.onnx", lambda held: held[: len(held) // 2]), "does not load"),
+    ("an empty model", consistent("onnx/model.onnx", lambda _: b""), "does not load"),
+    ("a model that is text", consistent("onnx/model.onnx", lambda _: b"\x1b[31m" * 99), "does not load"),
     ("NaN scores", constant_logits(NAN, 1), "scores that are not finite"),
     ("an infinite score", constant_logits(0, INF), "scores that are not finite"),
     ("one score", constant_logits(0), "shape (1, 1) for 2 labels"),
@@ -434,7 +442,7 @@ ODD_VALUES = (None, True, -1, 0, 1.5, "", "x", "\x1b[2J", [], {}, [[]], 10**30, 
 def random_fault(dice: random.Random, folder: Path) -> str:
     """Damage a package at random; return the kind of damage."""
     kind = dice.choice(EDITS)
-    names = sorted(file.name for file in folder.iterdir())
+    names = sorted(contents(folder))
     file = folder / dice.choice(names)
     held = bytearray(file.read_bytes())
     place = dice.randrange(len(held))
@@ -444,7 +452,7 @@ def random_fault(dice: random.Random, folder: Path) -> str:
     elif kind in ("truncation", "cut, re-hashed"):
         file.write_bytes(held[:place])
     elif kind == "swap":
-        other = folder / dice.choice([name for name in names if name != file.name])
+        other = folder / dice.choice([name for name in names if folder / name != file])
         file.write_bytes(other.read_bytes())
         other.write_bytes(held)
     elif kind == "extra":
@@ -500,6 +508,7 @@ def fuzz(shipped: Path, home: Path, seed: int, faults: int, public_key: Path | N
 
 ONLY_A_SIGNATURE = ("re-hashed of README.md", "re-hashed of how_to_load.py", "re-hashed of config.json",
                     "re-hashed of tokenizer.json", "re-hashed of model.onnx", "edited manifest of",
+                    "re-hashed of command_line.py", "re-hashed of tokenizer_config.json",
                     "flip of manifest.json", "re-hashed of manifest.json", "re-hashed of requirements.txt",
                     "of model.sig")  # fmt: skip
 """Edits that verify accepts without a key, where they change no golden score: the card, the loader in the folder, which

@@ -19,6 +19,8 @@ _LOCK_S, _PROBE_S, _STORE_S = 2, 3, 60
 """Seconds to wait for a locked database, for an answer of a server, and for a store that another command makes."""
 # Telemetry is off unless the user turns it on. Set before mlflow is imported, since the import starts it.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Its progress bars would be lines of their own between those of hbt.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # The defaults make a server that does not answer cost minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")

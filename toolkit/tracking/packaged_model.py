@@ -6,7 +6,6 @@ needs it.
 
 import json
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +58,15 @@ def save_model(package: Path, folder: Path, run_id: str | None = None, logged: A
     texts = [entry["text"] for entry in read_manifest(package)["golden"][:EXAMPLES]]
     lines = (package / REQUIREMENTS_FILE).read_text("utf-8").splitlines()
     own = {} if logged is None else {"model_id": logged.model_id, "artifact_path": logged.artifact_location}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it asks for type hints, and warns of any type hint
-        mlflow.pyfunc.save_model(
-            path=str(folder),
-            python_model=str(CODE),
-            artifacts={"package": str(package.resolve())},
-            signature=signature,
-            input_example=pandas.DataFrame({"text": texts}),
-            pip_requirements=[line for line in lines if line and not line.startswith("#")],
-            mlflow_model=Model(run_id=run_id, **own),
-        )
+    mlflow.pyfunc.save_model(
+        path=str(folder),
+        python_model=str(CODE),
+        artifacts={"package": str(package.resolve())},
+        signature=signature,
+        input_example=pandas.DataFrame({"text": texts}),
+        pip_requirements=[line for line in lines if line and not line.startswith("#")],
+        mlflow_model=Model(run_id=run_id, **own),
+    )
 
 
 def _register(client: Any, name: str, run_id: str, model: Any) -> None:

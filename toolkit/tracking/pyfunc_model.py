@@ -20,7 +20,7 @@ class Package(mlflow.pyfunc.PythonModel):
         file = Path(context.artifacts["package"]) / "how_to_load.py"
         self.model = runpy.run_path(str(file))["load"](file.parent)  # an import would write bytecode into the folder
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow reads type hints
+    def predict(self, context: Any, model_input: pandas.DataFrame, params: Any = None) -> pandas.DataFrame:
         texts = list(model_input["text"])
         answers = self.model.predict(texts)
         columns: dict[str, Any] = {"label": [label for label, _ in answers], "score": [score for _, score in answers]}

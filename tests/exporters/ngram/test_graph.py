@@ -264,6 +264,7 @@ def test_a_package_needs_only_its_requirements(tmp_path: Path, target: str) -> N
     assert config == {
         "model_type": "ngram", "rows": 4096, "outputs": 1, "id2label": {"0": "label 0", "1": "label 1"},
         "label2id": {"label 0": 0, "label 1": 1}, "max_length": None, "threshold": 0.4, "offsets": None,
+        "transformers.js_config": {"dtype": "fp32"},
     }  # fmt: skip
     script = (
         "import sys, json, how_to_load as m; model = m.load(verify=False); texts = json.loads(sys.argv[1]); "

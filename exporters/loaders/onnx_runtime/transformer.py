@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from exporters.loaders.common import Network
-from exporters.loaders.onnx_session import open_session
+from exporters.loaders.onnx_runtime.session import open_session
 
 
 def transformer_network(file: Path, threads: int | None) -> Network:

@@ -1,0 +1,1 @@
+"""Parts of the loaders of packages that ONNX Runtime runs."""
