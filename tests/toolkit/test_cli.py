@@ -93,8 +93,8 @@ def rows(count: int = 40, **columns: list[str]) -> str:
 
 
 UNREADABLE: dict[str, tuple[bytes, str]] = {
-    "no such column": (rows().replace("text,", "body,", 1).encode(), "--text-column"),
-    "wrong encoding": (rows().encode().replace(b"row 3 ", b"row \xe9 "), "line 5 is not UTF-8"),
+    "no such column": (rows().replace("text,", "words,", 1).encode(), "--text-column"),
+    "wrong encoding": (rows().encode().replace(b"row 3 ", b"row \xe9\x00 "), "line 5 is not UTF-8"),
     "broken quotes": (rows().replace("row 3 of words", 'row "3').replace("row 4", '"row" 4').encode(), "line 6"),
     "ragged row": (rows().replace("row 3 of words", "row 3, of words").encode(), "line 5 has 3 fields"),
     "header only": (b"text,label\n", "no rows"),

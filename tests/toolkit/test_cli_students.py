@@ -110,7 +110,7 @@ def test_students_without_a_list_trains_the_default_students(
 
     monkeypatch.setattr("toolkit.workflows.student_search.search_students", search_students)
     hbt("students", "comments.csv", "--teacher", "a", *typed)
-    assert trained == ["ngram", "layers:1", "layers:2", "layers:4"]
+    assert trained == ["ngram", "layers:1", "layers:2", "layers:4", "cascade"]
 
 
 def test_compress_prunes_a_run(copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:

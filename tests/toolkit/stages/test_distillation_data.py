@@ -140,10 +140,10 @@ UNREADABLE: dict[str, tuple[str, bytes, str]] = {
     "no encoding": ("binary.txt", b"one\nta\xefve\x00\n", "line 2 is not UTF-8"),
     "empty table": ("empty.csv", b"", "no rows"),
     "table of blanks": ("blank.csv", b"text,id\n,1\n ,2\n", "no text in it"),
-    "no text column": ("other.csv", b"id,body\n1,one\n", "no text column among id, body; name it text"),
+    "no text column": ("other.csv", b"id,words\n1,one\n", "no text column among id, words; name it text"),
     "ragged": ("ragged.csv", b"text,id\none,1\ntwo\n", "line 3 has 1 fields"),
     "no text but numbers": ("numbers.jsonl", b'{"text": 3}\n', "contains int, not text"),
-    "unknown kind": ("more.xlsx", b"PK", "unknown file type"),
+    "unknown kind": ("more.docx", b"PK", "unknown file type"),
 }
 
 
