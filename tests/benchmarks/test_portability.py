@@ -14,8 +14,8 @@ from benchmarks.portability import __main__ as program, processors
 from benchmarks.portability.compare import Line, compare, within_tolerance
 from benchmarks.portability.processors import CACHE, PROCESSORS, prepare
 from exporters.registry import exporter
+from tests.exporters.ngram.test_graph import student
 from tests.exporters.test_loader_file import cascade_of
-from tests.exporters.test_ngram_graph import student
 from tests.helpers import evidence_of, examples, rehash, written
 from toolkit import package
 from toolkit.config.settings import CorpusSettings, ModelSettings, TrainingSettings

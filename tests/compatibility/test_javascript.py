@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.studies.runtimes.__main__ import HERE, run
 from exporters.registry import LoadedArtifact, exporter
-from tests.exporters.test_ngram_graph import package_of, student
+from tests.exporters.ngram.test_graph import package_of, student
 from tests.helpers import ODD_TEXTS, evidence_of, written
 from toolkit.data.corpus import Corpus
 from toolkit.modeling.classifier import Classifier

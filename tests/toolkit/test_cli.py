@@ -262,7 +262,8 @@ def test_a_mistake_ends_the_process_with_2_and_no_traceback(tmp_path: Path) -> N
     done = process(tmp_path, "data", "nothing.csv")  # the verb that imports least
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr == "hbt: nothing.csv: no such file; give the path of a CSV, TSV, JSON Lines, Parquet or Excel file\n"
+    fix = "give the path of a CSV, TSV, JSON Lines, Parquet or Excel file"
+    assert done.stderr == f"hbt: nothing.csv: no such file; {fix}\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,14 @@ from exporters.loaders.command.model import Model, largest_difference
 
 LABEL, PROBABILITY = "predicted_label", "probability"
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-TEXT_COLUMNS = ("text", "comments", "comment", "sentence", "content", "tweet", "review", "document")
+TEXT_COLUMNS = (
+    *("text", "comments", "comment", "sentence", "content", "tweet", "review", "document", "message", "post", "body"),
+    *("texts", "sentences", "reviews", "tweets", "messages"),
+    *("kommentar", "kommentare", "nachricht", "beitrag", "bewertung"),  # German
+    *("texte", "commentaire", "commentaires", "texto", "comentario", "comentário", "testo", "commento", "tekst"),
+    *("metin", "yorum", "teks", "komentar", "текст", "комментарий"),
+    *("মন্তব্য", "লেখা", "টেক্সট", "বাক্য", "टिप्पणी", "पाठ", "نص", "تعليق", "متن", "文本", "评论", "テキスト", "텍스트"),
+)
 CHUNK, BATCH = 256, 32
 """Rows that are labeled and written together, and texts that the model scores at a time."""
 SAME_SCORE = 1e-5
@@ -44,7 +52,7 @@ def label_file(model: Model, source: Path, out: Path, text_column: str | None) -
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     count = blank = batch_size = 0
     try:
-        with partial.open("w", newline="", encoding="utf-8") as stream:
+        with partial.open("w", newline="", encoding=_encoding_of(source)) as stream:
             write_rows(stream, DELIMITERS[out.suffix.lower()], [[*header, LABEL, PROBABILITY]])
             for chunk in iter(lambda: list(islice(rows, CHUNK)), []):
                 texts = [row[column] for row in chunk if not is_blank(row[column])]
@@ -58,6 +66,12 @@ def label_file(model: Model, source: Path, out: Path, text_column: str | None) -
         if partial.exists():
             partial.unlink()
     return count, blank
+
+
+def _encoding_of(file: Path) -> str:
+    """Return UTF-8, with a mark if the file has one: without it, Excel reads the letters wrongly."""
+    with file.open("rb") as stream:
+        return "utf-8-sig" if stream.read(len(BOM_UTF8)) == BOM_UTF8 else "utf-8"
 
 
 def _cells(label: str, probability: float) -> list[Any]:
@@ -98,7 +112,7 @@ def find_column(file: Path, header: Sequence[str], name: str | None) -> int:
         if name not in header:
             raise ValueError(f"{file}: no column {name!r} (--text-column); the columns are {', '.join(header)}")
         return header.index(name)
-    lower = [each.strip().lower() for each in header]
+    lower = [each.strip().casefold() for each in header]
     found = [lower.index(each) for each in TEXT_COLUMNS if each in lower]
     if not found:
         raise ValueError(f"{file}: no text column among {', '.join(header)}; name it with --text-column")

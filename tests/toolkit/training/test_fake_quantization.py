@@ -239,7 +239,7 @@ def test_an_unsupported_network_is_refused_in_one_line(kind: str) -> None:
 
 
 def recipe_for_toy(**changed: Any) -> Recipe:
-    settings = {"fine_tune_epochs": 2, "calib_samples": 64, "batch_size": 16, "learning_rate": 4e-3}
+    settings = {"fine_tune_epochs": 2, "calib_samples": 64, "batch_size": 16, "kd_learning_rate": 4e-3}
     return tiny_recipe(**(settings | changed))
 
 

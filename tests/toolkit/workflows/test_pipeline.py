@@ -81,13 +81,13 @@ def test_the_complete_recipe_is_in_the_run(at_home: Finished) -> None:
 
 
 def interrupt_in_fold_2(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
-    def interrupted(corpus: Any, model: Any, training: Any, out: Path, watch: Any) -> Any:
+    def interrupted(corpus: Any, model: Any, training: Any, out: Path, watch: Any, to_beat: Any) -> Any:
         def failing_watch(fold: int, epoch: int, metrics: dict[str, float]) -> None:
             watch(fold, epoch, metrics)
             if fold == 1:
                 raise error
 
-        return train_baseline(corpus, model, training, out, failing_watch)
+        return train_baseline(corpus, model, training, out, failing_watch, to_beat)
 
     monkeypatch.setattr("toolkit.workflows.steps.train_baseline", interrupted)
 
