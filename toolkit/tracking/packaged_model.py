@@ -6,6 +6,7 @@ needs it.
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,11 @@ def log_package(client: Any, experiment_id: str, run_id: str, package: Path, reg
 
 def save_model(package: Path, folder: Path, run_id: str | None = None, logged: Any = None) -> None:
     """Write a package as an MLflow model into `folder`. run_id, logged: the run and logged model that it is part of."""
-    import mlflow
     import pandas
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of type hints in the code of MLflow itself
+        import mlflow.pyfunc
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
