@@ -122,6 +122,7 @@ def test_every_setting_has_help_and_a_unique_name() -> None:
 def test_runs_made_before_missing_label_keep_their_hash() -> None:
     assert Recipe().sha256() == "e953d0510d55634ac47a6f8fd1d15878db4a2027b29352f558b1d66506cb9d91"
     assert recipe_from(None, {"missing_label": ("NA",)}).sha256() != Recipe().sha256()
+    assert recipe_from(None, {"this_cpu_only": True}).sha256() != Recipe().sha256()
 
 
 @pytest.mark.parametrize(("change", "same"), [({"name": "b", "author": "me"}, True), ({"seed": 1}, False)])
