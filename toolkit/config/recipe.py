@@ -123,6 +123,8 @@ class Recipe:
                 del tables["corpus"][name]
         if not self.distillation.no_teacher:
             del tables["distillation"]["no_teacher"]
+        if not self.export.this_cpu_only:
+            del tables["export"]["this_cpu_only"]
         if not self.export.cascade:
             for name in CASCADE_SETTINGS:
                 del tables["export"][name]
