@@ -128,7 +128,7 @@ class Recipe:
         if not self.export.cascade:
             for name in CASCADE_SETTINGS:
                 del tables["export"][name]
-        for name in ("budget_kb", "page", "this_cpu_only"):
+        for name in ("budget_kb", "page"):
             if not getattr(self.export, name):
                 del tables["export"][name]
         return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()
