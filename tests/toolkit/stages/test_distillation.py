@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from toolkit.training.trainer import Fit
 from toolkit.utils.errors import InputError
 
 TRAINING = TrainingSettings(epochs=1, learning_rate=5e-3, batch_size=16)
-STUDENT = DistillationSettings(student="layers:1", kd_alpha=0.3, kd_temperature=2.5)
+STUDENT = DistillationSettings(student="layers:1", kd_alpha=0.3, kd_temperature=2.5, kd_learning_rate=5e-3)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +149,18 @@ def test_the_stage_saves_the_teacher_logits_of_every_row(toy: Corpus, ensemble: 
 
 
 def settings(**given: Any) -> DistillationSettings:
-    return DistillationSettings(**({"student": "layers:1", "kd_alpha": 0.3, "kd_temperature": 2.5} | given))
+    return replace(STUDENT, **given)
+
+
+def test_a_student_without_a_learning_rate_gets_one_of_its_own(
+    ensemble: Teacher, toy: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.training.learning_rate.RATES", (1e-4, 5e-3))
+    given = settings(kd_learning_rate=None)
+    result = distilled(ensemble, toy, given, TINY, TRAINING, tmp_path / "stage", tmp_path / "cache")
+    trials = result.details["learning_rate_search"]["trials"]
+    assert set(trials) == {"0.0001", "0.005"}
+    assert result.details["learning_rate"] == float(min(trials, key=trials.__getitem__))
 
 
 PARTS = {"train_total_loss", "train_soft_loss", "train_hard_loss"}
