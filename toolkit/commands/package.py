@@ -59,7 +59,7 @@ def list_targets(as_json: bool) -> None:
 @click.command()
 @click.argument("package", type=FOLDER)
 @click.argument("texts", nargs=-1)
-@click.option("--input", "source", type=FOLDER, help="CSV, TSV, JSON Lines or Parquet file with the texts to label.")
+@click.option("--input", "source", type=FOLDER, help="Table (CSV, Excel, …) or .txt with the texts to label.")
 @click.option("--output", type=FOLDER, help="Labeled file to write; its suffix selects the format.")
 @click.option("--text-column", help="Column with the texts (default: found by name).")
 @click.option("--encoding", help="Encoding of a CSV, TSV or text file, such as cp1252 (default: recognized).")

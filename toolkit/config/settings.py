@@ -34,7 +34,7 @@ class CorpusSettings:
     """The labeled texts to use, and how they are split."""
 
     data: str = "demo"
-    """CSV, TSV, JSON Lines or Parquet file with labeled texts; `demo` is the embedded synthetic corpus."""
+    """CSV, TSV, JSON Lines, Parquet or Excel file with labeled texts; `demo` is the embedded synthetic corpus."""
     encoding: str | None = None
     """Encoding of a CSV or TSV file, such as cp1252 (default: recognized)."""
     separator: str | None = None

@@ -1,14 +1,6 @@
 """A package that is logged to MLflow is a model that MLflow itself loads, registers and serves."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
@@ -17,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
 
+from benchmarks.studies.runtimes.mlflow_way import answer, served
 from tests.helpers import Finished, contents
 from toolkit import package
 from toolkit.tracking import mlflow_runs
@@ -80,42 +73,7 @@ def test_a_package_is_registered_once_for_each_content(copied: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_mlflow_serves_a_package(logged: LoggedModel, at_home: Finished) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "models",
-        "serve",
-        "-m",
-        str(folder_of(logged)),
-        "--env-manager",
-        "local",
-    ]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    words = [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    with subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            answers = post(f"http://127.0.0.1:{port}", {"dataframe_records": [{"text": text} for text in TEXTS]})
-        finally:
-            server.terminate()
+    with served(folder_of(logged)) as address:
+        answers = answer(address, TEXTS)
     own = package.load(at_home.package).predict(TEXTS)
-    assert [(each["label"], pytest.approx(each["score"])) for each in answers["predictions"]] == own
-
-
-def post(address: str, record: dict[str, Any]) -> Any:
-    """Return the answer of a server, which may take a minute to start."""
-    request = urllib.request.Request(f"{address}/invocations", json.dumps(record).encode())
-    request.add_header("Content-Type", "application/json")
-    stop = time.monotonic() + 100
-    while True:
-        try:
-            with urllib.request.urlopen(f"{address}/ping", timeout=10):
-                break
-        except OSError:
-            assert time.monotonic() < stop, "the server does not start"
-            time.sleep(0.2)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.loads(answer.read())
+    assert [(each["label"], pytest.approx(each["score"])) for each in answers] == own
