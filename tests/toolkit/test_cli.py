@@ -161,6 +161,7 @@ TRAIN_NGRAM = ["train", "--data", "comments.csv", "--model", "shape:1x32", "--st
         (["train", "--data", "comments.csv", "--epochs", "0"], "--epochs"),
         (["train", "--data", "comments.csv", "--epochs", "many"], "--epochs"),
         (["train", "--data", "comments.csv", "--loss", "hinge"], "--loss"),
+        (["train", "--data", "comments.csv", "--learning-rate", "fast"], "'fast' is neither a number nor auto"),
         (["train", "--data", "comments.csv", "--name", "../up"], "--name"),
         (["train", "--data", "comments.csv", "--teacher", "runs/x"], "--student"),
         (["train", "--data", "comments.csv", "--unlabelled", "more.txt"], "--unlabelled: needs --student"),

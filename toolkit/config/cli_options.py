@@ -83,8 +83,11 @@ class _NumberOrWord(click.ParamType):
         self.name = f"float|{'|'.join(words)}"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the word, or the number. Fails as click does for anything else."""
-        return value if value in self.words else click.FLOAT.convert(value, param, ctx)
+        """Return the word, or the number. Fails as a parameter of click does for anything else."""
+        try:
+            return value if value in self.words else float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor {' or '.join(self.words)}.", param, ctx)
 
 
 def _default(field: "dataclasses.Field[Any]") -> str:
