@@ -24,6 +24,9 @@ NGRAM, CASCADE = "ngram", "cascade"
 TRANSFORMER = "transformer"
 """Subfolder of the second part of a cascade; the loader, which must not import this module, has the same name."""
 
+_NO_TELEMETRY = """
+# From 1.29 on, onnxruntime would write a device id and send usage data to Microsoft.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")"""
 _IF_MISSING = """except ImportError as error:
     if __name__ != "__main__":
         raise
@@ -118,4 +121,6 @@ def _merged(statements: list[ast.Import | ast.ImportFrom]) -> str:
     lines.remove(future)
     standard = [line for line in lines if line.split()[1].split(".")[0] in sys.stdlib_module_names]
     others = [f"    {line}" for line in lines if line not in standard]
+    if "import onnxruntime" in lines:
+        standard = [*sorted({*standard, "import os"}, key=lambda line: (line.startswith("from"), line)), _NO_TELEMETRY]
     return "\n".join([future, "", *standard, *(["", "try:", *others, _IF_MISSING] if others else [""])])
