@@ -1,4 +1,4 @@
-"""Find the data file of a run or a package again, which may have moved with it or without it."""
+"""Find the files of a run or a package again, which may have moved with it or without it."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -23,7 +23,7 @@ def same_corpus(
     if data is not None or settings.data == "demo":
         places = [data or settings.data]
     else:
-        places = [settings.data, *_moved(settings.data, (owner, *beside))]
+        places = [settings.data, *beside_owners(settings.data, (owner, *beside))]
     problem = None
     for place in places:
         if data is None and place != "demo" and not Path(place).is_file():
@@ -44,8 +44,15 @@ def same_corpus(
     )
 
 
-def _moved(data: str, owners: Iterable[Path]) -> list[str]:
+def found_again(path: str, owner: Path) -> str:
+    """Return a file or folder that a run names as it is now: as recorded, else beside the run, else unchanged."""
+    if Path(path).exists() or not Path(path).name:
+        return path
+    return next((place for place in beside_owners(path, [owner]) if Path(place).exists()), path)
+
+
+def beside_owners(path: str, owners: Iterable[Path]) -> list[str]:
     """Return where a file may be after its run or package was moved: in one of the three folders from it upward."""
-    names = dict.fromkeys([*([] if Path(data).is_absolute() else [data]), Path(data).name])
+    names = dict.fromkeys([*([] if Path(path).is_absolute() else [path]), Path(path).name])
     folders = [folder for owner in owners for folder in (owner.absolute(), *owner.absolute().parents[:2])]
     return [(folder / name).as_posix() for folder in folders for name in names]

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from toolkit.config.recipe import Recipe
+from toolkit.data.moved import found_again
 from toolkit.modeling.classifier import CONFIG_FILE
 from toolkit.modeling.ngram import is_ngram
 from toolkit.stages.cross_validation import FOLD_FILE
@@ -23,10 +24,11 @@ _TIMED = {RESULT_FILE, FOLD_FILE}
 """Files that also hold seconds, which differ between equal models."""
 
 
-def contents_of_inputs(recipe: Recipe, options: Collection[str] = OPTIONS) -> dict[str, str]:
+def contents_of_inputs(recipe: Recipe, options: Collection[str] = OPTIONS, owner: Path | None = None) -> dict[str, str]:
     """Return each input as on the command line, such as "--teacher runs/a", with a hash of its content.
 
     An input without a known content, such as a model that is not on this machine yet, is left out.
+    owner: the folder of the run, beside which inputs are looked for if they have moved with it.
     """
     settings, named = recipe.distillation, []
     if "baseline" in recipe.stages:
@@ -36,7 +38,9 @@ def contents_of_inputs(recipe: Recipe, options: Collection[str] = OPTIONS) -> di
     named += [("--teacher", teacher) for teacher in settings.teacher]
     if settings.unlabelled is not None:
         named.append(("--unlabelled", settings.unlabelled))
-    found = {f"{option} {value}": _content(option, value) for option, value in named if option in options}
+    named = [(option, value) for option, value in named if option in options]
+    places = [value if owner is None else found_again(value, owner) for _, value in named]
+    found = {f"{option} {value}": _content(option, place) for (option, value), place in zip(named, places, strict=True)}
     return {name: content for name, content in found.items() if content is not None}
 
 
@@ -48,7 +52,7 @@ def refuse_changed_inputs(run: Run, options: Collection[str] = OPTIONS) -> None:
     file = run.folder / INPUTS_FILE
     if run.fingerprint is None or not file.is_file():
         return
-    recorded, now = json.loads(file.read_text("utf-8")), contents_of_inputs(run.recipe, options)
+    recorded, now = json.loads(file.read_text("utf-8")), contents_of_inputs(run.recipe, options, run.folder)
     changed = [name for name in now if recorded.get(name) not in (None, now[name])]
     if changed:
         raise InputError(

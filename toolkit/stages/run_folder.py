@@ -13,7 +13,7 @@ from toolkit.config.recipe import Recipe
 from toolkit.config.settings import ExportSettings, PruningSettings
 from toolkit.config.toml_file import recipe_from, write_recipe
 from toolkit.data.corpus import Corpus, describe_split, load_corpus
-from toolkit.data.moved import same_corpus
+from toolkit.data.moved import beside_owners, found_again, same_corpus
 from toolkit.manifest import MANIFEST_FILE, read_manifest
 from toolkit.stages.result import RESULT_FILE, StageResult
 from toolkit.utils.console import say
@@ -100,6 +100,14 @@ class Run:
             return load_corpus(self.recipe.corpus)
         return same_corpus(self.recipe.corpus, self.fingerprint, self.folder, self.data)
 
+    @property
+    def located(self) -> Recipe:
+        """The recipe with teachers and unlabeled texts where they are now, which may have moved with the run."""
+        given = self.recipe.distillation
+        teachers = tuple(found_again(teacher, self.folder) for teacher in given.teacher)
+        texts = None if given.unlabelled is None else found_again(given.unlabelled, self.folder)
+        return replace(self.recipe, distillation=replace(given, teacher=teachers, unlabelled=texts))
+
     def require_rows(self) -> None:
         """Load the corpus now, so that missing or changed rows are reported early. Raises: InputError as `corpus`."""
         _ = self.corpus
@@ -182,7 +190,7 @@ class Run:
         """Checkpoint of one teacher network: the best fold, or the first of --teacher; None if it no longer exists."""
         if BASELINE in self.results:
             return self.checkpoint(BASELINE)
-        given = self.recipe.distillation.teacher
+        given = self.located.distillation.teacher
         return checkpoint_of(Path(given[0])) if given and Path(given[0]).is_dir() else None
 
 
@@ -202,12 +210,22 @@ def locate(path: Path) -> Place | None:
     if (path / RESULT_FILE).is_file() and is_run(path.parent):
         return Place(Run.open(path.parent), path.name)
     if (path / MANIFEST_FILE).is_file():
-        origin = Path(str(read_manifest(path).get("lineage", {}).get("run", "")))
-        if origin.name and is_run(origin):
-            run = Run.open(origin)
-            for stage in run.stages(EXPORT):
-                if Path(run.results[stage].details["package"]).resolve() == path.resolve():
-                    return Place(run, stage)
+        origin = str(read_manifest(path).get("lineage", {}).get("run", ""))
+        if Path(origin).name:
+            # Run and package may have been moved together; a path that is not absolute starts where hbt was called.
+            for folder in dict.fromkeys(Path(each) for each in (origin, *beside_owners(origin, [path]))):
+                stage = _maker(Run.open(folder), path) if is_run(folder) else None
+                if stage is not None:
+                    return Place(Run.open(folder), stage)
+    return None
+
+
+def _maker(run: Run, package: Path) -> str | None:
+    """Return the export stage of a run that made a package; None if the run has not, or has made another one since."""
+    for stage in run.stages(EXPORT):
+        made = run.results[stage].details["package"]
+        if any(Path(place).resolve() == package.resolve() for place in (made, *beside_owners(made, [run.folder]))):
+            return stage
     return None
 
 

@@ -107,7 +107,7 @@ def watch_epoch(tracked: Tracked, child: str, epoch: int, metrics: dict[str, flo
 def distillation_of(run: Run) -> DistillationData:
     """Return the distillation data of a run."""
     linear = known_settings(run.results[LINEAR_BASELINE])
-    data = prepare_distillation(run.recipe, run.corpus, run.baseline_folder, linear=linear)
+    data = prepare_distillation(run.located, run.corpus, run.baseline_folder, linear=linear)
     rates = [
         run.results[stage].details.get("learning_rate") for stage in (DISTILLATION, BASELINE) if stage in run.results
     ]

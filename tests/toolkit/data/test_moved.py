@@ -79,3 +79,23 @@ def test_a_moved_run_is_compared_compressed_and_resumed(
     write_comments(Path("other.csv"), 300)
     assert hbt("run", "--recipe", "again.toml", "--data", "other.csv") == 2
     assert "other.csv: not the rows that runs/tiny was trained on" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_home_is_used_from_another_folder_after_it_moved(
+    copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = ("--teacher", "runs/tiny", "--student", "ngram:16", "--folds", "2", "--name", "second")
+    assert hbt("train", "--data", "comments.csv", "--slice", "0:200", *student) == 0
+    moved, here = copied.parent / "moved", copied.parent / "here"
+    for folder in (moved, here):
+        folder.mkdir()
+    for name in ("runs", "models", "comments.csv"):
+        shutil.move(name, moved)
+    monkeypatch.chdir(here)
+    assert hbt("compare", "../moved/runs/tiny/0-floor", "../moved/models/tiny-onnx-int8") == 0
+    # Fewer rows of the table need the logits of the teacher, which was named by a path in the old home.
+    small = ("--target", "c", "--budget-kb", "64", "--max-drop", "1", "-o", "small")
+    assert hbt("compress", "../moved/runs/second", *small) == 0, capsys.readouterr().err
+    shutil.rmtree(moved / "runs" / "tiny")
+    assert hbt("compress", "../moved/runs/second", *small, "--force") == 2
+    assert "runs/tiny" in capsys.readouterr().err.splitlines()[-1]
