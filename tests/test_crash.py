@@ -1,6 +1,6 @@
-"""Kill a small pipeline before its file operations and in the middle of writing a file, or fill its disk; resume it.
+"""Kill small pipelines before their file operations and in the middle of writing a file, or fill the disk; resume them.
 
-HBT_CRASH_POINTS sets how many points are tried: a number, or "all". They are spread evenly over the run.
+HBT_CRASH_POINTS sets how many points of each work are tried: a number, or "all". They are spread evenly over it.
 """
 
 import errno
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,8 +33,21 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, so that a point costs a second"),
 ]
-RECIPE = tiny_recipe(model="shape:1x32", student="layers:1", slice=(), search="off", max_drop=1.0, name="small")
-PACKAGE = Path("models/small-onnx-int8")
+SHIPS: dict[str, Any] = {"slice": (), "search": "off", "max_drop": 1.0}
+SMALL = tiny_recipe(model="shape:1x32", student="layers:1", name="small", **SHIPS)
+EVERY_STAGE = tiny_recipe(
+    student="layers:2",
+    learning_rate="auto",
+    kd_learning_rate=None,
+    pipeline="baseline_kd_prune_quant",
+    prune_sparsity=0.5,
+    quant_method="qat",
+    name="every",
+    **SHIPS,
+)
+CASCADE = tiny_recipe(model="shape:1x32", student="layers:1", cascade=True, name="cascade", **SHIPS)
+TEACHER = tiny_recipe(model="shape:2x32", student=None, pipeline="baseline", name="teacher", **SHIPS)
+SEARCHED = ("ngram:10", "layers:1", "layers:2", "shape:1x64", "cascade")
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.link", "os.truncate"}
 FREE = CHANGES - {"os.mkdir", "os.link"}
 """What a full disk still does."""
@@ -42,7 +56,25 @@ Point = tuple[int, bool]
 """Number of the operation, from 0, and whether it is killed in the middle of writing its file instead of before it."""
 
 
-Trouble = Callable[[Point, dict[str, Any], Path], str]
+TIMES = re.compile(r'"(seconds|eval_(runtime|(samples|steps)_per_second))": [\d.e-]+')
+"""What tells the time in a JSON file."""
+Files = dict[str, Any]
+"""Names of files to what they hold, without what tells the time."""
+Reference = tuple[Files, list[Point]]
+Trouble = Callable[[str, Point, Files, Path], str]
+"""Makes trouble in a work at a point, in a folder; returns what is not as it is without."""
+WORKS: dict[str, list[str]] = {
+    "small": ["run --recipe small.toml"],
+    "every stage": ["run --recipe every.toml"],
+    "cascade": ["run --recipe cascade.toml"],
+    "search": [
+        "train --recipe teacher.toml",
+        # No student is over this budget, and the better half is trained to the end.
+        "students comments.csv --teacher runs/teacher --name found --kd-epochs 4 --search off --max-drop 1 "
+        "--budget-ms 1000 --students ngram:10|layers:1|layers:2|shape:1x64|cascade",
+    ],
+}
+"""What is killed: names to commands."""
 
 
 class Operations:
@@ -96,7 +128,24 @@ class Operations:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def in_fork(work: Callable[[], None], log: Path) -> int:
+def write(file: Path, held: Any) -> None:
+    file.write_text(json.dumps(held))
+
+
+def start(find: Callable[[], str], file: Path) -> int:
+    """Start `find` in a copy of this process, which writes what it returns to a file; return the process id."""
+    child = os.fork()
+    if child == 0:
+        try:
+            problem = find()
+        except BaseException:
+            problem = traceback.format_exc()
+        write(file, problem)
+        os._exit(0)
+    return child
+
+
+def in_fork(work: Callable[[], Any], log: Path) -> int:
     """Run `work` in a copy of this process; return its exit code, negative if it was killed."""
     child = os.fork()
     if child == 0:
@@ -118,34 +167,27 @@ def in_fork(work: Callable[[], None], log: Path) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def run(home: Path, kill: Point | None = None) -> Operations:
-    operations = watched(home, Operations(home, kill))
-    run_pipeline(RECIPE)
-    return operations
-
-
-def run_on_full_disk(home: Path, full: int) -> None:
-    watched(home, Operations(home, full=full))
-    sys.argv = ["hbt", "run", "--recipe", "recipe.toml"]
-    cli.main()
-
-
-def watched(home: Path, operations: Operations) -> Operations:
+def run(work: str, home: Path, kill: Point | None = None, full: int | None = None) -> list[Point]:
+    """Do a work as on the command line; return the points at which it can be killed."""
     os.chdir(home)
     tempfile.tempdir = os.fspath(home / "temporary")
+    operations = Operations(home, kill, full)
     operations.watch()
-    return operations
+    for command in WORKS[work]:
+        sys.argv = ["hbt", *(each.replace("|", " ") for each in command.split())]
+        cli.main()
+    return operations.points
 
 
-def made(home: Path) -> dict[str, Any]:
+def made(home: Path) -> Files:
     """Return every file of a run, without what tells the time, and what it has to log."""
-    found: dict[str, Any] = {}
+    found: Files = {}
     for file in sorted(home.rglob("*")):
         name = re.sub(r"_\d{8}-\d{6}\.csv$", "_TIME.csv", file.relative_to(home).as_posix())
         if file.is_dir() or name.startswith("comments") or name == "log":
             found[name] = ""
-        elif file.suffix == ".json":
-            found[name] = re.sub(r'"seconds": [\d.e-]+', "", file.read_text("utf-8"))
+        elif file.suffix in (".json", ".md", ".svg", ".csv"):
+            found[name] = TIMES.sub("", file.read_text("utf-8"))
         elif file.name == "tracking.jsonl":
             lines = [line | {"time_ms": 0} for line in TrackingQueue.open(file.parent).lines]
             for line in lines:
@@ -166,35 +208,38 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in ("workflows.run_summary", "export.stage"):
             patch.setattr(f"toolkit.{module}.median_latency_ms", lambda *_: 1.0)
-        patch.setattr("toolkit.export.candidates.times_in_turns", lambda models, texts, _: torch.ones(2, 2).numpy())
+        costs = lambda builders, *_: [(1.0, 1.0)] * len(builders)  # noqa: E731
+        patch.setattr("toolkit.workflows.halving.latency_and_size", costs)
+        for module in ("candidates", "cascade"):
+            times = lambda models, *_: np.ones((2, len(models)))  # noqa: E731
+            patch.setattr(f"toolkit.export.{module}.times_in_turns", times)
         patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=7))
         patch.setattr(tracking, "_send", lambda tracked: None)
         patch.setattr(sys, "dont_write_bytecode", True)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         patch.chdir(new_home(tmp_path_factory.mktemp("imports")))
-        run_pipeline(RECIPE)
+        run_pipeline(EVERY_STAGE)
+        run_pipeline(CASCADE)
         yield
         torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
-def reference(prepared: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[Point]]:
-    """What the run makes without a kill, and the points at which it can be killed."""
+def reference(prepared: None, tmp_path_factory: pytest.TempPathFactory, work: str) -> Reference:
+    """What a work makes without a kill, and the points at which it can be killed."""
     home = new_home(tmp_path_factory.mktemp("reference"))
-
-    def work() -> None:
-        (home.parent / "points.json").write_text(json.dumps(run(home).points))
-
-    assert in_fork(work, home.parent / "log") == 0, (home.parent / "log").read_text()
-    return made(home), [(k, torn) for k, torn in json.loads((home.parent / "points.json").read_text())]
+    file = home.parent / "points.json"
+    assert in_fork(lambda: write(file, run(work, home)), home.parent / "log") == 0, (home.parent / "log").read_text()
+    return made(home), [(k, torn) for k, torn in json.loads(file.read_text())]
 
 
 def new_home(parent: Path) -> Path:
     home = parent / "home"
     (home / "temporary").mkdir(parents=True)
     write_comments(home / "comments.csv", 240)
-    write_recipe(RECIPE, home / "recipe.toml")
+    for recipe in (SMALL, EVERY_STAGE, CASCADE, TEACHER):
+        write_recipe(recipe, home / f"{recipe.run.name}.toml")
     return home
 
 
@@ -204,32 +249,32 @@ def chosen(points: list[Point], default: int) -> list[Point]:
     return [points[k * len(points) // count] for k in range(count)]
 
 
-def problem_of(point: Point, expected: dict[str, Any], home: Path) -> str:
-    """Kill a run at a point and resume it; return what is not as in a run without a kill."""
+def problem_of(work: str, point: Point, expected: Files, home: Path) -> str:
+    """Kill a work at a point and resume it; return what is not as in one without a kill."""
     log = home.parent / "log"
-    if in_fork(lambda: run(home, point) and None, log) != -signal.SIGKILL:
+    if in_fork(lambda: run(work, home, point), log) != -signal.SIGKILL:
         return f"was not killed: {log.read_text()[-2000:]}"
-    return problem_of_resuming(expected, home)
+    return problem_of_resuming(work, expected, home)
 
 
-def problem_of_full_disk(point: Point, expected: dict[str, Any], home: Path) -> str:
+def problem_of_full_disk(work: str, point: Point, expected: Files, home: Path) -> str:
     """Fill the disk at a point, free it and resume; return what is not one line, or not as without a full disk."""
     log = home.parent / "log"
-    code = in_fork(lambda: run_on_full_disk(home, point[0]), log)
+    code = in_fork(lambda: run(work, home, full=point[0]), log)
     shown = log.read_text()
     lines = [line for line in shown.splitlines() if line.startswith("hbt: ")]
     told = len(lines) == 1 and "No space left on device" in lines[0] and "Traceback" not in shown
     if code != 2 or not told:
         return f"exit code {code}: {shown[-2000:]}"
-    return problem_of_resuming(expected, home)
+    return problem_of_resuming(work, expected, home)
 
 
-def problem_of_resuming(expected: dict[str, Any], home: Path) -> str:
+def problem_of_resuming(work: str, expected: Files, home: Path) -> str:
     log = home.parent / "log"
-    os.chdir(home)
-    if PACKAGE.exists() and changed_files(PACKAGE):
-        return f"half a package: {changed_files(PACKAGE)}"
-    if in_fork(lambda: run(home) and None, log) != 0:
+    for package in home.glob("models/*"):
+        if package.is_dir() and package.suffix != ".partial" and changed_files(package):
+            return f"half a package: {package.name} {changed_files(package)}"
+    if in_fork(lambda: run(work, home), log) != 0:
         return f"does not resume: {log.read_text()[-2000:]}"
     found = made(home)
     differ = [name for name in sorted({*found, *expected}) if found.get(name) != expected.get(name)]
@@ -245,9 +290,19 @@ def difference(name: str, before: Any, after: Any) -> str:
     return f"{name}: {next((pair for pair in lines if pair[0] != pair[1]), 'has another length')}"
 
 
-@pytest.mark.parametrize(("trouble", "default"), [(problem_of, 60), (problem_of_full_disk, 15)])
-def test_a_stopped_run_is_resumed_to_the_same_files(
-    reference: tuple[dict[str, Any], list[Point]], tmp_path: Path, trouble: Trouble, default: int
+@pytest.mark.parametrize(
+    ("work", "trouble", "default"),
+    [
+        ("small", problem_of, 40),
+        ("small", problem_of_full_disk, 15),
+        ("every stage", problem_of, 16),
+        ("cascade", problem_of, 12),
+        ("search", problem_of, 12),
+    ],
+    scope="module",
+)
+def test_what_was_stopped_is_resumed_to_the_same_files(
+    reference: Reference, tmp_path: Path, work: str, trouble: Trouble, default: int
 ) -> None:
     expected, points = reference
     if trouble is problem_of_full_disk:
@@ -258,21 +313,13 @@ def test_a_stopped_run_is_resumed_to_the_same_files(
         while waiting and len(running) < len(os.sched_getaffinity(0)):
             point = waiting.pop()
             home = new_home(tmp_path / f"{point[0]}-{point[1]}")
-            child = os.fork()
-            if child == 0:
-                try:
-                    problem = trouble(point, expected, home)
-                except BaseException:
-                    problem = traceback.format_exc()
-                (home.parent / "problem").write_text(problem)
-                os._exit(0)
-            running[child] = (point, home.parent)
+            running[start(lambda: trouble(work, point, expected, home), home.parent / "problem")] = point, home.parent  # noqa: B023, it is called before the next one
         child, _ = os.wait()
         point, folder = running.pop(child)
-        problem = (folder / "problem").read_text()
+        problem = json.loads((folder / "problem").read_text())
         if problem:
             problems[point] = problem
             print(f"{point}: {problem}", flush=True)
         shutil.rmtree(folder)
-    print(f"{len(tried)} of {len(points)} points, {len(problems)} problems")
+    print(f"{work}: {len(tried)} of {len(points)} points, {len(problems)} problems")
     assert problems == {}

@@ -50,8 +50,10 @@ def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force
     Raises: NothingPasses if no candidate passes the quality gate.
     """
     export, corpus, result = run.recipe.export, run.corpus, run.results[stage]
+    if export.cascade:  # first, since the card has a row for it
+        run_step(STEPS["cascade_ngram"], run, tracked)
     checkpoint = run.checkpoint(stage)
-    unlabeled = run.recipe.distillation.unlabelled
+    unlabeled = run.located.distillation.unlabelled
     classifier, trimming = trimmed(load_classifier(checkpoint), export, corpus, unlabeled)
     source = Source(
         classifier,
@@ -60,7 +62,7 @@ def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force
         # The predictions of the baseline stage are those of the ensemble, but the best fold is exported.
         _evaluated(Predictions.load(checkpoint / PREDICTIONS_FILE), corpus),
         _lineage(run, stage, result),
-        trained_rows(run, [stage] if tag_of(stage) else []),
+        trained_rows(run, [stage] if tag_of(stage) else [], export.cascade),
         _references(run, stage, result),
         tag_of(stage) or None,
         trimming,
@@ -71,7 +73,7 @@ def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force
     tuned = _tuned(run, classifier, work, tracked) if export.quant_method == "qat" else None
     try:
         if export.cascade:
-            exported, predictions = _cascade(run, source, out, tracked, force, tuned)
+            exported, predictions = _cascade(run, source, out, force, tuned)
         else:
             exported, predictions = compress_or_fall_back(source, export, out, force, tuned)
     except NothingPasses as refused:
@@ -90,13 +92,12 @@ def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force
 
 
 def _cascade(
-    run: Run, source: Source, out: Path, tracked: tracking.Tracked, force: bool, tuned: Classifier | None
+    run: Run, source: Source, out: Path, force: bool, tuned: Classifier | None
 ) -> tuple[StageResult, Predictions]:
-    """Train the n-gram student of a cascade, unless the run has it, and package both.
+    """Package the n-gram student of a cascade together with a transformer.
 
     Raises: InputError if a part cannot be exported; NothingPasses.
     """
-    run_step(STEPS["cascade_ngram"], run, tracked)
     folder = run.folder / CASCADE_NGRAM
     predictions = _evaluated(Predictions.load(folder / PREDICTIONS_FILE), run.corpus)
     ngram = replace(source, classifier=load_classifier(folder), predictions=predictions, pruned=None, trimming=None)

@@ -63,12 +63,15 @@ class RunSummary:
 def stage_rows(run: Run) -> list[Row]:
     """Return the rows of the results table: trained models, then artifacts; then the same on each slice."""
     exported = [row for stage in run.stages(EXPORT) for row in _exported_rows(run, stage)]
-    rows = [*trained_rows(run, run.stages(PRUNING)), *exported]
+    rows = [*trained_rows(run, run.stages(PRUNING), cascade=True), *exported]
     return sorted(rows, key=lambda row: row.slice is not None)
 
 
-def trained_rows(run: Run, pruned: Sequence[str]) -> list[Row]:
-    """Return the rows of all trained models, with the pruning stages `pruned`; then the same on each slice."""
+def trained_rows(run: Run, pruned: Sequence[str], cascade: bool) -> list[Row]:
+    """Return the rows of all trained models; then the same on each slice.
+
+    pruned: the pruning stages that have a row. cascade: whether the n-gram student of a cascade has one.
+    """
     rows: list[Row] = []
     slice_rows: list[Row] = []
 
@@ -102,7 +105,7 @@ def trained_rows(run: Run, pruned: Sequence[str]) -> list[Row]:
             add("Teacher", TEACHER, teacher_of(run), metrics, slices)
         student = contender(run, DISTILLATION, f"student {result.details['student']}")
         add_stage("KD Student", student, result, _latency(run, "checkpoint", DISTILLATION))
-    if CASCADE_NGRAM in run.results:
+    if cascade and CASCADE_NGRAM in run.results:
         student = contender(run, CASCADE_NGRAM, "student ngram, for the cascade")
         add_stage("KD Student", student, run.results[CASCADE_NGRAM], _latency(run, "checkpoint", CASCADE_NGRAM))
     for stage in pruned:
@@ -147,7 +150,7 @@ def summary_of(run: Run, package: Path | None) -> RunSummary:
 def _standing(run: Run, package: Path | None) -> Standing | None:
     """Return the standing of a package of the run or, without one, of the checkpoint that an export would use."""
     if package is None:
-        return [row for row in trained_rows(run, run.stages(PRUNING)) if row.slice is None][-1].standing
+        return [row for row in trained_rows(run, run.stages(PRUNING), cascade=False) if row.slice is None][-1].standing
     stage = export_of(run, package)
     return None if stage is None else _exported_rows(run, stage)[0].standing
 
