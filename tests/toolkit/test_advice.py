@@ -16,6 +16,8 @@ TRAIN = ("train", "--data", "comments.csv", "--model", "shape:2x32", "--name", "
 RUN = ("run", *TRAIN[1:])
 EXPORT = (*RUN, "--pipeline", "baseline_quant")
 NGRAM = (*RUN, "--pipeline", "baseline_kd_quant", "--student", "ngram")
+PRUNE = (*RUN, "--pipeline", "baseline_prune")
+CASCADE = (*RUN, "--pipeline", "baseline_kd_quant", "--student", "layers:1", "--cascade")
 PACKAGE = "models/tiny-onnx-int8"
 CHECKPOINT = "runs/tiny/2-distillation"
 
@@ -81,12 +83,65 @@ ADVICE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
      ("predict", PACKAGE, "--input", "comments.csv", "--output", "out.csv")),
     (("bench", PACKAGE, "--teacher", "gone"), "give one, or a run", ("bench", PACKAGE, "--teacher", "runs/tiny")),
     (("bench", PACKAGE, "--data", "gone.csv"), "give the path of a CSV", ("bench", PACKAGE, "--data", "comments.csv")),
+    ((*TRAIN, "--encoding", "utf-99"), "give one such as utf-8", (*TRAIN, "--encoding", "utf-8")),
+    ((*TRAIN, "--separator", "ab"), "is not one character", (*TRAIN, "--separator", ",")),
+    ((*TRAIN, "--outer-fold", "0/2"), "give 1/5, for example", (*TRAIN, "--outer-fold", "1/5")),
+    ((*TRAIN, "--outer-folds", "2", "--outer-fold", "1/2"), "leave one of them out", (*TRAIN, "--outer-fold", "1/2")),
+    ((*TRAIN, "--device", "cuda"), "use --device cpu", (*TRAIN, "--device", "cpu")),
+    ((*TRAIN, "--epochs", "0"), "give 1 or more", (*TRAIN, "--epochs", "1")),
+    ((*TRAIN, "--batch-size", "0"), "give 1 or more", (*TRAIN, "--batch-size", "1")),
+    ((*TRAIN, "--folds", "1"), "give 2 or more", (*TRAIN, "--folds", "2")),
+    ((*TRAIN, "--weight-decay", "inf"), "is not a finite number; give one", (*TRAIN, "--weight-decay", "0.1")),
+    ((*TRAIN, "--learning-rate", "fast"), "nor auto", (*TRAIN, "--learning-rate", "auto")),
+    ((*TRAIN[:-1], "a b"), "use letters, digits, '-', '_' and '.'", (*TRAIN[:-1], "a-b_c.d")),
+    ((*TRAIN[:-1], "n" * 300), "give at most 120", (*TRAIN[:-1], "n" * 120)),
+    ((*TRAIN, "--label-names", "a"), "are 0, 1", (*TRAIN, "--label-names", "0,1")),
+    ((*TRAIN, "--label-names", "1,1"), "give each name once", (*TRAIN, "--label-names", "1,0")),
+    ((*TRAIN, "--text-column", "gone"), "the columns are Comments", (*TRAIN, "--text-column", "Comments")),
+    ((*TRAIN, "--stratify-by", "gone"), "HateSpeech, kind", (*TRAIN, "--stratify-by", "kind")),
+    ((*TRAIN, "--model", "hollow"), "give another model", TRAIN),
+    ((*TRAIN, "--data", "Makefile"), "give a file that ends in .csv", TRAIN),
+    ((*TRAIN, "--student", "layers:1", "--unlabelled", "gone.txt"), "give a .txt with one text per line",
+     (*TRAIN, "--student", "layers:1", "--unlabelled", "texts.txt")),
+    ((*TRAIN, "--student", "layers:1", "--no-teacher"), "give --student ngram",
+     (*TRAIN, "--student", "ngram", "--no-teacher")),
+    ((*NGRAM, "--no-teacher", "--teacher", "runs/tiny"), "leave one of them out", (*NGRAM, "--no-teacher")),
+    ((*RUN, "--pipeline", "baseline_kd_quant", "--student", "layers:1", "--target", "c"), "give --student ngram",
+     (*NGRAM, "--target", "c")),
+    ((*NGRAM, "--budget-kb", "64"), "use c, js, python", (*NGRAM, "--budget-kb", "64", "--target", "js")),
+    ((*NGRAM, "--target", "c", "--page"), "use js", (*NGRAM, "--target", "js", "--page")),
+    ((*CASCADE, "--cascade-share", "0.2", "--cascade-ms", "1"), "not both", (*CASCADE, "--cascade-ms", "1")),
+    ((*CASCADE, "--target", "torch-int8"), "use onnx-int8", (*CASCADE, "--target", "onnx-int8")),
+    ((*PRUNE, "--prune-to-ms", "1", "--prune-to-mb", "1"), "not both", (*PRUNE, "--prune-sparsity", "0.5")),
+    ((*PRUNE, "--prune-start-epoch", "9"), "give 0 <= start < end",
+     (*PRUNE, "--prune-start-epoch", "0", "--prune-end-epoch", "1")),
+    (("compress", CHECKPOINT, "--data", "comments.csv", "--max-length", "600", "-o", "m"), "give 32 or less",
+     ("compress", CHECKPOINT, "--data", "comments.csv", "--max-length", "32", "-o", "m")),
+    (("students", "comments.csv", "--teacher", "runs/tiny", "--name", "other", "--students", "ngram cascade"),
+     "such as cascade:layers:2",
+     ("students", "comments.csv", "--teacher", "runs/tiny", "--name", "other", "--students", "cascade:layers:2")),
+    (("predict", PACKAGE, "text", ""), "leave it out", ("predict", PACKAGE, "text")),
+    (("predict", PACKAGE, "--input", "named.csv", "--output", "o.csv"), "'predicted_label'; rename it",
+     ("predict", PACKAGE, "--input", "comments.csv", "--output", "o.csv")),
+    (("predict", PACKAGE, "--input", "comments.csv", "--output", "runs"), "name a file in it",
+     ("predict", PACKAGE, "--input", "comments.csv", "--output", "runs/o.csv")),
+    (("predict", PACKAGE, "--input", "comments.csv", "--output", "gone/o.csv"), "or give another --output",
+     ("predict", PACKAGE, "--input", "comments.csv", "--output", "o.csv")),
+    (("predict", PACKAGE, "--input", "other.csv", "--output", "o.csv"), "name it with --text-column",
+     ("predict", PACKAGE, "--input", "other.csv", "--output", "o.csv", "--text-column", "a")),
+    (("bench", PACKAGE, "-o", "comments.csv"), "is a file; give a folder", ("bench", PACKAGE, "-o", "figures")),
+    (("verify", "runs/tiny"), "make one with hbt compress", ("compress", "runs/tiny", "-o", "m")),
+    (("sync", "models"), "create one with hbt train", TRAIN),
 ]  # fmt: skip
 
 
 @pytest.fixture
 def home(copied: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (copied / "other.csv").write_text("a,b\n" + "".join(f"row {i} of words,{i % 2}\n" for i in range(60)))
+    (copied / "texts.txt").write_text("one text\nanother text\n")
+    (copied / "named.csv").write_text("text,predicted_label\na,b\n")
+    (copied / "Makefile").write_text("all:\n")
+    (copied / "hollow").mkdir()
     for work in ("pipeline.run_step", "compress.compress_or_fall_back", "export_run.compress_or_fall_back"):
         monkeypatch.setattr(f"toolkit.workflows.{work}", accept)
     monkeypatch.setattr("benchmarks.bench.bench", accept)

@@ -248,9 +248,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / CONFIG_FILE).read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{folder}: not a model folder (no {CONFIG_FILE})") from None
+        raise InputError(
+            f"{folder}: not a model folder (no {CONFIG_FILE}); give another model, or a folder with one"
+        ) from None
     except json.JSONDecodeError as error:
-        raise InputError(f"{folder / CONFIG_FILE}: not JSON ({error.msg})") from None
+        raise InputError(f"{folder / CONFIG_FILE}: not JSON ({error.msg}); restore it, or give another model") from None
 
 
 def _label_names(id2label: dict[Any, str]) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from toolkit.data.corpus import Corpus
 from toolkit.tracking.mlflow_store import connected, store
 from toolkit.tracking.packaged_model import log_package
 from toolkit.utils.console import say
-from toolkit.utils.errors import InputError, reason_of
+from toolkit.utils.errors import InputError, NothingPasses, reason_of
 from toolkit.utils.files import content_sha256, read_json, write_text
 from toolkit.utils.tracking_queue import Line, TrackingQueue
 
@@ -136,15 +136,20 @@ def open_run(folder: Path, settings: RunSettings) -> Tracked:
 
 @contextmanager
 def tracked_run(folder: Path, settings: RunSettings) -> Iterator[Tracked]:
-    """Open the MLflow run of a run folder and end it with the block; a resumed folder reuses its MLflow run."""
+    """Open the MLflow run of a run folder and end it with the block; a resumed folder reuses its MLflow run.
+
+    A run that was finished stays so if what it is asked for now is refused.
+    """
     tracked = Tracked(TrackingQueue.open(folder), _Store(settings))
+    before = _statuses(tracked)[-1:]
     tracked.finish("RUNNING")
     tracked.send()
     try:
         yield tracked
     except BaseException as error:
         with suppress(OSError):  # such as a full disk, which must not hide the error
-            tracked.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            refused = isinstance(error, InputError | NothingPasses) and before == ["FINISHED"]
+            tracked.finish("FINISHED" if refused else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             if tracked.store.client is not None:
                 tracked.send()
         raise
@@ -158,14 +163,18 @@ def send_all(tracked: Tracked, complete: bool) -> None:
     complete: whether all stages of the run are finished.
     Raises: InputError if the store cannot be used.
     """
-    known = [line["status"] for line in tracked.queue.lines if "status" in line and line.get("run") is None]
-    status = "FINISHED" if complete else "KILLED"
+    known, status = _statuses(tracked), "FINISHED" if complete else "KILLED"
     if known[-1:] in ([], ["RUNNING"]) or (complete and known[-1] != status):
         tracked.finish(status)
     try:
         _send(tracked)
     except Exception as error:  # errors of the database driver, the network or the disk
         raise InputError(f"{_cannot_be_used(error)}; fix or unset it, then run hbt sync again") from error
+
+
+def _statuses(tracked: Tracked) -> list[str]:
+    """Return the statuses that the parent run has had, in order."""
+    return [line["status"] for line in tracked.queue.lines if "status" in line and line.get("run") is None]
 
 
 def run_of(folder: Path) -> str | None:

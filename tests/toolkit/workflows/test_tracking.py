@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,17 @@ def test_an_interrupted_run_has_the_status_of_its_error(
         assert client.get_run(again.run_id).info.status == "RUNNING"
     assert again.run_id == tracked.run_id
     assert client.get_run(tracked.run_id).info.status == "FINISHED"
+
+
+def test_a_finished_run_stays_finished_if_its_next_command_is_refused(workplace: Path) -> None:
+    client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
+    statuses = []
+    for refused in (True, False, True):
+        with suppress(InputError), tracking.tracked_run(workplace, RUN) as tracked:
+            if refused:
+                raise InputError("--max-drop: nothing passes")
+        statuses.append(client.get_run(tracked.run_id).info.status)
+    assert statuses == ["FAILED", "FINISHED", "FINISHED"]
 
 
 def test_another_store_gets_a_new_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
