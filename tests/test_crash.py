@@ -4,6 +4,7 @@ HBT_CRASH_POINTS sets how many points of each work are tried: a number, or "all"
 """
 
 import errno
+import gc
 import json
 import os
 import re
@@ -221,7 +222,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.chdir(new_home(tmp_path_factory.mktemp("imports")))
         run_pipeline(EVERY_STAGE)
         run_pipeline(CASCADE)
+        gc.collect()
+        gc.freeze()  # a copy of this process would wait for threads that it does not have if it freed a session
         yield
+        gc.unfreeze()
         torch.set_num_threads(threads)
 
 
