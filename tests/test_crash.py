@@ -276,7 +276,8 @@ def problem_of_full_disk(work: str, point: Point, expected: Files, home: Path) -
 def problem_of_resuming(work: str, expected: Files, home: Path) -> str:
     log = home.parent / "log"
     for package in home.glob("models/*"):
-        if package.is_dir() and package.suffix != ".partial" and changed_files(package):
+        hidden = package.name.startswith(".") or package.suffix == ".partial"
+        if package.is_dir() and not hidden and changed_files(package):
             return f"half a package: {package.name} {changed_files(package)}"
     if in_fork(lambda: run(work, home), log) != 0:
         return f"does not resume: {log.read_text()[-2000:]}"
