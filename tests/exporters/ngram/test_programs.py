@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporters.ngram import c, js, program, python
+from exporters.loaders.model_bin import library, model as program
+from exporters.ngram import c, js, python
 from exporters.ngram.normalization import symbols_of
 from exporters.ngram.tables import write_model
 from exporters.ngram.target import MODEL_FILE, SOURCES, Classify
@@ -31,7 +32,7 @@ from toolkit.modeling.ngram import character_tokenizer
 from toolkit.utils.errors import CannotExport, InputError
 from toolkit.workflows.compress import compress_checkpoint
 
-needs_c = pytest.mark.skipif(c.available() is not None, reason="no C compiler")
+needs_c = pytest.mark.skipif(library.missing_compiler() is not None, reason="no C compiler")
 needs_node = pytest.mark.skipif(js.available() is not None, reason="no Node.js")
 PROGRAMS = [
     pytest.param("python", python.start, id="python"),
@@ -104,7 +105,7 @@ def test_c_reads_malformed_utf_8_as_python_does(model_file: Path) -> None:
     pool = [*range(256), *range(0x80, 0xC0), 0xE0, 0xED, 0xF0, 0xF4, 0xF4, 0xE0, 0xED, 0x61]
     raw = [bytes(dice.choices(pool, k=dice.randint(1, 8))) for _ in range(3000)]
     code, data = c.library(), model_file.read_bytes()
-    model = c.ctypes.create_string_buffer(c.MODEL_BYTES)
+    model = c.ctypes.create_string_buffer(library.MODEL_BYTES)
     assert code.ngram_open(model, data, len(data)) == 0
     found, expected = (c.ctypes.c_double * 3)(), python.start(model_file)
     for text in raw:
@@ -297,7 +298,7 @@ def test_c_has_no_warnings_and_its_command_line_works(packages: Path, tmp_path: 
     folder = packages / "c"
     strict = ["-std=c99", "-O2", "-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Wshadow", "-Werror"]
     sources = [str(folder / "model.c"), str(folder / "main.c")]
-    compiler = c.compiler()
+    compiler = library.compiler()
     assert compiler is not None
     subprocess.run([compiler, *strict, "-o", str(tmp_path / "classify"), *sources, "-lm"], check=True)
     texts = ["sea", "", "sun " * 1000, "ক্যামেরা ভালো"]
@@ -354,7 +355,7 @@ int main(int arguments, char **argument) {
 def test_c_is_memory_safe_for_any_bytes(model_file: Path, tmp_path: Path) -> None:
     """Damaged models and random texts under AddressSanitizer and UndefinedBehaviorSanitizer."""
     (tmp_path / "fuzz.c").write_text(FUZZ)
-    compiler = c.compiler()
+    compiler = library.compiler()
     assert compiler is not None
     flags = ["-std=c99", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{SOURCES}"]
     made = str(tmp_path / "fuzz")
