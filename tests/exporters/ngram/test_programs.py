@@ -244,6 +244,27 @@ def test_how_to_load_needs_only_the_standard_library(packages: Path, target: str
     assert done.stdout.splitlines() == shown
 
 
+@pytest.mark.parametrize(("target", "start"), PROGRAMS)
+def test_the_command_line_is_that_of_other_packages(packages: Path, tmp_path: Path, target: str, start: object) -> None:
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-I", "-S", "-B", str(packages / target / "how_to_load.py"), *words]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    done = call("--self-test")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "token ids  2 of 2" in done.stdout and "versions   Python 3" in done.stdout
+    (tmp_path / "in.csv").write_text("text\nsea\nsun\n", "utf-8")
+    done = call("--file", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv"))
+    assert (done.returncode, done.stderr) == (0, "")
+    found = [line.split(",") for line in (tmp_path / "out.csv").read_text("utf-8").splitlines()]
+    expected = package.load(packages / target).predict(["sea", "sun"])
+    assert found == [["text", "predicted_label", "probability"]] + [
+        [text, label, str(round(score, 6))] for text, (label, score) in zip(["sea", "sun"], expected, strict=True)
+    ]
+    measured = json.loads(call("--bench").stdout)
+    assert measured["self_test"]["passed"] and measured["measurement"]["p50_ms"] > 0
+
+
 @pytest.mark.parametrize(
     ("target", "source"),
     [
