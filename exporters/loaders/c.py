@@ -10,7 +10,7 @@ from pathlib import Path
 from exporters.loaders.base.files import open_package
 from exporters.loaders.base.script import main
 from exporters.loaders.model_bin.library import C_SOURCES, compiled, scored_by
-from exporters.loaders.model_bin.model import Model, refuse_other_rule
+from exporters.loaders.model_bin.model import Model
 
 
 def load(
@@ -31,9 +31,7 @@ def load(
 
     def build(root: Path) -> Model:
         data = (root / "model.bin").read_bytes()
-        model = Model(data, scored_by(compiled(root / C_SOURCES[0]), data) if compile else None)
-        refuse_other_rule(model, root)
-        return model
+        return Model(data, scored_by(compiled(root / C_SOURCES[0]), data) if compile else None)
 
     return open_package(folder, ("model.bin", *C_SOURCES), verify, build)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from exporters.loaders.base.files import open_package
 from exporters.loaders.base.script import main
-from exporters.loaders.model_bin.model import Model, refuse_other_rule
+from exporters.loaders.model_bin.model import Model
 
 
 def load(folder: str | os.PathLike[str] | None = None, threads: int | None = None, verify: bool = True) -> Model:
@@ -18,13 +18,7 @@ def load(folder: str | os.PathLike[str] | None = None, threads: int | None = Non
     Raises: ValueError if a file is not as shipped or the model does not load.
     """
     folder = Path(__file__).parent if folder is None else folder
-
-    def build(root: Path) -> Model:
-        model = Model((root / "model.bin").read_bytes())
-        refuse_other_rule(model, root)
-        return model
-
-    return open_package(folder, ("model.bin",), verify, build)
+    return open_package(folder, ("model.bin",), verify, lambda root: Model((root / "model.bin").read_bytes()))
 
 
 if __name__ == "__main__":

@@ -98,6 +98,15 @@ class ProgramTarget:
     distributions: tuple[str, ...] = ()
     kind: Loader = "program"
     """The loader that is how_to_load.py."""
+    code_bytes: int | None = None
+    """About the bytes of the compiled program; None if it is not compiled."""
+
+    @property
+    def program_bytes(self) -> int:
+        """Bytes that are flashed or downloaded beside model.bin: compiled program, its source, or how_to_load.py."""
+        if self.code_bytes is not None:
+            return self.code_bytes
+        return sum((SOURCES / name).stat().st_size for name in self.sources) or len(loader_source(self.kind).encode())
 
     def candidates(
         self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", reference: Path
