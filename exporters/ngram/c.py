@@ -8,9 +8,9 @@ from pathlib import Path
 from exporters.loaders.model_bin.library import C_SOURCES, compiled, missing_compiler, opened
 from exporters.ngram.target import SOURCES, Answer, Classify, ProgramTarget
 
-CODE_BYTES = 12 * 1024
-"""More than model.c takes with sqrt, exp, log and the arithmetic of doubles, which a processor may not have: 10 KB on a
-Cortex-M4."""
+CODE_BYTES = 18 * 1024
+"""More than model.c takes with sqrt, exp, log and the arithmetic of doubles, which a processor may not have: 17 KB on a
+Cortex-M0, 10 KB on a Cortex-M4."""
 
 
 @cache
