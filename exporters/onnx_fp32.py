@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from exporters.loaders.compose import CASCADE, NGRAM, Loader, load_package, loader_source, model_type
+from exporters.loaders.ngram import HEAD_FILE
 from exporters.loaders.onnx_runtime.graph_file import GRAPH_FILE as MODEL_FILE
 from exporters.registry import Candidate, Evidence, LoadedArtifact
 from toolkit.utils.errors import CannotExport, full_disk, out_of_memory, reason_of
@@ -39,11 +40,14 @@ class OnnxTarget:
     def available(self) -> str | None:
         return missing_modules("onnx", "onnxruntime")
 
-    def loader(self, model_type: str) -> str:
-        return loader_source(onnx_loader(model_type))
+    def loader(self, folder: Path) -> str:
+        return loader_source(onnx_loader(folder))
+
+    def needs(self, folder: Path) -> tuple[str, ...]:
+        return ("numpy",) if onnx_loader(folder) == "ngram" else self.distributions
 
     def load(self, folder: Path, threads: int | None = None) -> LoadedArtifact:
-        return load_package(onnx_loader(model_type(folder)), folder, threads)
+        return load_package(onnx_loader(folder), folder, threads)
 
 
 class OnnxFp32(OnnxTarget):
@@ -70,11 +74,14 @@ def missing_modules(*modules: str, install: str = "onnx onnxruntime") -> str | N
     return f"{', '.join(missing)} missing: pip install {install}" if missing else None
 
 
-def onnx_loader(model_type: str) -> Loader:
-    """Return the loader of an ONNX graph of this kind of network."""
-    if model_type == CASCADE:
+def onnx_loader(folder: Path) -> Loader:
+    """Return the loader of a package folder with an ONNX graph; an n-gram student with HEAD_FILE is run without it."""
+    kind = model_type(folder)
+    if kind == CASCADE:
         return "cascade"
-    return "ngram" if model_type == NGRAM else "onnx"
+    if kind == NGRAM:
+        return "ngram" if (folder / HEAD_FILE).exists() else "ngram_onnx"
+    return "onnx"
 
 
 def export_graph(classifier: "Classifier", file: Path) -> None:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from exporters.loaders.model_bin.library import C_SOURCES
 from exporters.onnx_fp32 import MODEL_FILE, OnnxTarget
 from exporters.registry import NOTHING, Candidate, Evidence
+from toolkit.utils.errors import CannotExport
 
 if TYPE_CHECKING:
     import onnx
@@ -43,7 +45,7 @@ class OnnxInt8(OnnxTarget):
         from toolkit.modeling.ngram import NgramNetwork
 
         if isinstance(classifier.network, NgramNetwork):
-            return [_ngram_candidate(classifier.network)]
+            return [_ngram_candidate(classifier, evidence, settings.cascade)]
         return _graph_candidates(classifier, evidence, settings, reference / MODEL_FILE)
 
 
@@ -226,15 +228,29 @@ def _columns(name: str, made: "Mapping[str, onnx.NodeProto]", constants: Mapping
     return constants[node.input[1]].shape[-1]
 
 
-def _ngram_candidate(network: Any) -> Candidate:
-    """The table in eight bits."""
+def _ngram_candidate(classifier: "Classifier", evidence: Evidence, cascade: bool) -> Candidate:
+    """The table in eight bits and, except in a cascade, what is needed to run it without ONNX Runtime.
+
+    Without ONNX Runtime, one text takes longer than in single precision with it: no speed is promised.
+    """
     from exporters.ngram.graph import write_int8
+    from exporters.ngram.tables import write_head
+    from exporters.ngram.target import SOURCES
 
     def write(folder: Path, in_float: frozenset[str] = NOTHING) -> dict[str, Any]:
+        network: Any = classifier.network
         write_int8(network, folder / MODEL_FILE)
+        if cascade:
+            return {}
+        try:
+            write_head(network, classifier.tokenizer, classifier.labels, evidence.rule, folder)
+        except CannotExport:  # then the package needs ONNX Runtime
+            return {}
+        for name in C_SOURCES:
+            (folder / name).write_bytes((SOURCES / name).read_bytes())
         return {}
 
-    return Candidate("table in eight bits", write)
+    return Candidate("table in eight bits", write, promise=None if cascade else "same")
 
 
 EXPORTER = OnnxInt8("onnx-int8", "ONNX Runtime, matrices and embeddings in eight bits", "faster")

@@ -61,8 +61,11 @@ class OpenvinoInt8:
         found = [Candidate("static, smoothed", plain), Candidate("static, smoothed, accuracy control", controlled)]
         return found[:1] if settings.search == "off" else found
 
-    def loader(self, model_type: str) -> str:
+    def loader(self, folder: Path) -> str:
         return loader_source("openvino")
+
+    def needs(self, folder: Path) -> tuple[str, ...]:
+        return self.distributions
 
     def load(self, folder: Path, threads: int | None = None) -> LoadedArtifact:
         return load_package("openvino", folder, threads)

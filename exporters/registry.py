@@ -59,6 +59,8 @@ class Candidate:
     """Names of the parts that can be kept in float if the candidate loses too much."""
     this_cpu_only: bool = False
     """Whether some processors compute other scores."""
+    promise: Literal["faster", "smaller", "same"] | None = None
+    """What it must be, compared with the reference, if that is not the promise of its target."""
 
 
 class LoadedArtifact(Predictor, Protocol):
@@ -107,7 +109,11 @@ class Exporter(Protocol):
 
     @property
     def distributions(self) -> tuple[str, ...]:
-        """Distributions that the package needs at run time; the first is the runtime. Empty if it needs none."""
+        """Distributions that packages need at run time; the first is the runtime. Empty if they need none."""
+        ...
+
+    def needs(self, folder: Path) -> tuple[str, ...]:
+        """Return the distributions that the package in `folder` needs: `distributions`, or others for its network."""
         ...
 
     def available(self) -> str | None:
@@ -124,8 +130,8 @@ class Exporter(Protocol):
         """
         ...
 
-    def loader(self, model_type: str) -> str:
-        """Return the source of how_to_load.py; `model_type` is as in config.json.
+    def loader(self, folder: Path) -> str:
+        """Return the source of how_to_load.py for the package in `folder`, which has its artifact and config.json.
 
         The source must define `load(folder, threads)`, which returns a LoadedArtifact.
         """

@@ -61,8 +61,11 @@ class TorchInt8:
             Candidate("dynamic, per-tensor weights", partial(write, network, False), parts),
         ]
 
-    def loader(self, model_type: str) -> str:
+    def loader(self, folder: Path) -> str:
         return loader_source("torch")
+
+    def needs(self, folder: Path) -> tuple[str, ...]:
+        return self.distributions
 
     def load(self, folder: Path, threads: int | None = None) -> LoadedArtifact:
         return load_package("torch", folder, threads)

@@ -68,7 +68,7 @@ def answer(request: dict[str, Any]) -> None:
     try:
         found = _scores(Path(request["folder"]), request["target"], request["texts"])
     except ImportError as error:
-        needed = " ".join(exporter(request["target"]).distributions)
+        needed = " ".join(exporter(request["target"]).needs(Path(request["folder"])))
         found = {"problem": f"needs {error.name}, which is not installed: pip install {needed}"}
     except MemoryError:
         found = {"problem": "does not load: it needs too much memory"}

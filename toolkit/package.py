@@ -5,6 +5,7 @@ package folder. `verify` reports files that have changed since the package was w
 """
 
 import json
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from packaging.version import InvalidVersion, Version
 
 from exporters.loaders.command.self_test import GOLDEN_TOLERANCE
 from exporters.loaders.compose import CASCADE, TRANSFORMER, command_line_source, model_type
+from exporters.loaders.ngram import HEAD_FILE
 from exporters.loaders.onnx_runtime.graph_file import GRAPH_FILE, graph_file
 from exporters.registry import Candidate, Exporter, LoadedArtifact, exporter, targets
 from toolkit.golden_scores import Scored, one_line, score_texts
@@ -98,11 +100,11 @@ def write_loading_files(folder: Path, classifier: "Classifier", rule: "DecisionR
     if target.file == GRAPH_FILE:  # the dtype of this file name; by default, browsers look for another one
         own["transformers.js_config"] = {"dtype": "fp32"}
     (folder / CONFIG_FILE).write_text(json.dumps(own, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    loader = target.loader(str(own.get("model_type", "")))
+    loader = target.loader(folder)
     (folder / LOADER_FILE).write_text(loader, "utf-8", newline="\n")
     if Path(COMMAND_LINE_FILE).stem in loader:  # a loader of another kind has a command line of its own
         (folder / COMMAND_LINE_FILE).write_text(command_line_source(), "utf-8", newline="\n")
-    (folder / REQUIREMENTS_FILE).write_text(requirements(target.distributions), "utf-8", newline="\n")
+    (folder / REQUIREMENTS_FILE).write_text(requirements(target.needs(folder)), "utf-8", newline="\n")
 
 
 def requirements(distributions: Sequence[str]) -> str:
@@ -144,14 +146,14 @@ def write_manifest(
     isa: instruction set of this machine, on which the golden scores were computed.
     this_cpu_only: whether some processors compute other scores.
     """
-    used = versions_of(target.distributions)
-    runtime = _runtime(target)
+    used = versions_of(target.needs(folder))
+    runtime = next(iter(used), NO_RUNTIME)
     manifest = {
         "schema": SCHEMA,
         "target": target.name,
         "runtime": {
             "name": runtime,
-            "version": version(runtime) if target.distributions else "",
+            "version": version(runtime) if used else "",
             "versions": used,
             "python": platform.python_version(),
         },
@@ -198,7 +200,7 @@ def load(folder: Path, threads: int | None = None) -> LoadedArtifact:
     try:
         return target.load(folder, threads)
     except ImportError as error:
-        needed = " ".join(target.distributions)
+        needed = " ".join(target.needs(folder))
         raise InputError(f"{folder}: needs {error.name}, which is not installed: pip install {needed}") from None
     except Exception as error:  # the runtimes raise types of their own for a broken file
         raise InputError(f"{folder}: does not load: {printable(one_line(error))}") from error
@@ -251,19 +253,6 @@ def _target(folder: Path, manifest: dict[str, Any]) -> Exporter:
     return exporter(name)
 
 
-def _runtime(target: Exporter) -> str:
-    """Return the name of the distribution that runs a target, or NO_RUNTIME."""
-    return target.distributions[0] if target.distributions else NO_RUNTIME
-
-
-def _is_cascade(folder: Path) -> bool:
-    """Return whether config.json is that of a cascade; one that cannot be read is not."""
-    try:
-        return model_type(folder) == CASCADE
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return False
-
-
 def _unlisted_parts(folder: Path, manifest: dict[str, Any], target: Exporter) -> list[str]:
     """Return one line for each file that loading reads and the manifest does not list."""
 
@@ -271,7 +260,9 @@ def _unlisted_parts(folder: Path, manifest: dict[str, Any], target: Exporter) ->
         return graph_file(part) if target.file == GRAPH_FILE else target.file
 
     needed = [artifact(folder), CONFIG_FILE, "tokenizer.json", LOADER_FILE, REQUIREMENTS_FILE]
-    if _is_cascade(folder):
+    if target.file == GRAPH_FILE and os.path.lexists(folder / HEAD_FILE):
+        needed.append(HEAD_FILE)
+    if model_type(folder) == CASCADE:
         second = (artifact(folder / TRANSFORMER), CONFIG_FILE, "tokenizer.json")
         needed += [f"{TRANSFORMER}/{name}" for name in second]
     return [f"{name} is not in the manifest" for name in needed if name not in manifest["files"]]
@@ -280,10 +271,12 @@ def _unlisted_parts(folder: Path, manifest: dict[str, Any], target: Exporter) ->
 def _runtime_problems(folder: Path, manifest: dict[str, Any], target: Exporter) -> list[str]:
     """Return one line if the runtime in the manifest is not that of the target and of requirements.txt."""
     name, version_ = manifest["runtime"]["name"], manifest["runtime"]["version"]
-    if name != _runtime(target):
-        return [f"the runtime of {target.name} is {_runtime(target)}, not '{printable(name[:100])}'"]
+    needed = target.needs(folder)
+    runtime = needed[0] if needed else NO_RUNTIME
+    if name != runtime:
+        return [f"the runtime of {target.name} is {runtime}, not '{printable(name[:100])}'"]
     lines = (folder / REQUIREMENTS_FILE).read_text("utf-8", errors="replace").splitlines()
-    if not target.distributions:
+    if not needed:
         return [f"{REQUIREMENTS_FILE} names packages, and {target.name} needs none"] if lines else []
     if not any(_allows(line, name, version_) for line in lines):
         return [

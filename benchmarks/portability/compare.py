@@ -12,7 +12,6 @@ import numpy as np
 
 from benchmarks.portability import answers
 from benchmarks.portability.processors import CACHE, Processor, emulated, prepare
-from exporters.loaders.compose import model_type
 from exporters.registry import exporter
 from toolkit import package
 from toolkit.manifest import read_manifest
@@ -85,7 +84,7 @@ def _opened(folder: Path, texts: Sequence[str]) -> Package:
     if problems:
         raise InputError(f"{folder}: {problems[0]}")
     manifest = read_manifest(folder)
-    loader = exporter(manifest["target"]).loader(model_type(folder))
+    loader = exporter(manifest["target"]).loader(folder)
     if (folder / package.LOADER_FILE).read_text("utf-8") != loader:
         raise InputError(
             f"{folder}: its {package.LOADER_FILE} is not that of this hbt; create the package again with hbt compress"

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters.ngram import c
+from exporters.loaders.model_bin.library import compiler
 from exporters.ngram.target import MODEL_FILE, SOURCES
 from exporters.registry import NOTHING, Evidence, LoadedArtifact, exporter
 from toolkit.config.settings import ExportSettings
@@ -51,7 +51,7 @@ def microseconds(target: str, model: LoadedArtifact, folder: Path, texts: list[s
     if target == "c":
         flags = ["-std=c99", "-O2", "-D_POSIX_C_SOURCE=199309L", f"-I{SOURCES}", f"-DPASSES={PASSES}"]
         sources = [str(Path(__file__).with_name("ngram_c_speed.c")), str(SOURCES / "model.c")]
-        subprocess.run([str(c.compiler()), *flags, "-o", str(folder / "speed"), *sources, "-lm"], check=True)
+        subprocess.run([str(compiler()), *flags, "-o", str(folder / "speed"), *sources, "-lm"], check=True)
         lines = "".join(" ".join(text.split()) + "\n" for text in texts).encode()
         done = subprocess.run([folder / "speed", folder / MODEL_FILE], input=lines, capture_output=True, check=True)
         return statistics.median(map(float, done.stdout.split()))
@@ -73,7 +73,7 @@ def cold_start_ms(folder: Path, text: str) -> float:
     """Return the median time in milliseconds from the start of the C command line to its end with one label."""
     made = str(folder / "classify")
     sources = [str(SOURCES / "model.c"), str(SOURCES / "main.c")]
-    subprocess.run([str(c.compiler()), "-std=c99", "-O2", "-o", made, *sources, "-lm"], check=True)
+    subprocess.run([str(compiler()), "-std=c99", "-O2", "-o", made, *sources, "-lm"], check=True)
     found = []
     for _ in range(STARTS):
         started = time.perf_counter()

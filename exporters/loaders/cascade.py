@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters.loaders.characters import characters, ngram_network
-from exporters.loaders.common import Model, is_finite, main, open_package
+from exporters.loaders.base.files import open_package
+from exporters.loaders.base.script import main
+from exporters.loaders.common import Model, is_finite
+from exporters.loaders.onnx_runtime.characters import characters, ngram_network
 from exporters.loaders.onnx_runtime.graph_file import graph_file
 from exporters.loaders.onnx_runtime.transformer import transformer_network
 from exporters.loaders.subwords import subwords

@@ -1,30 +1,16 @@
-"""Classify texts with the model in this folder, on any CPU.
-
-    python how_to_load.py "text" ["another text" …]
-    python how_to_load.py --help      # standard input, CSV files, self-test, benchmark
-
-or, from Python:
-
-    from how_to_load import load
-    model = load()
-    model.predict(["text"])           # [("label", probability of that label)]
-    model.predict_proba(["text"])     # float32 (texts, labels)
-
-Requires only the packages in requirements.txt. Checks every file against manifest.json before it loads the model.
-"""
+"""A text classifier with a tokenizer and a network."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
+
+from exporters.loaders.base.texts import checked_texts
 
 Encode = Callable[[Sequence[str]], list[np.ndarray]]
 """Texts -> the token ids of each, int64 (tokens,)."""
@@ -127,84 +113,3 @@ class Model:
 def is_finite(value: object) -> bool:
     """Return whether `value` is a finite number, and not a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def checked_texts(texts: Sequence[str]) -> list[str]:
-    """Return a list of the texts, each surrogate without its other half replaced by U+FFFD.
-
-    Raises: ValueError if `texts` is one text, or one of them is not a str.
-    """
-    if isinstance(texts, (str, bytes)):
-        raise ValueError("expected a list of texts, not one text: write predict([text])")
-    found = list(texts)
-    for i, text in enumerate(found):
-        if not isinstance(text, str):
-            raise ValueError(f"texts[{i}] is not a str but {type(text).__name__}")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            found[i] = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return found
-
-
-def open_package(
-    folder: str | os.PathLike[str], parts: Sequence[str], verify: bool, build: Callable[[Path], Model]
-) -> Model:
-    """Return the model that `build` makes of a folder; first check the files, among them `parts`, if `verify`.
-
-    Raises: ValueError, in one line, if a file is not as shipped or the model does not load.
-    """
-    root = Path(folder).resolve()
-    try:
-        if verify:
-            check_files(root, ("config.json", "tokenizer.json", *parts))
-        return build(root)
-    except ImportError:  # the runtime is not installed
-        raise
-    except Exception as error:  # the runtimes raise their own types for a broken file
-        raise ValueError(f"{folder}: does not load: {' '.join(str(error).split()) or type(error).__name__}") from error
-
-
-def check_files(root: Path, needed: Sequence[str]) -> None:
-    """Check that every file in manifest.json, `needed` among them, has the size and SHA-256 that it states.
-
-    Raises: ValueError for the first file that is missing, changed, outside the folder, a link or not a regular file.
-    """
-    manifest = root / "manifest.json"
-    if not manifest.is_file() or manifest.stat().st_size > 2**24:
-        raise ValueError("manifest.json is missing or too large; verify=False loads without it")
-    try:
-        files = json.loads(manifest.read_text("utf-8"))["files"]
-        stated = {name: (entry["size_bytes"], entry["sha256"]) for name, entry in files.items()}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise ValueError("manifest.json is malformed") from None
-    for name in {**dict.fromkeys(needed), **stated}:
-        file = root / name
-        if name not in stated:
-            raise ValueError(f"{name} is not in manifest.json")
-        if file.resolve() != file or not file.is_relative_to(root) or not file.is_file():
-            raise ValueError(f"{name} is missing, or is not a regular file inside the folder")
-        if file.stat().st_size == stated[name][0] and sha256_of(file) == stated[name][1]:
-            continue
-        raise ValueError(f"{name} has changed")
-
-
-def sha256_of(file: Path) -> str:
-    """Return the SHA-256 of a file, read in parts."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        for part in iter(lambda: stream.read(2**20), b""):
-            digest.update(part)
-    return digest.hexdigest()
-
-
-def main(load: Callable[..., Model]) -> None:
-    """Run the command line, which is in command_line.py beside this file."""
-    sys.dont_write_bytecode = True  # the folder stays as manifest.json states it
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
-    try:
-        from command_line import run  # type: ignore[import-not-found]
-    except ImportError as error:
-        print(f"{error}: copy command_line.py beside how_to_load.py", file=sys.stderr)
-        sys.exit(2)
-    run(load, Path(__file__).resolve().parent)

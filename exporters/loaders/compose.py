@@ -16,7 +16,7 @@ from typing import Literal, TypeGuard
 
 from exporters.registry import LoadedArtifact
 
-Loader = Literal["onnx", "ngram", "cascade", "torch", "openvino"]
+Loader = Literal["onnx", "ngram", "ngram_onnx", "cascade", "torch", "openvino", "program", "c"]
 PARTS = "exporters.loaders"
 FOLDER = Path(__file__).parent
 NGRAM, CASCADE = "ngram", "cascade"
@@ -58,14 +58,17 @@ def load_package(loader: Loader, folder: Path, threads: int | None = None) -> Lo
 
 
 def model_type(folder: Path) -> str:
-    """Return `model_type` from config.json in a package folder, "" if it has none."""
-    return json.loads((folder / "config.json").read_text("utf-8")).get("model_type", "")
+    """Return `model_type` from config.json in a package folder, "" if it has none or cannot be read."""
+    try:
+        return json.loads((folder / "config.json").read_text("utf-8")).get("model_type", "")
+    except (OSError, ValueError, AttributeError, RecursionError):  # loading reports it
+        return ""
 
 
 def loader_source(loader: Loader) -> str:
     """Return the source of how_to_load.py for one loader."""
     parts = _with_dependencies(loader, {})
-    return _composed(f"{parts['common'].docstring.rstrip()}\n\n{parts[loader].docstring.rstrip()}\n", parts)
+    return _composed(f"{parts['base.script'].docstring.rstrip()}\n\n{parts[loader].docstring.rstrip()}\n", parts)
 
 
 def command_line_source() -> str:
@@ -78,7 +81,8 @@ def _composed(docstring: str, parts: dict[str, Part]) -> str:
     """Return the source of one module with the code of all `parts`."""
     imports = _merged([statement for part in parts.values() for statement in part.imports if not _is_part(statement)])
     body = "\n\n\n".join(part.body for part in parts.values())
-    return f'"""{docstring}"""\n\n{imports}\n\n{body}\n'
+    gap = "\n\n\n" if body.startswith(("def ", "class ")) else "\n\n"
+    return f'"""{docstring}"""\n\n{imports}{gap}{body}\n'
 
 
 def _with_dependencies(name: str, found: dict[str, Part]) -> dict[str, Part]:
@@ -123,4 +127,4 @@ def _merged(statements: list[ast.Import | ast.ImportFrom]) -> str:
     others = [f"    {line}" for line in lines if line not in standard]
     if "import onnxruntime" in lines:
         standard = [*sorted({*standard, "import os"}, key=lambda line: (line.startswith("from"), line)), _NO_TELEMETRY]
-    return "\n".join([future, "", *standard, *(["", "try:", *others, _IF_MISSING] if others else [""])])
+    return "\n".join([future, "", *standard, *(["", "try:", *others, _IF_MISSING] if others else [])])

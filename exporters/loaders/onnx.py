@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from exporters.loaders.common import Model, main, open_package
+from exporters.loaders.base.files import open_package
+from exporters.loaders.base.script import main
+from exporters.loaders.common import Model
 from exporters.loaders.onnx_runtime.graph_file import graph_file
 from exporters.loaders.onnx_runtime.transformer import transformer_network
 from exporters.loaders.subwords import subwords

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from exporters.loaders.common import Model, Network, main, open_package
+from exporters.loaders.base.files import open_package
+from exporters.loaders.base.script import main
+from exporters.loaders.common import Model, Network
 from exporters.loaders.subwords import subwords
 
 

@@ -15,7 +15,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-from exporters.loaders.common import Model, Network, main, open_package
+from exporters.loaders.base.files import open_package
+from exporters.loaders.base.script import main
+from exporters.loaders.common import Model, Network
 from exporters.loaders.subwords import subwords
 
 # Without VNNI, sums of two products can saturate, which 7-bit activations prevent. (PyTorch's own module always uses

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from exporters.ngram.program import Model
+from exporters.loaders.model_bin.model import Model
 from exporters.ngram.target import Answer, Classify, ProgramTarget
 
 

@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exporters.loaders.ngram import HEAD_FILE
+from exporters.loaders.onnx_runtime.graph_file import GRAPH_FILE
 from exporters.ngram.normalization import Symbols, symbols_of
 from toolkit.modeling.ngram import NgramNetwork
 from toolkit.utils.errors import CannotExport
@@ -78,10 +80,29 @@ def write_model(
     Raises: CannotExport for more than MAX_LABELS labels, labels with a zero character, or a tokenizer that
         `symbols_of` refuses.
     """
+    file.write_bytes(_bytes_of(network, tokenizer, labels, rule))
+
+
+def write_head(
+    network: NgramNetwork, tokenizer: "Tokenizer", labels: tuple[str, ...], rule: "DecisionRule", folder: Path
+) -> None:
+    """Write the file from which `exporters.loaders.ngram` makes model.bin with the table in the graph of `folder`.
+
+    Raises: CannotExport as `write_model`.
+    """
+    whole, graph = _bytes_of(network, tokenizer, labels, rule), (folder / GRAPH_FILE).read_bytes()
+    size = network.config.rows * (1 + network.config.outputs)
+    table = whole[len(whole) - size + 1 + network.config.outputs :]  # without row 0, which the graph has at the end
+    place = graph.find(table)
+    assert place > 0
+    (folder / HEAD_FILE).write_bytes(struct.pack("<Q", place) + whole[: len(whole) - size])
+
+
+def _bytes_of(network: NgramNetwork, tokenizer: "Tokenizer", labels: tuple[str, ...], rule: "DecisionRule") -> bytes:
     if len(labels) > MAX_LABELS or any("\0" in label for label in labels):
         raise CannotExport(f"it needs at most {MAX_LABELS} labels, without zero characters")
     intercept = network.intercept.detach().numpy().astype(np.float64)
-    file.write_bytes(model_bytes(quantize_table(network), intercept, symbols_of(tokenizer), labels, rule))
+    return model_bytes(quantize_table(network), intercept, symbols_of(tokenizer), labels, rule)
 
 
 def size_without_table(network: NgramNetwork, tokenizer: "Tokenizer", labels: tuple[str, ...]) -> int:

@@ -5,9 +5,9 @@ A package may come from a stranger, so hbt never compiles or runs a source that 
 the package's model.bin, which is only data, and refuses a package whose sources differ from its own.
 """
 
-import json
 import math
 import stat
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from exporters.ngram.program import Model, checked_texts
+from exporters.loaders.base.texts import checked_texts
+from exporters.loaders.compose import Loader, loader_source
+from exporters.loaders.model_bin.model import Model, refuse_other_rule
 from exporters.registry import Candidate, Evidence, LoadedArtifact
 from toolkit.utils.errors import InputError
 
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 
 SOURCES = Path(__file__).parent / "sources"
 MODEL_FILE = "model.bin"
-PROGRAM = Path(__file__).with_name("program.py")
-"""The program in Python, how_to_load.py of every package of these targets."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Program:
     labels: tuple[str, ...]
     threshold: float | None
     offsets: tuple[float, ...] | None
+    encode: Callable[[Sequence[str]], Sequence["array[int]"]]
+    """Texts -> the token ids of each."""
     classify: Classify
 
     def predict(self, texts: Sequence[str], batch_size: int = 1) -> list[tuple[str, float]]:
@@ -94,6 +96,17 @@ class ProgramTarget:
     reference: str | None = "onnx-fp32"
     file: str = MODEL_FILE
     distributions: tuple[str, ...] = ()
+    kind: Loader = "program"
+    """The loader that is how_to_load.py."""
+    code_bytes: int | None = None
+    """About the bytes of the compiled program; None if it is not compiled."""
+
+    @property
+    def program_bytes(self) -> int:
+        """Bytes that are flashed or downloaded beside model.bin: compiled program, its source, or how_to_load.py."""
+        if self.code_bytes is not None:
+            return self.code_bytes
+        return sum((SOURCES / name).stat().st_size for name in self.sources) or len(loader_source(self.kind).encode())
 
     def candidates(
         self, classifier: "Classifier", evidence: Evidence, settings: "ExportSettings", reference: Path
@@ -113,20 +126,19 @@ class ProgramTarget:
 
         return [Candidate("table in eight bits", write)]
 
-    def loader(self, model_type: str) -> str:
-        return PROGRAM.read_text("utf-8")
+    def loader(self, folder: Path) -> str:
+        return loader_source(self.kind)
+
+    def needs(self, folder: Path) -> tuple[str, ...]:
+        return self.distributions
 
     def load(self, folder: Path, threads: int | None = None) -> LoadedArtifact:
         for source in self.sources:
             if not has_content(folder / source, (SOURCES / source).read_bytes()):
                 raise ValueError(f"{source} differs from that of this hbt and is not run; make the package again")
         model = Model((folder / MODEL_FILE).read_bytes())
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        labels = tuple(config["id2label"][str(i)] for i in range(len(config["id2label"])))
-        offsets = None if config.get("offsets") is None else tuple(config["offsets"])
-        if (model.labels, model.threshold, model.offsets) != (labels, config["threshold"], offsets):
-            raise ValueError(f"{MODEL_FILE} and config.json state different labels or decision rules")
-        return Program(model.labels, model.threshold, model.offsets, self.start(folder / MODEL_FILE))
+        refuse_other_rule(model, folder)
+        return Program(model.labels, model.threshold, model.offsets, model.encode, self.start(folder / MODEL_FILE))
 
 
 def has_content(file: Path, expected: bytes) -> bool:

@@ -21,7 +21,7 @@ from exporters.loaders.common import Model
 from exporters.loaders.compose import Loader, command_line_source, loader_source
 from tests.exporters.test_loader_file import LOADERS
 from tests.helpers import contents, rehash
-from toolkit.data import corpus
+from toolkit.data import corpus, tables
 from toolkit.data.normalization import normalize
 from toolkit.utils.machine import FLAGS
 from toolkit.workflows.predict_file import label_file as label_file_of_hbt
@@ -100,7 +100,7 @@ def test_no_two_parts_of_a_source_define_the_same_name(name: str) -> None:
 
 def test_the_command_line_needs_only_the_standard_library() -> None:
     assert "exporters" not in command_line_source()
-    assert len(command_line_source().splitlines()) < 545
+    assert len(command_line_source().splitlines()) < 600
     modules = {
         (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name) or ""
         for node in ast.walk(ast.parse(command_line_source()))
@@ -113,6 +113,7 @@ def test_the_command_line_needs_only_the_standard_library() -> None:
 def test_constants_that_packages_repeat_are_those_of_hbt() -> None:
     assert files.TEXT_COLUMNS == corpus.TEXT_COLUMNS
     assert machine.FLAGS == FLAGS
+    assert (files.SEPARATORS, files.SNIFFED) == (tables.SEPARATORS, tables.SNIFFED)
 
 
 @pytest.mark.parametrize("start", range(0, 0x110000, 0x8000))
@@ -209,10 +210,30 @@ def test_a_tsv_file_and_a_named_column(demo: Model, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_the_separator_of_a_csv_file_is_found_and_kept(demo: Model, tmp_path: Path, separator: str) -> None:
+    rows = [["id", "text"], ["1", "a, b; c | d"], ["2", "plain"], ["3", "zero \x00 inside"]]
+    source = write_csv(tmp_path / "in.csv", rows, separator)
+    assert files.label_file(demo, source, tmp_path / "out.csv", None) == (3, 0)
+    label_file_of_hbt(demo, source, tmp_path / "hbt.csv", None)
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8-sig") as stream:
+        found = list(csv.reader(stream, delimiter=separator))
+    assert [row[:2] for row in found] == rows
+    assert (tmp_path / "out.csv").read_text("utf-8-sig").splitlines()[0] == separator.join(
+        ["id", "text", "predicted_label", "probability"]
+    )
+    assert len((tmp_path / "out.csv").read_bytes()) == len((tmp_path / "hbt.csv").read_bytes())
+    files.label_file(demo, source, tmp_path / "out.tsv", None)
+    assert (tmp_path / "out.tsv").read_text("utf-8-sig").startswith("id\ttext\t")
+
+
 @pytest.mark.parametrize(
     ("content", "column", "message"),
     [
-        (b"text\n\xff\n", None, "not UTF-8"),
+        (b"text\ngood\n\xff\n", None, "line 3 is not UTF-8; save the file as UTF-8"),
+        ("text\na\n".encode("utf-16"), None, "line 1 is not UTF-8"),
+        ("text\na\n".encode("utf-16-le"), None, "line 1 is not UTF-8"),
+        (b"id;text\n1;a;b\n", None, r"no text column among id;text"),
         (b'text\n"a\n', None, "malformed"),
         (b"text,b\na\n", None, "line 2 has 1 fields and the header 2"),
         (b"", None, "no rows"),

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.loaders import ngram
+from exporters.loaders import ngram_onnx
 from exporters.registry import exporter
 from tests.exporters.ngram.test_graph import package_of, student
 from tests.helpers import Hbt, contents, rehash
@@ -486,13 +486,13 @@ def fuzz(shipped: Path, home: Path, seed: int, faults: int, public_key: Path | N
     public_key: of the signature of the package, which must find out every fault.
     """
     dice = random.Random(seed)
-    expected = ngram.load(shipped).predict_proba(TEXTS)
+    expected = ngram_onnx.load(shipped).predict_proba(TEXTS)
     accepted = []
     for i in range(faults):
         folder = shutil.copytree(shipped, home / str(i))
         kind = random_fault(dice, folder)
         passed = attempt(lambda folder=folder: verified(folder))[1] is None
-        for load in (ngram.load, package.load):
+        for load in (ngram_onnx.load, package.load):
             loaded, error = attempt(lambda folder=folder, load=load: load(folder))
             assert not passed or error is None, (kind, error)
             if error is None:

@@ -41,8 +41,9 @@ class ExportSettings:
     cascade_ms: float | None = None
     """Largest mean latency of a cascade in milliseconds on this machine, instead of a share."""
     budget_kb: int | None = None
-    """Largest size of model.bin in KB, for the targets c, js and python: an n-gram student with a larger table is
-    fitted again with fewer rows."""
+    """Largest size in KB of what is flashed or downloaded, for the targets c, js and python: model.bin and its program
+    (c: 18 KB of machine code; js: model.mjs; python: how_to_load.py). An n-gram student with a larger table is fitted
+    again with fewer rows."""
     page: bool = False
     """Also write page.html, in which a person can try the model offline, for the target js."""
     register: str | None = None

@@ -1,4 +1,4 @@
-"""`--budget-kb`: an n-gram student whose model.bin fits, by fitting the chosen mixture again with fewer table rows.
+"""`--budget-kb`: an n-gram student that fits, by fitting the chosen mixture again with fewer table rows.
 
 `benchmarks.studies.ngram_budget` compares this with other ways to make the table smaller.
 """
@@ -9,6 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from exporters.ngram.tables import size_without_table
+from exporters.ngram.target import ProgramTarget
+from exporters.registry import exporter
 from toolkit.evaluation.comparison import Contender
 from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.predictions import Predictions, rule_on
@@ -24,13 +26,18 @@ from toolkit.utils.errors import InputError
 FEWEST_ROWS = 256
 
 
-def within_budget(source: Source, student: StageResult, data: Callable[[], DistillationData], kb: int) -> Source:
-    """Return `source` with the largest table whose model.bin has at most `kb` KB (1,024 bytes each).
+def within_budget(
+    source: Source, student: StageResult, data: Callable[[], DistillationData], kb: int, target: str
+) -> Source:
+    """Return `source` with the largest table with which model.bin and the program have at most `kb` KB.
 
+    A KB is 1,024 bytes; see `exporters.ngram.target.ProgramTarget.program_bytes` for the program.
     student: the result of the stage that fitted the student. data: returns what it was fitted on.
     Raises: InputError if the classifier is not an n-gram student or no table fits.
     """
-    rows = rows_within(source.classifier, kb)
+    program = exporter(target)
+    assert isinstance(program, ProgramTarget)  # the settings allow no other
+    rows = rows_within(source.classifier, kb, program.program_bytes)
     if not {"candidates", "mixture"} <= {*student.details}:
         raise InputError("--budget-kb: the student was fitted by an older version of hbt; train it again")
     network = source.classifier.network
@@ -54,19 +61,19 @@ def within_budget(source: Source, student: StageResult, data: Callable[[], Disti
     )
 
 
-def rows_within(classifier: Classifier, kb: int) -> int:
-    """Return the number of table rows with which model.bin has at most `kb` KB.
+def rows_within(classifier: Classifier, kb: int, beside: int = 0) -> int:
+    """Return the number of table rows with which model.bin and `beside` other bytes have at most `kb` KB.
 
     Raises: InputError if the classifier is not an n-gram student or fewer than FEWEST_ROWS fit.
     """
     if not isinstance(classifier.network, NgramNetwork):
         raise InputError("--budget-kb: needs an n-gram student; give --student ngram")
     width = 1 + classifier.network.config.outputs
-    rest = size_without_table(classifier.network, classifier.tokenizer, classifier.labels)
+    rest = beside + size_without_table(classifier.network, classifier.tokenizer, classifier.labels)
     rows = (1024 * kb - rest) // width
     if rows < FEWEST_ROWS:
         least = -(-(rest + FEWEST_ROWS * width) // 1024)
-        raise InputError(f"--budget-kb {kb}: model.bin needs {least} KB or more; give at least that")
+        raise InputError(f"--budget-kb {kb}: the smallest table needs {least} KB or more; give at least that")
     return rows
 
 

@@ -155,9 +155,10 @@ def _result(gate: Gate, found: EvaluatedCandidate, reference: np.ndarray, times:
     """Return the result of a candidate. reference, times: latencies of both in milliseconds (texts,)."""
     drop, p50 = gate.drop(found.logits), float(np.median(times))
     fails = [f"loses {100 * drop:.2f} points"] if gate.loses_too_much(found.logits) else []
-    if gate.timed and gate.target.promise == "faster" and significantly_slower(reference, times):
+    promise = found.candidate.promise or gate.target.promise
+    if gate.timed and promise == "faster" and significantly_slower(reference, times):
         fails.append("slower than fp32")
-    if gate.target.promise == "smaller" and found.size_bytes >= gate.reference.size_bytes:
+    if promise == "smaller" and found.size_bytes >= gate.reference.size_bytes:
         fails.append("not smaller than fp32")
     return CandidateResult(
         form=found.candidate.name,

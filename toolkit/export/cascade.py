@@ -136,7 +136,7 @@ def _write_folder(first: Artifact, second: Artifact, routing: Routing, rule: Dec
     config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
     config |= {"model_type": CASCADE, "cascade": asdict(routing)} | rule.as_dict()
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    (folder / LOADER_FILE).write_text(second.target.loader(CASCADE), "utf-8", newline="\n")
+    (folder / LOADER_FILE).write_text(second.target.loader(folder), "utf-8", newline="\n")
 
 
 def _source(first: Artifact, second: Artifact, routing: Routing) -> Source:

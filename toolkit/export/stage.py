@@ -211,7 +211,7 @@ def _finish_package(artifact: Artifact, result: StageResult, folder: Path) -> St
         latency = median_latency_ms("package", folder, source.corpus.take(source.corpus.rows("test")))
     result = replace(result, details=result.details | {"p50_ms": latency})
     rows = [*source.rows, *rows_of(result)]
-    write_card(folder, source.name, source.corpus, rows, result, source.lineage, machine, target.distributions)
+    write_card(folder, source.name, source.corpus, rows, result, source.lineage, machine, target.needs(folder))
     package.write_manifest(folder, target, machine.isa, source.lineage, golden, this_cpu_only)
     return result
 

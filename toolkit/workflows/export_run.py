@@ -68,7 +68,7 @@ def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force
         trimming,
     )
     if export.budget_kb is not None:
-        source = within_budget(source, result, lambda: distillation_of(run), export.budget_kb)
+        source = within_budget(source, result, lambda: distillation_of(run), export.budget_kb, export.target)
     work = run.folder / "-".join(filter(None, [EXPORT, "qat", tag_of(stage)]))
     tuned = _tuned(run, classifier, work, tracked) if export.quant_method == "qat" else None
     try:

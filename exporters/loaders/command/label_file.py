@@ -14,7 +14,9 @@ from typing import Any, TextIO
 from exporters.loaders.command.model import Model, largest_difference
 
 LABEL, PROBABILITY = "predicted_label", "probability"
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
+SUFFIXES = (".csv", ".tsv")
+SEPARATORS, SNIFFED = (",", ";", "\t", "|"), 100
+"""Separators of CSV files, and rows in which the one of a file is found. The same as those of hbt."""
 TEXT_COLUMNS = (
     *("text", "comments", "comment", "sentence", "content", "tweet", "review", "document", "message", "post", "body"),
     *("texts", "sentences", "reviews", "tweets", "messages"),
@@ -35,12 +37,12 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 def label_file(model: Model, source: Path, out: Path, text_column: str | None) -> tuple[int, int]:
     """Write `source` with two added columns to `out`, CHUNK rows at a time; return the rows, and those without text.
 
-    Both columns are empty for a row without text. A cell that a spreadsheet would run as a formula gets a leading
-    apostrophe.
+    A CSV file from a CSV file has its separator. Both columns are empty for a row without text. A cell that a
+    spreadsheet would run as a formula gets a leading apostrophe.
     Raises: ValueError or OSError if a file cannot be read or written; then `out` is not written.
     """
-    if out.suffix.lower() not in DELIMITERS:
-        raise ValueError(f"--output {out}: give a name that ends in {' or '.join(DELIMITERS)}")
+    if out.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"--output {out}: give a name that ends in {' or '.join(SUFFIXES)}")
     if out.exists():
         raise ValueError(f"{out}: exists; give another --output")
     rows = read_rows(source)
@@ -49,17 +51,19 @@ def label_file(model: Model, source: Path, out: Path, text_column: str | None) -
     if taken:
         raise ValueError(f"{source}: already has a column {taken[0]!r}; rename it")
     column = find_column(source, header, text_column)
+    alike = out.suffix.lower() == source.suffix.lower()
+    separator = separator_of(source) if alike else {".csv": ",", ".tsv": "\t"}[out.suffix.lower()]
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     count = blank = batch_size = 0
     try:
         with partial.open("w", newline="", encoding=_encoding_of(source)) as stream:
-            write_rows(stream, DELIMITERS[out.suffix.lower()], [[*header, LABEL, PROBABILITY]])
+            write_rows(stream, separator, [[*header, LABEL, PROBABILITY]])
             for chunk in iter(lambda: list(islice(rows, CHUNK)), []):
                 texts = [row[column] for row in chunk if not is_blank(row[column])]
                 batch_size = batch_size or safe_batch_size(model, texts[:BATCH])
                 found = iter(model.predict(texts, batch_size) if texts else [])
                 answers = [["", ""] if is_blank(row[column]) else _cells(*next(found)) for row in chunk]
-                write_rows(stream, DELIMITERS[out.suffix.lower()], [a + b for a, b in zip(chunk, answers)])
+                write_rows(stream, separator, [a + b for a, b in zip(chunk, answers)])
                 count, blank = count + len(chunk), blank + len(chunk) - len(texts)
         partial.replace(out)
     finally:
@@ -83,27 +87,59 @@ def read_rows(file: Path) -> Iterator[list[str]]:
 
     Raises: ValueError that names the line if the file is not UTF-8, malformed, or without rows.
     """
-    if file.suffix.lower() not in DELIMITERS:
-        raise ValueError(f"{file}: give a file that ends in {' or '.join(DELIMITERS)}")
+    if file.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{file}: give a file that ends in {' or '.join(SUFFIXES)}")
     csv.field_size_limit(10_000_000)
+    refuse_other_encodings(file)
+    separator = separator_of(file)
     with file.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, delimiter=DELIMITERS[file.suffix.lower()], strict=True)
+        reader = csv.reader(stream, delimiter=separator, strict=True)
         width = 0
         try:
             for row in filter(None, reader):
                 width = width or len(row)
                 if len(row) != width:
                     raise ValueError(
-                        f"{file}: line {reader.line_num} has {len(row)} fields and the header {width}; "
-                        "quote texts that contain the separator"
+                        f"{file}: line {reader.line_num} has {len(row)} fields and the header {width}, separated by "
+                        f"{separator!r}; quote texts that contain the separator"
                     )
                 yield row
-        except UnicodeDecodeError:
-            raise ValueError(f"{file}: not UTF-8 after line {reader.line_num}; save the file as UTF-8") from None
         except csv.Error as error:
             raise ValueError(f"{file}: line {reader.line_num} is malformed ({error}); fix its quotes") from None
     if reader.line_num < 2:
         raise ValueError(f"{file}: no rows; give a file with a header and texts")
+
+
+def refuse_other_encodings(file: Path) -> None:
+    """Raise ValueError that names the first line that is not UTF-8; the Latin letters of UTF-16 have zeros."""
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                line.decode()
+                fits = number > 1 or b"\0" not in line
+            except UnicodeDecodeError:
+                fits = False
+            if not fits:
+                fix = "save the file as UTF-8 (hbt predict reads other encodings)"
+                raise ValueError(f"{file}: line {number} is not UTF-8; {fix}")
+
+
+def separator_of(file: Path) -> str:
+    """Return the first of SEPARATORS that gives all of the first rows as many fields as the header, and not only one.
+
+    If there is none, it is a comma. The separator of a TSV file is a tab.
+    """
+    if file.suffix.lower() == ".tsv":
+        return "\t"
+    for separator in SEPARATORS:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            try:
+                rows = list(filter(None, islice(csv.reader(stream, delimiter=separator, strict=True), SNIFFED)))
+            except csv.Error:
+                continue
+        if rows and len(rows[0]) > 1 and all(len(row) == len(rows[0]) for row in rows):
+            return separator
+    return SEPARATORS[0]
 
 
 def find_column(file: Path, header: Sequence[str], name: str | None) -> int:
@@ -119,10 +155,10 @@ def find_column(file: Path, header: Sequence[str], name: str | None) -> int:
     return found[0]
 
 
-def write_rows(stream: TextIO, delimiter: str, rows: Sequence[Sequence[Any]]) -> None:
+def write_rows(stream: TextIO, separator: str, rows: Sequence[Sequence[Any]]) -> None:
     """Write rows without cells that a spreadsheet would run. The plain writer does not quote a carriage return."""
-    plain = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
-    quoted = csv.writer(stream, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain = csv.writer(stream, delimiter=separator, lineterminator="\n")
+    quoted = csv.writer(stream, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL)
     for row in rows:
         cells = [inert(cell) for cell in row]
         (quoted if any(isinstance(cell, str) and "\r" in cell for cell in cells) else plain).writerow(cells)

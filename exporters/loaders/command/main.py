@@ -71,7 +71,7 @@ def _arguments() -> argparse.Namespace:
     """Return the options of the command line. Raises: ValueError if they do not fit together."""
     parser = _Parser(prog="how_to_load.py", description="Classify texts with the model in this folder.")
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="text to label; - reads one text a line from stdin")
-    parser.add_argument("--file", type=Path, metavar="IN", help="CSV or TSV file to label")
+    parser.add_argument("--file", type=Path, metavar="IN", help="CSV (, ; tab or |) or TSV file to label, in UTF-8")
     parser.add_argument("--output", type=Path, metavar="OUT", help="labeled copy of --file to write")
     parser.add_argument("--text-column", metavar="NAME", help="column with the texts (default: found by name)")
     parser.add_argument("--self-test", action="store_true", help="check files, token ids, labels and scores")

@@ -46,7 +46,7 @@ def self_test(model: Model, folder: Path) -> None:
         ("token ids", f"{count - ids} of {count} golden texts as shipped"),
         ("labels", f"{count - labels} of {count} golden texts as shipped"),
         ("scores", f"largest difference {gap:.1e} (accepted: {GOLDEN_TOLERANCE})"),
-        ("versions", f"{', '.join(versions)}, Python {machine['python']}"),
+        ("versions", ", ".join([*versions, f"Python {machine['python']}"])),
         ("processor", f"{machine['cpu']}, {machine['architecture']}, {flags} (checked: {', '.join(checked_on)})"),
     ):
         print(f"{topic:10} {printable(line)}")

@@ -13,7 +13,7 @@ import torch
 
 from exporters.loaders import onnx as transformer_loader
 from exporters.loaders.common import Model
-from exporters.loaders.ngram import load
+from exporters.loaders.ngram_onnx import load
 from exporters.ngram.graph import write_fp32, write_int8
 from exporters.ngram.tables import quantize_table
 from exporters.onnx_fp32 import largest_logit_gap
@@ -196,7 +196,7 @@ def test_predictions_do_not_depend_on_batch_composition(tmp_path: Path, target: 
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Model:
     made = student()
     tokenizer = character_tokenizer([*TEXTS, "🙂\U000e0041ß"])
-    folder = package_of(replace(made, tokenizer=tokenizer), "onnx-int8", tmp_path_factory.mktemp("loaded") / "package")
+    folder = package_of(replace(made, tokenizer=tokenizer), "onnx-fp32", tmp_path_factory.mktemp("loaded") / "package")
     return load(folder, verify=False)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporters.ngram import c, js, program, python
+from exporters.loaders.model_bin import library, model as program
+from exporters.ngram import c, js, python
 from exporters.ngram.normalization import symbols_of
 from exporters.ngram.tables import write_model
 from exporters.ngram.target import MODEL_FILE, SOURCES, Classify
@@ -26,12 +27,13 @@ from toolkit.config.settings import CorpusSettings, ExportSettings
 from toolkit.data.corpus import Corpus
 from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.manifest import read_manifest
-from toolkit.modeling.classifier import Classifier, save_classifier
+from toolkit.modeling.classifier import Classifier, load_classifier, save_classifier
 from toolkit.modeling.ngram import character_tokenizer
+from toolkit.stages.run_folder import DISTILLATION, Run
 from toolkit.utils.errors import CannotExport, InputError
 from toolkit.workflows.compress import compress_checkpoint
 
-needs_c = pytest.mark.skipif(c.available() is not None, reason="no C compiler")
+needs_c = pytest.mark.skipif(library.missing_compiler() is not None, reason="no C compiler")
 needs_node = pytest.mark.skipif(js.available() is not None, reason="no Node.js")
 PROGRAMS = [
     pytest.param("python", python.start, id="python"),
@@ -104,7 +106,7 @@ def test_c_reads_malformed_utf_8_as_python_does(model_file: Path) -> None:
     pool = [*range(256), *range(0x80, 0xC0), 0xE0, 0xED, 0xF0, 0xF4, 0xF4, 0xE0, 0xED, 0x61]
     raw = [bytes(dice.choices(pool, k=dice.randint(1, 8))) for _ in range(3000)]
     code, data = c.library(), model_file.read_bytes()
-    model = c.ctypes.create_string_buffer(c.MODEL_BYTES)
+    model = c.ctypes.create_string_buffer(library.MODEL_BYTES)
     assert code.ngram_open(model, data, len(data)) == 0
     found, expected = (c.ctypes.c_double * 3)(), python.start(model_file)
     for text in raw:
@@ -243,6 +245,27 @@ def test_how_to_load_needs_only_the_standard_library(packages: Path, target: str
     assert done.stdout.splitlines() == shown
 
 
+@pytest.mark.parametrize(("target", "start"), PROGRAMS)
+def test_the_command_line_is_that_of_other_packages(packages: Path, tmp_path: Path, target: str, start: object) -> None:
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-I", "-S", "-B", str(packages / target / "how_to_load.py"), *words]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    done = call("--self-test")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "token ids  2 of 2" in done.stdout and "versions   Python 3" in done.stdout
+    (tmp_path / "in.csv").write_text("text\nsea\nsun\n", "utf-8")
+    done = call("--file", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv"))
+    assert (done.returncode, done.stderr) == (0, "")
+    found = [line.split(",") for line in (tmp_path / "out.csv").read_text("utf-8").splitlines()]
+    expected = package.load(packages / target).predict(["sea", "sun"])
+    assert found == [["text", "predicted_label", "probability"]] + [
+        [text, label, str(round(score, 6))] for text, (label, score) in zip(["sea", "sun"], expected, strict=True)
+    ]
+    measured = json.loads(call("--bench").stdout)
+    assert measured["self_test"]["passed"] and measured["measurement"]["p50_ms"] > 0
+
+
 @pytest.mark.parametrize(
     ("target", "source"),
     [
@@ -297,7 +320,7 @@ def test_c_has_no_warnings_and_its_command_line_works(packages: Path, tmp_path: 
     folder = packages / "c"
     strict = ["-std=c99", "-O2", "-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Wshadow", "-Werror"]
     sources = [str(folder / "model.c"), str(folder / "main.c")]
-    compiler = c.compiler()
+    compiler = library.compiler()
     assert compiler is not None
     subprocess.run([compiler, *strict, "-o", str(tmp_path / "classify"), *sources, "-lm"], check=True)
     texts = ["sea", "", "sun " * 1000, "ক্যামেরা ভালো"]
@@ -308,6 +331,49 @@ def test_c_has_no_warnings_and_its_command_line_works(packages: Path, tmp_path: 
     (tmp_path / "bad.bin").write_bytes(b"hbtngrm1" + bytes(200))
     done = subprocess.run([command[0], str(tmp_path / "bad.bin")], capture_output=True, text=True)
     assert done.returncode == 2 and "not a valid model.bin" in done.stderr
+
+
+FIRMWARE = """
+#include "model.h"
+static const unsigned char bytes[1] = {1};
+static ngram_model model;
+int main(void) {
+    float probabilities[NGRAM_MAX_LABELS];
+    if (ngram_open(&model, bytes, sizeof bytes) != 0) return 2;
+    return ngram_classify(&model, "text", 4, probabilities);
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="no arm-none-eabi-gcc")
+@pytest.mark.parametrize("processor", ["cortex-m0", "cortex-m4", "cortex-m33"])
+@pytest.mark.parametrize("level", ["-Os", "-O2"])
+def test_c_fits_a_microcontroller_without_operating_system(tmp_path: Path, processor: str, level: str) -> None:
+    """It calls nothing but mathematics and memory functions, and is as large as --budget-kb assumes at most."""
+
+    def arm(tool: str, *words: str | Path) -> str:
+        return subprocess.run([f"arm-none-eabi-{tool}", *words], capture_output=True, text=True, check=True).stdout
+
+    def code_bytes(file: Path) -> int:
+        return sum(map(int, arm("size", file).splitlines()[1].split()[:2]))
+
+    (tmp_path / "main.c").write_text(FIRMWARE)
+    (tmp_path / "empty.c").write_text("int main(void) { return 0; }")
+    flags = ["-std=c99", level, "-mthumb", f"-mcpu={processor}", f"-I{SOURCES}"]
+    strict = ["-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Wshadow", "-Werror"]
+    arm("gcc", *flags, *strict, "-c", "-o", tmp_path / "model.o", SOURCES / "model.c")
+    needed = {line.split()[-1] for line in arm("nm", "-u", tmp_path / "model.o").splitlines()}
+    others = {name for name in needed if not name.startswith(("__aeabi_", "__gnu_thumb"))}
+    assert others <= {"sqrt", "exp", "log", "memcpy", "memmove", "memset", "memcmp", "memchr", "strlen"}
+    link = ["-ffunction-sections", "-Wl,--gc-sections", "--specs=nano.specs", "--specs=nosys.specs"]
+    sizes = []
+    for sources in ([tmp_path / "empty.c"], [tmp_path / "main.c", SOURCES / "model.c"]):
+        try:
+            arm("gcc", *flags, *link, "-o", tmp_path / "firmware", *sources, "-lm")
+        except subprocess.CalledProcessError:
+            pytest.skip("no C library for ARM")
+        sizes.append(code_bytes(tmp_path / "firmware"))
+    assert sizes[1] - sizes[0] < c.CODE_BYTES
 
 
 FUZZ = """
@@ -354,7 +420,7 @@ int main(int arguments, char **argument) {
 def test_c_is_memory_safe_for_any_bytes(model_file: Path, tmp_path: Path) -> None:
     """Damaged models and random texts under AddressSanitizer and UndefinedBehaviorSanitizer."""
     (tmp_path / "fuzz.c").write_text(FUZZ)
-    compiler = c.compiler()
+    compiler = library.compiler()
     assert compiler is not None
     flags = ["-std=c99", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{SOURCES}"]
     made = str(tmp_path / "fuzz")
@@ -444,7 +510,7 @@ def test_a_budget_is_kept_and_the_smaller_table_still_classifies(
     least = int(said.split("needs ")[1].split(" KB")[0])
     assert hbt("compress", "runs/small", "--target", "python", "--budget-kb", str(least)) == 0
     folder = workplace / "models" / "small-python"
-    size = (folder / MODEL_FILE).stat().st_size
+    size = sum((folder / name).stat().st_size for name in (MODEL_FILE, "how_to_load.py"))
     assert 1024 * (least - 1) < size <= 1024 * least
     manifest = read_manifest(folder)
     assert manifest["lineage"]["budget_kb"] == least
@@ -453,3 +519,19 @@ def test_a_budget_is_kept_and_the_smaller_table_still_classifies(
     capsys.readouterr()
     assert hbt("compress", "runs/small", "--target", "python", "--budget-kb", "512", "-o", "models/whole") == 0
     assert "the table of 16,384 rows fits" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_budget_fits_a_student_with_a_teacher_again(workplace: Path, hbt: Hbt) -> None:
+    teacher = ("--model", "shape:1x32", "--pooling", "mean", "--max-length", "32", "--folds", "2", "--epochs", "1")
+    given = ("--data", "comments.csv", "--student", "ngram:14", "--name", "taught", *teacher)
+    assert hbt("train", *given, "--learning-rate", "1e-3") == 0
+    assert hbt("compress", "runs/taught", "--target", "python", "--budget-kb", "40", "--force") == 0
+    folder = workplace / "models" / "taught-python"
+    assert sum((folder / name).stat().st_size for name in (MODEL_FILE, "how_to_load.py")) <= 40 * 1024
+    assert read_manifest(folder)["lineage"]["table_rows"] < 2**14
+    assert package.verify(folder).problems == []
+    run = Run.open(workplace / "runs" / "taught")
+    texts = run.corpus.take(run.corpus.rows("validation"))
+    large, small = load_classifier(run.checkpoint(DISTILLATION)), package.load(folder)
+    assert np.corrcoef(large.predict_logits(texts)[:, 1], small.predict_logits(texts)[:, 1])[0, 1] > 0.8

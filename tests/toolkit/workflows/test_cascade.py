@@ -13,8 +13,8 @@ import pytest
 
 from exporters.loaders import compose
 from exporters.loaders.cascade import TRANSFORMER, Cascade, load as load_cascade
-from exporters.loaders.characters import characters, ngram_network
 from exporters.loaders.common import Model
+from exporters.loaders.onnx_runtime.characters import characters, ngram_network
 from exporters.loaders.onnx_runtime.transformer import transformer_network
 from exporters.loaders.subwords import subwords
 from tests.helpers import Finished, Hbt, rehash

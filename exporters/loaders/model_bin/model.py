@@ -1,29 +1,19 @@
-"""Classify texts with the model in this folder. Needs nothing but Python.
+"""The n-gram model in model.bin, for the standard library alone: normalization, hashing, sums and decision rule."""
 
-    python how_to_load.py "text" ["another text" …]
+from __future__ import annotations
 
-or, from Python:
-
-    from how_to_load import load
-    model = load()
-    model.predict(["text"])           # [("label", probability of that label)]
-    model.predict_proba(["text"])     # for each text, the probability of each label
-
-The model is a linear classifier on hashed character n-grams; model.bin holds it. Checks every file against
-manifest.json before it loads the model.
-"""
-
-import hashlib
 import json
 import math
-import os
 import struct
 import sys
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from exporters.loaders.base.texts import checked_texts
 
 MAGIC = b"hbtngrm1"
 COUNTS = struct.Struct("<15I")
@@ -42,7 +32,7 @@ class Symbols(dict[str, int]):
     def __init__(self, starts: Sequence[int], symbols: Sequence[int]) -> None:
         super().__init__()
         self.starts = [start & (INCREASING - 1) for start in starts]
-        self.runs = [(symbol, start >= INCREASING) for start, symbol in zip(starts, symbols, strict=True)]
+        self.runs = [(symbol, start >= INCREASING) for start, symbol in zip(starts, symbols)]
 
     def __missing__(self, char: str) -> int:
         place = bisect_right(self.starts, ord(char)) - 1
@@ -53,9 +43,12 @@ class Symbols(dict[str, int]):
 
 
 class Model:
-    """A text classifier in the file model.bin. Every text is normalized, and read to its end."""
+    """A text classifier in the bytes of model.bin. Every text is normalized, and read to its end.
 
-    def __init__(self, data: bytes) -> None:
+    score: text -> the logit of each label, of compiled code; None for Python's.
+    """
+
+    def __init__(self, data: bytes, score: Callable[[str], list[float]] | None = None) -> None:
         if data[: len(MAGIC)] != MAGIC or len(data) < len(MAGIC) + COUNTS.size:
             raise ValueError("model.bin is of another format")
         (
@@ -64,7 +57,7 @@ class Model:
         ) = COUNTS.unpack_from(data, len(MAGIC))  # fmt: skip
         place = len(MAGIC) + COUNTS.size
 
-        def take(kind: str, count: int) -> "array[Any]":
+        def take(kind: str, count: int) -> array[Any]:
             nonlocal place
             found = array(kind)
             found.frombytes(data[place : place + count * found.itemsize])
@@ -82,7 +75,7 @@ class Model:
         self.ids, first, second = take("H", symbols), take("H", composites), take("H", composites)
         take("H", composites)  # their order, for binary search
         self.expansions = self.composites + composites
-        self.halves = list(zip(first, second, strict=True))
+        self.halves = list(zip(first, second))
         self.pairs = {pair: self.composites + i for i, pair in enumerate(self.halves)}
         parts = take("H", 3 * expansions)
         self.parts = [[part for part in parts[i : i + 3] if part != NONE] for i in range(0, len(parts), 3)]
@@ -92,29 +85,56 @@ class Model:
         self.labels: tuple[str, ...] = tuple(names.split("\0")[:-1])
         self.threshold: float | None = self.threshold_value if rule == THRESHOLD else None
         self.offsets: tuple[float, ...] | None = tuple(self.offset_values) if rule == OFFSETS else None
-        table = data[place:]
-        if len(table) != self.rows * (1 + outputs) or len(self.labels) != labels or labels != max(2, outputs):
+        self.table = data[place:]
+        if len(self.table) != self.rows * (1 + outputs) or len(self.labels) != labels or labels != max(2, outputs):
             raise ValueError("model.bin has another number of rows or labels than it states")
-        self.columns = [table[i :: 1 + outputs] for i in range(1 + outputs)]
+        self.compiled = score is not None
+        self.score = score or (lambda text: self.logits(self.token_ids(text)))
 
-    def predict(self, texts: Sequence[str]) -> list[tuple[str, float]]:
+    @cached_property
+    def columns(self) -> list[bytes]:
+        """The columns of the table."""
+        width = len(self.scales)
+        return [self.table[i::width] for i in range(width)]
+
+    def predict(self, texts: Sequence[str], batch_size: int = 1) -> list[tuple[str, float]]:
         """Return the label of each text and its probability.
 
         With two labels, the second one is predicted if its probability is at least the threshold. With more, the label
         with the highest sum of log-probability and offset is predicted.
         """
-        return [(self.labels[i], row[i]) for row in self.predict_proba(texts) for i in [self.chosen(row)]]
+        rows = map(self.probabilities, self.rows_of_logits(texts, batch_size))
+        return [(self.labels[i], row[i]) for row in rows for i in [self.chosen(row)]]
 
-    def predict_proba(self, texts: Sequence[str]) -> list[list[float]]:
+    def predict_proba(self, texts: Sequence[str], batch_size: int = 1) -> list[list[float]]:
         """Return the probability of each label, for each text, rounded to single precision.
 
-        Raises: ValueError for one text instead of a list, or a text that is not a str.
+        Scores do not depend on the batch size.
+        Raises: ValueError for one text instead of a list, a text that is not a str, a batch size below 1, or scores
+            that are not finite.
         """
-        return [self.probabilities(logits) for logits in self.predict_logits(texts)]
+        return [self.probabilities(logits) for logits in self.rows_of_logits(texts, batch_size)]
 
-    def predict_logits(self, texts: Sequence[str]) -> list[list[float]]:
+    def predict_logits(self, texts: Sequence[str], batch_size: int = 1) -> list[list[float]]:
         """Return the logit of each label, for each text. See `predict_proba` for errors."""
-        return [self.logits(self.token_ids(text)) for text in checked_texts(texts)]
+        return self.rows_of_logits(texts, batch_size)
+
+    def rows_of_logits(self, texts: Sequence[str], batch_size: int) -> list[list[float]]:
+        """Return the logits of each text. See `predict_proba` for errors."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
+        found = self.scored(checked_texts(texts), batch_size)
+        if not all(math.isfinite(logit) for row in found for logit in row):
+            raise ValueError("the model returned scores that are not finite: it is damaged")
+        return found
+
+    def scored(self, texts: list[str], batch_size: int) -> list[list[float]]:
+        """Return the logits of each text, computed one by one."""
+        return [self.score(text) for text in texts]
+
+    def encode(self, texts: Sequence[str]) -> list[array[int]]:
+        """Return the token ids of each text."""
+        return [array("H", self.token_ids(text)) for text in checked_texts(texts)]
 
     def chosen(self, probabilities: list[float]) -> int:
         """Return the index of the label that the decision rule predicts."""
@@ -122,7 +142,7 @@ class Model:
             return int(probabilities[1] >= single(self.threshold))
         scores = probabilities
         if self.offsets is not None:
-            scores = [math.log(max(p, 1e-12)) + o for p, o in zip(probabilities, self.offsets, strict=True)]
+            scores = [math.log(max(p, 1e-12)) + o for p, o in zip(probabilities, self.offsets)]
         return scores.index(max(scores))
 
     def probabilities(self, logits: list[float]) -> list[float]:
@@ -151,17 +171,14 @@ class Model:
             before, length = char, 1 if char == SPACE_ID else length + 1  # an n-gram has no space inside
         sums = [sum(map(SQUARES.__getitem__, map(column.__getitem__, found))) for column in self.columns]
         norm = math.sqrt(max(sums[0] * self.scales[0], 1.0))
-        scores = [
-            total * scale / norm + bias
-            for total, scale, bias in zip(sums[1:], self.scales[1:], self.intercept, strict=True)
-        ]
+        scores = [total * scale / norm + bias for total, scale, bias in zip(sums[1:], self.scales[1:], self.intercept)]
         return [-scores[0] / 2, scores[0] / 2] if len(scores) == 1 else scores
 
     def token_ids(self, text: str) -> list[int]:
         """Return the token ids of a text: its normalized characters, with a space at both ends."""
         symbols = [*map(self.symbols.__getitem__, text)]
         if INVISIBLE in symbols:
-            text = "".join(char for char, symbol in zip(text, symbols, strict=True) if symbol != INVISIBLE)
+            text = "".join(char for char, symbol in zip(text, symbols) if symbol != INVISIBLE)
             symbols = [symbol for symbol in symbols if symbol != INVISIBLE]
         if max(symbols, default=0) >= self.expansions:
             symbols = self.composed([*map(ord, text)], symbols)
@@ -183,7 +200,7 @@ class Model:
         """Return the symbols in Unicode normalization form NFC. codes: the code point of each symbol."""
         pieces: list[tuple[int, int, int]] = []  # class, symbol, code point or 0
         ordered = 0  # the pieces after this place are marks whose order is open
-        for code, symbol in zip(codes, symbols, strict=True):
+        for code, symbol in zip(codes, symbols):
             for piece in self.decomposed(symbol):
                 rank = self.classes[piece - self.marks] if piece >= self.marks else 0
                 if rank == 0:
@@ -231,76 +248,10 @@ def single(value: float) -> float:
     return struct.unpack("f", struct.pack("f", value))[0]
 
 
-def load(folder: str | os.PathLike[str] | None = None, threads: int | None = None, verify: bool = True) -> Model:
-    """Return the model in `folder`, by default the folder of this file.
-
-    threads: has no effect; every text is scored on one thread.
-    verify: check all files against manifest.json first. This took 1.3 ms for 0.6 MB and 0.7 s for 200 MB.
-    Raises: ValueError if a file is not as shipped or the model does not load.
-    """
-    root = Path(__file__).parent if folder is None else Path(folder)
-    try:
-        if verify:
-            check_files(root.resolve())
-        return Model((root / "model.bin").read_bytes())
-    except (OSError, ValueError, LookupError) as error:
-        raise ValueError(f"{root}: does not load: {' '.join(str(error).split())}") from error
-
-
-def check_files(root: Path) -> None:
-    """Check that every file in manifest.json, model.bin among them, has the size and SHA-256 that it states.
-
-    Raises: ValueError for the first file that is missing, changed, outside the folder, a link or not a regular file.
-    """
-    manifest = root / "manifest.json"
-    if not manifest.is_file() or manifest.stat().st_size > 2**24:
-        raise ValueError("manifest.json is missing or too large; verify=False loads without it")
-    try:
-        files = json.loads(manifest.read_text("utf-8"))["files"]
-        stated = {name: (entry["size_bytes"], entry["sha256"]) for name, entry in files.items()}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise ValueError("manifest.json is malformed") from None
-    if "model.bin" not in stated:
-        raise ValueError("model.bin is not in manifest.json")
-    for name, (size, digest) in stated.items():
-        file = root / name
-        if file.resolve() != file or not file.is_relative_to(root) or not file.is_file():
-            raise ValueError(f"{name} is missing, or is not a regular file inside the folder")
-        if file.stat().st_size != size or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
-            raise ValueError(f"{name} has changed")
-
-
-def checked_texts(texts: Sequence[str]) -> list[str]:
-    """Return a list of the texts, each surrogate without its other half replaced by U+FFFD.
-
-    Raises: ValueError if `texts` is one text, or one of them is not a str.
-    """
-    if isinstance(texts, str | bytes):
-        raise ValueError("expected a list of texts, not one text: write predict([text])")
-    found = list(texts)
-    for i, text in enumerate(found):
-        if not isinstance(text, str):
-            raise ValueError(f"texts[{i}] is not a str but {type(text).__name__}")
-        found[i] = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return found
-
-
-def main() -> None:
-    """Print label, probability and text for each command-line argument; an error is one line and exit code 2."""
-    try:
-        if not sys.argv[1:]:
-            raise ValueError('usage: python how_to_load.py "text" ["another text" …]')
-        for text, (label, score) in zip(sys.argv[1:], load().predict(sys.argv[1:]), strict=True):
-            print(f"{printable(label)}\t{score:.4f}\t{printable(text)}")
-    except (ValueError, OSError) as error:
-        print(printable(" ".join(str(error).split())), file=sys.stderr)
-        sys.exit(2)
-
-
-def printable(text: str) -> str:
-    """Return `text` with characters that could change a terminal as escapes."""
-    return "".join(char if char.isprintable() or char in "\t\u200c\u200d" else ascii(char)[1:-1] for char in text)
-
-
-if __name__ == "__main__":
-    main()
+def refuse_other_rule(model: Model, folder: Path) -> None:
+    """Raise ValueError if config.json states other labels or another decision rule than model.bin."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    labels = tuple(config["id2label"][str(i)] for i in range(len(config["id2label"])))
+    offsets = None if config.get("offsets") is None else tuple(config["offsets"])
+    if (model.labels, model.threshold, model.offsets) != (labels, config["threshold"], offsets):
+        raise ValueError("the model and config.json state different labels or decision rules")

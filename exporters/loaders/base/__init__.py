@@ -1,0 +1,1 @@
+"""Parts of every loader, from the standard library alone."""

@@ -1,0 +1,1 @@
+"""Parts of the loaders of n-gram models that need no runtime."""
