@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from toolkit import __version__
+from toolkit.commands.auto import auto
 from toolkit.commands.measure import bench, compare, sync, ui
 from toolkit.commands.package import compress, list_targets, predict, sign, verify
 from toolkit.commands.train import data, run, students, train
@@ -29,7 +30,22 @@ def verbs() -> None:
     """
 
 
-for command in (data, train, run, students, compress, list_targets, compare, predict, verify, sign, bench, sync, ui):
+for command in (
+    auto,
+    data,
+    train,
+    run,
+    students,
+    compress,
+    list_targets,
+    compare,
+    predict,
+    verify,
+    sign,
+    bench,
+    sync,
+    ui,
+):
     verbs.add_command(command)
 
 
@@ -60,7 +76,7 @@ def main() -> None:
 
 
 def _resume() -> str:
-    restarts = "--force" in sys.argv[1:] and sys.argv[1] in ("train", "run", "students")
+    restarts = "--force" in sys.argv[1:] and sys.argv[1] in ("auto", "train", "run", "students")
     return f"rerun the same command{' without --force' * restarts} to resume"
 
 

@@ -40,16 +40,22 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def options_text(settings: Any) -> str:
-    """Return the command-line options, each after a space, that give `settings`, which has no lists."""
+    """Return the command-line options, each after a space, that give `settings`."""
     changed = {
         field.name: getattr(settings, field.name)
         for field in dataclasses.fields(settings)
         if getattr(settings, field.name) != field.default
     }
-    return "".join(
-        f" --{name.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(str(value))}")
-        for name, value in changed.items()
-    )
+    return "".join(_as_typed(name, value) for name, value in changed.items())
+
+
+def _as_typed(name: str, value: Any) -> str:
+    option = f" --{name.replace('_', '-')}"
+    if name == "label_names":
+        value = ",".join(value)
+    if isinstance(value, tuple):
+        return "".join(_as_typed(name, each) for each in value)
+    return option if value is True else f"{option} {shlex.quote(str(value))}"
 
 
 def _option(field: "dataclasses.Field[Any]", kind: Any, text: str) -> Callable[[Command], Command]:

@@ -46,13 +46,16 @@ def recipe_of(file: Path | None, settings: dict[str, Any]) -> Recipe:
 
 
 def write_recipe(recipe: Recipe, file: Path) -> None:
-    """Write `recipe` as TOML, without settings that are None, since TOML has no null."""
+    """Write `recipe` as TOML."""
+    file.write_text(recipe_text(recipe), "utf-8")
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Return `recipe` as TOML, without settings that are None, since TOML has no null."""
     import tomli_w
 
     tables = dataclasses.asdict(recipe)
-    file.write_text(
-        tomli_w.dumps({t: {k: v for k, v in keys.items() if v is not None} for t, keys in tables.items()}), "utf-8"
-    )
+    return tomli_w.dumps({t: {k: v for k, v in keys.items() if v is not None} for t, keys in tables.items()})
 
 
 _TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}

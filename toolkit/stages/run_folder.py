@@ -196,7 +196,7 @@ class Place:
 
 
 def locate(path: Path) -> Place | None:
-    """Return the run or stage in `path`, or the export stage that made the package in `path`; None for any other."""
+    """Return the run or stage in `path`, or the export stage of the package in `path`; None for any other."""
     if is_run(path):
         return Place(Run.open(path), None)
     if (path / RESULT_FILE).is_file() and is_run(path.parent):
@@ -206,9 +206,16 @@ def locate(path: Path) -> Place | None:
         if origin.name and is_run(origin):
             run = Run.open(origin)
             for stage in run.stages(EXPORT):
-                if Path(run.results[stage].details["package"]).resolve() == path.resolve():
+                made = Path(run.results[stage].details["package"])
+                if made.resolve() == path.resolve() or _is_copy(path, made):
                     return Place(run, stage)
     return None
+
+
+def _is_copy(path: Path, package: Path) -> bool:
+    """Return whether `path` is a copy of a package, whose manifest has the hashes of its files."""
+    original = package / MANIFEST_FILE
+    return original.is_file() and original.read_bytes() == (path / MANIFEST_FILE).read_bytes()
 
 
 def checkpoint_of(path: Path) -> Path:
