@@ -13,7 +13,7 @@ from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.encoders import build_classifier
 from toolkit.modeling.students import build_student
 from toolkit.training.dataset import Examples
-from toolkit.training.linear_fit import STEPS, LinearSettings, fit_linear
+from toolkit.training.linear_fit import STEPS, try_setting
 from toolkit.training.trainer import Loop, fit
 from toolkit.utils.console import working
 from toolkit.utils.scratch import scratch_folder
@@ -46,20 +46,24 @@ class Costs:
 
 def linear_costs(corpus: Corpus) -> Costs:
     """Time one setting of the linear baseline on some of the training rows; return the cost of all on all rows."""
-    rows = corpus.rows("train")
-    # The first rows of each label in each fold, since every fold needs every label.
-    cells = corpus.fold[rows] * len(corpus.label_names) + corpus.labels[rows]
-    share = min(1.0, LINEAR_ROWS / len(rows))
-    chosen = np.concatenate(
-        [mine[: max(2, round(share * len(mine)))] for mine in (rows[cells == cell] for cell in np.unique(cells))]
-    )
-    fold = corpus.fold.copy()
-    fold[np.setdiff1d(rows, chosen)] = LEFT_OUT
-    started = time.monotonic()
     with working("timing the linear baseline"):
-        fit_linear(replace(corpus, fold=fold), LinearSettings())
-    settings = 1 + sum(map(len, STEPS))
-    return Costs((time.monotonic() - started) * settings * len(rows) / len(chosen))
+        try_setting(_some_rows(corpus, 0))  # imports what it needs
+        some = _some_rows(corpus, LINEAR_ROWS)
+        started = time.monotonic()
+        try_setting(some)
+    settings, share = 1 + sum(map(len, STEPS)), len(corpus.rows("train")) / len(some.rows("train"))
+    return Costs((time.monotonic() - started) * settings * share)
+
+
+def _some_rows(corpus: Corpus, count: int) -> Corpus:
+    """Return the corpus with about `count` training rows: the first of each label in each fold, two at least."""
+    rows = corpus.rows("train")
+    cells = corpus.fold[rows] * len(corpus.label_names) + corpus.labels[rows]
+    share = min(1.0, count / len(rows))
+    chosen = [mine[: max(2, round(share * len(mine)))] for mine in (rows[cells == cell] for cell in np.unique(cells))]
+    fold = corpus.fold.copy()
+    fold[np.setdiff1d(rows, np.concatenate(chosen))] = LEFT_OUT
+    return replace(corpus, fold=fold)
 
 
 def with_encoder(costs: Costs, corpus: Corpus, model: ModelSettings, training: TrainingSettings) -> Costs:
