@@ -135,7 +135,8 @@ def print_table(
 
     out = console(stderr)
     headings = [h for h in lines[0] if out.width >= NARROW or h not in dispensable]
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    out.print(Text(title, style="italic"))  # not as the title of the table, which is no wider than its columns
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in headings:
         justify: Any = "left" if heading in left else "right"
         table.add_column(Text(_two_lines(heading)), justify=justify, no_wrap=heading not in left, overflow="fold")

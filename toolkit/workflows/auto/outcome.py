@@ -106,13 +106,17 @@ def _speed(best: StudentResult, latency: float | None, linear_ms: float | None) 
 
 
 def _beside(to_teacher: Comparison | None, to_linear: Comparison) -> list[str]:
-    found = [] if to_teacher is None else [_difference(to_teacher, f"its {TEACHER}")]
-    return [*found, _difference(to_linear, f"the {LINEAR_BASELINE_NAME}")]
+    if to_teacher is None:
+        return [_difference(to_linear, f"the {LINEAR_BASELINE_NAME}", " points")]
+    return [
+        _difference(to_teacher, f"its {TEACHER}", " points"),
+        _difference(to_linear, f"the {LINEAR_BASELINE_NAME}", ""),
+    ]
 
 
-def _difference(found: Comparison, other: str) -> str:
+def _difference(found: Comparison, other: str, unit: str) -> str:
     """Return how far macro-F1 is above or below that of another model, and whether the rows can tell."""
     difference = found.macro_f1_difference
-    points = f"{abs(100 * difference):.1f} points {'above' if difference > 0 else 'below'} {other}"
-    shown = f"equal to {other}" if abs(difference) < SMALL else points
+    far = f"{abs(100 * difference):.1f}{unit} {'above' if difference > 0 else 'below'} {other}"
+    shown = f"equal to {other}" if abs(difference) < SMALL else far
     return shown + (" (too few rows to tell)" if found.verdict == INCONCLUSIVE else "")

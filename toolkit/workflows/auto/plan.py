@@ -180,8 +180,8 @@ def _chosen(plan: Plan, students: Sequence[str], epochs: int, seconds: float) ->
 
 
 def _no_time(request: Request) -> str:
-    minutes = f"{request.minutes:g} minute{'s' * (request.minutes != 1)}"
-    return f"{minutes} are too few to fine-tune an encoder on these rows with this machine"
+    minutes = "1 minute is" if request.minutes == 1 else f"{request.minutes:g} minutes are"
+    return f"{minutes} too short to fine-tune an encoder on these rows on this machine"
 
 
 def _epochs(rows: float, steps: int, limits: tuple[int, int], share: float) -> int:
