@@ -10,6 +10,7 @@ import click
 
 from toolkit.commands.shared import FOLDER, force_option, json_option
 from toolkit.config.cli_options import given, options_of
+from toolkit.config.grouped_help import Verb
 from toolkit.config.settings import CorpusSettings
 from toolkit.config.toml_file import recipe_from
 from toolkit.utils.errors import InputError
@@ -18,7 +19,13 @@ CORPUS = ("encoding", "separator", "text_column", "label_column", "label_names",
 LEFT_OUT = tuple(field.name for field in fields(CorpusSettings) if field.name not in CORPUS)
 
 
-@click.command()
+@click.command(
+    cls=Verb,
+    examples=(
+        "hbt auto comments.csv",
+        "hbt auto comments.csv --model ./encoder --budget-ms 1 --budget-mb 5 --minutes 60 --yes",
+    ),
+)
 @click.argument("file")
 @click.option(
     "--budget-ms", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True,
@@ -59,9 +66,6 @@ def auto(
     It shows what it understood, and asks if something is in doubt. A short timed trial decides what fits into the
     --minutes: at least an n-gram student from the labels alone, else also a fine-tuned teacher and its students. The
     best student within the budget becomes the package. Rerun the same command to resume.
-
-    \b
-    Example: hbt auto comments.csv --budget-ms 1 --minutes 60
     """
     from toolkit.workflows.auto import command
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import click
 
 from toolkit.commands.shared import FOLDER, json_option
+from toolkit.config.grouped_help import Verb
 
 
-@click.command()
+@click.command(cls=Verb, examples=("hbt compare runs/NAME/0-floor models/NAME-onnx-int8",))
 @click.argument("a", type=FOLDER)
 @click.argument("b", type=FOLDER)
 @click.option(
@@ -37,7 +38,7 @@ def compare(a: Path, b: Path, margin: float, data: str | None, as_json: bool) ->
         render([found])
 
 
-@click.command()
+@click.command(cls=Verb, examples=("hbt bench models/NAME-onnx-int8",))
 @click.argument("packages", type=FOLDER, nargs=-1, required=True)
 @click.option("--data", help="Data file of the packages, if it was moved [default: as recorded, or beside them].")
 @click.option("--teacher", type=FOLDER, help="Checkpoint to compare with [default: that of the run of the package].")
@@ -73,7 +74,7 @@ def bench(
         click.echo(file.read_text("utf-8"), nl=False)
 
 
-@click.command()
+@click.command(cls=Verb, examples=("hbt sync runs/NAME",))
 @click.argument("run", type=FOLDER)
 def sync(run: Path) -> None:
     """Log to MLflow what it does not have yet of RUN, such as after a failure of the server or a killed command."""
@@ -84,7 +85,7 @@ def sync(run: Path) -> None:
     click.echo(f"{run}: logged to {mlflow_store.store()}")
 
 
-@click.command()
+@click.command(cls=Verb, examples=("hbt ui",))
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port of the server.")
 def ui(port: int) -> None:
     """Open the MLflow UI with the runs of this folder (or of MLFLOW_TRACKING_URI)."""

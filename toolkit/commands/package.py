@@ -9,13 +9,16 @@ import click
 
 from toolkit.commands.shared import FOLDER, force_option, json_option, ship_option, show_next, show_standing, show_table
 from toolkit.config.cli_options import given, options_of
+from toolkit.config.grouped_help import Verb
 from toolkit.config.settings import CorpusSettings, ExportSettings, PruningSettings
 from toolkit.utils.console import json_line, printable
 from toolkit.utils.errors import InputError
 from toolkit.utils.overwrite import refuse_file
 
 
-@click.command()
+@click.command(
+    cls=Verb, examples=("hbt compress runs/NAME --target onnx-int8", "hbt compress runs/NAME --prune-to-ms 1")
+)
 @click.argument("source")
 @options_of(ExportSettings, PruningSettings)
 @click.option("-o", "--output", type=FOLDER, help="Folder of the package [default: models/NAME-TARGET].")
@@ -41,7 +44,7 @@ def compress(source: str, output: Path | None, force: bool, **options: Any) -> N
     show_standing("the package", outcome.standing)
 
 
-@click.command("targets")
+@click.command("targets", cls=Verb, examples=("hbt targets",))
 @json_option
 def list_targets(as_json: bool) -> None:
     """List every target, whether it is available on this machine, and what to install if not."""
@@ -56,7 +59,10 @@ def list_targets(as_json: bool) -> None:
         render(found)
 
 
-@click.command()
+@click.command(
+    cls=Verb,
+    examples=('hbt predict models/NAME "text"', "hbt predict models/NAME --input new.csv --output labeled.csv"),
+)
 @click.argument("package", type=FOLDER)
 @click.argument("texts", nargs=-1)
 @click.option("--input", "source", type=FOLDER, help="Table (CSV, Excel, …) or .txt with the texts to label.")
@@ -97,7 +103,7 @@ def predict(
         click.echo(json_line(line) if as_json else plain)
 
 
-@click.command()
+@click.command(cls=Verb, examples=("hbt verify models/NAME",))
 @click.argument("package", type=FOLDER)
 @click.option("--public-key", type=FOLDER, help="PEM file of the key that must have signed the package.")
 @json_option
@@ -124,7 +130,7 @@ def verify(package: Path, public_key: Path | None, as_json: bool) -> None:
     )
 
 
-@click.command()
+@click.command(cls=Verb, examples=("hbt sign models/NAME --private-key KEY.pem",))
 @click.argument("package", type=FOLDER)
 @click.option("--private-key", type=FOLDER, required=True, help="PEM file of an elliptic-curve key without a password.")
 @force_option

@@ -18,6 +18,7 @@ from toolkit.commands.shared import (
     show_standing,
 )
 from toolkit.config.cli_options import given, options_of
+from toolkit.config.grouped_help import Verb
 from toolkit.config.recipe import CASCADE_SETTINGS, SEARCHED_STUDENTS, Recipe
 from toolkit.config.settings import (
     CorpusSettings,
@@ -32,7 +33,7 @@ from toolkit.config.toml_file import recipe_from
 from toolkit.utils.errors import InputError
 
 
-@click.command()
+@click.command(cls=Verb, examples=("hbt data comments.csv",))
 @click.argument("file", default="demo")
 @options_of(CorpusSettings, leave_out=("data", "data_fraction"))
 @click.option("--model", help="Encoder whose tokens to count: hub id or folder [default: a tokenizer trained on FILE].")
@@ -59,7 +60,7 @@ def data(file: str, model: str | None, as_json: bool, **options: Any) -> None:
         raise InputError(found.problem)
 
 
-@click.command()
+@click.command(cls=Verb, examples=("hbt train --data comments.csv --model ./encoder --student layers:4",))
 @options_of(*TRAINING, RunSettings, leave_out=("pipeline",))
 @click.option(
     "--outer-folds", type=int, metavar="N", help="Train N times, each time with another part of the rows as test rows."
@@ -94,7 +95,9 @@ def _train_outer_folds(recipe: Recipe, count: int, force: bool) -> None:
     click.echo(f"\nruns: {found.folders[0]} … {found.folders[-1]}")
 
 
-@click.command()
+@click.command(
+    cls=Verb, examples=("hbt run --data comments.csv --pipeline baseline_kd_quant --student ngram --no-teacher",)
+)
 @options_of(RunSettings, *TRAINING, PruningSettings, ExportSettings)
 @recipe_option
 @click.option("-o", "--output", type=FOLDER, help="Folder of the package [default: models/NAME-TARGET].")
@@ -114,7 +117,7 @@ def run(recipe_file: Path | None, output: Path | None, force: bool, **options: A
     show_standing("the model" if outcome.package is None else "the package", outcome.standing)
 
 
-@click.command()
+@click.command(cls=Verb, examples=("hbt students comments.csv --teacher runs/NAME --budget-ms 1 --budget-mb 5",))
 @click.argument("data")
 @click.option(
     "--students", "specs", help=f"Students to train, separated by spaces [default: {' '.join(SEARCHED_STUDENTS)}]."
