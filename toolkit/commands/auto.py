@@ -1,14 +1,13 @@
 """`hbt auto`: from a labeled file to a package in one command."""
 
-import json
 import sys
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-from toolkit.commands.shared import FOLDER, force_option, json_option
+from toolkit.commands.shared import FOLDER, force_option, json_option, print_json
 from toolkit.config.cli_options import given, options_of
 from toolkit.config.grouped_help import Verb
 from toolkit.config.settings import CorpusSettings
@@ -76,11 +75,7 @@ def auto(
         return
     made = command.auto(request, budget_ms, budget_mb, output, _go_on if yes else _ask, force)
     if as_json:
-        from dataclasses import asdict
-
-        from toolkit.utils.files import without_nan
-
-        click.echo(json.dumps(without_nan(asdict(made)), ensure_ascii=False))
+        print_json(asdict(made))
     else:
         command.render(made)
 

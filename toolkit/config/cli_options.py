@@ -5,9 +5,9 @@ import dataclasses
 import inspect
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import click
@@ -39,15 +39,21 @@ FIRST = (
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def options_of(*settings: type, leave_out: tuple[str, ...] = ()) -> Callable[[Command], Command]:
-    """Return a decorator that adds one option to a command for each field of the settings classes."""
+def options_of(
+    *settings: type, leave_out: tuple[str, ...] = (), complete: Mapping[str, Any] = MappingProxyType({})
+) -> Callable[[Command], Command]:
+    """Return a decorator that adds one option to a command for each field of the settings classes.
+
+    complete: shell completion of some of the settings.
+    """
 
     def decorate(command: Command) -> Command:
         for each in reversed(settings):
             kinds, texts = _kinds(each), field_help(each)
             for field in reversed(dataclasses.fields(each)):
                 if field.name not in leave_out:
-                    command = _option(field, kinds[field.name], texts[field.name], _group(each))(command)
+                    more = {"group": _group(each), "shell_complete": complete.get(field.name)}
+                    command = _option(field, kinds[field.name], texts[field.name], more)(command)
         return command
 
     return decorate
@@ -90,7 +96,9 @@ def _group(settings: type) -> str:
     return settings.__name__.removesuffix("Settings").replace("Corpus", "Data")
 
 
-def _option(field: "dataclasses.Field[Any]", kind: Any, text: str, group: str) -> Callable[[Command], Command]:
+def _option(
+    field: "dataclasses.Field[Any]", kind: Any, text: str, more: dict[str, Any]
+) -> Callable[[Command], Command]:
     words: tuple[str, ...] = ()
     if get_origin(kind) in (UnionType, Union):  # None or a Literal comes last
         kind, *others = (k for k in get_args(kind) if k is not NoneType)
@@ -98,9 +106,8 @@ def _option(field: "dataclasses.Field[Any]", kind: Any, text: str, group: str) -
     name = "--" + field.name.replace("_", "-")
     unshown = UNSHOWN.get(field.name, ())
     names = (name, *ALIASES.get(field.name, ()), *unshown, field.name)
-    shown: dict[str, Any] = {
+    shown: dict[str, Any] = more | {
         "cls": SettingOption,
-        "group": group,
         "first": field.name in FIRST,
         "unshown": unshown,
         "help": text.rstrip(".") + _default(field),
