@@ -84,7 +84,10 @@ def train(recipe_file: Path | None, outer_folds: int | None, force: bool, as_jso
         return
     show_outcome(outcome)
     cascade = " --cascade" * recipe.export.cascade
-    click.echo(f"\nnext: hbt compress {outcome.folder} --target onnx-int8{cascade}")
+    if outcome.standing is not None and outcome.standing.problem:
+        click.echo("\nnext: --learning-rate auto, more --epochs or another --model, with another --name")
+    else:
+        click.echo(f"\nnext: hbt compress {outcome.folder} --target onnx-int8{cascade}")
     show_standing("the model", outcome.standing)
 
 

@@ -37,6 +37,19 @@ def encoder_for(script_shares: dict[str, float], texts: Sequence[str]) -> KnownE
     return MULTILINGUAL
 
 
+def unfit_encoder(model: str, script_shares: dict[str, float], texts: Sequence[str]) -> str:
+    """Return why a known encoder does not fit these texts, and which one does; empty if it fits or is not known."""
+    known = next((each for each in (BANGLA, LATIN) if each.model == model), None)
+    better = encoder_for(script_shares, texts)
+    if known is None or better == known:
+        return ""
+    script = max(script_shares, key=script_shares.__getitem__)
+    return (
+        f"--model {model}: is for texts in {known.language}, and {script_shares[script]:.0%} of the letters here are "
+        f"{script}; --model {better.model} is for {better.language}"
+    )
+
+
 def _english_share(texts: Sequence[str]) -> float:
     words = [word for text in texts for word in re.findall(r"\w+", text.casefold())]
     return sum(word in ENGLISH for word in words) / max(len(words), 1)

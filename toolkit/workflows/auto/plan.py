@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from toolkit.config.cli_options import options_text
 from toolkit.config.recipe import Recipe
-from toolkit.config.settings import CorpusSettings, ModelSettings, TrainingSettings
+from toolkit.config.settings import UNTRAINED, UNTRAINED_RATE, CorpusSettings, ModelSettings, TrainingSettings
 from toolkit.config.toml_file import recipe_from
 from toolkit.data.corpus import Corpus, corpus_from_table, read_source
 from toolkit.data.unlabeled import read_unlabeled
@@ -150,7 +150,8 @@ def make_plan(request: Request, understood: Understood, started: float) -> Plan:
         epochs = _epochs(rows * (folds - 1) / folds, TEACHER_STEPS, TEACHER_EPOCHS, share)
         seconds = teacher_seconds(costs, corpus, folds, epochs, searches)
         if seconds <= TEACHER_SHARE * (left - search_s):
-            rate = None if searches else START_RATE
+            fixed = UNTRAINED_RATE if model.startswith(UNTRAINED) else START_RATE
+            rate = None if searches else fixed
             plan = replace(alone, folds=folds, model=model, epochs=epochs, learning_rate=rate, costs=costs)
             plan = replace(plan, seconds=alone.seconds | {"teacher": seconds})
             return with_students(plan, corpus, left - seconds)

@@ -31,7 +31,6 @@ def cheap(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(planning, "linear_costs", lambda corpus: Costs(linear_s=1.0))
     patch.setattr(planning, "with_encoder", lambda costs, *_: FAST)
     patch.setattr(planning, "TEACHERS", ((1.0, 2, False),))
-    patch.setattr(planning, "START_RATE", 5e-3)
     patch.setattr(planning, "TEACHER_EPOCHS", (6, 6))
     patch.setattr(planning, "STUDENTS", ())
     patch.setattr("toolkit.workflows.auto.run._not_better", lambda run, teacher: "")
