@@ -1,5 +1,6 @@
 """`hbt auto`, step by step: understand the file, plan by the time there is, run the plan, show what came out."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,8 +8,12 @@ from pathlib import Path
 
 from toolkit.config.settings import CorpusSettings, RunSettings
 from toolkit.config.toml_file import recipe_text
+from toolkit.data.unlabeled import read_unlabeled
+from toolkit.modeling.classifier import CONFIG_FILE
+from toolkit.modeling.encoders import parse_shape
 from toolkit.stages.run_folder import RUNS
 from toolkit.utils.console import print_table, say
+from toolkit.utils.errors import require
 from toolkit.utils.files import file_part
 from toolkit.utils.locks import locked
 from toolkit.workflows.auto.outcome import Outcome
@@ -24,7 +29,8 @@ def request_of(
     corpus: CorpusSettings, model: str | None, minutes: float, name: str | None, unlabelled: str | None
 ) -> Request:
     """Return what the user asked for. Raises: InputError for an invalid name."""
-    name = name or ("demo" if corpus.data == "demo" else file_part(Path(corpus.data).stem))
+    if name is None:
+        name = "demo" if corpus.data == "demo" else file_part(Path(corpus.data).stem)
     return Request(corpus, model, minutes, RunSettings(name=name).name or "", unlabelled)
 
 
@@ -36,11 +42,14 @@ def auto(
     Raises: InputError for a file that cannot be used, or if `confirm` does; NothingPasses if nothing is worth shipping.
     """
     started = time.monotonic()
+    _check(request, budget_ms, budget_mb)
     out = output or default_package(request.name)
     refuse_package(request, out, force)
     with locked(RUNS / f"{request.name}-auto", OTHER):
-        request, understood = _understood(request)
+        understood = understand(request.corpus)
+        request = replace(request, corpus=understood.corpus.settings)
         known = None if force else known_plan(request)
+        _show(understood)
         if known is None and understood.doubts:
             confirm(understood.doubts)
         plan = known or make_plan(request, understood, started)
@@ -53,23 +62,47 @@ def auto(
 
 
 def explain(request: Request, budget_ms: float, budget_mb: float) -> str:
-    """Return the commands that `auto` would run, what they are for, and the recipe of the teacher. Run nothing."""
+    """Return the commands that `auto` would run, what they are for, and the recipe of the teacher. Run nothing.
+
+    Raises: InputError as `auto`.
+    """
     started = time.monotonic()
-    request, understood = _understood(request)
+    _check(request, budget_ms, budget_mb)
+    understood = understand(request.corpus)
+    request = replace(request, corpus=understood.corpus.settings)
+    known = known_plan(request)
+    _show(understood)
     for doubt in understood.doubts:
         say(f"in doubt: {doubt}")
-    plan = known_plan(request) or make_plan(request, understood, started)
+    plan = known or make_plan(request, understood, started)
     recipe = plan.labels_alone if plan.model is None else plan.teacher
     parts = [*(f"# {line}" for line in describe(plan)), *plan.commands(budget_ms, budget_mb), ""]
     return "\n".join([*parts, f"# {RUNS / (recipe.run.name or '')}/recipe.toml", recipe_text(recipe)]).rstrip()
 
 
-def _understood(request: Request) -> tuple[Request, Understood]:
-    """Return the request with the columns of the file, and what was understood, which is shown."""
-    understood = understand(request.corpus)
+def _check(request: Request, budget_ms: float, budget_mb: float) -> None:
+    """Raise InputError for what is wrong with the options, before anything is shown."""
+    for option, value in (
+        ("--budget-ms", budget_ms),
+        ("--budget-mb", budget_mb),
+        ("--minutes", request.minutes),
+    ):
+        require(math.isfinite(value), option, f"{value} is not a number; give one above 0")
+    model = request.model
+    if model is not None and parse_shape(model, "--model") is None:
+        folder = Path(model)
+        here = folder.exists() or folder.is_absolute() or model.startswith(".") or model.count("/") > 1 or not model
+        fits = not here or (folder / CONFIG_FILE).is_file()
+        require(
+            fits, f"--model {model}", f"no {CONFIG_FILE} there; give the folder of an encoder, a hub id or shape:LxH"
+        )
+    if request.unlabelled is not None:
+        read_unlabeled(Path(request.unlabelled))
+
+
+def _show(understood: Understood) -> None:
     for line in understood.lines:
         say(line)
-    return replace(request, corpus=understood.corpus.settings), understood
 
 
 def render(made: Outcome) -> None:

@@ -78,16 +78,16 @@ class Plan:
 
     @property
     def labels_alone(self) -> Recipe:
-        """The recipe of the n-gram student that learns from the labels alone."""
+        """The recipe of the n-gram student that learns from the labels alone, the same for any number of minutes."""
         given = {"student": "ngram", "no_teacher": True, "pipeline": "baseline_kd_quant", "name": self._name("labels")}
-        return recipe_from(None, self._corpus | given)
+        return recipe_from(None, asdict(self.request.corpus) | given)
 
     @property
     def teacher(self) -> Recipe:
         """The recipe of the teacher."""
         rate = {"learning_rate": self.learning_rate or "auto"}
         given = {"model": self.model, "pooling": POOLING, "epochs": self.epochs, "name": self._name("teacher")}
-        return recipe_from(None, self._corpus | given | rate)
+        return recipe_from(None, asdict(self.request.corpus) | {"folds": self.folds} | given | rate)
 
     @property
     def search(self) -> dict[str, Any]:
@@ -95,10 +95,6 @@ class Plan:
         teacher = (RUNS / self._name("teacher")).as_posix()
         given: dict[str, Any] = {"teacher": (teacher,), "kd_epochs": self.student_epochs, "name": self.request.name}
         return given | ({"unlabelled": self.request.unlabelled} if self.request.unlabelled else {})
-
-    @property
-    def _corpus(self) -> dict[str, Any]:
-        return asdict(self.request.corpus) | {"folds": self.folds}
 
     def _name(self, part: str) -> str:
         return f"{self.request.name}-{part}"
@@ -201,8 +197,7 @@ def teacher_seconds(costs: Costs, corpus: Corpus, folds: int, epochs: int, searc
         return epochs * (texts * costs.train_s + held_out * costs.predict_s)
 
     search = TRIALS * training(TRIAL_EPOCHS, min(TRIAL_TEXTS, trained)) if searches else 0.0
-    again = 0.0 if folds == corpus.folds else costs.linear_s  # the linear baseline has other folds, too
-    return search + again + folds * (training(epochs, trained) + everything * costs.predict_s)
+    return costs.linear_s + search + folds * (training(epochs, trained) + everything * costs.predict_s)
 
 
 def _search_seconds(costs: Costs, layers: Sequence[int], rows: int, epochs: int) -> float:
@@ -230,7 +225,8 @@ def save_plan(plan: Plan) -> None:
 
 
 def known_plan(request: Request) -> Plan | None:
-    """Return the plan that was kept for this request; None if there is none.
+    """Return the plan that was kept for this request; None if there is none, or if it had no time for a teacher and this
+    request may have.
 
     Raises: InputError if the plan of this name is for another request.
     """
@@ -239,6 +235,8 @@ def known_plan(request: Request) -> Plan | None:
         return None
     asked = json.loads(json.dumps(asdict(request)))
     differ = [key for key in asked if asked[key] != found["request"].get(key)]
+    if differ and found["model"] is None and set(differ) <= {"model", "minutes", "unlabelled"}:
+        return None
     if differ:
         raise InputError(
             f"{plan_file(request.name)}: was made with a different {', '.join(differ)}; give another --name, or "

@@ -93,3 +93,11 @@ def test_a_plan_is_kept_and_another_request_of_the_same_name_is_refused(workplac
     assert known_plan(made.request) == made
     with pytest.raises(InputError, match=r"comments-auto.json: was made with a different minutes; give another --name"):
         known_plan(planned(16).request)
+
+
+def test_a_plan_without_a_teacher_gives_way_to_one_with_more_minutes(workplace: Path, timed: None) -> None:
+    short = planned(1)
+    save_plan(short)
+    more = planned(15)
+    assert known_plan(more.request) is None
+    assert more.labels_alone == short.labels_alone  # its run is used again
