@@ -225,8 +225,9 @@ def save_plan(plan: Plan) -> None:
 
 
 def known_plan(request: Request) -> Plan | None:
-    """Return the plan that was kept for this request; None if there is none, or if it had no time for a teacher and this
-    request may have.
+    """Return the plan that was kept for this request; None if there is none.
+
+    A plan without a teacher gives way to a request with other minutes or another model.
 
     Raises: InputError if the plan of this name is for another request.
     """
