@@ -31,7 +31,10 @@ TRIALS = 4
 """Learning rates that a search usually tries."""
 TEACHER_SHARE = 0.65
 """Most of the time left that the teacher may take; the students need the rest."""
-TEACHERS = ((1.0, 5, True), (1.0, 3, True), (0.6, 3, True), (1.0, 2, True), (0.6, 3, False), (0.6, 2, False))
+TEACHERS = (
+    *((1.0, 5, True), (1.0, 3, True), (0.6, 3, True), (1.0, 2, True)),
+    *((0.6, 3, False), (0.6, 2, False), (0.35, 2, False)),
+)
 """Share of the wanted epochs, folds, and whether the learning rate is searched: the first that fits is taken."""
 STUDENTS = (
     ("ngram", "layers:1", "layers:2", "layers:4", "cascade"),
