@@ -9,27 +9,41 @@ from pathlib import Path
 import click
 
 from toolkit import __version__
+from toolkit.commands.auto import auto
+from toolkit.commands.look import list_runs, show
 from toolkit.commands.measure import bench, compare, sync, ui
 from toolkit.commands.package import compress, list_targets, predict, sign, verify
 from toolkit.commands.train import data, run, students, train
+from toolkit.config.grouped_help import Verbs
 from toolkit.utils.console import printable, use_utf8
 from toolkit.utils.errors import InputError, NothingPasses, full_disk, out_of_memory
 from toolkit.utils.scratch import remove_leftovers
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    cls=Verbs,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
 @click.version_option(__version__, prog_name="hbt")
-def verbs() -> None:
+@click.pass_context
+def verbs(ctx: click.Context) -> None:
     """Turn labeled texts into a small classifier for any CPU, and measure what each step loses.
 
     \b
-    hbt train --data comments.csv --student layers:4     fine-tune on folds, then distill
+    hbt auto comments.csv                                from a file to a package, in one command
+    hbt train --data comments.csv --student layers:4     or step by step: fine-tune on folds, then distill
     hbt compress runs/NAME --target onnx-int8            make a package from the run
     hbt bench models/NAME                                compare it with the linear baseline and its teacher
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
-for command in (data, train, run, students, compress, list_targets, compare, predict, verify, sign, bench, sync, ui):
+MAKING = (auto, data, train, run, students, compress)
+LOOKING = (list_runs, show, compare, bench, list_targets)
+USING = (predict, verify, sign, sync, ui)
+for command in (*MAKING, *LOOKING, *USING):
     verbs.add_command(command)
 
 
@@ -60,7 +74,7 @@ def main() -> None:
 
 
 def _resume() -> str:
-    restarts = "--force" in sys.argv[1:] and sys.argv[1] in ("train", "run", "students")
+    restarts = "--force" in sys.argv[1:] and sys.argv[1] in ("auto", "train", "run", "students")
     return f"rerun the same command{' without --force' * restarts} to resume"
 
 

@@ -22,6 +22,7 @@ PRUNE = (*RUN, "--pipeline", "baseline_prune")
 EXPORT = (*RUN, "--pipeline", "baseline_quant")
 COMPRESS = ("compress", "runs/tiny", "-o", "models/other")
 CHECKPOINT = ("compress", "checkpoint", "--data", "comments.csv", "-o", "models/other")
+AUTO = ("auto", "comments.csv", "--minutes", "0.1", "--yes")
 STUDENTS = ("students", "comments.csv", "--teacher", "runs/tiny", "--name", "other")
 PACKAGE = "models/tiny-onnx-int8"
 PREDICT = ("predict", PACKAGE, "--input")
@@ -170,6 +171,19 @@ SINGLE: list[Arguments] = [
     (*COMPRESS, "--register", "a/b"),
     (*CHECKPOINT, "--register", "name"),
     ("targets", "extra"),
+    ("auto",),
+    *((*AUTO, option, value) for option in ("--budget-ms", "--budget-mb", "--minutes")
+      for value in ("0", "-1", "nan", "inf", "x")),
+    *((*AUTO, "--model", m) for m in ("shape:", "shape:1x33", "hollow", "comments.csv", "./gone", "/gone/x", "")),
+    *((*AUTO, "--unlabelled", name) for name in ("gone.txt", "empty.csv", "runs")),
+    (*AUTO, "--text-column", "gone"),
+    (*AUTO, "--label-names", "a,b,c"),
+    (*AUTO, "-o", "runs"),
+    (*AUTO, "-o", "runs", "--force"),
+    (*AUTO, "--explain-plan", "--model", "hollow"),
+    ("runs", "extra"),
+    ("show",),
+    *(("show", name) for name in ("gone", "comments.csv", "hollow", "models")),
 ]  # fmt: skip
 
 
@@ -180,12 +194,14 @@ def cases() -> Iterator[Arguments]:
         yield (*command, option, "gone")
         yield (*command, option, "")
     yield from (("train", "--data", "comments.csv", "--model", "shape:1x32", "--name", name) for name in NAMES)
+    yield from ((*AUTO, "--name", name) for name in NAMES)
     yield from ((*TRAIN, "--author", name) for name in ("a/b", "", "..", "a" * 300))
     for name in TABLES:
         yield ("train", "--data", name, *TRAIN[3:])
         if name in NO_TEXTS:  # of the others, `hbt data` prints the profile
             yield ("data", name)
         yield ("compress", "checkpoint", "--data", name, "-o", "models/other")
+        yield ("auto", name, "--minutes", "0.1", "--yes")
     yield from ((*PREDICT, name, "--output", "out.csv") for name in NO_TEXTS)
     yield from SINGLE
 

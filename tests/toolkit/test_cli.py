@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,14 +17,15 @@ import pytest
 from tests.helpers import Finished, Hbt, contents
 from toolkit import __version__, cli
 from toolkit.config.cli_options import field_help
+from toolkit.config.grouped_help import Verb
 from toolkit.config.recipe import Recipe
 from toolkit.config.settings import DistillationSettings, ModelSettings, TrainingSettings
 from toolkit.config.toml_file import write_recipe
 from toolkit.data.tables import Table, read_table, write_table
 from toolkit.utils.errors import InputError
 
-VERBS = ["data", "train", "run", "students", "compress", "targets", "compare", "predict", "verify", "sign"]
-VERBS += ["bench", "sync", "ui"]
+VERBS = ["auto", "data", "train", "run", "students", "compress", "targets", "compare", "predict", "verify", "sign"]
+VERBS += ["bench", "sync", "ui", "runs", "show"]
 
 
 def process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -60,13 +62,48 @@ def test_the_help_lists_every_verb(hbt: Hbt, capsys: pytest.CaptureFixture[str])
 def test_every_setting_is_an_option_with_its_help_and_default(
     hbt: Hbt, capsys: pytest.CaptureFixture[str], settings: type
 ) -> None:
-    hbt("train", "--help")
+    hbt("train", "--help-all")
     page = " ".join(capsys.readouterr().out.split())
     for field in dataclasses.fields(settings):
         assert f"--{field.name.replace('_', '-')}" in page
         assert " ".join(field_help(settings)[field.name].rstrip(".").split()) in page
         if field.default not in (None, True, False, ()):
             assert f"[default: {field.default}]" in page
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_an_example_that_parses(hbt: Hbt, capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    command = cli.verbs.commands[verb]
+    assert isinstance(command, Verb) and command.examples
+    hbt(verb, "--help")
+    page = capsys.readouterr().out
+    for example in command.examples:
+        assert f"  {example}\n" in page
+        program, name, *words = shlex.split(example)
+        assert (program, name) == ("hbt", verb)
+        command.make_context(name, words)
+
+
+def test_help_shows_the_options_that_matter_by_group_and_help_all_the_rest(
+    hbt: Hbt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hbt("run", "--help")
+    page = capsys.readouterr().out
+    titles = ("Run:", "Data:", "Model:", "Training:", "Distillation:", "Pruning:", "Export:", "Options:")
+    assert [line for line in page.splitlines() if line in titles] == list(titles)
+    shown = [line.split()[0] for line in page.splitlines() if line.startswith("  --")]
+    assert len(shown) < 25 and {"--data", "--model", "--student", "--target"} <= set(shown)
+    (left,) = re.findall(r"(\d+) more options: hbt run --help-all", page)
+    assert hbt("run", "--help-all") == 0
+    everything = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  -")]
+    assert len(everything) == len([line for line in page.splitlines() if line.startswith("  -")]) + int(left)
+
+
+def test_hbt_alone_prints_the_help(hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hbt() == 0
+    bare = capsys.readouterr()
+    hbt("--help")
+    assert (bare.out, bare.err) == (capsys.readouterr().out, "")
 
 
 def test_the_version_is_printed(hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
@@ -387,6 +424,32 @@ def test_an_alias_of_an_option_sets_the_same_setting(
     capsys.readouterr()
     hbt("train", "--help")
     assert "--unlabelled, --unlabeled TEXT" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "setting", "value"),
+    [
+        ("--lr", "learning_rate", 0.5),
+        ("--bs", "batch_size", 8),
+        ("--max-len", "max_length", 64),
+        ("--wd", "weight_decay", 1),
+    ],
+)
+def test_a_name_of_other_tools_works_and_is_not_in_the_help(
+    workplace: Path,
+    hbt: Hbt,
+    capsys: pytest.CaptureFixture[str],
+    recipes: list[Recipe],
+    typed: str,
+    setting: str,
+    value: float,
+) -> None:
+    hbt("train", "--data", "comments.csv", typed, str(value))
+    assert recipes[0].flat()[setting] == value
+    capsys.readouterr()
+    hbt("train", "--help-all")
+    page = capsys.readouterr().out
+    assert f"{typed} " not in page and f"{typed}," not in page
 
 
 @pytest.mark.parametrize(("typed", "size"), [([], None), (["--trim-vocabulary"], 0), (["--trim-vocabulary", "7"], 7)])

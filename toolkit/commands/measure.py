@@ -1,16 +1,18 @@
 """`hbt compare`, `bench`, `sync` and `ui`: what a run or a package is worth."""
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from toolkit.commands.shared import FOLDER, json_option
+from toolkit.commands.completion import packages as complete_packages, runs, runs_and_packages
+from toolkit.commands.shared import FOLDER, json_option, print_json
+from toolkit.config.grouped_help import Verb
 
 
-@click.command()
-@click.argument("a", type=FOLDER)
-@click.argument("b", type=FOLDER)
+@click.command(cls=Verb, examples=("hbt compare runs/NAME/0-floor models/NAME-onnx-int8",))
+@click.argument("a", type=FOLDER, shell_complete=runs_and_packages)
+@click.argument("b", type=FOLDER, shell_complete=runs_and_packages)
 @click.option(
     "--margin",
     type=click.FloatRange(0, 1, min_open=True),
@@ -25,20 +27,18 @@ def compare(a: Path, b: Path, margin: float, data: str | None, as_json: bool) ->
 
     Uses the stored predictions; no model is run.
     """
-    from dataclasses import asdict
-
     from toolkit.evaluation.comparison import render
     from toolkit.workflows.compare import compare_stages
 
     found = compare_stages(a, b, margin, data)
     if as_json:
-        click.echo(json.dumps(asdict(found), ensure_ascii=False))
+        print_json(asdict(found))
     else:
         render([found])
 
 
-@click.command()
-@click.argument("packages", type=FOLDER, nargs=-1, required=True)
+@click.command(cls=Verb, examples=("hbt bench models/NAME-onnx-int8",))
+@click.argument("packages", type=FOLDER, nargs=-1, required=True, shell_complete=complete_packages)
 @click.option("--data", help="Data file of the packages, if it was moved [default: as recorded, or beside them].")
 @click.option("--teacher", type=FOLDER, help="Checkpoint to compare with [default: that of the run of the package].")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads per model.")
@@ -73,18 +73,22 @@ def bench(
         click.echo(file.read_text("utf-8"), nl=False)
 
 
-@click.command()
-@click.argument("run", type=FOLDER)
-def sync(run: Path) -> None:
+@click.command(cls=Verb, examples=("hbt sync runs/NAME",))
+@click.argument("run", type=FOLDER, shell_complete=runs)
+@json_option
+def sync(run: Path, as_json: bool) -> None:
     """Log to MLflow what it does not have yet of RUN, such as after a failure of the server or a killed command."""
     from toolkit.tracking import mlflow_store
     from toolkit.workflows.pipeline import sync_run
 
     sync_run(run)
+    if as_json:
+        print_json({"run": run, "store": mlflow_store.store()})
+        return
     click.echo(f"{run}: logged to {mlflow_store.store()}")
 
 
-@click.command()
+@click.command(cls=Verb, examples=("hbt ui",))
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port of the server.")
 def ui(port: int) -> None:
     """Open the MLflow UI with the runs of this folder (or of MLFLOW_TRACKING_URI)."""

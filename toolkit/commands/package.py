@@ -2,29 +2,44 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from toolkit.commands.shared import FOLDER, force_option, json_option, ship_option, show_next, show_standing, show_table
+from toolkit.commands.completion import COMPLETE, packages, runs
+from toolkit.commands.shared import (
+    FOLDER,
+    force_option,
+    json_option,
+    print_json,
+    ship_option,
+    show_next,
+    show_standing,
+    show_table,
+)
 from toolkit.config.cli_options import given, options_of
+from toolkit.config.grouped_help import Verb
 from toolkit.config.settings import CorpusSettings, ExportSettings, PruningSettings
 from toolkit.utils.console import json_line, printable
 from toolkit.utils.errors import InputError
 from toolkit.utils.overwrite import refuse_file
 
 
-@click.command()
-@click.argument("source")
-@options_of(ExportSettings, PruningSettings)
+@click.command(
+    cls=Verb, examples=("hbt compress runs/NAME --target onnx-int8", "hbt compress runs/NAME --prune-to-ms 1")
+)
+@click.argument("source", shell_complete=runs)
+@options_of(ExportSettings, PruningSettings, complete=COMPLETE)
 @click.option("-o", "--output", type=FOLDER, help="Folder of the package [default: models/NAME-TARGET].")
-@options_of(CorpusSettings, leave_out=("data_fraction", "folds"))
+@options_of(CorpusSettings, leave_out=("data_fraction", "folds"), complete=COMPLETE)
 @click.option(
     "--max-length", type=int, help="Maximum number of tokens per text; longer texts are cut [default: that of SOURCE]."
 )
 @ship_option
-def compress(source: str, output: Path | None, force: bool, **options: Any) -> None:
+@json_option
+def compress(source: str, output: Path | None, force: bool, as_json: bool, **options: Any) -> None:
     """Make a package from SOURCE: a run, a checkpoint folder, or a Hugging Face classifier (folder or hub id).
 
     A run has its own data. Any other source needs --data: labeled rows to evaluate it on. With any --prune option, the
@@ -35,29 +50,33 @@ def compress(source: str, output: Path | None, force: bool, **options: Any) -> N
     from toolkit.workflows.compress import compress_source
 
     outcome = compress_source(source, given(options), output, force)
+    if as_json:
+        print_json(asdict(outcome))
+        return
     show_table(outcome)
     assert outcome.package is not None
     show_next(outcome.package)
     show_standing("the package", outcome.standing)
 
 
-@click.command("targets")
+@click.command("targets", cls=Verb, examples=("hbt targets",))
 @json_option
 def list_targets(as_json: bool) -> None:
     """List every target, whether it is available on this machine, and what to install if not."""
-    from dataclasses import asdict
-
     from toolkit.export.targets import list_targets, render
 
     found = list_targets()
     if as_json:
-        click.echo(json.dumps([asdict(each) for each in found], ensure_ascii=False))
+        print_json([asdict(each) for each in found])
     else:
         render(found)
 
 
-@click.command()
-@click.argument("package", type=FOLDER)
+@click.command(
+    cls=Verb,
+    examples=('hbt predict models/NAME "text"', "hbt predict models/NAME --input new.csv --output labeled.csv"),
+)
+@click.argument("package", type=FOLDER, shell_complete=packages)
 @click.argument("texts", nargs=-1)
 @click.option("--input", "source", type=FOLDER, help="Table (CSV, Excel, …) or .txt with the texts to label.")
 @click.option("--output", type=FOLDER, help="Labeled file to write; its suffix selects the format.")
@@ -76,7 +95,7 @@ def predict(
     **table: str | None,
 ) -> None:
     """Label TEXTS, or the texts of a file, with a PACKAGE."""
-    from toolkit import package as packages
+    from toolkit import package as loading
     from toolkit.workflows.predict_file import THREADS, label_file, refuse_blank
 
     if bool(texts) == bool(source):
@@ -87,18 +106,18 @@ def predict(
     if source is not None and output is not None:
         refuse_file(output, force, "--output")
         separator = CorpusSettings(separator=table["separator"]).separator  # checked
-        model = packages.load(package, THREADS)
+        model = loading.load(package, THREADS)
         rows = label_file(model, source, output, table["text_column"], table["encoding"], separator)
         click.echo(json.dumps({"rows": rows, "output": str(output)}) if as_json else f"{rows} rows labeled: {output}")
         return
-    for text, (label, probability) in zip(texts, packages.predict(packages.load(package), texts), strict=True):
+    for text, (label, probability) in zip(texts, loading.predict(loading.load(package), texts), strict=True):
         line = {"text": text, "label": label, "probability": round(probability, 6)}
         plain = f"{printable(label)}\t{probability:.4f}\t{printable(text)}"
         click.echo(json_line(line) if as_json else plain)
 
 
-@click.command()
-@click.argument("package", type=FOLDER)
+@click.command(cls=Verb, examples=("hbt verify models/NAME",))
+@click.argument("package", type=FOLDER, shell_complete=packages)
 @click.option("--public-key", type=FOLDER, help="PEM file of the key that must have signed the package.")
 @json_option
 def verify(package: Path, public_key: Path | None, as_json: bool) -> None:
@@ -106,14 +125,11 @@ def verify(package: Path, public_key: Path | None, as_json: bool) -> None:
 
     Who changes both files and manifest.json is found out only by a signature and its --public-key.
     """
-    from dataclasses import asdict
+    from toolkit import package as loading
 
-    from toolkit import package as packages
-    from toolkit.utils.files import without_nan
-
-    found = packages.verify(package, public_key)
+    found = loading.verify(package, public_key)
     if as_json:
-        click.echo(json.dumps(without_nan(asdict(found))))
+        print_json(asdict(found))
         sys.exit(2 if found.problems else 0)
     if found.problems:
         raise InputError(f"{package}: {'; '.join(found.problems)}")
@@ -124,11 +140,12 @@ def verify(package: Path, public_key: Path | None, as_json: bool) -> None:
     )
 
 
-@click.command()
-@click.argument("package", type=FOLDER)
+@click.command(cls=Verb, examples=("hbt sign models/NAME --private-key KEY.pem",))
+@click.argument("package", type=FOLDER, shell_complete=packages)
 @click.option("--private-key", type=FOLDER, required=True, help="PEM file of an elliptic-curve key without a password.")
 @force_option
-def sign(package: Path, private_key: Path, force: bool) -> None:
+@json_option
+def sign(package: Path, private_key: Path, force: bool, as_json: bool) -> None:
     """Sign all files of a PACKAGE, so that others can check with your public key that it is from you.
 
     The signature, model.sig, follows OpenSSF Model Signing. Needs the extra hbt-toolkit[sign].
@@ -136,4 +153,7 @@ def sign(package: Path, private_key: Path, force: bool) -> None:
     from toolkit import signature
 
     file = signature.sign(package, private_key, force)
+    if as_json:
+        print_json({"signature": file})
+        return
     click.echo(f"signed: {file}\nnext: hbt verify {package} --public-key PUBLIC.pem")

@@ -1,5 +1,6 @@
 """Options and closing lines that several commands share."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ ship_option = click.option(
     "baseline or near chance.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one line of JSON, with paths as text and None for what is not a finite number."""
+    from toolkit.utils.files import without_nan
+
+    click.echo(json.dumps(without_nan(value), ensure_ascii=False, default=str))
 
 
 def show_outcome(outcome: Any) -> None:

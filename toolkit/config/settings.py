@@ -25,6 +25,8 @@ PruneMethod = Literal["structured", "magnitude", "wanda", "gradual"]
 Part = Literal["all", "attention", "ffn", "encoder"]
 Schedule = Literal["linear", "cubic", "exponential"]
 Method = Literal["logit", "hidden", "attention", "multi_level", "relation"]
+UNTRAINED, UNTRAINED_RATE = "shape:", 1e-3
+"""How the name of an untrained encoder begins, and the learning rate that it gets if none is given."""
 LONGEST_NAME = 120
 """Bytes of the longest name of a run, to which target, pruning and student are added in folder names."""
 
@@ -108,7 +110,8 @@ class TrainingSettings:
     batch_size: int = 32
     """Texts per training step."""
     learning_rate: float | Literal["auto"] = 2e-5
-    """Peak learning rate; auto: found by short trials on the first fold."""
+    """Peak learning rate; auto: found by short trials on the first fold. An untrained encoder (shape:) gets 0.001 if
+    none is given."""
     epochs: int = 15
     """Maximum number of passes over the training rows."""
     weight_decay: float = 0.01

@@ -8,6 +8,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from toolkit.config.recipe import Recipe
+from toolkit.config.settings import UNTRAINED, UNTRAINED_RATE
 from toolkit.utils.errors import InputError, require
 
 
@@ -25,6 +26,9 @@ def recipe_from(file: Path | None, given: dict[str, Any]) -> Recipe:
         for key in from_file:
             require(key in fields, f"{file}: [{table}] {key}", f"no such setting; the settings are {', '.join(fields)}")
         values = from_file | {key: value for key, value in given.items() if key in fields}
+        untrained = table == "training" and str(sections["model"].model).startswith(UNTRAINED)
+        if untrained and values.get("learning_rate") is None:
+            values["learning_rate"] = UNTRAINED_RATE
         kinds = get_type_hints(settings)
         sections[table] = settings(
             **{key: _typed(value, kinds[key], f"[{table}] {key}") for key, value in values.items()}
@@ -46,13 +50,16 @@ def recipe_of(file: Path | None, settings: dict[str, Any]) -> Recipe:
 
 
 def write_recipe(recipe: Recipe, file: Path) -> None:
-    """Write `recipe` as TOML, without settings that are None, since TOML has no null."""
+    """Write `recipe` as TOML."""
+    file.write_text(recipe_text(recipe), "utf-8")
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Return `recipe` as TOML, without settings that are None, since TOML has no null."""
     import tomli_w
 
     tables = dataclasses.asdict(recipe)
-    file.write_text(
-        tomli_w.dumps({t: {k: v for k, v in keys.items() if v is not None} for t, keys in tables.items()}), "utf-8"
-    )
+    return tomli_w.dumps({t: {k: v for k, v in keys.items() if v is not None} for t, keys in tables.items()})
 
 
 _TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}

@@ -124,7 +124,7 @@ def profile(table: Table, settings: CorpusSettings, tokenizer: Tokenizer | None 
         random_split_leaks=expected_leaks([len(rows) for rows in groups], len(nonempty), test_rows),
         normalized_rows=sum(a != b for a, b in zip(raw, texts, strict=True)),
         emoji_rows=sum(_EMOJI.search(text) is not None for text in texts),
-        script_shares=_script_shares(texts),
+        script_shares=script_shares(texts),
         words=_lengths([len(texts[row].split()) for row in nonempty]),
         tokens=_lengths(tokens),
         max_length=longest,
@@ -158,7 +158,7 @@ def _drawn_split(table: Table, settings: CorpusSettings) -> tuple[dict[str, Any]
         return None, str(error)
 
 
-def _script_shares(texts: list[str]) -> dict[str, float]:
+def script_shares(texts: list[str]) -> dict[str, float]:
     """Return the fraction of letters (Unicode category L) by script, which is the first word of a letter's name."""
     shares = dict.fromkeys((*SCRIPTS, "other"), 0)
     by_name = {script.upper(): script for script in SCRIPTS}

@@ -1,5 +1,6 @@
 """Load models and tokenizers in the format of Hugging Face: safetensors only, and no code of the model is run."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,15 @@ def quiet_transformers() -> None:
     """Silence warnings about untrained heads and retried downloads, and the progress bar for reading weights."""
     import logging
 
-    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as transformers_logging
 
-    downloads_show = not are_progress_bars_disabled()
+    in_notebook = "ipykernel" in sys.modules
+    downloads_show = not are_progress_bars_disabled() and (sys.stderr.isatty() or in_notebook)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()  # since transformers 5 there is one for reading weights
     if downloads_show:
         enable_progress_bars()
+    else:  # a log file would get a line for each percent
+        disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

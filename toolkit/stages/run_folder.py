@@ -204,7 +204,7 @@ class Place:
 
 
 def locate(path: Path) -> Place | None:
-    """Return the run or stage in `path`, or the export stage that made the package in `path`; None for any other."""
+    """Return the run or stage in `path`, or the export stage of the package in `path`; None for any other."""
     if is_run(path):
         return Place(Run.open(path), None)
     if (path / RESULT_FILE).is_file() and is_run(path.parent):
@@ -224,9 +224,16 @@ def _maker(run: Run, package: Path) -> str | None:
     """Return the export stage of a run that made a package; None if the run has not, or has made another one since."""
     for stage in run.stages(EXPORT):
         made = run.results[stage].details["package"]
-        if any(Path(place).resolve() == package.resolve() for place in (made, *beside_owners(made, [run.folder]))):
+        places = [Path(place) for place in (made, *beside_owners(made, [run.folder]))]
+        if any(place.resolve() == package.resolve() or _is_copy(package, place) for place in places):
             return stage
     return None
+
+
+def _is_copy(path: Path, package: Path) -> bool:
+    """Return whether `path` is a copy of a package, whose manifest has the hashes of its files."""
+    original = package / MANIFEST_FILE
+    return original.is_file() and original.read_bytes() == (path / MANIFEST_FILE).read_bytes()
 
 
 def checkpoint_of(path: Path) -> Path:

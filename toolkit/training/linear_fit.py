@@ -104,6 +104,11 @@ def fit_linear(corpus: Corpus, known: LinearSettings | None = None) -> LinearFit
     return _finished(data, tried)
 
 
+def try_setting(corpus: Corpus, settings: LinearSettings = START) -> Score:
+    """Return the score of one setting out of fold: one trial of the search in `fit_linear`."""
+    return _out_of_fold(_Data(corpus, corpus.rows("train"), {}), settings).score
+
+
 @dataclass(frozen=True, eq=False)
 class _Data:
     corpus: Corpus

@@ -3,9 +3,11 @@
 import io
 import json
 import sys
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -83,13 +85,36 @@ def working(what: str) -> Iterator[None]:
 
 @contextmanager
 def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar over `total` steps. Call the yielded function with the steps done since the last call."""
+    """Show a progress bar over `total` steps. Call the yielded function with the steps done since the last call.
+
+    In a log file or a notebook it is a line at most every ten percent and every LINE_SECONDS.
+    """
+    if not _stderr().is_terminal:
+        yield _plain_progress(what, total)
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_stderr(), transient=True, disable=not _stderr().is_terminal) as progress:
+    with Progress(*columns, console=_stderr(), transient=True) as progress:
         task = progress.add_task(what, total=total)
         yield lambda steps: progress.advance(task, steps)
+
+
+LINE_SECONDS = 30.0
+
+
+def _plain_progress(what: str, total: int) -> Callable[[int], None]:
+    done, shown, last = 0, 0, time.monotonic()
+
+    def advance(steps: int) -> None:
+        nonlocal done, shown, last
+        done += steps
+        tenths, now = 10 * done // max(total, 1), time.monotonic()
+        if shown < tenths < 10 and now - last >= LINE_SECONDS:
+            shown, last = tenths, now
+            say(f"{what}: {10 * tenths} %")
+
+    return advance
 
 
 FILE_WIDTH = 160
@@ -123,7 +148,7 @@ def print_table(
     stderr: bool = False,
     red: Sequence[int] = (),
 ) -> None:
-    """Print rows with the same columns.
+    """Print rows with the same columns. On a narrow terminal, texts that would need many lines are listed below.
 
     left: left-aligned columns.
     dispensable: columns that are omitted on a narrow terminal.
@@ -135,14 +160,81 @@ def print_table(
 
     out = console(stderr)
     headings = [h for h in lines[0] if out.width >= NARROW or h not in dispensable]
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in headings:
+    fitted = _fit([{h: line[h] for h in headings} for line in lines], left, out.width)
+    out.print(Text(title, style="italic"))  # not as the title of the table, which is no wider than its columns
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in fitted.lines[0]:
         justify: Any = "left" if heading in left else "right"
-        table.add_column(Text(_two_lines(heading)), justify=justify, no_wrap=heading not in left, overflow="fold")
-    for i, line in enumerate(lines):
+        width = fitted.wraps.get(heading)
+        no_wrap = heading not in left
+        table.add_column(Text(_two_lines(heading)), justify=justify, no_wrap=no_wrap, overflow="fold", width=width)
+    for i, line in enumerate(fitted.lines):
         # Text: a name may contain [markup]
-        table.add_row(*(Text(line[heading]) for heading in headings), style="red" if i in red else None)
+        table.add_row(*(Text(cell) for cell in line.values()), style="red" if i in red else None)
     out.print(table)
+    for note in fitted.notes:
+        out.print(Text(note), soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A table that fits the terminal."""
+
+    lines: list[dict[str, str]]
+    wraps: dict[str, int]
+    """Width of each column whose texts are wrapped."""
+    notes: list[str]
+    """Texts that did not fit, by the number of their row."""
+
+
+NUMBER = "#"
+
+
+def _fit(lines: list[dict[str, str]], left: Sequence[str], width: int) -> _Fitted:
+    """Return a table of at most `width` characters: its text columns are wrapped between words into a few lines or, if
+    that is not enough, the widest of them is moved to notes below the table.
+    """
+    moved: list[list[str]] = [[] for _ in lines]
+    while True:
+        widths = {heading: _width(heading, [line[heading] for line in lines]) for heading in lines[0]}
+        over = sum(widths.values()) + 2 * len(widths) + 2 - width
+        texts = sorted((heading for heading in widths if heading in left), key=widths.__getitem__, reverse=True)
+        wraps = {}
+        for heading in texts:
+            least = _least_width(heading, [line[heading] for line in lines])
+            if over > 0 and least < widths[heading]:
+                wraps[heading] = max(least, widths[heading] - over)
+                over -= widths[heading] - wraps[heading]
+        if over <= 0 or not texts:
+            return _Fitted(lines, wraps, _notes(moved))
+        for cells, line in zip(moved, lines, strict=True):
+            cells.append(line[texts[0]])
+        first = NUMBER not in lines[0]
+        lines = [
+            ({NUMBER: str(i)} if first else {}) | {h: cell for h, cell in line.items() if h != texts[0]}
+            for i, line in enumerate(lines, start=1)
+        ]
+
+
+MOST_LINES = 3
+"""Most lines into which a text is wrapped."""
+
+
+def _width(heading: str, cells: Sequence[str]) -> int:
+    from rich.cells import cell_len
+
+    return max(cell_len(text) for text in [*_two_lines(heading).split("\n"), *cells])
+
+
+def _least_width(heading: str, cells: Sequence[str]) -> int:
+    """Return the width in which no word is broken and no text needs more than MOST_LINES."""
+    words = [word for text in (*_two_lines(heading).split("\n"), *cells) for word in text.split()]
+    longest = _width("", [*words, ""])
+    return max(longest, _width("", cells) // MOST_LINES + longest // 2)
+
+
+def _notes(moved: Sequence[Sequence[str]]) -> list[str]:
+    return [f"{i:>2}  {'; '.join(filter(None, cells))}" for i, cells in enumerate(moved, start=1) if any(cells)]
 
 
 def _two_lines(heading: str) -> str:

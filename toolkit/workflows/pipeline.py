@@ -8,12 +8,14 @@ from toolkit.config.cli_options import options_text
 from toolkit.config.recipe import Recipe
 from toolkit.config.settings import Pipeline, PruningSettings
 from toolkit.data.corpus import Corpus
+from toolkit.data.profile import script_shares
 from toolkit.data.unlabeled import read_unlabeled
 from toolkit.export.stage import FALLBACK, fallback_folder, refuse_fallback, refuse_for_ngram, refuse_unready
 from toolkit.manifest import MANIFEST_FILE, read_manifest
 from toolkit.modeling.architecture import architecture_of
 from toolkit.modeling.classifier import Classifier, SequenceClassifier
 from toolkit.modeling.encoders import build_classifier
+from toolkit.modeling.known_encoders import unfit_encoder
 from toolkit.modeling.ngram import is_ngram, rows_of
 from toolkit.modeling.students import build_student
 from toolkit.stages.distillation import distillation_loss_of
@@ -24,6 +26,7 @@ from toolkit.stages.teachers import load_teacher, refuse_other_order
 from toolkit.tracking import mlflow_runs as tracking
 from toolkit.tracking.tracked_metrics import track_settings
 from toolkit.training.trainer import refuse_missing_device
+from toolkit.utils.console import say
 from toolkit.utils.errors import InputError, NothingPasses
 from toolkit.utils.locks import locked
 from toolkit.utils.overwrite import refuse_folder
@@ -137,6 +140,8 @@ def workable_run(recipe: Recipe, force: bool = False, package: Path | None = Non
         refuse_unready(recipe.export)
         refuse_folder(package, force or run.may_replace(package) or _is_of_run(package, run), "package")
     refuse_changed_inputs(run)
+    if recipe.corpus.data == "demo":
+        say("the data are the embedded demo corpus, synthetic texts in Bangla; give --data FILE for your own")
     last = _try_models(run)
     if recipe.exports and last is not None:
         replaces = force or run.may_replace(package) or _is_of_run(fallback_folder(package), run)
@@ -204,6 +209,9 @@ def _try_models(run: Run) -> Classifier | None:
             _try_order(given, teacher, corpus)
         network = teachers[0]
     else:
+        problem = unfit_encoder(recipe.model.model, script_shares(train), train)
+        if problem:
+            say(problem)
         network = build_classifier(recipe.model, corpus.label_names, train, corpus.settings.seed)
     if settings.unlabelled is not None:
         read_unlabeled(Path(settings.unlabelled))

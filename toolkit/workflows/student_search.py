@@ -165,7 +165,7 @@ def _packages(
             refusals.append(refused)
             return
         assert outcome.package is not None
-        students.append(_result_of(student, Run.open(outcome.folder), outcome.package, budget_ms, budget_mb))
+        students.append(result_of(student, Run.open(outcome.folder), outcome.package, budget_ms, budget_mb))
         standings[student] = outcome.standing
 
     for student, recipe in runs.items():
@@ -242,9 +242,8 @@ def _recipe_of(student: str, recipe: Recipe, name: str) -> Recipe:
     return replace(recipe, distillation=distillation, export=export, run=run)
 
 
-def _result_of(
-    student: str, run: Run, package: Path, budget_ms: float | None, budget_mb: float | None
-) -> StudentResult:
+def result_of(student: str, run: Run, package: Path, budget_ms: float | None, budget_mb: float | None) -> StudentResult:
+    """Return the figures of a package that a run has made."""
     stage = export_of(run, package)
     assert stage is not None, "the package was made now"
     exported = run.results[stage]
