@@ -2,13 +2,9 @@
 
 import json
 import os
-import random
 import shutil
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +12,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.loaders import ngram_onnx
 from exporters.registry import exporter
 from tests.exporters.ngram.test_graph import package_of, student
-from tests.helpers import Hbt, contents, rehash
+from tests.helpers import Hbt, rehash
 from toolkit import golden_scores, package
-from toolkit.manifest import changed_files, read_manifest
-from toolkit.signature import sign, signature_problems
+from toolkit.manifest import read_manifest
 from toolkit.utils.console import json_line, printable
 from toolkit.utils.errors import InputError
 
@@ -322,25 +316,6 @@ CONTENT: list[tuple[str, Fault, str]] = [
 ]  # fmt: skip
 
 
-def attempt(call: Callable[[], Any]) -> tuple[Any, str | None]:
-    """Return the result of a call and its error, of which it allows only InputError and ValueError, in one line."""
-    try:
-        return call(), None
-    except (InputError, ValueError) as error:
-        problem = str(error)
-    assert "\n" not in problem
-    assert "Traceback" not in problem
-    assert len(problem) < 3_000
-    return None, problem
-
-
-def verified(folder: Path) -> None:
-    """Raise InputError unless a package verifies; a process is started only if its files are as listed."""
-    problems = changed_files(folder, read_manifest(folder)) or package.verify(folder).problems
-    if problems:
-        raise InputError("; ".join(problems))
-
-
 @pytest.mark.parametrize(("fault", "message"), [pytest.param(*rest, id=name) for name, *rest in [*FILES, *FIELDS]])
 def test_a_fault_in_files_or_fields_is_one_line(copied: Path, hbt: Hbt, capfd: Any, fault: Fault, message: str) -> None:
     fault(copied)
@@ -431,136 +406,3 @@ def test_control_characters_are_never_printed_raw(text: str, shown: str) -> None
     assert printable(text) == shown
     assert json.loads(json_line({"a": text})) == {"a": text}
     assert json_line(text).isprintable() or "\u200c" in text
-
-
-# Random faults: bit flips, truncations, swapped, extra and missing files, and edits with a consistent hash.
-
-EDITS = ("bit flip", "truncation", "swap", "extra", "missing", "edited manifest", "flip, re-hashed", "cut, re-hashed")
-ODD_VALUES = (None, True, -1, 0, 1.5, "", "x", "\x1b[2J", [], {}, [[]], 10**30, 1e300, "../x", "/dev/zero")
-
-
-def random_fault(dice: random.Random, folder: Path) -> str:
-    """Damage a package at random; return the kind of damage."""
-    kind = dice.choice(EDITS)
-    names = sorted(contents(folder))
-    file = folder / dice.choice(names)
-    held = bytearray(file.read_bytes())
-    place = dice.randrange(len(held))
-    if "flip" in kind:
-        held[place] ^= 1 << dice.randrange(8)
-        file.write_bytes(held)
-    elif kind in ("truncation", "cut, re-hashed"):
-        file.write_bytes(held[:place])
-    elif kind == "swap":
-        other = folder / dice.choice([name for name in names if folder / name != file])
-        file.write_bytes(other.read_bytes())
-        other.write_bytes(held)
-    elif kind == "extra":
-        (folder / f"extra{dice.randrange(99)}.pyc").write_bytes(held[:place])
-    elif kind == "missing":
-        file.unlink()
-    else:
-        edited(lambda manifest: _change_somewhere(dice, manifest))(folder)
-    if "re-hashed" in kind and file.name != "manifest.json":
-        rehash(folder)
-    return f"{kind} of {file.name}"
-
-
-def _change_somewhere(dice: random.Random, value: Any) -> None:
-    """Replace or remove one field at any depth."""
-    while True:
-        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
-        key = dice.choice(keys)
-        if not isinstance(value[key], dict | list) or not value[key] or dice.random() < 0.2:
-            break
-        value = value[key]
-    if dice.random() < 0.2:
-        del value[key]
-    else:
-        value[key] = dice.choice(ODD_VALUES)
-
-
-def fuzz(shipped: Path, home: Path, seed: int, faults: int, public_key: Path | None) -> list[str]:
-    """Damage a package so many times; return the faults that verify accepts. They must not change an answer.
-
-    public_key: of the signature of the package, which must find out every fault.
-    """
-    dice = random.Random(seed)
-    expected = ngram_onnx.load(shipped).predict_proba(TEXTS)
-    accepted = []
-    for i in range(faults):
-        folder = shutil.copytree(shipped, home / str(i))
-        kind = random_fault(dice, folder)
-        passed = attempt(lambda folder=folder: verified(folder))[1] is None
-        for load in (ngram_onnx.load, package.load):
-            loaded, error = attempt(lambda folder=folder, load=load: load(folder))
-            assert not passed or error is None, (kind, error)
-            if error is None:
-                scores, error = attempt(lambda loaded=loaded: loaded.predict_proba(TEXTS))
-                same = error is None and np.abs(scores - expected).max() <= package.GOLDEN_TOLERANCE
-                assert same or ("re-hashed" in kind and not passed), kind
-        if passed:
-            accepted.append(kind)
-            assert public_key is None or signature_problems(folder, public_key), kind
-        shutil.rmtree(folder)
-    return accepted
-
-
-ONLY_A_SIGNATURE = ("re-hashed of README.md", "re-hashed of how_to_load.py", "re-hashed of config.json",
-                    "re-hashed of tokenizer.json", "re-hashed of model.onnx", "edited manifest of",
-                    "re-hashed of command_line.py", "re-hashed of tokenizer_config.json",
-                    "flip of manifest.json", "re-hashed of manifest.json", "re-hashed of requirements.txt",
-                    "of model.sig")  # fmt: skip
-"""Edits that verify accepts without a key, where they change no golden score: the card, the loader in the folder, which
-hbt does not run, the lineage, a token or weight that no golden text needs; and those of the signature itself."""
-
-
-@pytest.fixture(scope="module")
-def signed(shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path | None]:
-    """The package with a signature, and its public key; without both if the extra [sign] is not installed."""
-    folder = shutil.copytree(shipped, tmp_path_factory.mktemp("signed") / "package")
-    if find_spec("model_signing") is None:
-        return folder, None
-    from cryptography.hazmat.primitives import serialization as to
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key, private, public = ec.generate_private_key(ec.SECP256R1()), folder.parent / "key", folder.parent / "public"
-    private.write_bytes(key.private_bytes(to.Encoding.PEM, to.PrivateFormat.PKCS8, to.NoEncryption()))
-    public.write_bytes(key.public_key().public_bytes(to.Encoding.PEM, to.PublicFormat.SubjectPublicKeyInfo))
-    sign(folder, private)
-    return folder, public
-
-
-@pytest.mark.parametrize(
-    ("seed", "faults"), [(0, 40), *(pytest.param(seed, 250, marks=pytest.mark.slow) for seed in range(1, 6))]
-)
-def test_random_faults_never_change_an_answer(
-    signed: tuple[Path, Path | None], tmp_path: Path, seed: int, faults: int
-) -> None:
-    accepted = fuzz(signed[0], tmp_path, seed, faults, signed[1])
-    print(f"accepted {len(accepted)} of {faults}:", sorted(set(accepted)))
-    assert [kind for kind in accepted if not any(name in kind for name in ONLY_A_SIGNATURE)] == []
-
-
-@pytest.mark.slow
-def test_the_program_ends_with_one_line_or_the_same_answer(shipped: Path, tmp_path: Path) -> None:
-    dice = random.Random(9)
-    expected = run_program(shipped)
-    assert expected.returncode == 0
-    for i in range(60):
-        folder = shutil.copytree(shipped, tmp_path / str(i))
-        kind = random_fault(dice, folder)
-        if (
-            "how_to_load.py" in kind or "command_line.py" in kind or "swap" in kind
-        ):  # whoever changes the program decides what it does
-            continue
-        done = run_program(folder)
-        if done.returncode:
-            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), kind
-        else:
-            assert done.stdout == expected.stdout or "re-hashed" in kind, kind
-
-
-def run_program(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-B", str(folder / "how_to_load.py"), *TEXTS[:2]]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=60)
