@@ -21,11 +21,8 @@ SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.
 """Shares of deferred texts on the curve of a cascade."""
 DEFER_ALL = 1e9
 """The margin with which every text is deferred."""
-MIN_GAIN = 0.05
-"""Texts are deferred up to the margin at which this gain in accuracy is expected from deferring them.
-
-Compared with other values on two files only, `tweeteval_emotion` and `sib200_bn`.
-"""
+NEARLY_ALL = 0.002
+"""Without a budget, a cascade may be expected to be this much less accurate than if it deferred all texts."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ def choose_routing(
     """Return routing and decision rule of a cascade, chosen on labeled rows that neither part was trained on.
 
     inherited: the rule of the n-gram student, see `toolkit.evaluation.rule_choice.choose_rule`.
-    share: largest share of deferred texts; budget_ms: largest mean latency. Without both, see MIN_GAIN.
+    share: largest share of deferred texts; budget_ms: largest mean latency. Without both, see NEARLY_ALL.
     """
     count = parts.ngram.shape[1]
     weights = fit_blend(parts.labels, parts.ngram, parts.transformer)
@@ -119,7 +116,7 @@ def choose_routing(
     if budget_ms is not None:
         share = min(1.0, max(0.0, (budget_ms - parts.ngram_ms) / parts.transformer_ms))
     routing = replace(everything, offsets=rule.logit_offsets(count))
-    margin = _margin_of_gain(parts, routing) if share is None else _margin(parts, routing, share)
+    margin = _nearly_all(parts, routing) if share is None else _margin(parts, routing, share)
     return replace(routing, margin=margin), rule
 
 
@@ -134,16 +131,17 @@ def _margin(parts: Parts, routing: Routing, share: float) -> float:
     return float([*apart, DEFER_ALL][int(share * len(apart))])  # as many margins are smaller, or fewer
 
 
-def _margin_of_gain(parts: Parts, routing: Routing) -> float:
-    """Return the largest margin at which a gain of MIN_GAIN is expected from deferring.
+def _nearly_all(parts: Parts, routing: Routing) -> float:
+    """Return the smallest margin at which deferring the other texts, too, is expected to gain at most NEARLY_ALL.
 
-    The expected gain is an isotonic regression on the margin: the larger the margin, the smaller the gain.
+    The gain that is expected from a text is an isotonic regression on its margin: the larger, the smaller the gain.
     """
     from sklearn.isotonic import IsotonicRegression
 
     apart = margins(parts.ngram, routing.offsets)
     expected = IsotonicRegression(increasing=False).fit_transform(apart, expected_gains(parts, routing))
-    return _margin(parts, routing, float((expected >= MIN_GAIN).mean()))
+    left = np.cumsum(np.sort(expected)) / len(expected)  # of the texts with the smallest gains, one more each
+    return _margin(parts, routing, float((left > NEARLY_ALL).mean()))
 
 
 def expected_gains(parts: Parts, routing: Routing) -> np.ndarray:
