@@ -56,7 +56,7 @@ def auto(
         for line in describe(plan):
             say(line)
         if force:
-            forget(plan, out)
+            forget(plan)
         save_plan(plan)
         return run_plan(plan, budget_ms, budget_mb, out, started)
 
