@@ -36,7 +36,6 @@ def run_plan(plan: Plan, budget_ms: float, budget_mb: float, out: Path, started:
     started: `time.monotonic()` when the command began.
     Raises: NothingPasses if every package would be near chance or worse than the linear baseline.
     """
-    refuse_package(plan.request, out)
     alone, refused = _alone(plan, budget_ms, budget_mb)
     found, why = None, plan.why
     if plan.model is not None:
