@@ -78,3 +78,29 @@ def test_a_training_that_fails_the_linear_baseline_does_not_lead_to_compress(
         page = capsys.readouterr().out
         assert ("next: hbt compress" in page) is leads
         assert ("next: --learning-rate auto" in page) is not leads
+
+
+@pytest.mark.parametrize("verb", ["train", "run"])
+def test_a_recipe_may_hold_tables_that_the_pipeline_does_not_use(
+    workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    from toolkit.workflows import pipeline
+
+    lines = [
+        "[corpus]",
+        "data = 'comments.csv'",
+        "[model]",
+        "model = 'shape:1x32'",
+        "[pruning]",
+        "prune_sparsity = 0.3",
+    ]
+    if verb == "run":
+        lines += ["[distillation]", "student = 'layers:1'", "[run]", "pipeline = 'baseline_quant'"]
+    (workplace / "recipe.toml").write_text("\n".join(lines), "utf-8")
+
+    def stop(*_: Any) -> None:
+        raise InputError("all checks passed")
+
+    monkeypatch.setattr(pipeline, "_try_models", stop)
+    assert hbt(verb, "--recipe", "recipe.toml") == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "hbt: all checks passed"

@@ -22,7 +22,7 @@ LEFT_OUT = tuple(field.name for field in fields(CorpusSettings) if field.name no
     cls=Verb,
     examples=(
         "hbt auto comments.csv",
-        "hbt auto comments.csv --model ./encoder --budget-ms 1 --budget-mb 5 --minutes 60 --yes",
+        "hbt auto comments.csv --model ./encoder --budget-ms 1 --minutes 30 --yes",
     ),
 )
 @click.argument("file")
@@ -87,7 +87,7 @@ def _go_on(doubts: tuple[str, ...]) -> None:
 
 def _ask(doubts: tuple[str, ...]) -> None:
     """Ask once on a terminal. Raises: InputError without one, or for another answer than yes."""
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise InputError(f"in doubt: {'; '.join(doubts)}; give --yes to go on, or the options")
     _go_on(doubts)
     if not click.confirm("Is that right?", default=True, err=True):

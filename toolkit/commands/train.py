@@ -120,7 +120,8 @@ def run(recipe_file: Path | None, output: Path | None, force: bool, as_json: boo
     """
     from toolkit.workflows.pipeline import run_pipeline
 
-    outcome = run_pipeline(recipe_from(recipe_file, given(options)), force, output)
+    recipe = recipe_from(recipe_file, given(options), unused=("pruning", "distillation"))
+    outcome = run_pipeline(recipe, force, output)
     if as_json:
         print_json(asdict(outcome))
         return

@@ -7,17 +7,20 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from toolkit.config.recipe import Recipe
+from toolkit.config.recipe import PIPELINES, Recipe
 from toolkit.config.settings import UNTRAINED, UNTRAINED_RATE
+from toolkit.utils.console import say
 from toolkit.utils.errors import InputError, require
 
 
-def recipe_from(file: Path | None, given: dict[str, Any]) -> Recipe:
+def recipe_from(file: Path | None, given: dict[str, Any], unused: tuple[str, ...] = ("pruning",)) -> Recipe:
     """Return the recipe in a TOML file, or the defaults, overridden by the settings in `given` (by field name).
 
+    unused: tables that the file may have although its pipeline does not use them; they are ignored then.
     Raises: InputError for an unreadable file, an unknown table or key, or a value of the wrong type.
     """
     tables = {} if file is None else _read_toml(file)
+    named = "pipeline" in (tables.get("run") or {})
     sections: dict[str, Any] = {}
     for table, settings in _sections().items():
         fields = {f.name: f for f in dataclasses.fields(settings)}
@@ -35,7 +38,20 @@ def recipe_from(file: Path | None, given: dict[str, Any]) -> Recipe:
         )
     if tables:
         raise InputError(f"{file}: no such table [{next(iter(tables))}]; the tables are {', '.join(_sections())}")
+    if named or "pipeline" in given:
+        _ignore_unused(file, unused, sections, given)
     return Recipe(**sections)
+
+
+def _ignore_unused(file: Path | None, unused: tuple[str, ...], sections: dict[str, Any], given: dict[str, Any]) -> None:
+    """Replace tables of `file` that the pipeline does not use by the defaults, unless `given` has a setting of them."""
+    pipeline = sections["run"].pipeline
+    for table, settings in _sections().items():
+        own = {field.name for field in dataclasses.fields(settings)}
+        ignored = file is not None and table in unused and table not in PIPELINES[pipeline] and not own & set(given)
+        if ignored and sections[table] != settings():
+            say(f"{file}: table [{table}] is ignored, since pipeline {pipeline} does not use it")
+            sections[table] = settings()
 
 
 def recipe_of(file: Path | None, settings: dict[str, Any]) -> Recipe:
@@ -45,7 +61,7 @@ def recipe_of(file: Path | None, settings: dict[str, Any]) -> Recipe:
     """
     known = {field.name for each in _sections().values() for field in dataclasses.fields(each)}
     for name in settings:
-        require(name in known, name, "no such setting; docs/api.md and hbt run --help list them")
+        require(name in known, name, "no such setting; docs/api.md and hbt run --help-all list them")
     return recipe_from(file, settings)
 
 

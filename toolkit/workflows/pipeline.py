@@ -99,9 +99,9 @@ def train_pipeline(recipe: Recipe, force: bool = False) -> RunSummary:
 
 
 def training_recipe(recipe: Recipe) -> Recipe:
-    """Return `recipe` without export: with a baseline and, if it names a student, a distillation."""
+    """Return `recipe` without pruning and export: with a baseline and, if it names a student, a distillation."""
     pipeline: Pipeline = "baseline_kd" if recipe.distillation.student else "baseline"
-    return replace(recipe, run=replace(recipe.run, pipeline=pipeline))
+    return replace(recipe, run=replace(recipe.run, pipeline=pipeline), pruning=PruningSettings())
 
 
 def sync_run(folder: Path) -> None:

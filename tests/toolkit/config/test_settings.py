@@ -43,6 +43,22 @@ def test_a_written_recipe_reads_back_the_same(tmp_path: Path, given: dict[str, A
     assert again.sha256() == recipe.sha256()
 
 
+def test_tables_that_the_pipeline_does_not_use_are_ignored_with_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text("[pruning]\nprune_sparsity = 0.3\n[distillation]\nstudent = 'layers:2'\n", "utf-8")
+    both = ("pruning", "distillation")
+    assert recipe_from(file, {}, both).pruning.prune_sparsity == 0.3  # no pipeline is named
+    assert recipe_from(file, {"pipeline": "baseline_kd_prune"}, both).distillation.student == "layers:2"
+    assert capsys.readouterr().err == ""
+    found = recipe_from(file, {"pipeline": "baseline_quant"}, both)
+    assert (found.pruning, found.distillation) == (Recipe().pruning, Recipe().distillation)
+    assert "table [pruning] is ignored, since pipeline baseline_quant" in capsys.readouterr().err
+    typed = recipe_from(file, {"pipeline": "baseline_quant", "prune_steps": 2}, both)
+    assert typed.pruning.prune_sparsity == 0.3  # the option is refused later, as without a file
+
+
 def test_explicit_settings_override_the_file(tmp_path: Path) -> None:
     file = tmp_path / "r.toml"
     file.write_text("[training]\nepochs = 3\nbatch_size = 8\n", "utf-8")

@@ -56,7 +56,7 @@ def auto(
         for line in describe(plan):
             say(line)
         if force:
-            forget(plan, out)
+            forget(plan)
         save_plan(plan)
         return run_plan(plan, budget_ms, budget_mb, out, started)
 
@@ -124,7 +124,7 @@ def render(made: Outcome) -> None:
 
 def notes_on(made: Outcome) -> list[str]:
     """Return what the reader has to know before the figures."""
-    notes = [f"no teacher: {made.why}"] if made.why else []
+    notes = [f"from the labels alone: {made.why}"] if made.why else []
     if not made.within_budget:
         notes.append("no package is within the budget; this is the best one")
     if made.problem:

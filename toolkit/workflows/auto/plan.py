@@ -22,6 +22,8 @@ from toolkit.utils.files import read_json, write_text
 from toolkit.workflows.auto.costs import Costs, linear_costs, with_encoder
 from toolkit.workflows.auto.understanding import Understood
 
+LABELS, TEACHER = "labels", "teacher"
+"""Last parts of the names of the runs."""
 POOLING: Literal["mean"] = "mean"
 TEACHER_STEPS, STUDENT_STEPS = 900, 2000
 """Training steps that are wanted."""
@@ -82,20 +84,20 @@ class Plan:
     @property
     def labels_alone(self) -> Recipe:
         """The recipe of the n-gram student that learns from the labels alone, the same for any number of minutes."""
-        given = {"student": "ngram", "no_teacher": True, "pipeline": "baseline_kd_quant", "name": self._name("labels")}
+        given = {"student": "ngram", "no_teacher": True, "pipeline": "baseline_kd_quant", "name": self._name(LABELS)}
         return recipe_from(None, asdict(self.request.corpus) | given)
 
     @property
     def teacher(self) -> Recipe:
         """The recipe of the teacher."""
         rate = {"learning_rate": self.learning_rate or "auto"}
-        given = {"model": self.model, "pooling": POOLING, "epochs": self.epochs, "name": self._name("teacher")}
+        given = {"model": self.model, "pooling": POOLING, "epochs": self.epochs, "name": self._name(TEACHER)}
         return recipe_from(None, asdict(self.request.corpus) | {"folds": self.folds} | given | rate)
 
     @property
     def search(self) -> dict[str, Any]:
         """The settings of the student search, beside those of the teacher's run."""
-        teacher = (RUNS / self._name("teacher")).as_posix()
+        teacher = (RUNS / self._name(TEACHER)).as_posix()
         given: dict[str, Any] = {"teacher": (teacher,), "kd_epochs": self.student_epochs, "name": self.request.name}
         return given | ({"unlabelled": self.request.unlabelled} if self.request.unlabelled else {})
 

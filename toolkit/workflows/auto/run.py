@@ -7,7 +7,7 @@ from pathlib import Path
 
 from toolkit.config.recipe import Recipe
 from toolkit.manifest import MANIFEST_FILE, read_manifest
-from toolkit.stages.run_folder import BASELINE, LINEAR_BASELINE, MODELS, RUNS, Run, locate, run_folder
+from toolkit.stages.run_folder import BASELINE, LINEAR_BASELINE, MODELS, RUNS, Run, locate
 from toolkit.utils.console import say
 from toolkit.utils.errors import NothingPasses
 from toolkit.utils.files import PARTIAL, whole_folder
@@ -15,7 +15,7 @@ from toolkit.utils.locks import locked
 from toolkit.utils.overwrite import refuse_folder
 from toolkit.utils.scratch import remove_folder
 from toolkit.workflows.auto.outcome import Outcome, outcome_of
-from toolkit.workflows.auto.plan import Plan, Request, corpus_of, plan_file, save_plan, with_students
+from toolkit.workflows.auto.plan import LABELS, TEACHER, Plan, Request, corpus_of, plan_file, save_plan, with_students
 from toolkit.workflows.pipeline import run_pipeline, train_pipeline
 from toolkit.workflows.student_search import (
     StudentResult,
@@ -36,7 +36,6 @@ def run_plan(plan: Plan, budget_ms: float, budget_mb: float, out: Path, started:
     started: `time.monotonic()` when the command began.
     Raises: NothingPasses if every package would be near chance or worse than the linear baseline.
     """
-    refuse_package(plan.request, out)
     alone, refused = _alone(plan, budget_ms, budget_mb)
     found, why = None, plan.why
     if plan.model is not None:
@@ -58,11 +57,10 @@ def refuse_package(request: Request, out: Path, force: bool = False) -> None:
     refuse_folder(out, force, "package")
 
 
-def forget(plan: Plan, out: Path) -> None:
+def forget(plan: Plan) -> None:
     """Remove the runs and packages of an earlier `hbt auto` of this name, so that everything is made again."""
     name = plan.request.name
-    recipes = [plan.labels_alone, *([plan.teacher] if plan.model is not None else [])]
-    runs = {run_folder(recipe) for recipe in recipes}
+    runs = {RUNS / f"{name}-{part}" for part in (LABELS, TEACHER)}
     runs |= {folder for folder in RUNS.glob(f"{name}-*") if _is_student(folder, plan)}
     for run in sorted(runs):
         for package in MODELS.glob(f"{run.name}-*"):

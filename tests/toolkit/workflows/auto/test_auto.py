@@ -114,6 +114,20 @@ def test_a_teacher_that_is_not_better_than_the_linear_baseline_is_left_out_with_
     assert found["versus_teacher"] is None
 
 
+def test_force_forgets_the_runs_of_this_name_and_no_others(
+    made: Made, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(made.home, tmp_path / "home")
+    monkeypatch.chdir(tmp_path / "home")
+    shutil.copytree("runs/comments-labels", "runs/comments-mine")
+    monkeypatch.setattr("toolkit.workflows.auto.command.run_plan", never)
+    with pytest.raises(AssertionError, match="nothing should be trained"):
+        hbt(*COMMAND, "--force")
+    left = sorted(folder.name for folder in Path("runs").iterdir() if folder.is_dir() and folder.name != "cache")
+    assert left == ["comments-mine"]
+    assert sorted(folder.name for folder in Path("models").iterdir()) == ["comments"]  # until a new one is made
+
+
 def test_nothing_ships_that_is_worse_than_the_linear_baseline(
     workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
