@@ -31,6 +31,7 @@ from toolkit.stages.run_folder import (
     LINEAR_BASELINE,
     MODELS,
     Run,
+    export_stage,
     is_run,
     package_folder,
     pruning_stage,
@@ -44,7 +45,7 @@ from toolkit.utils.locks import locked
 from toolkit.utils.overwrite import refuse_folder
 from toolkit.utils.scratch import scratch_folder
 from toolkit.workflows.compare import contender_of
-from toolkit.workflows.export_run import export_run
+from toolkit.workflows.export_run import export_run, is_of_run
 from toolkit.workflows.run_summary import RunSummary, write_summary
 from toolkit.workflows.steps import STEPS, run_step
 
@@ -106,14 +107,22 @@ def compress_run(
     Raises: InputError if `folder` is not a run folder, its data are missing or changed, `out` exists, or another
         command works on one of them.
     """
-    run = replace(Run.open(folder), data=data)
+    run = Run.open(folder)
     stage = run.last_stage if pruning is None else pruning_stage(pruning)
     out = out or package_folder(folder.name, export, stage)
-    refuse_folder(out, force, "package")
+    _refuse_package(out, run.using(export, pruning), stage, force)
     refuse_unready(export)
     with locked(folder, "compress another run"), locked(out, "give another path with -o"):
-        refuse_folder(out, force, "package")  # again, since another command may have made it meanwhile
-        return _compress_run(replace(Run.open(folder), data=data).using(export, pruning), stage, out, force, pruning)
+        run = replace(Run.open(folder), data=data).using(export, pruning)
+        _refuse_package(out, run, stage, force)  # again, since another command may have made it meanwhile
+        return _compress_run(run, stage, out, force, pruning)
+
+
+def _refuse_package(out: Path, run: Run, stage: str, force: bool) -> None:
+    """Raise InputError if the package exists, unless the same command was killed before the run could record it."""
+    export = run.recipe.export
+    unrecorded = export_stage(export.target, stage, export.suffix) not in run.results
+    refuse_folder(out, force or (unrecorded and is_of_run(out, run)), "package")
 
 
 def _compress_run(run: Run, stage: str, out: Path, force: bool, pruning: PruningSettings | None) -> RunSummary:

@@ -13,6 +13,7 @@ from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions
 from toolkit.export.budget import within_budget
 from toolkit.export.cascade import compress_cascade
 from toolkit.export.stage import Source, compress_or_fall_back, lineage_of
+from toolkit.manifest import MANIFEST_FILE, read_manifest
 from toolkit.modeling.classifier import Classifier, load_classifier
 from toolkit.modeling.vocabulary_trimming import trimmed
 from toolkit.pruning.stage import describe_pruning
@@ -89,6 +90,20 @@ def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force
     run.results[name] = exported
     track_exported(run, name, tracked)
     return package
+
+
+def is_of_run(package: Path, run: Run) -> bool:
+    """Return whether a package was made by this run with the same recipe, so that resuming may reuse or replace it."""
+    if id_of(run.folder) is None and tracking.run_of(run.folder) is None:
+        return False  # a new run
+    if not (package / MANIFEST_FILE).is_file():
+        return False
+    lineage = read_manifest(package).get("lineage", {})
+    if "run_id" in lineage:
+        own, recorded = id_of(run.folder), lineage["run_id"]
+    else:  # an older package, which has the id of MLflow only
+        own, recorded = tracking.run_of(run.folder), lineage.get("mlflow_run_id")
+    return own is not None and recorded == own and lineage.get("recipe_sha256") == run.recipe.sha256()
 
 
 def _cascade(

@@ -11,7 +11,6 @@ from toolkit.data.corpus import Corpus
 from toolkit.data.profile import script_shares
 from toolkit.data.unlabeled import read_unlabeled
 from toolkit.export.stage import FALLBACK, fallback_folder, refuse_fallback, refuse_for_ngram, refuse_unready
-from toolkit.manifest import MANIFEST_FILE, read_manifest
 from toolkit.modeling.architecture import architecture_of
 from toolkit.modeling.classifier import Classifier, SequenceClassifier
 from toolkit.modeling.encoders import build_classifier
@@ -30,8 +29,7 @@ from toolkit.utils.console import say
 from toolkit.utils.errors import InputError, NothingPasses
 from toolkit.utils.locks import locked
 from toolkit.utils.overwrite import refuse_folder
-from toolkit.utils.tracking_queue import id_of
-from toolkit.workflows.export_run import export_run, track_exported
+from toolkit.workflows.export_run import export_run, is_of_run, track_exported
 from toolkit.workflows.run_summary import SUMMARY_FILE, RunSummary, write_summary
 from toolkit.workflows.steps import STEPS, run_step, step_of, track_stage
 
@@ -138,13 +136,13 @@ def workable_run(recipe: Recipe, force: bool = False, package: Path | None = Non
     package = package or default_package(recipe)
     if recipe.exports:
         refuse_unready(recipe.export)
-        refuse_folder(package, force or run.may_replace(package) or _is_of_run(package, run), "package")
+        refuse_folder(package, force or run.may_replace(package) or is_of_run(package, run), "package")
     refuse_changed_inputs(run)
     if recipe.corpus.data == "demo":
         say("the data are the embedded demo corpus, synthetic texts in Bangla; give --data FILE for your own")
     last = _try_models(run)
     if recipe.exports and last is not None:
-        replaces = force or run.may_replace(package) or _is_of_run(fallback_folder(package), run)
+        replaces = force or run.may_replace(package) or is_of_run(fallback_folder(package), run)
         refuse_fallback(last, recipe.export, package, replaces)
     return run
 
@@ -157,23 +155,9 @@ def default_package(recipe: Recipe) -> Path:
 def _finished_package(run: Run, package: Path) -> Path | None:
     """Return the package that this run has already made, for its target or the fallback target; None without one."""
     for target, place in ((run.recipe.export.target, package), (FALLBACK, fallback_folder(package))):
-        if export_stage(target, run.last_stage, run.recipe.export.suffix) in run.results and _is_of_run(place, run):
+        if export_stage(target, run.last_stage, run.recipe.export.suffix) in run.results and is_of_run(place, run):
             return place
     return None
-
-
-def _is_of_run(package: Path, run: Run) -> bool:
-    """Return whether a package was made by this run with the same recipe, so that resuming may reuse or replace it."""
-    if id_of(run.folder) is None and tracking.run_of(run.folder) is None:
-        return False  # a new run
-    if not (package / MANIFEST_FILE).is_file():
-        return False
-    lineage = read_manifest(package).get("lineage", {})
-    if "run_id" in lineage:
-        own, recorded = id_of(run.folder), lineage["run_id"]
-    else:  # an older package, which has the id of MLflow only
-        own, recorded = tracking.run_of(run.folder), lineage.get("mlflow_run_id")
-    return own is not None and recorded == own and lineage.get("recipe_sha256") == run.recipe.sha256()
 
 
 def _check_stages(recipe: Recipe) -> None:

@@ -192,3 +192,15 @@ def test_the_advice_for_labels_in_another_order_is_an_option_that_works(toy: Cor
     table = Table("made-up", {"text": toy.texts, "label": [toy.label_names[i] for i in toy.labels]})
     again = corpus_from_table(table, CorpusSettings(folds=2, label_names=("sun", "sea")))
     assert with_corpus_labels(given, again, "m").labels == ("sun", "sea")
+
+
+def test_a_package_that_a_killed_command_did_not_record_is_made_again(copied: Path) -> None:
+    other = Path("models/other")
+    for out in (Path("models/fp32"), other):
+        compress_run(Path("runs/tiny"), FP32, out, force=False)
+    with pytest.raises(InputError, match="models/fp32: exists"):
+        compress_run(Path("runs/tiny"), FP32, Path("models/fp32"), force=False)
+    before = contents(other)
+    shutil.rmtree("runs/tiny/4-export-onnx-fp32")  # as if killed just after the package was moved into place
+    compress_run(Path("runs/tiny"), FP32, other, force=False)
+    assert {name for name, held in contents(other).items() if held != before[name]} <= {"manifest.json", "README.md"}
