@@ -26,7 +26,7 @@ from toolkit.export.cascade import describe_cascade
 from toolkit.stages.run_folder import CASCADE_NGRAM, Run
 from toolkit.utils.errors import InputError
 from toolkit.workflows.compress import compress_run
-from toolkit.workflows.student_search import _result_of, recipe_of_teacher, search_students
+from toolkit.workflows.student_search import recipe_of_teacher, result_of, search_students
 
 STAGE = "4-export-onnx-int8-cascade"
 SHARE = 0.4
@@ -274,7 +274,7 @@ def test_a_search_measures_a_cascade_by_its_mean_latency(copied: Path) -> None:
     run = Run.open(Path("runs/found-layers-1"))
     assert student.mean_ms == run.results[STAGE].details["cascade"]["test"]["mean_ms"]
     for budget, within in ((0.99 * student.mean_ms, False), (1.01 * student.mean_ms, True)):  # its p50 here: 1 ms
-        assert _result_of(student.student, run, Path(student.package), budget, None).within_budget is within
+        assert result_of(student.student, run, Path(student.package), budget, None).within_budget is within
 
 
 @pytest.mark.parametrize(("given", "student"), [("cascade:layers:1", "layers:1"), ("cascade", "layers:2")])
