@@ -71,6 +71,13 @@ class ArrayModel(Model):
 
         return np.frombuffer(self.table, dtype=np.uint8).reshape(self.rows, len(self.scales))
 
+    @cached_property
+    def squares(self) -> Any:
+        """SQUARES, int32 (256,)."""
+        import numpy as np
+
+        return np.array(SQUARES, dtype=np.int32)
+
     def batch_logits(self, encoded: list[list[int]]) -> list[list[float]]:
         """Return what `logits` returns for each, computed together: all ids in one row, with padding between texts."""
         import numpy as np
@@ -79,20 +86,20 @@ class ArrayModel(Model):
         starts = []
         for ids in encoded:
             starts.append(len(joined))
-            joined += [*ids, PAD_ID]
+            joined += ids
+            joined.append(PAD_ID)
         count = len(joined)
         padded = np.array(joined + [PAD_ID] * LONGEST, dtype=np.int64)
         hashed, inside = padded[:count], padded[:count] != PAD_ID
-        squares = np.array(SQUARES, dtype=np.int64)
-        sums = np.zeros((count, len(self.scales)), dtype=np.int64)  # of the n-grams that start at each id
+        sums = np.zeros((count, len(self.scales)), dtype=np.int32)  # of the n-grams that start at each id
         for last in range(1, LONGEST):
             char = padded[last : last + count]
             inside = inside & (char != PAD_ID)
             hashed = (hashed * MULTIPLIER + char) % MODULUS
-            rows = np.where(inside, hashed % (self.rows - 1) + 1, 0)  # row 0 is zero
-            sums += squares[self.codes[rows]]
+            rows = (hashed % (self.rows - 1) + 1) * inside  # row 0 is zero
+            sums += self.squares.take(self.codes.take(rows, axis=0))
             inside = inside & (char != SPACE_ID)  # in longer n-grams, it is inside
-        totals = np.add.reduceat(sums, starts).astype(np.float64)  # (texts, 1 + outputs)
+        totals = np.add.reduceat(sums, starts, dtype=np.int64).astype(np.float64)  # (texts, 1 + outputs)
         norms = np.sqrt(np.maximum(totals[:, :1] * self.scales[0], 1.0))
         scores = totals[:, 1:] * np.array(self.scales[1:]) / norms + np.array(self.intercept)
         if scores.shape[1] == 1:

@@ -79,6 +79,7 @@ def render_card(
         name=name,
         target=result.details["target"],
         needs_nothing=not distributions,
+        has_c=result.details["target"] == "c" or distributions == ("numpy",),
         labels=corpus.label_names,
         rule=result.rule,
         synthetic=corpus.settings.data == "demo",

@@ -3,10 +3,11 @@
     mkdir js && (cd js && npm install --ignore-scripts @huggingface/transformers onnxruntime-web puppeteer-core)
     python -m benchmarks.studies.runtimes PACKAGE FILE.csv --modules js/node_modules --optimum-python PYTHON
 
-Ways: how_to_load.py; optimum with the pipeline of transformers (in a Python that has them: `make test-compatibility`
-sets one up); transformers.js in Node and in headless Chromium; onnxruntime-web in Chromium; `mlflow models serve`, one
-request a text. Each runs in its own process on one thread, one after the other. The texts are the first of FILE in a
-fixed random order.
+Ways: how_to_load.py, of an n-gram student also in batches and with its C code; ONNX Runtime with tokenizers; optimum
+with the pipeline of transformers (in a Python that has them: `make test-compatibility` sets one up); transformers.js in
+Node and in headless Chromium; onnxruntime-web in Chromium; `mlflow models serve`, one request a text; the packages of
+the same student for other targets that --also names. Each runs in its own process on one thread, one after the other.
+The texts are the first of FILE in a fixed random order. Memory is the peak of the process until its first label.
 """
 
 import argparse
@@ -24,10 +25,12 @@ from typing import Any
 
 import numpy as np
 
+from exporters.loaders.ngram import HEAD_FILE
 from toolkit.data.corpus import TEXT_COLUMNS, find_column, text_values
 from toolkit.data.tables import read_table
 from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.latency.timing import fixed_order
+from toolkit.manifest import read_manifest
 from toolkit.utils.console import print_table, say
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import write_lines
@@ -48,6 +51,8 @@ class Answers:
     """Milliseconds of each text."""
     first_label_s: float
     """From the start of the process, or of the server, to the first label; reads of files are warm."""
+    peak_mib: float | None
+    """Peak resident memory of the process at its first label; None where it is not known."""
 
 
 def main() -> None:
@@ -76,7 +81,17 @@ def texts_of(file: Path, rows: int) -> list[str]:
 def commands(given: argparse.Namespace, model_type: str) -> dict[str, list[str]]:
     """Return the command of each way that is available; PACKAGE TEXTS OUT stand where its arguments go."""
     arguments = ["PACKAGE", "TEXTS", "OUT"]
-    ways = {"how_to_load.py": [given.loader_python, str(HERE / "loader_way.py"), *arguments]}
+    loader = [given.loader_python, str(HERE / "loader_way.py"), *arguments]
+    ways = {"how_to_load.py": loader}
+    if (given.package / HEAD_FILE).exists():
+        ways |= {"how_to_load.py, batches of 32": [*loader, "batch"], "how_to_load.py, C": [*loader, "compile"]}
+    ways["ONNX Runtime"] = [sys.executable, *loader[1:], "onnxruntime"]
+    for folder in given.also:
+        target, words = read_manifest(folder)["target"], [str(folder.resolve()), *arguments[1:]]
+        if target == "js":
+            ways["js, Node"] = ["node", str(HERE / "program.mjs"), *words]
+        else:
+            ways[target] = [*loader[:2], *words, "compile" if target == "c" else "single"]
     if given.optimum_python and model_type != "ngram":  # optimum knows no such network
         ways["optimum, pipeline"] = [given.optimum_python, str(HERE / "optimum_way.py"), *arguments]
     if given.modules:
@@ -99,7 +114,9 @@ def run(way: str, command: Sequence[str], package: Path, texts: list[str], folde
         raise InputError(f"{way}: {done.stderr[-1500:]}")
     record: dict[str, Any] = json.loads(Path(files["OUT"]).read_text("utf-8"))
     probabilities = np.array(record["probabilities"], dtype=np.float64)
-    return Answers(way, record["version"], probabilities, record["ms"], record["first"] - started)
+    return Answers(
+        way, record["version"], probabilities, record["ms"], record["first"] - started, record.get("peak_mib")
+    )
 
 
 def compared(found: Sequence[Answers], rule: DecisionRule) -> list[dict[str, Any]]:
@@ -119,6 +136,7 @@ def compared(found: Sequence[Answers], rule: DecisionRule) -> list[dict[str, Any
             "largest difference": f"{np.abs(each.probabilities - reference).max():.1e}",
             "p50 ms": f"{statistics.median(each.ms):.3f}",
             "first label s": f"{each.first_label_s:.2f}",
+            "peak MiB": "" if each.peak_mib is None else f"{each.peak_mib:.0f}",
         }
         for each in found
     ]
@@ -133,6 +151,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--loader-python", default=sys.executable, help="Python of how_to_load.py")
     parser.add_argument("--optimum-python", help="Python with optimum; left out unless given")
     parser.add_argument("--modules", type=Path, help="node_modules; JavaScript is left out unless given")
+    parser.add_argument("--also", type=Path, action="append", default=[], help="package for target c, js or python")
     parser.add_argument("--chromium", default=shutil.which("chromium") or "chromium")
     parser.add_argument("--out", type=Path, default=Path("runtimes.csv"))
     return parser.parse_args()

@@ -1,18 +1,20 @@
-// The three ways to run a package in JavaScript. Each returns {version, first, probabilities, ms}: the time of the
+// The ways to run a package in JavaScript. Each returns {version, first, probabilities, ms}: the time of the
 // first answer in seconds, and for each text its probabilities in the order of the labels and the milliseconds it took.
 
 const now = () => performance.now();
 
-async function timed(texts, score) {
+export async function timed(texts, score) {
   await score(texts[0]);
   const first = Date.now() / 1000;
+  const usage = globalThis.process?.resourceUsage; // of Node
+  const peak_mib = usage ? usage().maxRSS / 1024 : null;
   const probabilities = [], ms = [];
   for (const text of texts) {
     const start = now();
     probabilities.push(await score(text));
     ms.push(now() - start);
   }
-  return { first, probabilities, ms };
+  return { first, probabilities, ms, peak_mib };
 }
 
 function softmax(logits) {

@@ -10,6 +10,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ class Model:
 
     def logits(self, ids: Sequence[int]) -> list[float]:
         """Return the logits of token ids: Σ weights / √(Σ squared idf) + intercept."""
-        last, found = self.rows - 1, []
+        last, found = self.rows - 1, [0, 0]  # row 0 is zero; itemgetter returns a tuple only for two or more
         second, third, fourth = 0, 0, 0  # hashes of the last two, three and four characters
         before, length = ids[0], 1
         for char in ids[1:]:
@@ -169,7 +170,8 @@ class Model:
             second = (before * MULTIPLIER + char) % MODULUS
             found.append(second % last + 1)
             before, length = char, 1 if char == SPACE_ID else length + 1  # an n-gram has no space inside
-        sums = [sum(map(SQUARES.__getitem__, map(column.__getitem__, found))) for column in self.columns]
+        lookup = itemgetter(*found)
+        sums = [sum(itemgetter(*lookup(column))(SQUARES)) for column in self.columns]
         norm = math.sqrt(max(sums[0] * self.scales[0], 1.0))
         scores = [total * scale / norm + bias for total, scale, bias in zip(sums[1:], self.scales[1:], self.intercept)]
         return [-scores[0] / 2, scores[0] / 2] if len(scores) == 1 else scores

@@ -441,7 +441,7 @@ def test_a_checkpoint_becomes_a_package_that_verifies(workplace: Path, target: s
     assert package.verify(outcome.package).problems == []
     card = (outcome.package / "README.md").read_text("utf-8")
     assert ("pip install" in card) is False
-    assert ("cc -std=c99" in card) is (target == "c")
+    assert ("cc -std=c99" in card) is ("load(compile=True)" in card) is (target == "c")
     assert ("model.mjs" in card) is (target == "js")
 
 
