@@ -165,7 +165,7 @@ def test_padding_does_not_widen_the_range() -> None:
     for calibration in (ids, mask), padded:
         with fake_quantized(network, [calibration]):
             outputs.append(network(ids, mask)["logits"].detach())
-    torch.testing.assert_close(*outputs, atol=2e-3, rtol=0)
+    torch.testing.assert_close(*outputs, atol=5e-3, rtol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
