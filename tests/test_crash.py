@@ -330,11 +330,11 @@ def difference(name: str, before: Any, after: Any) -> str:
 @pytest.mark.parametrize(
     ("work", "trouble", "default"),
     [
-        ("small", problem_of, 30),
-        ("small", problem_of_full_disk, 12),
-        ("every stage", problem_of, 10),
-        ("cascade", problem_of, 8),
-        ("search", problem_of, 8),
+        ("small", problem_of, 20),
+        ("small", problem_of_full_disk, 10),
+        ("every stage", problem_of, 6),
+        ("cascade", problem_of, 6),
+        ("search", problem_of, 5),
     ],
     scope="module",
 )

@@ -1,4 +1,4 @@
-"""Answer texts with the loaders of packages, in any Python that has numpy, tokenizers and the runtime of the packages.
+"""Answer texts with the loaders of packages, in any Python that has what they require.
 
 Runs as a script under emulation, without hbt: reads one JSON object `{"packages": [[folder, runtime, [text, …]], …]}`
 from stdin, and prints one line of JSON for each package.
@@ -22,11 +22,16 @@ def answer(folder: str, runtime: str, texts: list[str]) -> dict[str, Any]:
     logits = model.predict_logits(texts)
     model.predict_logits = lambda *_: logits  # an emulated network is slow: run it once for all three
     return {
-        "runtime": f"{runtime} {version(runtime)}",
-        "logits": logits.tolist(),
-        "probabilities": model.predict_proba(texts).tolist(),
+        "runtime": runtime if runtime == "none" else f"{runtime} {version(runtime)}",
+        "logits": rows(logits),
+        "probabilities": rows(model.predict_proba(texts)),
         "labels": [label for label, _ in model.predict(texts)],
     }
+
+
+def rows(scores: Any) -> list[list[float]]:
+    """Return scores (texts, labels), an array or lists, as lists."""
+    return [[float(score) for score in row] for row in scores]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,10 @@ class Package:
     texts: list[str]
 
     @property
+    def requirements(self) -> Path:
+        return self.folder / package.REQUIREMENTS_FILE
+
+    @property
     def golden(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.manifest["golden"]
         return found
@@ -47,23 +52,28 @@ def compare(
     """Return a line for each package on this machine and on each processor.
 
     record: add each processor on which a package is within its tolerance to `checked_on` of its manifest.
-    Raises: InputError if a package is not one of this hbt or is changed, if the packages have different requirements,
-        or if the processors cannot be emulated.
+    Raises: InputError if a package is not one of this hbt or is changed, or if the processors cannot be emulated.
     """
     packages = [_opened(folder, texts) for folder in folders]
-    requirements = folders[0] / package.REQUIREMENTS_FILE
-    for folder in folders[1:]:
-        if (folder / package.REQUIREMENTS_FILE).read_bytes() != requirements.read_bytes():
-            raise InputError(f"{folder}: not the requirements of {folders[0]}; compare them in two calls")
-    prepare(processors, requirements, cache)
-    own = _answers([sys.executable, "-B"], None, packages)
-    found = {describe_machine().isa: own}
-    for processor in processors:
-        say(f"portability: {processor.shown}")
-        found[processor.shown] = _answers(*emulated(processor, requirements, cache), packages)
+    alike: dict[bytes, list[Package]] = defaultdict(list)
+    for each in packages:
+        alike[each.requirements.read_bytes()].append(each)
+    for group in alike.values():
+        prepare(processors, group[0].requirements, cache)
+    found: dict[Path, dict[str, Any]] = {each.folder: {} for each in packages}
+    for processor in (None, *processors):
+        name = describe_machine().isa if processor is None else processor.shown
+        say(f"portability: {name}")
+        for group in alike.values():
+            python: tuple[list[str], dict[str, str] | None] = ([sys.executable, "-B"], None)
+            if processor is not None:
+                python = emulated(processor, group[0].requirements, cache)
+            for each, answered in zip(group, _answers(*python, group), strict=True):
+                found[each.folder][name] = answered
     lines = []
-    for i, each in enumerate(packages):
-        own_lines = [_line(each, name, answered[i], own[i]) for name, answered in found.items()]
+    for each in packages:
+        own = found[each.folder][describe_machine().isa]
+        own_lines = [_line(each, name, answered, own) for name, answered in found[each.folder].items()]
         if record:
             agreeing = [line["processor"] for line in own_lines if within_tolerance(line)]
             package.record_processors(each.folder, agreeing)

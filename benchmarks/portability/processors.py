@@ -148,6 +148,9 @@ def _unpack_python(architecture: str, root: Path, cache: Path) -> None:
 
 def _install(architecture: str, requirements: Path, site: Path, cache: Path) -> None:
     platforms = [f"--platform=manylinux{'' if '_' not in each else '_'}{each}_{architecture}" for each in _WHEELS]
+    if not requirements.read_text("utf-8").strip():
+        site.mkdir()
+        return
     with scratch_folder(cache) as scratch:
         words = [
             "--quiet",

@@ -46,9 +46,9 @@ def two_layers(demo: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Classi
     return made
 
 
-def shipped(folder: Path) -> Path:
+def shipped(folder: Path, target_name: str = "onnx-int8") -> Path:
     """Write the manifest of a folder without one."""
-    target = exporter("onnx-int8")
+    target = exporter(target_name)
     golden = package.golden_scores(target.load(folder), list(DEMO_SENTENCES))
     package.write_manifest(folder, target, describe_machine().isa, {}, golden)
     return folder
@@ -128,6 +128,7 @@ def test_every_kind_of_package_agrees_on_all_processors(
     cut(pruned.network, [None, Kept(heads=(0,), neurons=tuple(range(100)))])
     write: dict[str, Callable[[Path], object]] = {
         "ngram": lambda folder: written("onnx-int8", student(), evidence_of(demo), folder),
+        "c": lambda folder: written("c", student(), evidence_of(demo), folder),
         "layers-2": lambda folder: written("onnx-int8", two_layers, evidence_of(demo), folder, search="off"),
         "pruned": lambda folder: written("onnx-int8", pruned, evidence_of(demo), folder, search="off"),
         "cascade": lambda folder: cascade_of(two_layers, demo, folder, "onnx-int8"),
@@ -135,7 +136,7 @@ def test_every_kind_of_package_agrees_on_all_processors(
     folders = []
     for name, make in write.items():
         make(tmp_path / name)
-        folders.append(shipped(tmp_path / name))
+        folders.append(shipped(tmp_path / name, "c" if name == "c" else "onnx-int8"))
     try:
         prepare(IN_CI, folders[0] / "requirements.txt", CACHE)
     except InputError as error:
