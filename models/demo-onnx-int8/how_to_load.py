@@ -230,7 +230,8 @@ GRAPH_FILE = "onnx/model.onnx"
 
 def graph_file(folder: Path) -> str:
     """Return the path of the graph in a package; in packages before 0.2, it is at the top."""
-    return GRAPH_FILE if (folder / GRAPH_FILE).exists() else "model.onnx"
+    before = "model.onnx"
+    return before if (folder / before).exists() and not (folder / GRAPH_FILE).exists() else GRAPH_FILE
 
 
 def open_session(file: Path, threads: int | None) -> onnxruntime.InferenceSession:

@@ -276,12 +276,12 @@ def replace(name: str, make: Callable[[Path], Any]) -> Callable[[Path], Any]:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (replace("model.onnx", lambda file: None), "model.onnx is missing"),
-        (replace("model.onnx", lambda file: file.write_bytes(b"x")), "model.onnx has changed"),
+        (replace("onnx/model.onnx", lambda file: None), "model.onnx is missing"),
+        (replace("onnx/model.onnx", lambda file: file.write_bytes(b"x")), "model.onnx has changed"),
         (replace("README.md", lambda file: file.write_bytes(b"x")), "README.md has changed"),
-        (replace("model.onnx", lambda file: file.symlink_to("/dev/zero")), "is not a regular file inside"),
-        (replace("model.onnx", os.mkfifo), "is not a regular file inside"),
-        (replace("model.onnx", Path.mkdir), "is not a regular file inside"),
+        (replace("onnx/model.onnx", lambda file: file.symlink_to("/dev/zero")), "is not a regular file inside"),
+        (replace("onnx/model.onnx", os.mkfifo), "is not a regular file inside"),
+        (replace("onnx/model.onnx", Path.mkdir), "is not a regular file inside"),
         (replace("manifest.json", os.mkfifo), "manifest.json is missing"),
         (replace("manifest.json", lambda file: file.symlink_to("/dev/zero")), "manifest.json is missing"),
         (replace("manifest.json", lambda file: None), "manifest.json is missing"),
