@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from exporters.registry import NOTHING, Evidence, exporter
 from toolkit.config.recipe import Recipe
@@ -27,6 +28,7 @@ from toolkit.workflows.run_summary import RunSummary
 TINY = ModelSettings(model="shape:1x32", pooling="mean", max_length=32)
 Hbt = Callable[..., int]
 """The command line in this process: arguments in, exit code out."""
+SLOW = pytest.mark.slow
 ODD_TEXTS = [
     "sea",
     "a",
@@ -57,6 +59,12 @@ class Finished:
     def package(self) -> Path:
         assert self.outcome.package is not None
         return self.home / self.outcome.package
+
+
+def rest_slow(*values: Any) -> list[Any]:
+    """Return values of a parameter, of which `make test` tries the first and `make test-slow` the others."""
+    first, *rest = values
+    return [first, *(pytest.param(*(each if isinstance(each, tuple) else (each,)), marks=SLOW) for each in rest)]
 
 
 def examples(corpus: Corpus, split: str) -> Examples:

@@ -30,7 +30,7 @@ from exporters.loaders.compose import (
 from exporters.onnx_fp32 import onnx_loader
 from exporters.registry import exporter
 from tests.exporters.ngram.test_graph import evidence, package_of, student
-from tests.helpers import ODD_TEXTS, evidence_of, rehash, written
+from tests.helpers import ODD_TEXTS, SLOW, evidence_of, rehash, written
 from toolkit import golden_scores, package
 from toolkit.data.corpus import Corpus
 from toolkit.modeling.classifier import Classifier
@@ -39,6 +39,8 @@ from toolkit.utils import console
 
 ROOT = Path(__file__).parents[2]
 LOADERS: tuple[Loader, ...] = get_args(Loader)
+LOADED = [pytest.param(each, marks=SLOW) if each in ("torch", "openvino") else each for each in LOADERS]
+"""Those of large runtimes are tried by `make test-slow`."""
 OF_TORCH = ("torch", "safetensors", "transformers import", "Int8Linear")
 OF_SUBWORDS, OF_CHARACTERS = ("encode_batch", "attention_mask"), ("utf-32", "normalize_str")
 FOREIGN: dict[Loader, tuple[str, ...]] = {
@@ -112,7 +114,7 @@ def made(loader: Loader, learned: Classifier, toy: Corpus, folder: Path) -> Path
     return folder
 
 
-@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("loader", LOADED)
 def test_a_packaged_loader_needs_only_its_runtime_and_scores_like_hbt(
     loader: Loader, learned: Classifier, toy: Corpus, tmp_path: Path
 ) -> None:
@@ -183,7 +185,7 @@ def demo() -> Model:
     return onnx.load(ROOT / "models" / "demo-onnx-int8")
 
 
-@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("loader", LOADED)
 def test_lone_surrogates_are_replaced_and_do_not_spoil_a_batch(
     loader: Loader, learned: Classifier, toy: Corpus, tmp_path: Path
 ) -> None:
@@ -383,7 +385,7 @@ def random_strings(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(5_000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("loader", LOADED)
 def test_any_string_gets_finite_scores_that_sum_to_one(
     loader: Loader, learned: Classifier, toy: Corpus, tmp_path: Path, count: int
 ) -> None:

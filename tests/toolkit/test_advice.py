@@ -148,7 +148,11 @@ def home(copied: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copied
 
 
-@pytest.mark.parametrize(("bad", "advice", "good"), ADVICE, ids=lambda each: each if isinstance(each, str) else "")
+@pytest.mark.parametrize(
+    ("bad", "advice", "good"),
+    [*ADVICE[::2], *(pytest.param(*each, marks=pytest.mark.slow) for each in ADVICE[1::2])],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
 def test_the_advice_of_a_message_works(
     home: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], bad: tuple[str, ...], advice: str, good: tuple[str, ...]
 ) -> None:

@@ -127,6 +127,7 @@ def test_the_results_of_a_candidate_match_its_logits(learned: Classifier, toy: C
     assert result["size_bytes"] == (choice.folder / "onnx" / "model.onnx").stat().st_size == choice.size_bytes
 
 
+@pytest.mark.slow
 def test_the_full_search_evaluates_all_candidates_and_selects_one(
     learned: Classifier, toy: Corpus, tmp_path: Path
 ) -> None:

@@ -149,6 +149,7 @@ class Killed(BaseException):
     """Stands for a killed process."""
 
 
+@pytest.mark.slow
 def test_a_killed_recovery_is_resumed(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pruning = dataclasses.replace(HALF, fine_tune_epochs=2)
     compress_run(RUN, FP32, Path("straight"), force=False, pruning=pruning)

@@ -17,7 +17,7 @@ from transformers import (
     MPNetModel,
 )
 
-from tests.helpers import TINY, examples, random_logits
+from tests.helpers import TINY, examples, random_logits, rest_slow
 from toolkit.config.settings import TrainingSettings
 from toolkit.data.corpus import Corpus
 from toolkit.modeling.classifier import (
@@ -236,7 +236,9 @@ def test_logit_distillation_has_no_feature_losses(teacher: Classifier, toy: Corp
     assert losses == {"train_loss", "train_total_loss", "train_soft_loss", "train_hard_loss"}
 
 
-@pytest.mark.parametrize(("method", "part"), [("hidden", "hidden"), ("attention", "attention"), ("relation",) * 2])
+@pytest.mark.parametrize(
+    ("method", "part"), rest_slow(("hidden", "hidden"), ("attention", "attention"), ("relation", "relation"))
+)
 def test_training_lowers_the_feature_loss(
     teacher: Classifier, toy: Corpus, tmp_path: Path, method: FeatureMethod, part: str
 ) -> None:
@@ -337,7 +339,7 @@ def test_the_teacher_does_not_run_in_validation(teacher: Classifier, monkeypatch
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", rest_slow(*METHODS))
 def test_the_same_seed_trains_the_same_weights(
     teacher: Classifier, toy: Corpus, tmp_path: Path, method: FeatureMethod
 ) -> None:
@@ -366,7 +368,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("method", ["hidden", "relation"])
+@pytest.mark.parametrize("method", rest_slow("hidden", "relation"))
 def test_interrupted_distillation_resumes_and_ends_with_the_same_weights(
     teacher: Classifier, toy: Corpus, tmp_path: Path, method: FeatureMethod
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
+from tests.helpers import rest_slow
 from toolkit.evaluation.metrics import macro_f1, softmax
 from toolkit.evaluation.rule_choice import best_macro_f1
 from toolkit.modeling.ngram import character_tokenizer
@@ -84,7 +85,7 @@ def accuracy(found: NgramFit, texts: list[str], true: np.ndarray) -> float:
     return float((found.student.predict_logits(texts).argmax(axis=1) == true).mean())
 
 
-@pytest.mark.parametrize("labels", [2, 7])
+@pytest.mark.parametrize("labels", rest_slow(2, 7))
 def test_a_teacher_helps_where_labels_are_noisy(labels: int) -> None:
     train, texts, true = data(labels, noise=0.8 if labels == 2 else 0.4)
     alone = fitted(STUDENT, Examples(train.texts, train.labels), names(labels), 0.7)
@@ -94,7 +95,7 @@ def test_a_teacher_helps_where_labels_are_noisy(labels: int) -> None:
     assert distilled.student.labels == names(labels)
 
 
-@pytest.mark.parametrize("labels", [2, 3])
+@pytest.mark.parametrize("labels", rest_slow(2, 3))
 def test_a_teacher_that_knows_nothing_is_not_used(labels: int) -> None:
     train, _, _ = data(labels, teacher="random")
     found = fitted(STUDENT, train, names(labels), 1.0)
@@ -174,7 +175,7 @@ def test_unlabeled_texts_are_used_only_if_they_help() -> None:
     assert accuracy(harmed, texts[120:], true[120:]) > 0.7
 
 
-@pytest.mark.parametrize("labels", [2, 7])
+@pytest.mark.parametrize("labels", rest_slow(2, 7))
 def test_a_constant_added_to_all_logits_of_a_text_changes_nothing(labels: int) -> None:
     train, texts, _ = data(labels, noise=0.3)
     assert train.teacher_logits is not None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers import ODD_TEXTS, TINY, examples, random_logits
+from tests.helpers import ODD_TEXTS, TINY, examples, random_logits, rest_slow
 from toolkit.config.settings import TrainingSettings
 from toolkit.data.corpus import Corpus
 from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration, softmax
@@ -214,7 +214,7 @@ def killed_in(epoch: int) -> WatchEpoch:
     return watch
 
 
-@pytest.mark.parametrize("killed", [2, 3])
+@pytest.mark.parametrize("killed", rest_slow(2, 3))
 def test_interrupted_training_resumes_and_ends_with_the_same_weights(toy: Corpus, tmp_path: Path, killed: int) -> None:
     uninterrupted = fresh(toy)
     expected = train(uninterrupted, toy, tmp_path / "uninterrupted")
@@ -228,7 +228,7 @@ def test_interrupted_training_resumes_and_ends_with_the_same_weights(toy: Corpus
     assert all_weights(resumed) == all_weights(uninterrupted)
 
 
-@pytest.mark.parametrize("killed", [3, 4])
+@pytest.mark.parametrize("killed", rest_slow(3, 4))
 def test_patience_is_restored_after_a_resume(toy: Corpus, tmp_path: Path, killed: int) -> None:
     settings = dataclasses.replace(FAST, epochs=8, early_stopping_patience=3)
     data, validation, loop = examples(toy, "train"), with_inverted_labels(toy), Loop(watch=killed_in(killed))

@@ -405,6 +405,7 @@ def foreign(workplace: Path) -> str:
     return "foreign"
 
 
+@pytest.mark.slow
 def test_a_student_with_another_tokenizer_is_distilled_from_logits(workplace: Path, foreign: str) -> None:
     outcome = run_pipeline(small(pipeline="baseline_kd", student=foreign))
     made = load_classifier(outcome.folder / "2-distillation")
@@ -449,6 +450,7 @@ def test_a_package_of_a_deleted_run_is_not_overwritten(workplace: Path) -> None:
         run_pipeline(recipe)
 
 
+@pytest.mark.slow
 def test_without_a_student_the_best_fold_is_packaged(workplace: Path) -> None:
     outcome = run_pipeline(small(pipeline="baseline_quant", target="onnx-fp32"))
     assert outcome.package == Path("models/small-onnx-fp32")

@@ -263,6 +263,7 @@ def test_an_invalid_student_is_reported_before_the_first_is_trained(
     assert set(searched.home.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_vocabulary_of_an_ngram_student_is_not_trimmed(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = recipe_of_teacher("comments.csv", {"teacher": ("teacher",), "folds": 2, "trim_vocabulary": 0, "epochs": 1})
     corpus = load_corpus(recipe.corpus)
