@@ -573,6 +573,7 @@ def test_compress_of_a_run_rejects_settings_that_the_run_has(
     assert "--seed: runs/tiny is a run, which defines it" in one_line(capsys)
 
 
+@pytest.mark.slow
 def test_compress_of_a_run_makes_a_package_of_another_target(
     at_home: Finished, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

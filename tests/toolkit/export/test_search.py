@@ -264,6 +264,7 @@ def bare_checkpoint(folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_classifier_that_onnx_does_not_support_becomes_torch_int8(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,6 +81,7 @@ def test_a_given_rate_is_not_searched(tmp_path: Path) -> None:
     assert with_learning_rate(given, tmp_path / RATE_FILE, never) == (given, {})
 
 
+@pytest.mark.slow
 def test_folds_are_trained_at_the_rate_that_was_found(
     toy: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

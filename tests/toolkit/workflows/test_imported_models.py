@@ -151,6 +151,7 @@ def test_a_model_near_chance_is_packaged_only_by_force_and_says_so_everywhere(
     assert after_title.startswith("**Warning: this model is near chance: macro-F1 0.")
 
 
+@pytest.mark.slow
 def test_texts_are_read_up_to_the_length_of_the_model_and_cuts_are_counted(
     model: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -162,6 +162,7 @@ def test_changed_rows_with_the_same_run_name_are_refused(workplace: Path, no_tra
     assert contents(folder) == before
 
 
+@pytest.mark.slow
 def test_force_starts_a_new_run(workplace: Path) -> None:
     run_pipeline(small())
     (workplace / "runs" / "small" / "left-over.txt").write_text("x")
@@ -442,6 +443,7 @@ def test_a_run_interrupted_after_its_package_was_written_is_resumed(workplace: P
     assert (stage / "result.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_package_of_a_deleted_run_is_not_overwritten(workplace: Path) -> None:
     recipe = small(pipeline="baseline_quant")
     run_pipeline(recipe)
