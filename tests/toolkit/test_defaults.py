@@ -8,7 +8,6 @@ import pytest
 
 from tests.helpers import Finished, Hbt
 from toolkit.config.toml_file import recipe_from
-from toolkit.data.profile import script_shares
 from toolkit.evaluation.standing import Standing
 from toolkit.modeling.known_encoders import BANGLA, LATIN, MULTILINGUAL, unfit_encoder
 from toolkit.utils.errors import InputError
@@ -50,7 +49,7 @@ def test_an_untrained_encoder_gets_a_learning_rate_that_works_unless_one_is_give
     ],
 )
 def test_an_encoder_for_another_language_is_named_with_a_better_one(model: str, text: str, better: str | None) -> None:
-    found = unfit_encoder(model, script_shares([text]), [text])
+    found = unfit_encoder(model, [text])
     assert (f"--model {better} is for" in found) if better else found == ""
 
 

@@ -37,15 +37,20 @@ def encoder_for(script_shares: dict[str, float], texts: Sequence[str]) -> KnownE
     return MULTILINGUAL
 
 
-def unfit_encoder(model: str, script_shares: dict[str, float], texts: Sequence[str]) -> str:
+def unfit_encoder(model: str, texts: list[str]) -> str:
     """Return why a known encoder does not fit these texts, and which one does; empty if it fits or is not known."""
     known = next((each for each in (BANGLA, LATIN) if each.model == model), None)
-    better = encoder_for(script_shares, texts)
-    if known is None or better == known:
+    if known is None:
         return ""
-    script = max(script_shares, key=script_shares.__getitem__)
+    from toolkit.data.profile import script_shares
+
+    shares = script_shares(texts)
+    better = encoder_for(shares, texts)
+    if better == known:
+        return ""
+    script = max(shares, key=shares.__getitem__)
     return (
-        f"--model {model}: is for texts in {known.language}, and {script_shares[script]:.0%} of the letters here are "
+        f"--model {model}: is for texts in {known.language}, and {shares[script]:.0%} of the letters here are "
         f"{script}; --model {better.model} is for {better.language}"
     )
 

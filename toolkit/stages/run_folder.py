@@ -214,9 +214,10 @@ def locate(path: Path) -> Place | None:
         if Path(origin).name:
             # Run and package may have been moved together; a path that is not absolute starts where hbt was called.
             for folder in dict.fromkeys(Path(each) for each in (origin, *beside_owners(origin, [path]))):
-                stage = _maker(Run.open(folder), path) if is_run(folder) else None
-                if stage is not None:
-                    return Place(Run.open(folder), stage)
+                run = Run.open(folder) if is_run(folder) else None
+                stage = None if run is None else _maker(run, path)
+                if run is not None and stage is not None:
+                    return Place(run, stage)
     return None
 
 

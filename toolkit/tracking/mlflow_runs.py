@@ -138,7 +138,7 @@ def open_run(folder: Path, settings: RunSettings) -> Tracked:
 def tracked_run(folder: Path, settings: RunSettings) -> Iterator[Tracked]:
     """Open the MLflow run of a run folder and end it with the block; a resumed folder reuses its MLflow run.
 
-    A run that was finished stays so if what it is asked for now is refused.
+    The status of a finished run stays FINISHED if its next command is refused.
     """
     tracked = Tracked(TrackingQueue.open(folder), _Store(settings))
     before = _statuses(tracked)[-1:]

@@ -8,7 +8,6 @@ from toolkit.config.cli_options import options_text
 from toolkit.config.recipe import Recipe
 from toolkit.config.settings import Pipeline, PruningSettings
 from toolkit.data.corpus import Corpus
-from toolkit.data.profile import script_shares
 from toolkit.data.unlabeled import read_unlabeled
 from toolkit.export.stage import FALLBACK, fallback_folder, refuse_fallback, refuse_for_ngram, refuse_unready
 from toolkit.modeling.architecture import architecture_of
@@ -193,7 +192,7 @@ def _try_models(run: Run) -> Classifier | None:
             _try_order(given, teacher, corpus)
         network = teachers[0]
     else:
-        problem = unfit_encoder(recipe.model.model, script_shares(train), train)
+        problem = unfit_encoder(recipe.model.model, train)
         if problem:
             say(problem)
         network = build_classifier(recipe.model, corpus.label_names, train, corpus.settings.seed)

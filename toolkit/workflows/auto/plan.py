@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.config.cli_options import options_text
-from toolkit.config.recipe import Recipe
+from toolkit.config.recipe import SEARCHED_STUDENTS, Recipe
 from toolkit.config.settings import UNTRAINED, UNTRAINED_RATE, CorpusSettings, ModelSettings, TrainingSettings
 from toolkit.config.toml_file import recipe_from
 from toolkit.data.corpus import Corpus, corpus_from_table, read_source
@@ -39,7 +39,7 @@ TEACHERS = (
 )
 """Share of the wanted epochs, folds, and whether the learning rate is searched: the first that fits is taken."""
 STUDENTS = (
-    ("ngram", "layers:1", "layers:2", "layers:4", "cascade"),
+    SEARCHED_STUDENTS,
     ("ngram", "layers:1", "layers:2", "cascade"),
     ("ngram", "layers:2", "cascade"),
     ("ngram", "layers:1", "cascade"),
