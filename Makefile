@@ -1,6 +1,7 @@
 # make demo: all stages on the embedded corpus; downloads no model and no data.
 # make test: lint, types and all tests except the slow ones. make test-slow: the slow tests.
 # make test-compatibility: a small run on transformers 4.57, whose packages optimum loads.
+# make test-javascript: packages in transformers.js and onnxruntime-web; needs npm, and chromium for the browser.
 # Each target sets up everything it needs on a fresh machine.
 PYTHON ?= python3
 VENV := .venv
@@ -9,8 +10,9 @@ READY := $(VENV)/.ready
 DEMO_RUN := demo
 WORKERS := -n logical --dist loadfile
 OPTIMUM := .venv-optimum
+JAVASCRIPT := .javascript
 
-.PHONY: demo test test-slow test-compatibility clean
+.PHONY: demo test test-slow test-compatibility test-javascript clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hbt needs Python 3.11 or later: make PYTHON=python3.11")'
@@ -48,5 +50,14 @@ $(OPTIMUM)/.ready: pyproject.toml constraints-optimum.txt
 test-compatibility: $(OPTIMUM)/.ready
 	$(OPTIMUM)/bin/pytest -m slow tests/compatibility
 
+$(JAVASCRIPT)/.ready: tests/compatibility/package.json
+	mkdir -p $(JAVASCRIPT)
+	cp tests/compatibility/package.json $(JAVASCRIPT)
+	npm install --prefix $(JAVASCRIPT) --ignore-scripts --no-audit --no-fund --silent
+	touch $(JAVASCRIPT)/.ready
+
+test-javascript: $(READY) $(JAVASCRIPT)/.ready
+	HBT_NODE_MODULES=$(CURDIR)/$(JAVASCRIPT)/node_modules $(BIN)/pytest -m slow tests/compatibility/test_javascript.py
+
 clean:
-	rm -rf $(VENV) $(OPTIMUM) runs bench mlruns mlflow.db
+	rm -rf $(VENV) $(OPTIMUM) $(JAVASCRIPT) runs bench mlruns mlflow.db

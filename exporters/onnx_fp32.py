@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from exporters.loaders.compose import CASCADE, NGRAM, Loader, load_package, loader_source, model_type
+from exporters.loaders.model_bin.library import C_SOURCES
 from exporters.loaders.ngram import HEAD_FILE
 from exporters.loaders.onnx_runtime.graph_file import GRAPH_FILE as MODEL_FILE
 from exporters.registry import Candidate, Evidence, LoadedArtifact
@@ -47,7 +48,14 @@ class OnnxTarget:
         return ("numpy",) if onnx_loader(folder) == "ngram" else self.distributions
 
     def load(self, folder: Path, threads: int | None = None) -> LoadedArtifact:
-        return load_package(onnx_loader(folder), folder, threads)
+        loader = onnx_loader(folder)
+        if loader != "ngram":
+            return load_package(loader, folder, threads)
+        from exporters.loaders.ngram import load
+        from exporters.ngram.target import has_own_sources
+
+        # A package may come from a stranger: only code that is hbt's own is compiled.
+        return load(folder, threads, verify=False, compile=None if has_own_sources(folder, C_SOURCES) else False)
 
 
 class OnnxFp32(OnnxTarget):

@@ -134,14 +134,21 @@ class ProgramTarget:
 
     def load(self, folder: Path, threads: int | None = None) -> LoadedArtifact:
         for source in self.sources:
-            if not has_content(folder / source, (SOURCES / source).read_bytes()):
+            if not has_own_sources(folder, (source,)):
                 raise ValueError(f"{source} differs from that of this hbt and is not run; make the package again")
         model = Model((folder / MODEL_FILE).read_bytes())
         refuse_other_rule(model, folder)
         return Program(model.labels, model.threshold, model.offsets, model.encode, self.start(folder / MODEL_FILE))
 
 
+def has_own_sources(folder: Path, names: Sequence[str]) -> bool:
+    """Return whether these files of a package are there and are those of this hbt."""
+    return all(has_content(folder / name, (SOURCES / name).read_bytes()) for name in names)
+
+
 def has_content(file: Path, expected: bytes) -> bool:
-    """Return whether a file of a package is regular and has this content."""
+    """Return whether a file of a package is there, is regular and has this content."""
+    if not file.exists():
+        return False
     status = file.lstat()
     return stat.S_ISREG(status.st_mode) and status.st_size == len(expected) and file.read_bytes() == expected

@@ -1,9 +1,6 @@
 """Packages run in transformers.js and onnxruntime-web, as they are.
 
-Needs Node, and a folder with the npm packages, which HBT_NODE_MODULES names; headless Chromium for the browser:
-
-    npm install --ignore-scripts @huggingface/transformers onnxruntime-web puppeteer-core
-    HBT_NODE_MODULES=$PWD/node_modules pytest -m slow tests/compatibility/test_javascript.py
+Needs Node and headless Chromium. `make test-javascript` installs the npm packages and runs this file.
 """
 
 import os
@@ -26,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("node") is None, reason="needs Node"),
     pytest.mark.skipif(
         not (Path(MODULES) / "@huggingface" / "transformers").is_dir(),
-        reason="HBT_NODE_MODULES names no node_modules folder with @huggingface/transformers",
+        reason="run make test-javascript: HBT_NODE_MODULES names no folder with @huggingface/transformers",
     ),
 ]
 TEXTS = [text for i, text in enumerate(ODD_TEXTS) if i not in (4, 6, 7)]

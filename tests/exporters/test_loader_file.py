@@ -78,7 +78,7 @@ def test_a_loader_has_no_code_of_other_runtimes_and_networks(loader: Loader) -> 
     assert [word for word in FOREIGN[loader] if word in text] == []
     assert "exporters" not in text
     assert text.count("class Model:") == text.count("def load(") == text.count('__name__ == "__main__"') == 1
-    assert len(text.splitlines()) < {"torch": 390, "cascade": 370, "ngram": 580, "c": 470, "program": 380}.get(
+    assert len(text.splitlines()) < {"torch": 390, "cascade": 370, "ngram": 630, "c": 520, "program": 380}.get(
         loader, 295
     )
 

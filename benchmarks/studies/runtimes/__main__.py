@@ -3,11 +3,12 @@
     mkdir js && (cd js && npm install --ignore-scripts @huggingface/transformers onnxruntime-web puppeteer-core)
     python -m benchmarks.studies.runtimes PACKAGE FILE.csv --modules js/node_modules --optimum-python PYTHON
 
-Ways: how_to_load.py, of an n-gram student also in batches and with its C code; ONNX Runtime with tokenizers; optimum
-with the pipeline of transformers (in a Python that has them: `make test-compatibility` sets one up); transformers.js in
-Node and in headless Chromium; onnxruntime-web in Chromium; `mlflow models serve`, one request a text; the packages of
-the same student for other targets that --also names. Each runs in its own process on one thread, one after the other.
-The texts are the first of FILE in a fixed random order. Memory is the peak of the process until its first label.
+Ways: how_to_load.py, of an n-gram student also without its C code, alone and in batches; ONNX Runtime with tokenizers;
+optimum with the pipeline of transformers (in a Python that has them: `make test-compatibility` sets one up);
+transformers.js in Node and in headless Chromium; onnxruntime-web in Chromium; `mlflow models serve`, one request a
+text; the packages of the same student for other targets that --also names. Each runs in its own process on one thread,
+one after the other. The texts are the first of FILE in a fixed random order. Memory is the peak of the process until
+its first label.
 """
 
 import argparse
@@ -84,14 +85,14 @@ def commands(given: argparse.Namespace, model_type: str) -> dict[str, list[str]]
     loader = [given.loader_python, str(HERE / "loader_way.py"), *arguments]
     ways = {"how_to_load.py": loader}
     if (given.package / HEAD_FILE).exists():
-        ways |= {"how_to_load.py, batches of 32": [*loader, "batch"], "how_to_load.py, C": [*loader, "compile"]}
+        ways |= {"how_to_load.py, Python": [*loader, "python"], "how_to_load.py, batches of 32": [*loader, "batch"]}
     ways["ONNX Runtime"] = [sys.executable, *loader[1:], "onnxruntime"]
     for folder in given.also:
         target, words = read_manifest(folder)["target"], [str(folder.resolve()), *arguments[1:]]
         if target == "js":
             ways["js, Node"] = ["node", str(HERE / "program.mjs"), *words]
         else:
-            ways[target] = [*loader[:2], *words, "compile" if target == "c" else "single"]
+            ways[target] = [*loader[:2], *words]
     if given.optimum_python and model_type != "ngram":  # optimum knows no such network
         ways["optimum, pipeline"] = [given.optimum_python, str(HERE / "optimum_way.py"), *arguments]
     if given.modules:

@@ -1,9 +1,10 @@
 """Score texts with how_to_load.py, in a Python that has only the requirements of the package.
 
-    python loader_way.py PACKAGE TEXTS.json OUT.json [single|batch|compile|onnxruntime]
+    python loader_way.py PACKAGE TEXTS.json OUT.json [single|python|batch|onnxruntime]
 
-single: one text a call. batch: BATCH texts a call; each text takes its share. compile: one text a call, with
-`load(compile=True)`. onnxruntime: not how_to_load.py but tokenizer.json and onnx/model.onnx, one text a call.
+single: one text a call, as how_to_load.py runs by default. python: the same with `load(compile=False)`. batch: BATCH
+texts a call with `load(compile=False)`; each text takes its share. onnxruntime: not how_to_load.py but tokenizer.json
+and onnx/model.onnx, one text a call.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def opened(package: Path, mode: str) -> Any:
     if mode == "onnxruntime":
         return Graph(package)
     load = runpy.run_path(str(package / "how_to_load.py"))["load"]
-    return load(package, threads=1, compile=True) if mode == "compile" else load(package, threads=1)
+    return load(package, threads=1) if mode == "single" else load(package, threads=1, compile=False)
 
 
 def peak_mib() -> float | None:

@@ -1,10 +1,12 @@
-"""Run model.c of a package: compile it and call it by ctypes.
+"""Run model.c of a package: compile it, once for each user and machine, and call it by ctypes.
 
 What only this needs is imported in its functions, since it would lengthen every cold start.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,25 +33,80 @@ def compiler() -> str | None:
     return next((found for name in COMPILERS if (found := shutil.which(name))), None)
 
 
-def compiled(source: Path) -> Any:
-    """Return model.c as a ctypes.CDLL, compiled into a temporary folder that only this user can read.
+def scorer(source: Path, data: bytes, compile: bool | None) -> Callable[[str], list[float]] | None:
+    """Return a function from a text to the logit of each label, by model.c for the bytes of model.bin.
 
+    compile: None returns None where C cannot be compiled, and False always; True insists.
+    Raises: ValueError if `data` is not valid, or if `compile` is True and there is no compiler or it fails.
+    """
+    if compile is False:
+        return None
+    try:
+        code = compiled(source)
+    except (ValueError, OSError):
+        if compile:
+            raise
+        return None
+    return scored_by(code, data)
+
+
+def compiled(source: Path) -> Any:
+    """Return model.c as a ctypes.CDLL: the library in the cache of this user, compiled first if it is not there.
+
+    Where the cache cannot be used, it is compiled into a temporary folder.
     Raises: ValueError if there is no compiler or it fails.
     """
-    import ctypes
+    try:
+        library = cached(source)
+        return functions(library if library.exists() else built(source, library))
+    except (OSError, RuntimeError):  # no home folder, a full disk, or a folder that forbids programs
+        import tempfile
+
+        with tempfile.TemporaryDirectory(prefix="hbt-model-") as scratch:
+            return functions(built(source, Path(scratch, "model.so")))
+
+
+def cached(source: Path) -> Path:
+    """Return the place of the library of this source, Python and processor, in a folder that only this user can write.
+
+    Raises: OSError if there is no such folder, RuntimeError if this user has no home.
+    """
+    from importlib.machinery import EXTENSION_SUFFIXES
+
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hbt", "model-c")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if sys.platform == "win32" or status.st_uid != os.geteuid() or status.st_mode & 0o170022 != 0o040000:
+        raise OSError(f"{folder}: others can write into it")
+    digest = hashlib.sha256(" ".join(FLAGS).encode())
+    for name in C_SOURCES:
+        digest.update(source.with_name(name).read_bytes())
+    # The suffix names processor, C library and Python, as in .cpython-311-x86_64-linux-gnu.so.
+    return folder / f"{digest.hexdigest()[:32]}{EXTENSION_SUFFIXES[0]}"
+
+
+def built(source: Path, library: Path) -> Path:
+    """Compile model.c into `library`, which appears when it is complete. Raises: ValueError if nothing compiles it."""
     import subprocess
-    import tempfile
 
     missing, name = missing_compiler(), compiler()
     if missing or name is None:
         raise ValueError(missing)
-    with tempfile.TemporaryDirectory(prefix="hbt-model-") as scratch:
-        made = Path(scratch, "model.so")
-        command = [name, *FLAGS, "-o", str(made), str(source), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True)
+    partial = library.with_name(f".{library.name}.{os.getpid()}")
+    try:
+        done = subprocess.run([name, *FLAGS, "-o", str(partial), str(source), "-lm"], capture_output=True, text=True)
         if done.returncode != 0:
             raise ValueError(f"{name} does not compile model.c: {' '.join(done.stderr.split())[:200]}")
-        code = ctypes.CDLL(str(made))
+        return partial.replace(library)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def functions(library: Path) -> Any:
+    """Return the functions of a compiled model.c with the types of their arguments. Raises: OSError if it fails."""
+    import ctypes
+
+    code = ctypes.CDLL(str(library))
     pointer, size = ctypes.c_char_p, ctypes.c_size_t
     code.ngram_open.argtypes = [pointer, pointer, size]
     code.ngram_logits.argtypes = [pointer, pointer, size, ctypes.POINTER(ctypes.c_double)]

@@ -55,6 +55,7 @@ int main(int arguments, char **argument) {
         free(bytes);
         return 2;
     }
+    setvbuf(stdout, NULL, _IOLBF, BUFSIZ); /* each answer leaves at once, for a program that waits for it */
     while (read_line(&line, &length, &room)) {
         int label = ngram_classify(&model, line == NULL ? "" : line, length, probabilities);
         printf("%s\t%.4f\n", ngram_label(&model, label), probabilities[label]);

@@ -291,5 +291,5 @@ def test_a_checkpoint_becomes_a_package_that_verifies(workplace: Path) -> None:
     assert found.problems == []
     assert found.largest_score_gap < 1e-6
     assert package.load(outcome.package).threshold == 0.4
-    assert "load(compile=True)" in (outcome.package / "README.md").read_text("utf-8")
+    assert "a C compiler" in (outcome.package / "README.md").read_text("utf-8")
     assert package.load(outcome.package).labels == ("non_hate", "hate")

@@ -68,7 +68,7 @@ def test_the_bytes_of_model_bin_are_those_of_the_c_target(shipped: Path, tmp_pat
 def test_single_texts_need_neither_numpy_nor_what_only_c_needs(shipped: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from how_to_load import load; "
-        "load().predict(['sea', 'sun']); print(*sys.modules)"
+        "load(compile=False).predict(['sea', 'sun']); print(*sys.modules)"
     )
     command = [sys.executable, "-B", "-I", "-S", "-c", code, str(shipped)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -110,10 +110,59 @@ def test_code_that_the_manifest_does_not_list_is_not_compiled(tmp_path: Path, ta
 def test_no_compiler_is_one_line_only_if_it_is_asked_for(
     shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert ngram.load(shipped).predict(["sea"])
     with pytest.raises(ValueError, match="no C compiler"):
         ngram.load(shipped, compile=True)
+
+
+@needs_c
+def test_c_is_compiled_once_and_then_needs_no_compiler(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert ngram.load(shipped).compiled
+    (made,) = (tmp_path / "cache" / "hbt" / "model-c").iterdir()
+    assert made.parent.stat().st_mode & 0o777 == 0o700
+    before = made.stat()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    again = ngram.load(shipped)
+    assert again.compiled
+    assert made.stat() == before
+    np.testing.assert_array_equal(again.predict_logits(ALL), ngram.load(shipped, compile=False).predict_logits(ALL))
+
+
+@needs_c
+@pytest.mark.parametrize("broken", ["others can write", "a damaged library", "no folder"])
+def test_a_cache_that_cannot_be_trusted_is_not_used(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / "hbt" / "model-c"
+    if broken == "others can write":
+        folder.mkdir(parents=True)
+        folder.chmod(0o777)
+    elif broken == "a damaged library":
+        folder.mkdir(parents=True)
+        library.cached(shipped / "model.c").write_bytes(b"no library")
+    else:
+        (tmp_path / "cache").write_bytes(b"")
+    assert ngram.load(shipped).compiled  # in a temporary folder
+    assert broken != "others can write" or not [*folder.iterdir()]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not ngram.load(shipped).compiled
+
+
+@needs_c
+def test_hbt_compiles_only_its_own_code(shipped: Path, tmp_path: Path) -> None:
+    assert exporter("onnx-int8").load(shipped).compiled  # type: ignore[attr-defined]
+    folder = shutil.copytree(shipped, tmp_path / "package")
+    (folder / "model.c").write_text((folder / "model.c").read_text("utf-8") + "/* a stranger's */", "utf-8")
+    rehash(folder)
+    assert not package.load(folder).compiled  # type: ignore[attr-defined]
+    (folder / "model.c").unlink()
+    assert not exporter("onnx-int8").load(folder).compiled  # type: ignore[attr-defined]
 
 
 def test_a_table_file_that_the_manifest_does_not_list_is_refused(shipped: Path, tmp_path: Path) -> None:
