@@ -2,13 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import report
+from benchmarks.against import Change, as_records, changes, read_earlier, show
 from benchmarks.device import read_device, with_metrics
+from benchmarks.page import write_page
 from benchmarks.plot import plot
 from toolkit import package
 from toolkit.config.toml_file import recipe_of
@@ -16,6 +19,7 @@ from toolkit.data.corpus import Corpus
 from toolkit.data.moved import same_corpus
 from toolkit.evaluation.metrics import metrics_with_rule
 from toolkit.evaluation.predictor import Predictor, rule_of
+from toolkit.latency.foreign import ONNX, PYTHON, is_foreign
 from toolkit.latency.measure import Measurement, Subject, measure
 from toolkit.latency.worker import load_predictor
 from toolkit.manifest import MANIFEST_FILE
@@ -27,12 +31,27 @@ from toolkit.training.linear_fit import fit_linear
 from toolkit.utils.console import console, say
 from toolkit.utils.errors import InputError, require
 from toolkit.utils.files import folder_size
-from toolkit.utils.machine import allowed_cpus, describe_machine
+from toolkit.utils.machine import allowed_cpus, busy_share, describe_machine
 from toolkit.utils.overwrite import refuse_no_folder
 from toolkit.utils.scratch import scratch_folder
 
 TEACHER = "teacher (torch fp32)"
 MAX_THREADS = 1024
+BUSY = 0.25
+"""Share of the CPUs in use by other processes above which latencies are doubtful."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a measurement goes: always NAME.json, NAME.csv, NAME.svg and NAME.png."""
+
+    folder: Path
+    quiet: bool = False
+    """Print no table."""
+    page: bool = False
+    """Also write NAME.html."""
+    earlier: Path | None = None
+    """JSON file of an earlier measurement to compare with."""
 
 
 def bench_packages(
@@ -40,42 +59,63 @@ def bench_packages(
     data: str | None,
     teacher: Path | None,
     threads: int,
-    out: Path,
-    quiet: bool,
+    output: Output,
     devices: Sequence[Path] = (),
-) -> Path:
-    """Measure packages of one corpus, the linear baseline and the teacher; return the JSON file.
+) -> tuple[Path, list[Change]]:
+    """Measure packages of one corpus, the linear baseline and the teacher.
 
-    Print the table unless `quiet`, and write NAME.json, NAME.csv, NAME.svg and NAME.png into `out`.
-
+    Return the JSON file, and what changed since the earlier measurement.
+    folders: packages, and among them models that hbt did not make (see `toolkit.latency.foreign`).
     devices: files printed by `python how_to_load.py --bench` on other machines, each of one of the packages.
     Raises: InputError if a folder is not a package, the packages have different corpora, the data are missing, or a
-        file in `devices` is malformed or of another package.
+        file in `devices` is malformed or of another package, or the earlier measurement cannot be read.
     """
     require(1 <= threads <= MAX_THREADS, "--threads", f"{threads} is outside 1 to {MAX_THREADS}")
+    out = output.folder
     refuse_no_folder(out, "-o")
+    before = None if output.earlier is None else read_earlier(output.earlier)
     teacher = None if teacher is None else _teacher_checkpoint(teacher)
+    foreign = [_foreign_subject(str(folder)) for folder in folders if is_foreign(str(folder))]
+    folders = [folder for folder in folders if not is_foreign(str(folder))]
+    require(bool(folders), "PACKAGES", "give one package at least: its corpus has the rows to measure on")
     fingerprints = {_lineage(folder)["corpus_fingerprint"] for folder in folders}
     if len(fingerprints) > 1:
         raise InputError("the packages are from different corpora; measure the packages of one corpus at a time")
     elsewhere = [read_device(file, folders) for file in devices]
     corpus = corpus_of(folders[0], data)
-    machine = describe_machine()
+    for subject in foreign:
+        _predictor(subject, corpus)  # fails before anything is measured
+    machine, busy = describe_machine(), busy_share()
+    if busy > BUSY:
+        say(f"other processes use {busy:.0%} of the CPUs, so latencies will be too long; measure on a quiet machine")
     with scratch_folder() as scratch:
-        subjects = subjects_of(folders, teacher, corpus, scratch)
+        subjects = [*subjects_of(folders, teacher, corpus, scratch), *foreign]
         measurements = bench(subjects, corpus, threads, say)
     measurements += [with_metrics(device, measurements) for device in elsewhere]
     reference = subjects[0].name
     rows = report.table(measurements, reference)
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{folders[0].name}-{threads}-thread{'s' * (threads > 1)}.json"
-    report.write_json(measurements, machine, reference, file)
+    changed = [] if before is None else changes(before[0], measurements)
+    report.write_json(measurements, machine, reference, file, busy, as_records(changed))
     report.write_csv(rows, file.with_suffix(".csv"))
     plot(measurements, file.with_suffix(".svg"))
-    if not quiet:
+    if output.page:
+        svg = file.with_suffix(".svg").read_text("utf-8")
+        write_page(rows, measurements, machine, reference, svg, file.with_suffix(".html"))
+    if not output.quiet:
         console().print(report.render(rows, machine, reference))
-        print(f"\nwritten: {file}, .csv, .svg and .png")
-    return file
+        if before is not None and output.earlier is not None:
+            show(changed, before[1], machine, output.earlier)
+        print(f"\nwritten: {file}, .csv, .svg{', .html' * output.page} and .png")
+    return file, changed
+
+
+def _foreign_subject(given: str) -> Subject:
+    kind, _, place = given.partition(":")
+    if kind == PYTHON:
+        return Subject(given, PYTHON, Path(place), 0)
+    return Subject(Path(place).name, ONNX, Path(place), folder_size(Path(place)))
 
 
 def _teacher_checkpoint(teacher: Path) -> Path:
@@ -157,9 +197,13 @@ def bench(
     found = []
     for model, measurement in zip(models, measured, strict=True):
         progress(f"{model.name}: accuracy on {len(test)} test rows")
-        metrics, slices = accuracy(load_predictor(model.kind, model.path, len(allowed_cpus()) or 1), corpus, test)
+        metrics, slices = accuracy(_predictor(model, corpus), corpus, test)
         found.append(dataclasses.replace(measurement, metrics=metrics, slices=slices))
     return found
+
+
+def _predictor(model: Subject, corpus: Corpus) -> Predictor:
+    return load_predictor(model.kind, model.path, len(allowed_cpus()) or 1, corpus.label_names)
 
 
 def accuracy(

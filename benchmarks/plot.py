@@ -30,6 +30,8 @@ KINDS = {
     "checkpoint": ("checkpoint", "#d55e00"),
     "linear": ("linear baseline", "#555555"),
     "device": ("package on another machine", "#cc79a7"),
+    "onnx": ("other model", "#009e73"),
+    "python": ("other model", "#009e73"),
     "floor": ("linear baseline", "#555555"),  # in files of earlier versions
 }
 """Legend name and color of each kind of model; the colors are from the color-blind-safe palette of Okabe and Ito."""

@@ -4,11 +4,13 @@ import csv
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.intervals import paired_ratio, percentile_bound
 from toolkit.latency.measure import Measurement
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import whole_file, write_text
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MIB = 2**20
+_ROUND = re.compile(r"\[\s+-?\d[^\[\]{}\"]*\]")
+"""A list of numbers in indented JSON; it is written on one line."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,10 @@ class Row:
     accuracy: float | None
     p50_ms: float | None
     p90_ms: float | None
+    p90_bound_ms: float | None
+    """With 99 % confidence, the percentile is at most this."""
     p99_ms: float | None
+    p99_bound_ms: float | None
     mean_ms: float | None
     max_ms: float | None
     samples: int
@@ -43,6 +50,9 @@ class Row:
 
     A median would hide the texts that a cascade defers to its transformer. None on another machine than the reference.
     """
+    speedup_low: float | None
+    speedup_high: float | None
+    """95 % interval of the speedup over the rounds."""
     throughput_b8_rows_s: float | None
     throughput_b32_rows_s: float | None
     cold_start_ms: float | None
@@ -67,7 +77,7 @@ def table(measurements: Sequence[Measurement], reference: str) -> list[Row]:
 
 
 def render(rows: Sequence[Row], machine: Machine, reference: str) -> "Group":
-    """Return two tables and a note for `rich.console.Console().print`, each at most 100 columns wide."""
+    """Return three tables and notes for `rich.console.Console().print`, each at most 100 columns wide."""
     from rich.console import Group
     from rich.text import Text
 
@@ -75,14 +85,16 @@ def render(rows: Sequence[Row], machine: Machine, reference: str) -> "Group":
     load = "" if machine.load_average is None else f", load average {machine.load_average:g} before the measurement"
     notes = (
         f"{machine.cpu}, {machine.isa}, {machine.cores} CPUs, {machine.memory_gib:g} GiB{load}. "
-        "–: not measured or too few samples. "
+        "–: not measured or too few samples. faster, from … to: 95 % interval over the rounds. at most: with 99 % "
+        "confidence. "
         "Cold start: from process start to the first label. Memory: peak of the process."
     )
     for row in rows:
         if row.machine:
             notes += f"\n{row.name}: {row.machine}; macro-F1 is that of the same package here."
     title = f"Compared with {reference}: end-to-end latency (tokenization included); threads: {threads}"
-    return Group(_shown(rows, _COLUMNS, title), _shown(rows, _MORE_COLUMNS, None), Text(notes, style="dim"))
+    tables = [_shown(rows, columns, None) for columns in (_LATENCY_COLUMNS, _MORE_COLUMNS)]
+    return Group(_shown(rows, _COLUMNS, title), *tables, Text(notes, style="dim"))
 
 
 def _shown(rows: Sequence[Row], columns: dict[str, tuple[str, str]], title: str | None) -> "Table":
@@ -97,22 +109,67 @@ def _shown(rows: Sequence[Row], columns: dict[str, tuple[str, str]], title: str 
     return table
 
 
-def write_json(measurements: Sequence[Measurement], machine: Machine, reference: str, file: Path) -> None:
-    """Write measurements, machine and ratios as JSON; NaN becomes null."""
+def cells(rows: Sequence[Row]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the headings of all columns, and one line per row: `cells` (value, text), `front` (see `on_front`)."""
+    columns = [*_COLUMNS.items(), *_LATENCY_COLUMNS.items(), *_MORE_COLUMNS.items()]
+    seen: dict[str, tuple[str, str]] = {}
+    for heading, (name, template) in columns:
+        seen.setdefault(name, (heading.strip() if "at most" not in heading else _BOUNDS[name], template))
+    lines = []
+    for row in rows:
+        values: list[tuple[Any, str]] = [(row.name, row.name)]
+        for name, (_, template) in seen.items():
+            value = getattr(row, name)
+            values.append(("" if value is None else value, _text(value, template)))
+        found = [{"value": value, "text": text} for value, text in values]
+        lines.append({"cells": found, "front": on_front(row, rows)})
+    return ["model", *(heading for heading, _ in seen.values())], lines
+
+
+def on_front(row: Row, rows: Sequence[Row]) -> bool:
+    """Return whether no other row is at least as fast and as accurate, and better in one of both."""
+    own = (row.mean_ms, row.macro_f1)
+    if row.machine or None in own:
+        return False
+    others = [(each.mean_ms, each.macro_f1) for each in rows if not each.machine]
+    return not any(
+        other != own and other[0] <= own[0] and other[1] >= own[1]  # type: ignore[operator]
+        for other in others
+        if None not in other
+    )
+
+
+def write_json(
+    measurements: Sequence[Measurement],
+    machine: Machine,
+    reference: str,
+    file: Path,
+    busy_share: float | None = None,
+    changes: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Write measurements, machine and ratios as JSON; NaN becomes null.
+
+    busy_share: share of the CPUs that other processes used. changes: since an earlier measurement.
+    """
     record = {
         "machine": dataclasses.asdict(machine),
+        "busy_share": busy_share,
         "reference": reference,
         "measurements": [dataclasses.asdict(m) for m in measurements],
         "rows": [dataclasses.asdict(row) for row in table(measurements, reference)],
+        "changes": list(changes),
     }
     text = json.dumps(_without_nan(record), indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(file, text + "\n")
+    write_text(file, _ROUND.sub(lambda found: " ".join(found[0].split()), text) + "\n")
 
 
 def read_json(file: Path) -> tuple[list[Measurement], Machine, str]:
     """Return measurements, machine and reference from a file of `write_json`; a NaN is read as None."""
     record = json.loads(file.read_text("utf-8"))
-    measurements = [Measurement(**m | {"imported": tuple(m["imported"])}) for m in record["measurements"]]
+    measurements = []
+    for m in record["measurements"]:
+        rounds = tuple(tuple(each) for each in m.get("rounds_ms", ()))
+        measurements.append(Measurement(**m | {"imported": tuple(m["imported"]), "rounds_ms": rounds}))
     machine = record["machine"]
     return measurements, Machine(**machine | {"flags": tuple(machine["flags"])}), record["reference"]
 
@@ -128,25 +185,35 @@ def write_csv(rows: Sequence[Row], file: Path) -> None:
 _COLUMNS = {
     "macro-F1": ("macro_f1", "{:.4f}"),
     "Δ points": ("macro_f1_difference_points", "{:+.2f}"),
-    "mean ms": ("mean_ms", "{:.2f}"),
-    "p50 ms": ("p50_ms", "{:.2f}"),
-    "p99 ms": ("p99_ms", "{:.2f}"),
+    "mean ms": ("mean_ms", "{:.3g}"),
+    "p50 ms": ("p50_ms", "{:.3g}"),
+    "p99 ms": ("p99_ms", "{:.3g}"),
     "faster": ("speedup", "{:.1f} ×"),
     "size MiB": ("size_mib", "{:,.1f}"),
     "smaller": ("size_ratio", "{:.1f} ×"),
 }
+_LATENCY_COLUMNS = {
+    "faster, from": ("speedup_low", "{:.1f} ×"),
+    "to": ("speedup_high", "{:.1f} ×"),
+    "p90 ms": ("p90_ms", "{:.3g}"),
+    "at most": ("p90_bound_ms", "{:.3g}"),
+    "p99 ms": ("p99_ms", "{:.3g}"),
+    "at most ": ("p99_bound_ms", "{:.3g}"),
+    "max ms": ("max_ms", "{:.3g}"),
+}
+_BOUNDS = {"p90_bound_ms": "p90 at most", "p99_bound_ms": "p99 at most"}
 _MORE_COLUMNS = {
-    "p90 ms": ("p90_ms", "{:.2f}"),
     "rows/s b8": ("throughput_b8_rows_s", "{:,.0f}"),
     "rows/s b32": ("throughput_b32_rows_s", "{:,.0f}"),
     "cold start ms": ("cold_start_ms", "{:,.0f}"),
-    "max ms": ("max_ms", "{:.2f}"),
     "memory MiB": ("peak_rss_mib", "{:,.0f}"),
 }
 """Heading to field and format of the printed tables."""
 
 
 def _row(m: Measurement, base: Measurement) -> Row:
+    paired = None if m.machine or m is base else paired_ratio(base.rounds_ms, m.rounds_ms)
+    samples = [sample for each in m.rounds_ms for sample in each]
     macro_f1, base_f1 = m.metrics.get("macro_f1"), base.metrics.get("macro_f1")
     return Row(
         name=m.name,
@@ -156,12 +223,16 @@ def _row(m: Measurement, base: Measurement) -> Row:
         accuracy=m.metrics.get("accuracy"),
         p50_ms=m.p50_ms,
         p90_ms=m.p90_ms,
+        p90_bound_ms=percentile_bound(samples, 90),
         p99_ms=m.p99_ms,
+        p99_bound_ms=percentile_bound(samples, 99),
         mean_ms=m.mean_ms,
         max_ms=m.max_ms,
         samples=m.samples,
         threads=m.threads,
         speedup=None if m.machine else _ratio(base.mean_ms, m.mean_ms) or _ratio(base.p50_ms, m.p50_ms),
+        speedup_low=None if paired is None else paired.low,
+        speedup_high=None if paired is None else paired.high,
         throughput_b8_rows_s=m.throughput_b8_rows_s,
         throughput_b32_rows_s=m.throughput_b32_rows_s,
         cold_start_ms=m.cold_start_ms,

@@ -155,8 +155,8 @@ def bench(
     threads: number of threads per model.
     Raises: InputError if a folder is not a package, the packages have different corpora, or the data file is missing.
     """
-    from benchmarks.bench import bench_packages
+    from benchmarks.bench import Output, bench_packages
 
     folders = [Path(packages)] if isinstance(packages, str | PathLike) else [Path(each) for each in packages]
     checkpoint = None if teacher is None else Path(teacher)
-    return bench_packages(folders, data, checkpoint, threads, Path(output), quiet=True)
+    return bench_packages(folders, data, checkpoint, threads, Output(Path(output), quiet=True))[0]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.bench import LINEAR_BASELINE_NAME, TEACHER, bench_packages, corpus_of, subjects_of
+from benchmarks.bench import LINEAR_BASELINE_NAME, TEACHER, Output, bench_packages, corpus_of, subjects_of
 from tests.benchmarks.test_device import RECORD
 from tests.helpers import Finished
 from toolkit.data.corpus import Corpus, load_corpus
@@ -95,9 +95,11 @@ def test_a_bench_writes_json_csv_and_a_figure(
     record["package"]["manifest_sha256"] = sha256_of(at_home.package / "manifest.json")
     (tmp_path / "device.json").write_text(json.dumps(record), "utf-8")
     devices = [tmp_path / "device.json"]
-    file = bench_packages([at_home.package], None, None, 2, tmp_path / "bench", quiet=False, devices=devices)
+    output = Output(tmp_path / "bench", page=True)
+    file, changes = bench_packages([at_home.package], None, None, 2, output, devices)
+    assert changes == []
     assert file.name == "tiny-onnx-int8-2-threads.json"
-    assert sorted(path.suffix for path in file.parent.iterdir()) == [".csv", ".json", ".png", ".svg"]
+    assert sorted(path.suffix for path in file.parent.iterdir()) == [".csv", ".html", ".json", ".png", ".svg"]
     assert TEACHER in file.with_suffix(".csv").read_text("utf-8")
     assert "Cortex-A76" in file.with_suffix(".csv").read_text("utf-8")
     json.loads(file.read_text("utf-8"), parse_constant=pytest.fail)
@@ -110,7 +112,7 @@ def test_packages_of_different_corpora_are_refused(at_home: Finished, tmp_path: 
     manifest["lineage"]["corpus_fingerprint"] = "0" * 64
     (other / MANIFEST_FILE).write_text(json.dumps(manifest), "utf-8")
     with pytest.raises(InputError, match="different corpora"):
-        bench_packages([at_home.package, other], None, None, 1, tmp_path / "bench", quiet=True)
+        bench_packages([at_home.package, other], None, None, 1, Output(tmp_path / "bench", quiet=True))
     assert not (tmp_path / "bench").exists()
 
 
@@ -130,5 +132,5 @@ def test_a_package_of_an_unknown_corpus_is_one_line(
     manifest = json.loads((package / MANIFEST_FILE).read_text("utf-8")) | {"lineage": lineage}
     (package / MANIFEST_FILE).write_text(json.dumps(manifest), "utf-8")
     with pytest.raises(InputError, match=message):
-        bench_packages([package], None, None, 1, tmp_path / "bench", quiet=True)
+        bench_packages([package], None, None, 1, Output(tmp_path / "bench", quiet=True))
     assert not (tmp_path / "bench").exists()

@@ -1,15 +1,20 @@
 """Ratios against hand-computed values, and round trips through files."""
 
 import csv
+import dataclasses
 import io
 import json
 import math
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
+from scipy import stats
 
-from benchmarks.report import read_json, render, table, write_csv, write_json
+from benchmarks.page import write_page
+from benchmarks.report import Row, on_front, read_json, render, table, write_csv, write_json
 from toolkit.latency.measure import Measurement
 from toolkit.utils.errors import InputError
 from toolkit.utils.machine import Machine
@@ -95,5 +100,46 @@ def test_printed_table_shows_figures_machine_and_missing_values() -> None:
     out = io.StringIO()
     Console(file=out, width=240).print(render(table(ALL, "teacher"), MACHINE, "teacher"))
     line = next(line for line in out.getvalue().splitlines() if "student" in line)
-    assert all(text in line for text in ("0.8400", "-1.00", "0.50", "20.0 ×", "–"))
+    assert all(text in line for text in ("0.8400", "-1.00", " 0.5 ", "20.0 ×", "–"))
     assert "x86-64 AVX2" in out.getvalue()
+
+
+def test_the_speedup_has_an_interval_over_the_rounds() -> None:
+    rounds = [[10.0, 12.0], [20.0, 22.0], [10.0, 10.0]]
+    faster = [[1.0, 1.2], [2.0, 2.2], [1.1, 1.1]]
+    teacher = dataclasses.replace(TEACHER, rounds_ms=tuple(map(tuple, rounds)))
+    student = dataclasses.replace(STUDENT, rounds_ms=tuple(map(tuple, faster)))
+    base, row = table([teacher, student], "teacher")
+    logs = np.log([10.0, 10.0, 10 / 1.1])
+    low, high = stats.t.interval(0.95, 2, logs.mean(), stats.sem(logs))
+    assert (row.speedup_low, row.speedup_high) == pytest.approx((math.exp(low), math.exp(high)))
+    assert (base.speedup_low, base.speedup_high) == (None, None)
+
+
+def test_the_front_has_the_models_that_no_other_one_beats_in_both() -> None:
+    def row(name: str, mean_ms: float | None, macro_f1: float | None, machine: str | None = None) -> Row:
+        (found,) = table([dataclasses.replace(measured(name, 1.0, macro_f1), mean_ms=mean_ms, machine=machine)], name)
+        return found
+
+    rows = [row("slow", 9.0, 0.9), row("fast", 1.0, 0.8), row("worse", 2.0, 0.8), row("as fast", 1.0, 0.7)]
+    rows += [row("unknown", None, 0.99), row("elsewhere", 0.1, 0.99, "a phone"), row("twin", 9.0, 0.9)]
+    assert [each.name for each in rows if on_front(each, rows)] == ["slow", "fast", "twin"]
+
+
+def test_rounds_survive_the_file_and_take_one_line_each(tmp_path: Path) -> None:
+    model = dataclasses.replace(STUDENT, rounds_ms=((0.5, 0.25), (1e-05, 3.0)))
+    write_json([model], MACHINE, STUDENT.name, tmp_path / "bench.json", busy_share=0.5)
+    assert read_json(tmp_path / "bench.json")[0][0].rounds_ms == model.rounds_ms
+    assert "[ 0.5, 0.25 ]" in (tmp_path / "bench.json").read_text("utf-8")
+
+
+def test_the_page_needs_no_network_and_shows_every_model(tmp_path: Path) -> None:
+    student = dataclasses.replace(STUDENT, mean_ms=0.55, rounds_ms=((0.5, 0.6), (0.7, 0.4)))
+    models = [dataclasses.replace(TEACHER, mean_ms=10.0), student]
+    write_page(table(models, "teacher"), models, MACHINE, "teacher", "<?xml?><svg>figure</svg>", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "student &amp; &lt;int8&gt;" in page  # names are text
+    assert "<svg>figure</svg>" in page
+    assert page.count("<svg") == 2  # the other one is the distribution
+    assert not re.findall(r"(?:src|href)=.?https?://", page)
+    assert page.count('class="front"') == 2

@@ -1,13 +1,31 @@
 """`hbt compare`, `bench`, `sync` and `ui`: what a run or a package is worth."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from toolkit.commands.completion import packages as complete_packages, runs, runs_and_packages
 from toolkit.commands.shared import FOLDER, json_option, print_json
 from toolkit.config.grouped_help import Verb
+
+
+class _Percent(click.ParamType):
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            found = float(str(value).removesuffix("%"))
+        except ValueError:
+            found = -1.0
+        if not 0 <= found < 1000:
+            self.fail(f"{value!r} is not a percentage from 0 to 1000, such as 10%", param, ctx)
+        return found
+
+
+PERCENT = _Percent()
 
 
 @click.command(cls=Verb, examples=("hbt compare runs/NAME/0-floor models/NAME-onnx-int8",))
@@ -52,6 +70,14 @@ def compare(a: Path, b: Path, margin: float, data: str | None, as_json: bool) ->
 @click.option(
     "-o", "--output", type=FOLDER, default=Path("bench"), show_default=True, help="Folder for JSON, CSV, SVG and PNG."
 )
+@click.option("--html", is_flag=True, help="Also write one HTML page with figures, a table that sorts and the machine.")
+@click.option("--against", type=FOLDER, help="JSON of an earlier bench: show what became slower beyond noise.")
+@click.option(
+    "--fail-slower",
+    type=PERCENT,
+    metavar="PERCENT",
+    help="With --against, exit with code 5 if a package became slower by more than this, such as 10%.",
+)
 @json_option
 def bench(
     packages: tuple[Path, ...],
@@ -59,18 +85,30 @@ def bench(
     teacher: Path | None,
     threads: int,
     devices: tuple[Path, ...],
-    output: Path,
     as_json: bool,
+    **results: Any,
 ) -> None:
     """Compare PACKAGES with the linear baseline and the fp32 teacher: latency, throughput, memory, size, macro-F1.
 
-    Uses the test rows of the corpus that the packages were made from; it must be the same for all of them.
+    Uses the test rows of the corpus that the packages were made from; it must be the same for all of them. Other models
+    can stand beside them: onnx:FOLDER, as optimum writes it, and python:MODULE.FUNCTION, from texts to labels.
     """
-    from benchmarks.bench import bench_packages
+    from benchmarks.against import slower_than
+    from benchmarks.bench import Output, bench_packages
+    from toolkit.utils.console import say
+    from toolkit.utils.errors import require
 
-    file = bench_packages(list(packages), data, teacher, threads, output, quiet=as_json, devices=devices)
+    against, fail_slower = results["against"], results["fail_slower"]
+    require(fail_slower is None or against is not None, "--fail-slower", "needs an earlier bench; give --against FILE")
+    where = Output(results["output"], quiet=as_json, page=results["html"], earlier=against)
+    file, changes = bench_packages(list(packages), data, teacher, threads, where, devices)
     if as_json:
         click.echo(file.read_text("utf-8"), nl=False)
+    slower = [] if fail_slower is None else slower_than(changes, fail_slower)
+    for each in slower:
+        say(f"{each.name}: {100 * (each.ratio - 1):.1f} % slower than in {against}, more than {fail_slower:g} %")
+    if slower:
+        sys.exit(5)
 
 
 @click.command(cls=Verb, examples=("hbt sync runs/NAME",))

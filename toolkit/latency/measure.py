@@ -1,4 +1,4 @@
-"""Measure the latency, throughput and memory of models, each in its own process."""
+"""Measure the latency, throughput and memory of models, in turns, each time in a fresh process."""
 
 import json
 import os
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from toolkit.latency.timing import ColdStart, fixed_order
+from exporters.loaders.command.timing import percentiles
+from toolkit.latency.timing import fixed_order
 from toolkit.utils.scratch import scratch_folder
 
 _THREAD_VARIABLES = (
@@ -26,8 +27,13 @@ _THREAD_VARIABLES = (
 
 _PROJECT = Path(__file__).resolve().parents[2]
 
-Kind = Literal["package", "checkpoint", "linear"]
+Kind = Literal["package", "checkpoint", "linear", "onnx", "python"]
 
+ROUNDS = 5
+"""Turns of each model. Every round has its own texts, the same for all models, so that models can be compared within
+it: noise of the machine that lasts longer than a round affects all of them."""
+MAX_TEXTS, BATCH_TEXTS, WARM_UP_TEXTS = 1200, 1024, 20
+"""Texts that are timed one by one, texts for the throughput, and texts of another round for the warm-up."""
 MEDIAN_TEXTS, MEDIAN_BUDGET_S = 200, 10.0
 """Maximum number of texts, and of seconds, for `median_latency_ms`."""
 
@@ -72,6 +78,8 @@ class Measurement:
     """None in files that are older than these fields, or with too few samples for a median."""
     machine: str | None = None
     """The machine, if it is not this one, and the texts it was measured on."""
+    rounds_ms: tuple[tuple[float, ...], ...] = ()
+    """Milliseconds of each timed text, by round. Empty in files that are older, and of other machines."""
 
 
 def measure(
@@ -80,29 +88,51 @@ def measure(
     threads: int = 1,
     progress: Callable[[str], None] = lambda line: None,
     budget_s: float = 60.0,
-    cold: ColdStart = ColdStart(),  # noqa: B008 (frozen)
+    rounds: int = ROUNDS,
 ) -> list[Measurement]:
-    """Measure speed, memory and size of each model on `texts`, one process after the other.
+    """Measure speed, memory and size of each model on `texts`, one process after the other, in `rounds` turns.
 
-    progress: called with a line of text before each step. budget_s: time limit of the latency pass.
-    cold: number of cold starts.
+    The cold start is the median over the rounds; throughput is measured in the last one.
+    progress: called with a line of text before each step. budget_s: time limit of the latency pass of a model.
     Raises: RuntimeError with the end of the worker's error output if a worker fails.
     """
     shuffled = [texts[i] for i in fixed_order(texts)]
-    spec: dict[str, Any] = {"texts": shuffled, "threads": threads, "budget_s": budget_s}
-    measurements = []
-    for model in models:
-        model_spec = spec | {"kind": model.kind, "path": str(model.path)}
-        starts = []
-        for start in range(cold.starts - 1):
-            progress(f"{model.name}: start {start + 1} of {cold.starts}")
-            starts.append(_worker(model, model_spec | {"texts": shuffled[:1], "latency": False})["cold_start_ms"])
-        progress(f"{model.name}: latency and throughput, {threads} thread{'s' * (threads > 1)}")
-        figures = _worker(model, model_spec)
-        figures["cold_start_ms"] = statistics.median([*starts, figures["cold_start_ms"]])
-        figures["imported"] = tuple(figures["imported"])
-        measurements.append(Measurement(model.name, model.kind, model.size_bytes, **figures))
-    return measurements
+    parts = [part for part in (shuffled[:MAX_TEXTS][i::rounds] for i in range(rounds)) if part]
+    found: list[list[dict[str, Any]]] = [[] for _ in models]
+    for number, part in enumerate(parts):
+        spec = {"texts": part, "warm_up": parts[number - 1][:WARM_UP_TEXTS], "threads": threads}
+        spec |= {"budget_s": budget_s / len(parts)}
+        if number == len(parts) - 1:
+            spec |= {"batches": shuffled[:BATCH_TEXTS]}
+        for model, results in zip(models, found, strict=True):
+            progress(f"{model.name}: round {number + 1} of {len(parts)}, {threads} thread{'s' * (threads > 1)}")
+            results.append(_worker(model, spec | {"kind": model.kind, "path": str(model.path)}))
+    return [_measurement(model, results) for model, results in zip(models, found, strict=True)]
+
+
+def _measurement(model: Subject, rounds: Sequence[dict[str, Any]]) -> Measurement:
+    """Return the measurement of a model from what its workers printed."""
+    samples = [sample for each in rounds for sample in each["samples_ms"]]
+    quantiles, last = percentiles(samples), rounds[-1]
+    peaks = [each["peak_rss_mib"] for each in rounds if each["peak_rss_mib"] is not None]
+    return Measurement(
+        name=model.name,
+        kind=model.kind,
+        size_bytes=model.size_bytes,
+        threads=last["threads"],
+        samples=len(samples),
+        p50_ms=quantiles.get("p50"),
+        p90_ms=quantiles.get("p90"),
+        p99_ms=quantiles.get("p99"),
+        throughput_b8_rows_s=last["throughput_b8_rows_s"],
+        throughput_b32_rows_s=last["throughput_b32_rows_s"],
+        cold_start_ms=statistics.median(each["cold_start_ms"] for each in rounds),
+        peak_rss_mib=max(peaks, default=None),
+        imported=tuple(last["imported"]),
+        mean_ms=statistics.mean(samples) if quantiles else None,
+        max_ms=max(samples) if quantiles else None,
+        rounds_ms=tuple(tuple(each["samples_ms"]) for each in rounds),
+    )
 
 
 def _worker(model: Subject, spec: dict[str, Any]) -> dict[str, Any]:
@@ -123,4 +153,4 @@ def _worker(model: Subject, spec: dict[str, Any]) -> dict[str, Any]:
 def median_latency_ms(kind: Kind, path: Path, texts: Sequence[str]) -> float | None:
     """Return the median end-to-end latency on one thread over MEDIAN_TEXTS of `texts`, measured in its own process."""
     subject = Subject(path.name, kind, path, 0)
-    return measure([subject], texts[:MEDIAN_TEXTS], threads=1, budget_s=MEDIAN_BUDGET_S, cold=ColdStart(1))[0].p50_ms
+    return measure([subject], texts[:MEDIAN_TEXTS], threads=1, budget_s=MEDIAN_BUDGET_S, rounds=1)[0].p50_ms

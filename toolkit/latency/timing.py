@@ -5,9 +5,12 @@ heavier than numpy.
 """
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -42,11 +45,13 @@ class Throughput:
 
 
 @dataclass(frozen=True)
-class ColdStart:
-    """Time from the start of the process to the first label. From the second start on, the disk cache is warm."""
+class WarmUp:
+    """Untimed labels before the first timed one."""
 
-    starts: int = 3
-    """Number of processes to start; the median is reported."""
+    passes: int = 10
+    """Maximum number of passes over the texts."""
+    stable: float = 0.05
+    """Relative difference between the times of two passes that ends it."""
 
 
 def fixed_order(texts: Sequence[str]) -> list[int]:
@@ -59,15 +64,34 @@ def label_indices(predictor: Predictor, texts: Sequence[str]) -> np.ndarray:
     return rule_of(predictor).predict(predictor.predict_proba(texts))
 
 
+def labeling(predictor: Predictor) -> Callable[[Sequence[str]], Any]:
+    """Return the function that labels texts: `predict`, which users of a package call, else `label_indices`."""
+    return getattr(predictor, "predict", None) or partial(label_indices, predictor)
+
+
+def warm_up(predictor: Predictor, texts: Sequence[str], settings: WarmUp) -> None:
+    """Label `texts`, untimed, again and again until the time of a pass is stable."""
+    label, before = labeling(predictor), math.inf
+    for _ in range(settings.passes):
+        start = time.perf_counter()
+        for text in texts:
+            label([text])
+        passed = time.perf_counter() - start
+        if abs(passed / before - 1) < settings.stable:
+            return
+        before = passed
+
+
 def time_latency(predictor: Predictor, texts: Sequence[str], settings: Latency) -> list[float]:
     """Return the milliseconds of each timed text, in order."""
+    label = labeling(predictor)
     for text in texts[len(texts) - min(settings.warmup, len(texts)) :]:
-        label_indices(predictor, [text])
+        label([text])
     samples: list[float] = []
     stop = time.perf_counter() + settings.budget_s
     for text in texts[: settings.max_samples]:
         before = time.perf_counter_ns()
-        label_indices(predictor, [text])
+        label([text])
         samples.append((time.perf_counter_ns() - before) / 1e6)
         if time.perf_counter() > stop:
             break
@@ -99,10 +123,11 @@ def time_throughput(predictor: Predictor, texts: Sequence[str], settings: Throug
     rows = min(len(texts), settings.max_rows) // settings.batch * settings.batch
     if rows == 0:
         return None
-    label_indices(predictor, texts[: settings.batch])  # warm-up at this batch size
+    label = labeling(predictor)
+    label(texts[: settings.batch])  # warm-up at this batch size
     start = time.perf_counter()
     done = 0
     while done < rows and time.perf_counter() - start < settings.budget_s:
-        label_indices(predictor, texts[done : done + settings.batch])
+        label(texts[done : done + settings.batch])
         done += settings.batch
     return done / (time.perf_counter() - start) if done else None

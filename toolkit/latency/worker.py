@@ -3,12 +3,12 @@
 Prints one line of JSON. Imports only what the model needs, so that start time and memory are those of the model.
 SPEC.json contains:
 
-    kind         "package", "checkpoint" or "linear"
-    path         folder of the model
-    texts        list of texts, or the name of a file with one text per line
+    kind         "package", "checkpoint", "linear", "onnx" or "python"
+    path         folder of the model; MODULE.FUNCTION for "python"
+    texts        texts that are timed one by one, in their order
+    warm_up      texts that are labeled before, until the time is stable (default: none)
+    batches      texts for the throughput (default: none)
     threads      threads of the model; `toolkit.latency.measure` sets those of libraries in the environment
-    latency      false: stop after the first label, to measure only the cold start (default true)
-    max_samples  maximum number of timed texts (default 1200)
     budget_s     seconds for the latency pass; each throughput pass gets a third (default 60)
 
 STARTED_NS is the time.monotonic_ns() of the parent right before it started this process; all processes of a machine
@@ -19,12 +19,14 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from exporters.loaders.command.timing import peak_rss_mib, percentiles
+from exporters.loaders.command.timing import peak_rss_mib
 from toolkit.evaluation.predictor import Predictor
-from toolkit.latency.timing import Latency, Throughput, label_indices, time_latency, time_throughput
+from toolkit.latency.foreign import ONNX, PYTHON, load_foreign
+from toolkit.latency.timing import Latency, Throughput, WarmUp, labeling, time_latency, time_throughput, warm_up
 
 BATCHES = (8, 32)
 HEAVY_MODULES = ("torch", "transformers", "sklearn", "scipy", "pandas", "onnxruntime", "mlflow")
@@ -38,25 +40,30 @@ def main(arguments: list[str]) -> None:
 
 
 def measure_here(spec: dict[str, Any], started_ns: int | None) -> dict[str, Any]:
-    """Measure one model in this process. Values with too few samples are None."""
+    """Measure one model in this process. Rates of batches with too few texts are None."""
     threads = spec.get("threads", 1)
     pin_to_cpus(threads)
-    texts = _texts(spec["texts"])
+    texts, budget_s = spec["texts"], spec.get("budget_s", 60.0)
+    if not texts:
+        raise ValueError("no texts to measure on")
     predictor = load_predictor(spec["kind"], Path(spec["path"]), threads)
-    label_indices(predictor, texts[:1])
+    labeling(predictor)(texts[:1])
     first_label_ns = time.monotonic_ns()
+    warm_up(predictor, spec.get("warm_up", []), WarmUp())
     measured: dict[str, Any] = {
         "threads": threads,
         "cold_start_ms": None if started_ns is None else (first_label_ns - started_ns) / 1e6,
+        "samples_ms": time_latency(predictor, texts, Latency(max_samples=len(texts), budget_s=budget_s, warmup=0)),
     }
-    if spec.get("latency", True):
-        measured |= _timed(predictor, texts, spec.get("max_samples", 1200), spec.get("budget_s", 60.0))
+    for size in BATCHES:
+        rate = time_throughput(predictor, spec.get("batches", []), Throughput(size, budget_s=budget_s / 3))
+        measured[f"throughput_b{size}_rows_s"] = rate
     imported = [name for name in HEAVY_MODULES if name in sys.modules]
     return measured | {"peak_rss_mib": peak_rss_mib(), "imported": imported}
 
 
-def load_predictor(kind: str, path: Path, threads: int) -> Predictor:
-    """Load the model in `path`, ready to predict."""
+def load_predictor(kind: str, path: Path, threads: int, labels: Sequence[str] = ()) -> Predictor:
+    """Load the model in `path`, ready to predict. labels: those of the corpus, for models that do not know them."""
     if kind == "package":
         from toolkit.package import load
 
@@ -72,6 +79,8 @@ def load_predictor(kind: str, path: Path, threads: int) -> Predictor:
         from toolkit.modeling.linear import load_linear
 
         return load_linear(path)
+    if kind in (ONNX, PYTHON):
+        return load_foreign(kind, path, threads, labels)
     raise ValueError(f"unknown kind of model: {kind!r}")
 
 
@@ -79,25 +88,6 @@ def pin_to_cpus(threads: int) -> None:
     """Pin this process to the first `threads` of its allowed CPUs, if the operating system supports it."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-
-
-def _timed(predictor: Predictor, texts: list[str], max_samples: int, budget_s: float) -> dict[str, Any]:
-    samples = time_latency(predictor, texts, Latency(max_samples=max_samples, budget_s=budget_s))
-    quantiles = percentiles(samples)
-    timed: dict[str, Any] = {"samples": len(samples)}
-    timed |= {f"p{q}_ms": quantiles.get(f"p{q}") for q in (50, 90, 99)}
-    timed |= {"mean_ms": sum(samples) / len(samples), "max_ms": max(samples)} if quantiles else {}
-    for batch in BATCHES:
-        rate = time_throughput(predictor, texts, Throughput(batch, budget_s=budget_s / 3))
-        timed[f"throughput_b{batch}_rows_s"] = rate
-    return timed
-
-
-def _texts(texts_or_file: list[str] | str) -> list[str]:
-    texts = texts_or_file if isinstance(texts_or_file, list) else Path(texts_or_file).read_text("utf-8").splitlines()
-    if not texts:
-        raise ValueError("no texts to measure on")
-    return texts
 
 
 if __name__ == "__main__":

@@ -76,6 +76,13 @@ def describe_machine() -> Machine:
     )
 
 
+def busy_share(seconds: float = 1.0) -> float:
+    """Return the share of all CPUs that are busy while this process waits, from 0 to 1."""
+    import psutil
+
+    return psutil.cpu_percent(seconds) / 100
+
+
 def allowed_cpus() -> list[int]:
     """Numbers of the CPUs that this process may run on; empty where the system does not say."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

@@ -9,10 +9,12 @@ from exporters.loaders.command.timing import percentiles
 from toolkit.latency.timing import (
     Latency,
     Throughput,
+    WarmUp,
     fixed_order,
     label_indices,
     time_latency,
     time_throughput,
+    warm_up,
 )
 
 
@@ -32,7 +34,15 @@ class Recorder:
 
 @pytest.mark.parametrize(
     ("count", "printed"),
-    [(0, []), (19, []), (20, ["p50"]), (99, ["p50"]), (100, ["p50", "p90"]), (999, ["p50", "p90"])],
+    [
+        (0, []),
+        (19, []),
+        (20, ["p50"]),
+        (63, ["p50"]),
+        (64, ["p50", "p90"]),
+        (661, ["p50", "p90"]),
+        (662, ["p50", "p90", "p99"]),
+    ],
 )
 def test_percentiles_are_absent_without_enough_samples(count: int, printed: list[str]) -> None:
     assert list(percentiles([1.0] * count)) == printed
@@ -58,6 +68,29 @@ def test_latency_predicts_each_text_once_and_one_at_a_time() -> None:
     assert len(samples) == 30
     assert all(sample >= 0 for sample in samples)
     assert model.calls == [[text] for text in texts[25:] + texts]
+
+
+def test_a_package_is_timed_by_what_its_users_call() -> None:
+    class Package(Recorder):
+        def predict(self, texts: Sequence[str]) -> list[tuple[str, float]]:
+            self.calls.append(["predict", *texts])
+            return [("no", 0.6)] * len(texts)
+
+    model = Package()
+    assert len(time_latency(model, ["a", "b"], Latency(warmup=0))) == 2
+    assert time_throughput(model, ["a"] * 8, Throughput(batch=8))
+    assert [call[0] for call in model.calls] == ["predict"] * 4
+
+
+@pytest.mark.parametrize(("seconds", "passes"), [((3.0, 3.1, 9.0), 2), ((9.0, 5.0, 3.0), 3), ((1.0, 2.0, 2.0), 3)])
+def test_warming_up_ends_when_the_time_is_stable_or_after_all_passes(
+    monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, ...], passes: int
+) -> None:
+    clock = iter([reading for each in seconds for reading in (100.0, 100.0 + each)])
+    monkeypatch.setattr("toolkit.latency.timing.time.perf_counter", lambda: next(clock))
+    model = Recorder()
+    warm_up(model, ["a", "b"], WarmUp(passes=3, stable=0.05))
+    assert len(model.calls) == 2 * passes
 
 
 def test_latency_stops_at_the_maximum_number_of_samples() -> None:

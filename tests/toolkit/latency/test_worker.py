@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,6 @@ from toolkit.data.corpus import Corpus, corpus_from_table
 from toolkit.data.tables import Table
 from toolkit.evaluation.metrics import metrics_with_rule
 from toolkit.latency.measure import Subject, measure
-from toolkit.latency.timing import ColdStart
 from toolkit.modeling.linear import LinearModel, save
 from toolkit.training.linear_fit import fit_linear
 from toolkit.utils.errors import InputError
@@ -25,12 +25,7 @@ from toolkit.utils.files import folder_size
 
 KEYS = {
     "threads",
-    "samples",
-    "p50_ms",
-    "p90_ms",
-    "p99_ms",
-    "mean_ms",
-    "max_ms",
+    "samples_ms",
     "throughput_b8_rows_s",
     "throughput_b32_rows_s",
     "cold_start_ms",
@@ -65,18 +60,19 @@ def run_worker(spec: dict[str, object], folder: Path, *more: str) -> subprocess.
 
 
 def test_worker_prints_all_measurements_as_one_line_of_json(subject: Subject, corpus: Corpus, tmp_path: Path) -> None:
-    spec = {"kind": "linear", "path": str(subject.path), "texts": corpus.texts, "threads": 1}
+    spec = {"kind": "linear", "path": str(subject.path), "texts": corpus.texts, "batches": corpus.texts, "threads": 1}
     done = run_worker(spec, tmp_path, str(time.monotonic_ns()))
     found = json.loads(done.stdout)
     assert found.keys() == KEYS
-    assert (found["samples"], found["threads"], found["p99_ms"]) == (240, 1, None)
-    assert 0 < found["p50_ms"] <= found["p90_ms"] <= found["max_ms"]
-    assert 0 < found["mean_ms"] < found["max_ms"]
-    assert min(found["cold_start_ms"], found["throughput_b8_rows_s"], found["throughput_b32_rows_s"]) > 0
+    assert (len(found["samples_ms"]), found["threads"]) == (240, 1)
+    assert (
+        min(*found["samples_ms"], found["cold_start_ms"], found["throughput_b8_rows_s"], found["throughput_b32_rows_s"])
+        > 0
+    )
 
 
 def test_worker_for_a_linear_baseline_does_not_import_torch(subject: Subject, tmp_path: Path) -> None:
-    spec = {"kind": "linear", "path": str(subject.path), "texts": ["a"], "latency": False}
+    spec = {"kind": "linear", "path": str(subject.path), "texts": ["a"]}
     found = json.loads(run_worker(spec, tmp_path).stdout)
     assert set(found["imported"]) <= {"sklearn", "scipy", "pandas"}
     assert found["cold_start_ms"] is None
@@ -92,10 +88,34 @@ def test_worker_itself_imports_no_heavy_module() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_worker_reads_texts_from_a_file(subject: Subject, tmp_path: Path) -> None:
-    (tmp_path / "texts.txt").write_text("one\ntwo\nthree\n", "utf-8")
-    spec = {"kind": "linear", "path": str(subject.path), "texts": str(tmp_path / "texts.txt")}
-    assert json.loads(run_worker(spec, tmp_path).stdout)["samples"] == 3
+def test_every_round_has_its_own_texts_and_they_are_the_same_for_all_models(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, dict[str, Any]]] = []
+
+    def worker(model: Subject, spec: dict[str, Any]) -> dict[str, Any]:
+        seen.append((model.name, spec))
+        rates = {"throughput_b8_rows_s": None, "throughput_b32_rows_s": 9.0 if "batches" in spec else None}
+        milliseconds = [float(len(seen))] * len(spec["texts"])
+        cold = 100.0 + len(seen)
+        peak = {"peak_rss_mib": 50.0 - len(seen), "imported": [], "threads": spec["threads"]}
+        return {"samples_ms": milliseconds, "cold_start_ms": cold, **rates, **peak}
+
+    monkeypatch.setattr("toolkit.latency.measure._worker", worker)
+    texts = [f"text {i}" for i in range(23)]
+    other = dataclasses.replace(subject, name="other")
+    first, second = measure([subject, other], texts, rounds=3)
+    assert [name for name, _ in seen] == [subject.name, "other"] * 3  # in turns
+    rounds = [spec["texts"] for name, spec in seen if name == "other"]
+    assert rounds == [spec["texts"] for name, spec in seen if name == subject.name]
+    assert sorted(text for each in rounds for text in each) == sorted(texts)
+    for texts_of_round, (_, spec) in zip(rounds, seen[1::2], strict=True):
+        assert spec["warm_up"]
+        assert not {*spec["warm_up"]} & {*texts_of_round}
+    assert [len(each) for each in first.rounds_ms] == [8, 8, 7]
+    assert (first.samples, first.mean_ms) == (23, pytest.approx((8 * 1 + 8 * 3 + 7 * 5) / 23))
+    assert (first.cold_start_ms, second.cold_start_ms) == (103, 104)  # medians of three processes
+    assert (first.peak_rss_mib, first.throughput_b32_rows_s) == (49, 9.0)
 
 
 def test_peak_memory_is_at_least_the_current_memory() -> None:
@@ -105,9 +125,9 @@ def test_peak_memory_is_at_least_the_current_memory() -> None:
 
 def test_peak_memory_does_not_include_the_parent_process(subject: Subject) -> None:
     ballast = np.ones(200 * 2**20, dtype=np.uint8)  # 200 MiB in the parent
-    (small,) = measure([subject], ["a"], cold=ColdStart(starts=1))
+    (small,) = measure([subject], ["a"], rounds=1)
     del ballast
-    again = measure([subject], ["a"], cold=ColdStart(starts=1))[0]
+    again = measure([subject], ["a"], rounds=1)[0]
     assert abs(small.peak_rss_mib - again.peak_rss_mib) < 100
 
 
@@ -133,7 +153,7 @@ def test_a_failing_worker_shows_the_end_of_its_errors(tmp_path: Path) -> None:
     with pytest.raises(
         RuntimeError, match=r"nothing here: the measuring worker failed[\s\S]*not a saved linear baseline"
     ):
-        measure([Subject("nothing here", "linear", tmp_path, 0)], ["a"], cold=ColdStart(starts=1))
+        measure([Subject("nothing here", "linear", tmp_path, 0)], ["a"], rounds=1)
 
 
 def test_a_model_with_other_labels_is_refused(linear_baseline: LinearModel, corpus: Corpus) -> None:

@@ -1,0 +1,71 @@
+"""How far a measured latency, or a ratio of two, can be trusted."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+CONFIDENCE = 0.95
+BOUND_CONFIDENCE = 0.99
+"""Confidence of the bound of a percentile, as in MLPerf inference."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times larger one latency is than another, with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def percentile_bound(samples: Sequence[float], percentile: int) -> float | None:
+    """Return the smallest sample that is above the percentile with BOUND_CONFIDENCE; None if too few samples are.
+
+    The sample with k larger ones is, if at most k of all samples would be above the percentile with a chance of at
+    most 1 - BOUND_CONFIDENCE. k must be 1 or more, so one outlier does not decide (Reddi et al. 2020, section V).
+    """
+    from scipy.stats import binom
+
+    allowed = int(binom.ppf(1 - BOUND_CONFIDENCE, len(samples), 1 - percentile / 100)) if len(samples) else 0
+    while allowed > 0 and binom.cdf(allowed, len(samples), 1 - percentile / 100) > 1 - BOUND_CONFIDENCE:
+        allowed -= 1
+    return None if allowed < 1 else sorted(samples)[-1 - allowed]
+
+
+def paired_ratio(base: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> Ratio | None:
+    """Return mean latency of `base` divided by that of `other`, from rounds that both ran side by side.
+
+    base, other: milliseconds of the same texts by round. None with fewer than two rounds.
+    The interval is that of a paired t-test on the logarithms of the ratios of each round.
+    """
+    if len(base) != len(other) or len(base) < 2:
+        return None
+    logs = np.log(_means(base)) - np.log(_means(other))
+    return _interval(float(logs.mean()), float(logs.std(ddof=1)) / math.sqrt(len(logs)), len(logs) - 1)
+
+
+def ratio_of_runs(before: Sequence[Sequence[float]], now: Sequence[Sequence[float]]) -> Ratio | None:
+    """Return the mean latency of `now` divided by that of `before`, from rounds of two separate measurements.
+
+    None with fewer than two rounds. The interval is that of Welch's t-test on the logarithms of the means of rounds.
+    """
+    if min(len(before), len(now)) < 2:
+        return None
+    logs = [np.log(_means(each)) for each in (before, now)]
+    errors = [float(each.var(ddof=1)) / len(each) for each in logs]
+    squares = sum(error**2 / (len(each) - 1) for error, each in zip(errors, logs, strict=True))
+    freedom = sum(errors) ** 2 / squares if squares > 0 else len(before) + len(now) - 2
+    return _interval(float(logs[1].mean() - logs[0].mean()), math.sqrt(sum(errors)), freedom)
+
+
+def _means(rounds: Sequence[Sequence[float]]) -> np.ndarray:
+    return np.array([np.mean(each) for each in rounds])
+
+
+def _interval(log_ratio: float, error: float, freedom: float) -> Ratio:
+    from scipy.stats import t
+
+    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    return Ratio(math.exp(log_ratio), math.exp(log_ratio - half), math.exp(log_ratio + half))
