@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from toolkit.evaluation.comparison import Versus
     from toolkit.package import Verification
     from toolkit.workflows.run_summary import RunSummary
+    from toolkit.workflows.transfer.command import Transfer
 
 AnyPath = str | PathLike[str]
 
@@ -55,6 +56,34 @@ def sign(package: AnyPath, private_key: AnyPath, force: bool = False) -> Path:
     from toolkit import signature
 
     return signature.sign(Path(package), Path(private_key), force)
+
+
+def push(package: AnyPath, where: AnyPath, force: bool = False, public: bool = False) -> "Transfer":
+    """Copy a package to a folder, a .zip file or a Hugging Face repository, and compare what has arrived.
+
+    where: a path, or hf:owner/name[@branch].
+    force: replace the package that is there.
+    public: make a new repository public instead of private.
+    Returns: where it is; of a repository, with the commit.
+    Raises: InputError if the package is not intact, or cannot be written there.
+    """
+    from toolkit.workflows.transfer import command
+
+    return command.push(Path(package), str(where), force, public)
+
+
+def pull(where: AnyPath, folder: AnyPath, force: bool = False, public_key: AnyPath | None = None) -> "Transfer":
+    """Copy the package in a folder, a .zip file or a Hugging Face repository into a new folder, if it is intact.
+
+    where: a path, or hf:owner/name[@revision].
+    force: replace the package in `folder`.
+    public_key: PEM file of the key that must have signed the package; None checks no signature.
+    Returns: the report, with the commit of a repository in `where`.
+    Raises: InputError if `verify` would report a problem; then nothing is written.
+    """
+    from toolkit.workflows.transfer import command
+
+    return command.pull(str(where), Path(folder), force, None if public_key is None else Path(public_key))
 
 
 def predict_file(

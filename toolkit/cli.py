@@ -14,6 +14,7 @@ from toolkit.commands.look import list_runs, show
 from toolkit.commands.measure import bench, compare, sync, ui
 from toolkit.commands.package import compress, list_targets, predict, sign, verify
 from toolkit.commands.train import data, run, students, train
+from toolkit.commands.transfer import pull, push
 from toolkit.config.grouped_help import Verbs
 from toolkit.utils.console import printable, use_utf8
 from toolkit.utils.errors import InputError, NothingPasses, full_disk, out_of_memory
@@ -42,7 +43,7 @@ def verbs(ctx: click.Context) -> None:
 
 MAKING = (auto, data, train, run, students, compress)
 LOOKING = (list_runs, show, compare, bench, list_targets)
-USING = (predict, verify, sign, sync, ui)
+USING = (predict, verify, sign, push, pull, sync, ui)
 for command in (*MAKING, *LOOKING, *USING):
     verbs.add_command(command)
 

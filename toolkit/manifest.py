@@ -74,7 +74,7 @@ def changed_files(folder: Path, manifest: dict[str, Any] | None = None, unlisted
 def sha256_of(file: Path) -> str:
     """Return the SHA-256 of a file, without following a link and without reading the file at once."""
     digest = hashlib.sha256()
-    with _opened(file) as (stream, size):
+    with opened_regular(file) as (stream, size):
         while size > 0 and (chunk := stream.read(min(_CHUNK, size))):
             digest.update(chunk)
             size -= len(chunk)
@@ -90,8 +90,15 @@ def _problems(folder: Path, listed: dict[str, Any], unlisted: bool) -> Iterator[
         yield from _unlisted(folder, listed)
 
 
+def is_plain_path(name: str) -> bool:
+    """Return whether a name is a relative path inside a folder, on every system, that can be printed."""
+    place = PurePosixPath(name)
+    inside = bool(place.parts) and not place.is_absolute() and ".." not in place.parts and str(place) == name
+    return inside and "\\" not in name and ":" not in name and name.isprintable() and len(name) <= 255
+
+
 @contextmanager
-def _opened(file: Path) -> Iterator[tuple[BinaryIO, int]]:
+def opened_regular(file: Path) -> Iterator[tuple[BinaryIO, int]]:
     """Open a regular file and yield its stream and size. A link, FIFO or device is an error, never waited for."""
     flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     if not stat.S_ISREG(os.lstat(file).st_mode):  # opening a device can have effects
@@ -105,7 +112,7 @@ def _opened(file: Path) -> Iterator[tuple[BinaryIO, int]]:
 
 def _read_regular(file: Path, most: int) -> str:
     """Return the text of a regular file of at most `most` bytes."""
-    with _opened(file) as (stream, size):
+    with opened_regular(file) as (stream, size):
         if size > most:
             raise ValueError(f"it has {size:,} bytes, more than {most:,}")
         return stream.read(size).decode("utf-8")
@@ -168,9 +175,8 @@ def _files_problem(files: dict[str, Any]) -> str | None:
         return f"it lists {len(files):,} files, more than {MAX_FILES:,}"
     total = 0
     for name, entry in files.items():
-        place, shown = PurePosixPath(name), _short(name)
-        inside = place.parts and not place.is_absolute() and ".." not in place.parts and str(place) == name
-        if not inside or "\\" in name or ":" in name or not name.isprintable() or len(name) > 255:
+        shown = _short(name)
+        if not is_plain_path(name):
             return f"the path '{shown}' is not a plain path inside the package"
         if not isinstance(entry, dict):
             return f"the entry of '{shown}' is not a JSON object"

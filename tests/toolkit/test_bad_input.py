@@ -89,6 +89,20 @@ TABLES = ("gone.csv", "empty.csv", "header.csv", "ragged.csv", "binary.csv", "nu
           "blank.csv", "bad.jsonl", "list.jsonl", "bad.parquet", "table.xlsx", "runs", "fifo.csv")  # fmt: skip
 """Files that no command can learn from."""
 NO_TEXTS = tuple(name for name in TABLES if name not in ("one-label.csv", "blank.csv"))
+WRONG_PLACES = (
+    "",
+    " ",
+    "hf:",
+    "hf:a",
+    "hf:a/b/c",
+    "hf:a/b@",
+    "hf:a b/c",
+    "hf:../x",
+    "hf:owner/name",
+    "https://a/b",
+    "hf://a/b",
+)
+"""No place of a package; and a repository, since HF_HUB_OFFLINE is set."""
 NO_RUNS = ("gone", "comments.csv", "models", "hollow", "runs/tiny/gone")
 SINGLE: list[Arguments] = [
     ("fly",),
@@ -161,6 +175,17 @@ SINGLE: list[Arguments] = [
     ("sign", PACKAGE, "--private-key", "gone.pem"),
     ("sign", PACKAGE, "--private-key", "comments.csv"),
     ("sign", "gone", "--private-key", "comments.csv"),
+    ("push", PACKAGE),
+    *(("push", name, "new.zip") for name in ("gone", "comments.csv", "runs/tiny", "hollow")),
+    *(("push", PACKAGE, where) for where in WRONG_PLACES),
+    *(("push", PACKAGE, where) for where in ("comments.csv", "runs", "gone/new.zip", "/proc/new", f"{PACKAGE}/in")),
+    *(("push", PACKAGE, where, "--force") for where in ("runs", "comments.csv", PACKAGE, ".")),
+    ("pull", PACKAGE),
+    *(("pull", where, "models/other") for where in WRONG_PLACES),
+    *(("pull", where, "models/other") for where in ("gone", "comments.csv", "hollow", "runs/tiny", "fifo.csv")),
+    *(("pull", PACKAGE, folder) for folder in ("runs", "comments.csv", "/proc/new", "n" * 300)),
+    *(("pull", PACKAGE, folder, "--force") for folder in ("runs", ".")),
+    ("pull", PACKAGE, "models/other", "--public-key", "gone.pem"),
     ("bench",),
     *(("bench", name) for name in ("gone", "comments.csv", "runs/tiny", "hollow")),
     ("bench", PACKAGE, "-o", "comments.csv"),

@@ -1,6 +1,5 @@
 """Load models and tokenizers in the format of Hugging Face: safetensors only, and no code of the model is run."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from toolkit.data.normalization import with_normalizer
 from toolkit.modeling.tokenizer import TOKENIZER_FILE
 from toolkit.utils.console import say
 from toolkit.utils.errors import InputError, reason_of
+from toolkit.utils.hub import NoHub, quiet_client, require_answer, shows_downloads
 
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
 """Names of dropout settings in `config.json`, by architecture."""
@@ -39,10 +39,13 @@ def from_hugging_face(
     quiet_transformers()
     if Path(model).exists() and not Path(model).is_dir():
         raise InputError(f"{model}: cannot be loaded (it is not a folder); give another model {_with(option)}")
+    no_hub = ""
     if not Path(model).is_dir():
         say(f"{model}: no such folder; looking for it on the Hugging Face hub")
+        no_hub = _no_hub(model)
+    local = {"local_files_only": bool(no_hub)}  # a copy in the cache does
     try:
-        config = trusted_config(model, dropout)
+        config = trusted_config(model, dropout, **local)
         loaded, report = auto_class.from_pretrained(
             model,
             config=config,
@@ -50,14 +53,17 @@ def from_hugging_face(
             trust_remote_code=False,
             dtype=torch.float32,
             output_loading_info=True,
+            **local,
         )
-        fast = AutoTokenizer.from_pretrained(model, use_fast=True, trust_remote_code=False)
+        fast = AutoTokenizer.from_pretrained(model, use_fast=True, trust_remote_code=False, **local)
         # Transformers 5 keeps the vocabulary of this file and may put its own normalizer in the place of the file's.
-        own = cached_file(model, TOKENIZER_FILE, _raise_exceptions_for_missing_entries=False)
+        own = cached_file(model, TOKENIZER_FILE, _raise_exceptions_for_missing_entries=False, **local)
         tokenizer = Tokenizer.from_file(own) if own is not None and fast.is_fast else None
     except Exception as error:  # for damaged files, the libraries raise errors of any type
         fix = f"give {'another model' if Path(model).exists() else 'a folder'} {_with(option)}"
-        raise InputError(f"{model}: cannot be loaded ({load_error(error)}); {fix}") from error
+        absent = no_hub and isinstance(error, OSError)
+        reason = f"{no_hub}, and it is not in the cache" if absent else load_error(error)
+        raise InputError(f"{model}: cannot be loaded ({reason}); {fix}") from error
     missing = [
         name for name in sorted(report["missing_keys"]) if "pooler" not in name or "Classification" in str(auto_class)
     ]
@@ -89,14 +95,24 @@ def _positions(network: nn.Module) -> int:
     return stated if isinstance(stated, int) and stated > 0 else UNKNOWN_LENGTH
 
 
-def trusted_config(model: str | Path, dropout: float | None) -> Any:
+def _no_hub(model: str) -> str:
+    """Return why the hub cannot be asked for a model; an empty string if it answers."""
+    try:
+        require_answer(model)
+    except NoHub as problem:
+        return str(problem)
+    return ""
+
+
+def trusted_config(model: str | Path, dropout: float | None, local_files_only: bool = False) -> Any:
     """Return the configuration of a model, without what names code: of its own, or a kernel on the hub.
 
     dropout: set for the whole model; None keeps the configured value.
+    local_files_only: do not ask the hub.
     """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(model, trust_remote_code=False, local_files_only=local_files_only)
     config._attn_implementation = None
     for name in DROPOUTS:
         if dropout is not None and hasattr(config, name):
@@ -112,17 +128,9 @@ def load_error(error: Exception) -> str:
 
 def quiet_transformers() -> None:
     """Silence warnings about untrained heads and retried downloads, and the progress bar for reading weights."""
-    import logging
-
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as transformers_logging
 
-    in_notebook = "ipykernel" in sys.modules
-    downloads_show = not are_progress_bars_disabled() and (sys.stderr.isatty() or in_notebook)
+    downloads = shows_downloads()
     transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()  # since transformers 5 there is one for reading weights
-    if downloads_show:
-        enable_progress_bars()
-    else:  # a log file would get a line for each percent
-        disable_progress_bars()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # for reading weights since transformers 5; and those of downloads
+    quiet_client(downloads)

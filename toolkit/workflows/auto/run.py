@@ -1,6 +1,5 @@
 """Run a plan of `hbt auto`: the n-gram student of the labels first, then teacher and students; the best one ships."""
 
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,6 @@ from toolkit.manifest import MANIFEST_FILE, read_manifest
 from toolkit.stages.run_folder import BASELINE, LINEAR_BASELINE, MODELS, RUNS, Run, locate
 from toolkit.utils.console import say
 from toolkit.utils.errors import NothingPasses
-from toolkit.utils.files import PARTIAL, whole_folder
 from toolkit.utils.locks import locked
 from toolkit.utils.overwrite import refuse_folder
 from toolkit.utils.scratch import remove_folder
@@ -24,6 +22,7 @@ from toolkit.workflows.student_search import (
     result_of,
     search_students,
 )
+from toolkit.workflows.transfer.files import place_package
 
 LABELS_ALONE = "ngram, labels alone"
 OTHER = "give another --name"
@@ -136,6 +135,4 @@ def _ship(package: Path, out: Path) -> None:
         manifest = out / MANIFEST_FILE
         if manifest.is_file() and manifest.read_bytes() == (package / MANIFEST_FILE).read_bytes():
             return
-        remove_folder(out.with_name(out.name + PARTIAL))
-        with whole_folder(out) as partial:
-            shutil.copytree(package, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        place_package(package, out)
