@@ -77,7 +77,7 @@ def list_targets(as_json: bool) -> None:
     examples=(
         'hbt predict models/NAME "text"',
         "hbt predict models/NAME --input new.csv --output labeled.csv",
-        "hbt predict models/NAME --input comments/ --output labeled/     many files; rerun to resume",
+        "hbt predict models/NAME --input comments/ --output labeled/",
     ),
 )
 @click.argument("package", type=FOLDER, shell_complete=packages)
