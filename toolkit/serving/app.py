@@ -194,7 +194,8 @@ class Service:
             async with asyncio.timeout(self.limits.body_seconds):
                 raw = await self._read(request)
         except TimeoutError:
-            raise Refused(408, f"the body took more than {self.limits.body_seconds:g} s; send it at once") from None
+            seconds = self.limits.body_seconds
+            raise Refused(408, f"the body took more than {seconds:g} s; send it at once", unread=True) from None
         try:
             body = json.loads(raw)
         except (ValueError, RecursionError):
@@ -205,7 +206,7 @@ class Service:
 
     async def _read(self, request: Request) -> bytes:
         most, stated = self.limits.max_body, request.headers.get("content-length", "0")
-        too_large = Refused(413, f"a body of more than {most} bytes; send less at a time")
+        too_large = Refused(413, f"a body of more than {most} bytes; send less at a time", unread=True)
         if stated.isdecimal() and int(stated) > most:
             raise too_large
         parts: list[bytes] = []
@@ -217,7 +218,7 @@ class Service:
                 if size > most:
                     raise too_large
                 if self.buffered > MAX_BUFFERED:
-                    raise Refused(503, "too many bodies at a time; try again later")
+                    raise Refused(503, "too many bodies at a time; try again later", unread=True)
                 parts.append(part)
             return b"".join(parts)
         finally:
@@ -226,7 +227,7 @@ class Service:
 
 async def _refused(request: Request, refused: Any) -> Response:
     headers = {"retry-after": "1"} if refused.code in (429, 503) else {}
-    if refused.code in (408, 413, 503):  # the rest of the body is not read
+    if refused.unread:
         headers["connection"] = "close"
     return JSONResponse(error_body(refused.code, refused.message), refused.code, headers)
 

@@ -15,11 +15,15 @@ STATUS = {
 
 
 class Refused(Exception):
-    """A request that is not answered. `code` is the HTTP status, `message` says what to change."""
+    """A request that is not answered."""
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, unread: bool = False) -> None:
+        """code: HTTP status. message: what to change.
+
+        unread: whether the connection must end, since the body was not read.
+        """
         super().__init__(message)
-        self.code, self.message = code, message
+        self.code, self.message, self.unread = code, message, unread
 
 
 def error_body(code: int, message: str) -> dict[str, Any]:
