@@ -18,7 +18,7 @@ LAYERS = (
     "toolkit.stages",
     "toolkit.export toolkit.pruning",
     "toolkit.tracking",
-    "toolkit.workflows",
+    "toolkit.workflows toolkit.serving",
     "benchmarks",
     "toolkit.commands toolkit.cli toolkit.api hbt",
 )

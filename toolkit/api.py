@@ -97,7 +97,8 @@ def predict_file(
     Raises: InputError, before anything is written, if a file cannot be read or written.
     """
     from toolkit.utils.overwrite import refuse_file
-    from toolkit.workflows.predict_file import THREADS, label_file
+    from toolkit.workflows.predict_file import label_file
+    from toolkit.workflows.scoring.pool import THREADS
 
     refuse_file(Path(output), force, "output")
     return label_file(load(package, THREADS), Path(source), Path(output), text_column)

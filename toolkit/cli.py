@@ -13,6 +13,7 @@ from toolkit.commands.auto import auto
 from toolkit.commands.look import list_runs, show
 from toolkit.commands.measure import bench, compare, sync, ui
 from toolkit.commands.package import compress, list_targets, predict, sign, verify
+from toolkit.commands.serve import serve
 from toolkit.commands.train import data, run, students, train
 from toolkit.commands.transfer import pull, push
 from toolkit.config.grouped_help import Verbs
@@ -43,7 +44,7 @@ def verbs(ctx: click.Context) -> None:
 
 MAKING = (auto, data, train, run, students, compress)
 LOOKING = (list_runs, show, compare, bench, list_targets)
-USING = (predict, verify, sign, push, pull, sync, ui)
+USING = (predict, serve, verify, sign, push, pull, sync, ui)
 for command in (*MAKING, *LOOKING, *USING):
     verbs.add_command(command)
 

@@ -27,7 +27,7 @@ from toolkit.manifest import MANIFEST_FILE, SCHEMA, changed_files, read_manifest
 from toolkit.signature import is_signed, signature_problems
 from toolkit.utils.console import printable
 from toolkit.utils.errors import InputError
-from toolkit.utils.files import write_text
+from toolkit.utils.files import read_json, write_text
 
 if TYPE_CHECKING:
     from toolkit.evaluation.decision_rule import DecisionRule
@@ -204,6 +204,14 @@ def load(folder: Path, threads: int | None = None) -> LoadedArtifact:
         raise InputError(f"{folder}: needs {error.name}, which is not installed: pip install {needed}") from None
     except Exception as error:  # the runtimes raise types of their own for a broken file
         raise InputError(f"{folder}: does not load: {printable(one_line(error))}") from error
+
+
+def labels_of(folder: Path) -> tuple[str, ...]:
+    """Return the labels of a package without loading its model. Raises: InputError if it does not state them."""
+    names = (read_json(folder / CONFIG_FILE) or {}).get("id2label")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise InputError(f"{folder}: {CONFIG_FILE} does not name the labels; create the package again")
+    return tuple(names.values())
 
 
 def predict(model: LoadedArtifact, texts: Sequence[str], batch_size: int = 1) -> list[tuple[str, float]]:

@@ -74,15 +74,20 @@ def list_targets(as_json: bool) -> None:
 
 @click.command(
     cls=Verb,
-    examples=('hbt predict models/NAME "text"', "hbt predict models/NAME --input new.csv --output labeled.csv"),
+    examples=(
+        'hbt predict models/NAME "text"',
+        "hbt predict models/NAME --input new.csv --output labeled.csv",
+        "hbt predict models/NAME --input comments/ --output labeled/",
+    ),
 )
 @click.argument("package", type=FOLDER, shell_complete=packages)
 @click.argument("texts", nargs=-1)
-@click.option("--input", "source", type=FOLDER, help="Table (CSV, Excel, …) or .txt with the texts to label.")
-@click.option("--output", type=FOLDER, help="Labeled file to write; its suffix selects the format.")
+@click.option("--input", "source", type=FOLDER, help="Table (CSV, Parquet, …) or .txt, or a folder of them.")
+@click.option("--output", type=FOLDER, help="Labeled file to write, whose suffix selects the format, or a folder.")
 @click.option("--text-column", help="Column with the texts (default: found by name).")
 @click.option("--encoding", help="Encoding of a CSV, TSV or text file, such as cp1252 (default: recognized).")
 @click.option("--separator", help="Character between the fields of a CSV file, or tab (default: recognized).")
+@click.option("--processes", type=click.IntRange(1, 1024), help="Processes that label (default: one a core).")
 @force_option
 @json_option
 def predict(
@@ -90,13 +95,20 @@ def predict(
     texts: tuple[str, ...],
     source: Path | None,
     output: Path | None,
+    processes: int | None,
     force: bool,
     as_json: bool,
     **table: str | None,
 ) -> None:
-    """Label TEXTS, or the texts of a file, with a PACKAGE."""
+    """Label TEXTS, or the texts of a file or of every file in a folder, with a PACKAGE.
+
+    Files are read and written in parts and may be larger than the memory. With a folder, or a quoted pattern such as
+    'new/*.csv', a file that is complete in --output from the same input and PACKAGE is skipped.
+    """
     from toolkit import package as loading
-    from toolkit.workflows.predict_file import THREADS, label_file, refuse_blank
+    from toolkit.workflows.predict_file import label_file_in_processes, refuse_blank
+    from toolkit.workflows.scoring.folder import is_many, label_files
+    from toolkit.workflows.scoring.labeler import TableOptions
 
     if bool(texts) == bool(source):
         raise InputError("give either texts or --input FILE with --output FILE")
@@ -104,16 +116,35 @@ def predict(
         raise InputError("--output: name the file to write")
     refuse_blank(texts)
     if source is not None and output is not None:
-        refuse_file(output, force, "--output")
         separator = CorpusSettings(separator=table["separator"]).separator  # checked
-        model = loading.load(package, THREADS)
-        rows = label_file(model, source, output, table["text_column"], table["encoding"], separator)
+        options = TableOptions(table["text_column"], table["encoding"], separator)
+        if is_many(source):
+            _show_files(label_files(package, source, output, options, processes, force), as_json)
+            return
+        refuse_file(output, force, "--output")
+        loading.read_manifest(package)  # before the file is read
+        rows = label_file_in_processes(package, source, output, options, processes)
         click.echo(json.dumps({"rows": rows, "output": str(output)}) if as_json else f"{rows} rows labeled: {output}")
         return
     for text, (label, probability) in zip(texts, loading.predict(loading.load(package), texts), strict=True):
         line = {"text": text, "label": label, "probability": round(probability, 6)}
         plain = f"{printable(label)}\t{probability:.4f}\t{printable(text)}"
         click.echo(json_line(line) if as_json else plain)
+
+
+def _show_files(found: Any, as_json: bool) -> None:
+    """Print what was done with the files of a folder; exit code 2 if one of them is not labeled."""
+    if as_json:
+        print_json(asdict(found) | {"rows_per_second": round(found.rows_per_second, 1)})
+    else:
+        done = f"; {found.skipped} files were complete" if found.skipped else ""
+        click.echo(
+            f"{found.rows} rows of {found.files} files labeled{done}: {found.output}  "
+            f"({found.rows_per_second:,.0f} rows/s, {found.processes} processes)"
+        )
+    if found.failed and not as_json:
+        raise InputError(f"{len(found.failed)} files are not labeled, for the reasons above; fix them and rerun")
+    sys.exit(2 if found.failed else 0)
 
 
 @click.command(cls=Verb, examples=("hbt verify models/NAME",))

@@ -5,13 +5,13 @@ line.
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from toolkit.data.decoding import UTF_8, UTF_8_BOM, decode, known_encoding
+from toolkit.data.decoding import UTF_8, UTF_8_BOM, decode, refuse_unknown
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import whole_file
 
@@ -60,8 +60,7 @@ def read_table(file: Path, encoding: str | None = None, separator: str | None = 
         ".parquet": lambda: Table(str(file), _read_parquet(file)),
         **dict.fromkeys(SPREADSHEETS, lambda: Table(str(file), read_spreadsheet(file))),
     }
-    if encoding is not None and not known_encoding(encoding):
-        raise InputError(f"--encoding {encoding}: no such encoding; give one such as utf-8, utf-16 or cp1252")
+    refuse_unknown(encoding)
     if not file.is_file():
         raise InputError(f"{file}: no such file; give the path of a CSV, TSV, JSON Lines, Parquet or Excel file")
     if file.suffix.lower() not in readers:
@@ -78,14 +77,28 @@ def read_lines(file: Path, encoding: str | None = None) -> list[str]:
 
 
 def _read_delimited(file: Path, encoding: str | None, separator: str | None) -> Table:
-    csv.field_size_limit(FIELD_LIMIT)
     text, encoding = decode(file, file.read_bytes(), encoding)
-    separator = separator or _separator_of(text)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    header: list[str] = []
-    rows: list[list[str]] = []
+    stream = io.StringIO(text, newline="")
+    separator = separator or separator_of(stream)
+    found = delimited_rows(stream, file, separator)
+    header = next(found)
+    rows = list(found)
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
+    return Table(str(file), columns, Dialect(encoding, separator))
+
+
+def delimited_rows(stream: TextIO, file: Path, separator: str) -> Iterator[list[str]]:
+    """Yield the header, which is empty in an empty file, and then each row of a CSV file without the blank lines.
+
+    Raises: InputError that names the line of a malformed row, or for two columns of the same name.
+    """
+    csv.field_size_limit(FIELD_LIMIT)
+    reader = csv.reader(stream, delimiter=separator, strict=True)
     try:
         header = next(reader, [])
+        if len(set(header)) != len(header):
+            raise InputError(f"{file}: two columns have the same name; rename one")
+        yield header
         for row in reader:
             if not row:
                 continue
@@ -94,50 +107,54 @@ def _read_delimited(file: Path, encoding: str | None, separator: str | None) -> 
                     f"{file}: line {reader.line_num} has {len(row)} fields and the header {len(header)}, separated by "
                     f"{separator!r}; quote texts that contain the separator, or name another with --separator"
                 )
-            rows.append(row)
+            yield row
     except csv.Error as error:
         raise InputError(f"{file}: line {reader.line_num} is malformed ({error}); fix its quotes") from None
-    if len(set(header)) != len(header):
-        raise InputError(f"{file}: two columns have the same name; rename one")
-    columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
-    return Table(str(file), columns, Dialect(encoding, separator))
 
 
-def _separator_of(text: str) -> str:
+def separator_of(stream: TextIO) -> str:
     """Return the first of SEPARATORS that gives all of the first rows as many fields as the header, and not only one.
 
-    If there is none, it is a comma.
+    If there is none, it is a comma. The stream is at its start then.
     """
+    found = SEPARATORS[0]
     for separator in SEPARATORS:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        stream.seek(0)
+        reader = csv.reader(stream, delimiter=separator, strict=True)
         try:
             rows = [row for row in islice(reader, SNIFFED) if row]
         except csv.Error:
             continue
         if rows and len(rows[0]) > 1 and all(len(row) == len(rows[0]) for row in rows):
-            return separator
-    return SEPARATORS[0]
+            found = separator
+            break
+    stream.seek(0)
+    return found
 
 
 def _read_json_lines(file: Path) -> dict[str, list[Any]]:
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(read_lines(file), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except RecursionError:
-            raise InputError(f"{file}: line {number} is nested too deep; fix or remove it") from None
-        except ValueError as error:  # not JSON, or an integer of thousands of digits
-            reason = str(error).split(":")[0].split(";")[0]
-            raise InputError(f"{file}: line {number} is not JSON ({reason}); fix or remove it") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{file}: line {number} is not a JSON object; write one object per line")
-        if _has_surrogate(row):
-            raise InputError(f"{file}: line {number} contains a lone surrogate (half a character); fix or remove it")
-        rows.append(row)
+    rows = [json_row(file, number, line) for number, line in enumerate(read_lines(file), start=1) if line.strip()]
     names = list(dict.fromkeys(name for row in rows for name in row))
     return {name: [row.get(name) for row in rows] for name in names}
+
+
+def json_row(file: Path, number: int, line: str) -> dict[str, Any]:
+    """Return the object in a line of a JSON Lines file. number: of the line, counted from 1.
+
+    Raises: InputError that names the line if it is not a JSON object of text that UTF-8 can represent.
+    """
+    try:
+        row = json.loads(line)
+    except RecursionError:
+        raise InputError(f"{file}: line {number} is nested too deep; fix or remove it") from None
+    except ValueError as error:  # not JSON, or an integer of thousands of digits
+        reason = str(error).split(":")[0].split(";")[0]
+        raise InputError(f"{file}: line {number} is not JSON ({reason}); fix or remove it") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{file}: line {number} is not a JSON object; write one object per line")
+    if "\\u" in line and _has_surrogate(row):  # in a file that was decoded, only an escape makes one
+        raise InputError(f"{file}: line {number} contains a lone surrogate (half a character); fix or remove it")
+    return row
 
 
 def _has_surrogate(value: Any) -> bool:
@@ -219,18 +236,24 @@ def write_table(table: Table, file: Path) -> None:
 
 def _write_delimited(table: Table, file: Path, separator: str) -> None:
     """Write the rows in the encoding of the table, or in UTF-8 with a mark if it lacks a character."""
+    text = delimited_text((list(table.columns), *zip(*table.columns.values(), strict=True)), separator)
+    try:
+        raw = text.encode(table.dialect.encoding)
+    except UnicodeEncodeError:
+        raw = text.encode(UTF_8_BOM)
+    file.write_bytes(raw)
+
+
+def delimited_text(rows: Iterable[Sequence[Any]], separator: str) -> str:
+    """Return rows as the text of a CSV file; None is an empty cell."""
     written = io.StringIO(newline="")
     plain = csv.writer(written, delimiter=separator, lineterminator="\n")
     quoted = csv.writer(written, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for row in (table.columns, *zip(*table.columns.values(), strict=True)):
+    for row in rows:
         cells = ["" if value is None else value for value in row]
         # The plain writer does not quote a carriage return, at which every reader ends the row.
         (quoted if any(isinstance(cell, str) and "\r" in cell for cell in cells) else plain).writerow(cells)
-    try:
-        raw = written.getvalue().encode(table.dialect.encoding)
-    except UnicodeEncodeError:
-        raw = written.getvalue().encode(UTF_8_BOM)
-    file.write_bytes(raw)
+    return written.getvalue()
 
 
 def _write_json_lines(table: Table, file: Path) -> None:

@@ -83,36 +83,64 @@ def working(what: str) -> Iterator[None]:
         yield
 
 
+Advance = Callable[..., None]
+"""Takes the steps done since the last call and, for a bar with a rate, the units."""
+
+
 @contextmanager
-def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def bar(what: str, total: int, rate_of: str | None = None) -> Iterator[Advance]:
     """Show a progress bar over `total` steps. Call the yielded function with the steps done since the last call.
 
     In a log file or a notebook it is a line at most every ten percent and every LINE_SECONDS.
+
+    rate_of: also show how many of these units are done per second, such as rows; steps are shown as a percentage.
     """
     if not _stderr().is_terminal:
-        yield _plain_progress(what, total)
+        yield _plain_progress(what, total, rate_of)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    start, done = time.monotonic(), 0
+    shown = (MofNCompleteColumn(),) if rate_of is None else (TaskProgressColumn(), TextColumn("{task.fields[rate]}"))
+    columns = (TextColumn("{task.description}"), BarColumn(), *shown, TimeRemainingColumn())
     with Progress(*columns, console=_stderr(), transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda steps: progress.advance(task, steps)
+        task = progress.add_task(what, total=total, rate="")
+
+        def advance(steps: int, units: int = 0) -> None:
+            nonlocal done
+            done += units
+            progress.update(task, advance=steps, rate=_rate(done, start, rate_of))
+
+        yield advance
 
 
 LINE_SECONDS = 30.0
 
 
-def _plain_progress(what: str, total: int) -> Callable[[int], None]:
-    done, shown, last = 0, 0, time.monotonic()
+def _rate(done: int, start: float, unit: str | None) -> str:
+    return f"{done / max(time.monotonic() - start, 1e-9):,.0f} {unit}/s" if unit else ""
 
-    def advance(steps: int) -> None:
-        nonlocal done, shown, last
-        done += steps
+
+def _plain_progress(what: str, total: int, rate_of: str | None) -> Advance:
+    done, counted, shown, last = 0, 0, 0, time.monotonic()
+    start = last
+
+    def advance(steps: int, units: int = 0) -> None:
+        nonlocal done, counted, shown, last
+        done, counted = done + steps, counted + units
         tenths, now = 10 * done // max(total, 1), time.monotonic()
         if shown < tenths < 10 and now - last >= LINE_SECONDS:
             shown, last = tenths, now
-            say(f"{what}: {10 * tenths} %")
+            left = (now - start) * (total - done) / done
+            more = f", {_rate(counted, start, rate_of)}, {left:,.0f} s left" if rate_of else ""
+            say(f"{what}: {10 * tenths} %{more}")
 
     return advance
 

@@ -1,21 +1,28 @@
-"""`hbt predict --input`: add predicted labels to a file, keeping every row in order and every column."""
+"""`hbt predict --input FILE`: add predicted labels to a file, keeping every row in order and every column."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from exporters.loaders.command.label_file import BATCH, CHUNK, LABEL, PROBABILITY, inert, safe_batch_size
+from exporters.loaders.command.label_file import BATCH
 from exporters.registry import LoadedArtifact
-from toolkit.data.columns import TEXT_COLUMNS, find_column
-from toolkit.data.corpus import text_values
+from toolkit.data.batches.layout import Layout
+from toolkit.data.batches.reading import first_texts, read_batches
 from toolkit.data.normalization import normalize
-from toolkit.data.tables import WRITERS, Table, read_lines, read_table, refuse_mixed_columns, write_table
-from toolkit.package import predict
+from toolkit.package import labels_of
 from toolkit.utils import console
 from toolkit.utils.errors import InputError
-
-THREADS = 1
-"""Of the model: on two cores, two threads took 1.9 times as long as one, since they wait for each other."""
+from toolkit.utils.files import whole_file
+from toolkit.workflows.scoring.labeled_file import say_blank, write_labeled
+from toolkit.workflows.scoring.labeler import (
+    SUFFIXES,
+    InThisProcess,
+    Labeled,
+    Labeling,
+    TableOptions,
+    Task,
+    layout_to_label,
+)
+from toolkit.workflows.scoring.pool import labeling, processes_for
 
 
 def refuse_blank(texts: Sequence[str]) -> None:
@@ -37,43 +44,46 @@ def label_file(
 
     A .txt file has one text per line. A CSV file is written with the separator and in the encoding of `source`.
     Both columns are empty for a row without text; the number of such rows is printed on stderr. In CSV and TSV, a cell
-    that a spreadsheet would run as a formula gets a leading apostrophe.
+    that a spreadsheet would run as a formula gets a leading apostrophe. The file is read and written batch by batch.
 
     text_column, encoding, separator: of `source`; None recognizes them.
     Raises: InputError if a file cannot be read or written, or already has one of the columns.
     """
-    if out.suffix.lower() not in WRITERS:
-        raise InputError(f"--output {out}: unknown kind of file; give one that ends in {', '.join(WRITERS)}")
-    if source.suffix.lower() == ".txt" and source.is_file():
-        lines = [line.rstrip("\r") for line in read_lines(source, encoding)]
-        table = Table(str(source), {TEXT_COLUMNS[0]: lines})
-    else:
-        table = read_table(source, encoding, separator)
-    existing = [name for name in (LABEL, PROBABILITY) if name in table.columns]
-    if existing:
-        raise InputError(f"{source}: already has a column {existing[0]!r}; rename it")
-    texts = text_values(table, find_column(table, text_column, "--text-column", TEXT_COLUMNS))
-    refuse_mixed_columns(table, out)
-    labels, probabilities = _label(model, texts)
-    columns: dict[str, list[Any]] = table.columns | {LABEL: labels, PROBABILITY: probabilities}
-    if out.suffix.lower() in (".csv", ".tsv"):
-        columns = {inert(name): [inert(cell) for cell in cells] for name, cells in columns.items()}
-    write_table(Table(str(out), columns, table.dialect), out)
-    if None in labels:
-        console.say(f"{source}: {labels.count(None)} of {len(labels)} rows have no text; their label is left empty")
-    return len(texts)
+    layout = _layout(source, out, TableOptions(text_column, encoding, separator))
+    labels = getattr(model, "labels", ())
+    return _write_file(InThisProcess(model, first_texts(layout, BATCH)), layout, out, labels)
 
 
-def _label(model: LoadedArtifact, texts: list[str]) -> tuple[list[str | None], list[float | None]]:
-    filled = [row for row, text in enumerate(texts) if normalize(text)]
-    labels: list[str | None] = [None] * len(texts)
-    probabilities: list[float | None] = [None] * len(texts)
-    batch_size = safe_batch_size(model, [texts[i] for i in filled[:BATCH]])
-    with console.bar("predicting", len(filled)) as advance:
-        for start in range(0, len(filled), CHUNK):
-            rows = filled[start : start + CHUNK]
-            found = predict(model, [texts[i] for i in rows], batch_size)
-            for row, (label, probability) in zip(rows, found, strict=True):
-                labels[row], probabilities[row] = label, round(probability, 6)
-            advance(len(rows))
-    return labels, probabilities
+def label_file_in_processes(
+    package: Path, source: Path, out: Path, options: TableOptions, processes: int | None = None
+) -> int:
+    """Do as `label_file` with a package in several processes. processes: None uses every core for a large file."""
+    layout = _layout(source, out, options)
+    count = processes_for(source.stat().st_size, processes)
+    with labeling(package, first_texts(layout, BATCH), count) as workers:
+        return _write_file(workers, layout, out, labels_of(package))
+
+
+def _layout(source: Path, out: Path, options: TableOptions) -> Layout:
+    if out.suffix.lower() not in SUFFIXES:
+        raise InputError(f"--output {out}: unknown kind of file; give one that ends in {', '.join(SUFFIXES)}")
+    return layout_to_label(source, out, options)
+
+
+def _write_file(workers: Labeling, layout: Layout, out: Path, labels: Sequence[str]) -> int:
+    tasks = ((0, Task(batch, layout, out.suffix.lower())) for batch in read_batches(layout))
+    with console.bar("predicting", layout.rows, "rows") as advance:
+
+        def results() -> Iterator[Labeled | InputError]:
+            for _, result in workers.label(tasks):
+                yield result
+                if isinstance(result, Labeled):
+                    advance(result.rows, result.rows)
+
+        try:
+            with whole_file(out) as partial:
+                blank = write_labeled(results(), layout, partial, out.suffix.lower(), labels)
+        except OSError as error:
+            raise InputError(f"{out}: cannot be written ({error.strerror}); give another path") from None
+    say_blank(layout, blank)
+    return layout.rows

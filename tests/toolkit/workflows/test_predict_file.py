@@ -11,9 +11,10 @@ from pyarrow import parquet
 
 from tests.helpers import Finished
 from toolkit import package
+from toolkit.data.batches.reading import ROWS as CHUNK
 from toolkit.data.tables import Table, read_table, write_table
 from toolkit.utils.errors import InputError
-from toolkit.workflows.predict_file import BATCH, CHUNK, label_file, refuse_blank
+from toolkit.workflows.predict_file import BATCH, label_file, refuse_blank
 
 TEXTS = ["one", "", "three two", None, "  ", 'six, "seven"\nand eight', "\u200b", "nine"]
 FILLED = [0, 2, 5, 7]
