@@ -163,6 +163,8 @@ def _first_problem(manifest: Any) -> str | None:
     versions = manifest["runtime"].get("versions", {})
     if not isinstance(versions, dict) or not all(isinstance(number, str) for number in versions.values()):
         return "'versions' of 'runtime' are not strings"
+    if not isinstance(manifest.get("evaluation", {}), dict):
+        return "'evaluation' is not a dict"
     lineage: dict[str, type] = {"corpus_fingerprint": str, "run": str, "corpus_settings": dict}
     for name, kind in lineage.items():
         if not isinstance(manifest["lineage"].get(name, kind()), kind):

@@ -140,11 +140,13 @@ def write_manifest(
     lineage: dict[str, Any],
     golden: list[dict[str, Any]],
     this_cpu_only: bool = False,
+    evaluation: dict[str, Any] | None = None,
 ) -> None:
     """Write manifest.json with the hashes of all other files in the folder; call it last.
 
     isa: instruction set of this machine, on which the golden scores were computed.
     this_cpu_only: whether some processors compute other scores.
+    evaluation: all measured figures, in JSON types; see `toolkit.export.figures`.
     """
     used = versions_of(target.needs(folder))
     runtime = next(iter(used), NO_RUNTIME)
@@ -167,7 +169,7 @@ def write_manifest(
         },
         "lineage": lineage,
         "golden": golden,
-    }
+    } | ({} if evaluation is None else {"evaluation": evaluation})
     _write(manifest, folder)
 
 

@@ -28,7 +28,10 @@ class _Percent(click.ParamType):
 PERCENT = _Percent()
 
 
-@click.command(cls=Verb, examples=("hbt compare runs/NAME/0-floor models/NAME-onnx-int8",))
+@click.command(
+    cls=Verb,
+    examples=("hbt compare runs/NAME/0-floor models/NAME-onnx-int8", "hbt compare runs/NAME models/NAME --slices"),
+)
 @click.argument("a", type=FOLDER, shell_complete=runs_and_packages)
 @click.argument("b", type=FOLDER, shell_complete=runs_and_packages)
 @click.option(
@@ -39,20 +42,25 @@ PERCENT = _Percent()
     help="Smallest difference of macro-F1 that matters.",
 )
 @click.option("--data", help="Data file of the runs, if it was moved [default: as recorded, or beside A].")
+@click.option("--slices", is_flag=True, help="Compare by label, length, script, rare words, duplicates and more.")
 @json_option
-def compare(a: Path, b: Path, margin: float, data: str | None, as_json: bool) -> None:
+def compare(a: Path, b: Path, margin: float, data: str | None, slices: bool, as_json: bool) -> None:
     """Test whether B is worse than A on the same test rows. Each is a run, a stage of a run, or a package.
 
     Uses the stored predictions; no model is run.
     """
     from toolkit.evaluation.comparison import render
-    from toolkit.workflows.compare import compare_stages
+    from toolkit.evaluation.slices import render_slices
+    from toolkit.workflows.compare import compare_stages, compare_stages_on_slices
 
     found = compare_stages(a, b, margin, data)
+    parts = compare_stages_on_slices(a, b, data) if slices else None
     if as_json:
-        print_json(asdict(found))
-    else:
-        render([found])
+        print_json(asdict(found) | ({} if parts is None else {"slices": parts.as_dict()}))
+        return
+    render([found])
+    if parts is not None:
+        render_slices(parts)
 
 
 @click.command(cls=Verb, examples=("hbt bench models/NAME-onnx-int8",))

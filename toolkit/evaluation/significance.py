@@ -1,5 +1,6 @@
 """Is B worse than A? Paired tests on the predicted labels of the same rows."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
@@ -54,8 +55,6 @@ def compare(y_true: np.ndarray, a: np.ndarray, b: np.ndarray, labels: int, margi
     interval of the macro-F1 difference lies within the margin (two one-sided tests at 5 %, Schuirmann 1987), worse or
     better if the 95 % interval lies on one side of zero, else inconclusive.
     """
-    from scipy.stats import binomtest
-
     codes, counts = np.unique((y_true * labels + a) * labels + b, return_counts=True)  # both (cells,)
     cells = np.stack([codes // labels**2, codes // labels % labels, codes % labels])  # (3, cells)
     difference = float(_difference(counts[None], cells, labels)[0])
@@ -80,7 +79,7 @@ def compare(y_true: np.ndarray, a: np.ndarray, b: np.ndarray, labels: int, margi
         interval=(low, high),
         accuracy_difference=(only_b - only_a) / len(y_true),
         accuracy_interval=(float(accuracy_low), float(accuracy_high)),
-        mcnemar_p=float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0,
+        mcnemar_p=mcnemar_p(only_a, only_b),
         only_a_right=only_a,
         only_b_right=only_b,
         agreement=float((a == b).mean()),
@@ -88,6 +87,25 @@ def compare(y_true: np.ndarray, a: np.ndarray, b: np.ndarray, labels: int, margi
         verdict=verdict,
         rows_to_decide=rows_to_decide(difference, float(differences.std()), len(y_true), margin) if undecided else None,
     )
+
+
+def mcnemar_p(only_a: int, only_b: int) -> float:
+    """Return the two-sided p-value of McNemar's exact test, from the rows where only A and where only B is right."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number (Holm 1979): one below 0.05 is below it whatever else was tested.
+
+    The smallest is multiplied by their number n, the next by n - 1 and so on; none becomes smaller than one before it.
+    """
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(factors * np.asarray(p_values, dtype=np.float64)[order]))
+    return [float(value) for value in corrected]
 
 
 def macro_f1_interval(y_true: np.ndarray, predicted: np.ndarray, labels: int) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from toolkit.data.corpus import Corpus, describe_split
 from toolkit.evaluation.comparison import Versus
 from toolkit.evaluation.significance import Comparison
+from toolkit.evaluation.slices import SHOWN, as_slice
 from toolkit.evaluation.standing import standing_in
 from toolkit.export.candidates import cells as candidate_cells
 from toolkit.export.cascade_curve import CURVE_FILE
@@ -108,7 +109,24 @@ def render_card(
         tolerance=GOLDEN_TOLERANCE,
         cascade=_cascade(result.details),
         quantized=result.stage == "quantization",
+        forgotten=_forgotten(result.details),
     )
+
+
+def _forgotten(details: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what the card says of the slices; None if it was not measured."""
+    if "forgotten" not in details:
+        return None
+    report = details["forgotten"][0]
+    slices = [as_slice(each) for each in report["slices"]]
+    return {
+        "a": report["a"],
+        "slices": len(slices),
+        "worse": sum(each.verdict == "worse" for each in slices),
+        "lost": len(report["lost"]),
+        "gained": len(report["gained"]),
+        "worst": _table([each.cells() for each in slices[:SHOWN]]),
+    }
 
 
 def _cascade(details: dict[str, Any]) -> dict[str, Any] | None:

@@ -22,7 +22,9 @@ from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.predictions import Predictions, evaluate, rule_on
 from toolkit.evaluation.standing import standing_in, standing_of
 from toolkit.export.candidates import batch_invariance
+from toolkit.export.figures import figures_of
 from toolkit.export.model_card import write_card
+from toolkit.export.reliability.forgotten import slice_reports
 from toolkit.export.search import SelectedCandidate, choose
 from toolkit.latency.measure import median_latency_ms
 from toolkit.modeling.classifier import Classifier
@@ -172,6 +174,7 @@ def _evaluate(artifact: Artifact) -> StageResult:
     validation, test, slices = evaluate(corpus, predictions, rule)
     cut = truncation_of(source.classifier.tokenizer, corpus.take(corpus.rows("test")))
     own = Contender(target.name, predictions, rule)
+    original = Contender(TORCH_ORIGINAL, source.predictions, rule)
     linear = next((each for each in source.beside if each.name == LINEAR_BASELINE_NAME), None)
     return StageResult(
         stage="export" if target.promise == "same" else "quantization",
@@ -191,10 +194,8 @@ def _evaluate(artifact: Artifact) -> StageResult:
             "target": target.name,
             "name": artifact.name,
             "invariance": invariance,
-            "versus": [
-                asdict(versus(corpus, own, other))
-                for other in (Contender(TORCH_ORIGINAL, source.predictions, rule), *source.beside)
-            ],
+            "versus": [asdict(versus(corpus, own, other)) for other in (original, *source.beside)],
+            "forgotten": slice_reports(corpus, own, original, source.beside),
         },
     )
 
@@ -212,7 +213,8 @@ def _finish_package(artifact: Artifact, result: StageResult, folder: Path) -> St
     result = replace(result, details=result.details | {"p50_ms": latency})
     rows = [*source.rows, *rows_of(result)]
     write_card(folder, source.name, source.corpus, rows, result, source.lineage, machine, target.needs(folder))
-    package.write_manifest(folder, target, machine.isa, source.lineage, golden, this_cpu_only)
+    evaluation = figures_of(result)
+    package.write_manifest(folder, target, machine.isa, source.lineage, golden, this_cpu_only, evaluation)
     return result
 
 

@@ -3,10 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+from toolkit.data.corpus import Corpus
 from toolkit.evaluation.comparison import Contender, Versus, versus
 from toolkit.evaluation.decision_rule import rule_from
 from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions
 from toolkit.evaluation.significance import MARGIN
+from toolkit.evaluation.slices import SliceReport, compare_on_slices
 from toolkit.manifest import MANIFEST_FILE
 from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
 from toolkit.stages.result import StageResult
@@ -33,6 +35,21 @@ def compare_stages(a: Path, b: Path, margin: float = MARGIN, data: str | None = 
     Raises: InputError if a path is none of these or the two have different splits.
     """
     require(0 < margin <= 1, "--margin", f"{margin} is outside (0, 1]")
+    corpus, first, second, _ = _both(a, b, data)
+    return versus(corpus, second, first, margin)
+
+
+def compare_stages_on_slices(a: Path, b: Path, data: str | None = None) -> SliceReport:
+    """Compare B with A on each slice of the test rows; arguments and errors as `compare_stages`.
+
+    The rows on which the teacher was unsure are those of the teacher of B's run, else of A's, else of A itself.
+    """
+    corpus, first, second, teacher = _both(a, b, data)
+    return compare_on_slices(corpus, second, first, teacher)
+
+
+def _both(a: Path, b: Path, data: str | None) -> tuple[Corpus, Contender, Contender, Contender | None]:
+    """Return the corpus, A and B, and the teacher of one of their runs, if it has one."""
     places = [_place(path) for path in (a, b)]
     if places[0].run.fingerprint != places[1].run.fingerprint:
         raise InputError(f"{b}: split differently from {a}; compare models with the same split")
@@ -40,7 +57,8 @@ def compare_stages(a: Path, b: Path, margin: float = MARGIN, data: str | None = 
         contender(place.run, place.stage or place.run.last_stage, path.as_posix())
         for place, path in zip(places, (a, b), strict=True)
     )
-    return versus(replace(places[0].run, data=data).corpus, second, first, margin)
+    taught = [place.run for place in reversed(places) if DISTILLATION in place.run.results]
+    return replace(places[0].run, data=data).corpus, first, second, teacher_of(taught[0]) if taught else None
 
 
 def _place(path: Path) -> Place:
