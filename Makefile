@@ -2,6 +2,7 @@
 # make test: lint, types and all tests except the slow ones. make test-slow: the slow tests.
 # make test-compatibility: a small run on transformers 4.57, whose packages optimum loads.
 # make test-javascript: packages in transformers.js and onnxruntime-web; needs npm, and chromium for the browser.
+# make peers PACKAGES=models/NAME ENCODER=FOLDER: measure fastText, Vowpal Wabbit, model2vec and scikit-learn beside them.
 # Each target sets up everything it needs on a fresh machine.
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ WORKERS := -n logical --dist loadfile
 OPTIMUM := .venv-optimum
 JAVASCRIPT := .javascript
 
-.PHONY: demo test test-slow test-compatibility test-javascript clean
+.PHONY: demo test test-slow test-compatibility test-javascript peers clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hbt needs Python 3.11 or later: make PYTHON=python3.11")'
@@ -58,6 +59,10 @@ $(JAVASCRIPT)/.ready: tests/compatibility/package.json
 
 test-javascript: $(READY) $(JAVASCRIPT)/.ready
 	HBT_NODE_MODULES=$(CURDIR)/$(JAVASCRIPT)/node_modules $(BIN)/pytest -m slow tests/compatibility/test_javascript.py
+
+peers: $(READY)
+	$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e '.[peers]'
+	$(BIN)/python -m benchmarks.peers $(PACKAGES) --encoder $(ENCODER) --out peers
 
 clean:
 	rm -rf $(VENV) $(OPTIMUM) $(JAVASCRIPT) runs bench mlruns mlflow.db
