@@ -1,6 +1,7 @@
 # make demo: all stages on the embedded corpus; downloads no model and no data.
 # make test: lint, types and all tests except the slow ones. make test-slow: the slow tests.
 # make test-compatibility: a small run on transformers 4.57, whose packages optimum loads.
+# make docs: the documentation as a site. make docs-check: its strict build.
 # Each target sets up everything it needs on a fresh machine.
 PYTHON ?= python3
 VENV := .venv
@@ -9,8 +10,9 @@ READY := $(VENV)/.ready
 DEMO_RUN := demo
 WORKERS := -n logical --dist loadfile
 OPTIMUM := .venv-optimum
+DOCS := .venv-docs
 
-.PHONY: demo test test-slow test-compatibility clean
+.PHONY: demo test test-slow test-compatibility docs docs-check clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hbt needs Python 3.11 or later: make PYTHON=python3.11")'
@@ -48,5 +50,18 @@ $(OPTIMUM)/.ready: pyproject.toml constraints-optimum.txt
 test-compatibility: $(OPTIMUM)/.ready
 	$(OPTIMUM)/bin/pytest -m slow tests/compatibility
 
+# The extra [docs] alone: the site is built from source files, without torch.
+$(DOCS)/.ready: pyproject.toml constraints-docs.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > $(DOCS)/requirements.txt
+	$(DOCS)/bin/pip install -qq --disable-pip-version-check -c constraints-docs.txt -r $(DOCS)/requirements.txt
+	touch $(DOCS)/.ready
+
+docs: $(DOCS)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs serve
+
+docs-check: $(DOCS)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) $(OPTIMUM) runs bench mlruns mlflow.db
+	rm -rf $(VENV) $(OPTIMUM) $(DOCS) site runs bench mlruns mlflow.db
