@@ -275,7 +275,13 @@ def main() -> None:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     write_lines(lines, given.out)
-    print_table(lines, f"hbt auto FILE --yes {' '.join(options)}", left=("file", "kind", "student", "answer"))
+    print_table(
+        [{key: str(value) for key, value in line.items()} for line in lines],
+        f"hbt auto FILE --yes {' '.join(options)}",
+        left=("file", "kind", "student", "answer"),
+    )
+    total = {key: sum(line[key] for line in lines) for key in ("commands", "questions", "minutes")}
+    print(f"{total['commands']} commands, {total['questions']} questions, {total['minutes']:.0f} minutes")
 
 
 if __name__ == "__main__":
