@@ -3,6 +3,7 @@
 # make test-compatibility: a small run on transformers 4.57, whose packages optimum loads.
 # make test-javascript: packages in transformers.js and onnxruntime-web; needs npm, and chromium for the browser.
 # make peers PACKAGES=models/NAME ENCODER=FOLDER: measure fastText, Vowpal Wabbit, model2vec and scikit-learn beside them.
+# make docs: the documentation as a site. make docs-check: its strict build.
 # Each target sets up everything it needs on a fresh machine.
 PYTHON ?= python3
 VENV := .venv
@@ -12,8 +13,9 @@ DEMO_RUN := demo
 WORKERS := -n logical --dist loadfile
 OPTIMUM := .venv-optimum
 JAVASCRIPT := .javascript
+DOCS := .venv-docs
 
-.PHONY: demo test test-slow test-compatibility test-javascript peers clean
+.PHONY: demo test test-slow test-compatibility test-javascript peers docs docs-check clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hbt needs Python 3.11 or later: make PYTHON=python3.11")'
@@ -64,5 +66,18 @@ peers: $(READY)
 	$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e '.[peers]'
 	$(BIN)/python -m benchmarks.peers $(PACKAGES) --encoder $(ENCODER) --out peers
 
+# The extra [docs] alone: the site is built from source files, without torch.
+$(DOCS)/.ready: pyproject.toml constraints-docs.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > $(DOCS)/requirements.txt
+	$(DOCS)/bin/pip install -qq --disable-pip-version-check -c constraints-docs.txt -r $(DOCS)/requirements.txt
+	touch $(DOCS)/.ready
+
+docs: $(DOCS)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs serve
+
+docs-check: $(DOCS)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) $(OPTIMUM) $(JAVASCRIPT) runs bench mlruns mlflow.db
+	rm -rf $(VENV) $(OPTIMUM) $(JAVASCRIPT) $(DOCS) site runs bench mlruns mlflow.db

@@ -50,6 +50,7 @@ _API = {
     "Recipe": "toolkit.config.recipe",
     "InputError": "toolkit.utils.errors",
     "NothingPasses": "toolkit.utils.errors",
+    "auto": "toolkit.api",
     "load": "toolkit.api",
     "verify": "toolkit.api",
     "sign": "toolkit.api",
@@ -69,6 +70,7 @@ _API = {
 if TYPE_CHECKING:
     from toolkit import __version__ as __version__
     from toolkit.api import (
+        auto as auto,
         bench as bench,
         compare as compare,
         compress as compress,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from toolkit.config.recipe import Recipe
     from toolkit.evaluation.comparison import Versus
     from toolkit.package import Verification
+    from toolkit.workflows.auto.outcome import Outcome
     from toolkit.workflows.run_summary import RunSummary
     from toolkit.workflows.transfer.command import Transfer
 
@@ -102,6 +103,43 @@ def predict_file(
 
     refuse_file(Path(output), force, "output")
     return label_file(load(package, THREADS), Path(source), Path(output), text_column)
+
+
+def auto(
+    file: AnyPath,
+    *,
+    budget_ms: float = 1.0,
+    budget_mb: float = 5.0,
+    minutes: float = 60.0,
+    output: AnyPath | None = None,
+    yes: bool = False,
+    force: bool = False,
+    **settings: Any,
+) -> "Outcome":
+    """Turn a file of labeled texts into a small package, as `hbt auto` does; the same call resumes.
+
+    budget_ms, budget_mb: longest latency of a text, and largest package.
+    minutes: about how long it may take.
+    output: folder of the package [default: models/NAME].
+    yes: go on if something about the file is in doubt, instead of raising InputError.
+    force: start from the beginning.
+    settings: further options of `hbt auto`, with underscores: `model`, `target`, `unlabelled`, `name`, `text_column`.
+    Returns: the package, its figures and comparisons, and the three lines that `hbt auto` prints last.
+    Raises: InputError for a file or option that cannot be used; NothingPasses if nothing is worth shipping.
+    """
+    from toolkit.config.toml_file import recipe_of
+    from toolkit.utils.errors import InputError
+    from toolkit.workflows.auto import command
+
+    def confirm(doubts: tuple[str, ...]) -> None:
+        if not yes:
+            raise InputError(f"in doubt: {'; '.join(doubts)}; give yes=True to go on, or the options")
+
+    own = {key: settings.pop(key, None) for key in ("model", "name", "unlabelled")}
+    target = settings.pop("target", None)
+    corpus = recipe_of(None, settings | {"data": str(file)}).corpus
+    request = command.request_of(corpus, minutes=minutes, **own, **({"target": target} if target else {}))
+    return command.auto(request, budget_ms, budget_mb, None if output is None else Path(output), confirm, force)
 
 
 def read_recipe(file: AnyPath | None = None, **settings: Any) -> "Recipe":

@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
+from toolkit.commands.completion import targets
 from toolkit.commands.shared import FOLDER, force_option, json_option, print_json
 from toolkit.config.cli_options import given, options_of
+from toolkit.config.export_settings import ExportSettings
 from toolkit.config.grouped_help import Verb
 from toolkit.config.settings import CorpusSettings
 from toolkit.config.toml_file import recipe_from
@@ -41,6 +43,10 @@ LEFT_OUT = tuple(field.name for field in fields(CorpusSettings) if field.name no
 @click.option(
     "--model", help="Encoder of the teacher: folder, hub id or shape:LxH [default: by the script of the texts]."
 )
+@click.option(
+    "--target", default=ExportSettings.target, show_default=True, shell_complete=targets,
+    help="Target to export, one that supports ngram students; `hbt targets` lists them.",
+)  # fmt: skip
 @click.option("--unlabelled", "--unlabeled", "unlabelled", help="File with additional texts, labeled by the teacher.")
 @options_of(CorpusSettings, leave_out=LEFT_OUT)
 @click.option("--name", help="Name of the package under models/ and of the runs [default: that of FILE].")

@@ -49,6 +49,8 @@ class Run:
     """Results of the finished stages, keyed by folder name."""
     data: str | None = None
     """Path of the data file, if the user gives another than the one in the recipe."""
+    relative: Path | None = None
+    """Run whose linear baseline may be copied, if it has the same rows in each split."""
 
     @staticmethod
     def open(folder: Path) -> "Run":

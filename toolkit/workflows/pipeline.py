@@ -36,12 +36,15 @@ ORDER_ROWS = 200
 """Validation rows on which the order of an imported teacher's labels is checked before anything is written."""
 
 
-def run_pipeline(recipe: Recipe, force: bool = False, package: Path | None = None) -> RunSummary:
+def run_pipeline(
+    recipe: Recipe, force: bool = False, package: Path | None = None, relative: Path | None = None
+) -> RunSummary:
     """Run the stages of a recipe's pipeline; skip those that are finished in the run folder.
 
     force: replace an existing run folder or package; package the best candidate even if none passes the quality gate or
       it is not worth shipping.
     package: folder of the package, if the pipeline exports one.
+    relative: run whose linear baseline is copied, if it has the same rows in each split.
     Raises: InputError for invalid settings or data, before anything is written, or if another command works on the run
         or the package; NothingPasses.
     """
@@ -49,14 +52,14 @@ def run_pipeline(recipe: Recipe, force: bool = False, package: Path | None = Non
     Run.of_recipe(recipe, force)  # reports a wrong name before a lock is written
     with locked(run_folder(recipe), "give another --name"):
         if not recipe.exports:
-            return _run_pipeline(recipe, force, package)
+            return _run_pipeline(recipe, force, package, relative)
         with locked(package, "give another path with -o"):
-            return _run_pipeline(recipe, force, package)
+            return _run_pipeline(recipe, force, package, relative)
 
 
-def _run_pipeline(recipe: Recipe, force: bool, package: Path) -> RunSummary:
+def _run_pipeline(recipe: Recipe, force: bool, package: Path, relative: Path | None) -> RunSummary:
     """Do the work of `run_pipeline` while nothing else works on the run and the package."""
-    run = workable_run(recipe, force, package)
+    run = workable_run(recipe, force, package, relative)
     force = force or run.may_replace(package)
     run.begin(package if force else None, contents_of_inputs(recipe) if run.fingerprint is None else {})
     with tracking.tracked_run(run.folder, recipe.run) as tracked:
@@ -90,9 +93,9 @@ def _export(run: Run, package: Path, tracked: tracking.Tracked, force: bool) -> 
         raise NothingPasses(refused.target, refused.facts, refused.why, way_on) from None
 
 
-def train_pipeline(recipe: Recipe, force: bool = False) -> RunSummary:
-    """Run the training pipeline; see `training_recipe`. Raises: InputError as `run_pipeline`."""
-    return run_pipeline(training_recipe(recipe), force)
+def train_pipeline(recipe: Recipe, force: bool = False, relative: Path | None = None) -> RunSummary:
+    """Run the training pipeline; see `training_recipe` and `run_pipeline`."""
+    return run_pipeline(training_recipe(recipe), force, relative=relative)
 
 
 def training_recipe(recipe: Recipe) -> Recipe:
@@ -125,13 +128,13 @@ def _track_exports(run: Run, tracked: tracking.Tracked) -> None:
         track_exported(run, stage, tracked)
 
 
-def workable_run(recipe: Recipe, force: bool = False, package: Path | None = None) -> Run:
+def workable_run(recipe: Recipe, force: bool = False, package: Path | None = None, relative: Path | None = None) -> Run:
     """Return the new or resumed run of a recipe after checking that it can run; write nothing.
 
     Raises: InputError for invalid settings, models or data, or if a folder of run or package already exists.
     """
     _check_stages(recipe)
-    run = Run.of_recipe(recipe, force)
+    run = replace(Run.of_recipe(recipe, force), relative=relative)
     package = package or default_package(recipe)
     if recipe.exports:
         refuse_unready(recipe.export)

@@ -10,6 +10,8 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from toolkit.config.recipe import Recipe
 from toolkit.evaluation.metrics import cross_entropy, softmax
 from toolkit.evaluation.predictions import Predictions
@@ -115,20 +117,27 @@ def distillation_of(run: Run) -> DistillationData:
 
 
 def _linear_baseline(run: Run, out: Path, watch: Watch) -> StageResult:
-    """Fit the linear baseline, or copy that of the teacher's run if it has the same rows and slices."""
-    for given in run.recipe.distillation.teacher:
-        place = locate(Path(given))
-        if place is not None and place.run.fingerprint == run.corpus.fingerprint:
-            found, same = (
-                place.run.results.get(LINEAR_BASELINE),
-                place.run.recipe.corpus.slice == run.recipe.corpus.slice,
-            )
-            if found is not None and known_settings(found) is not None and same:
-                with whole_folder(out) as partial_folder:
-                    shutil.copytree(place.run.folder / LINEAR_BASELINE, partial_folder, dirs_exist_ok=True)
-                say(f"{out}: copied from {place.run.folder}")
-                return found
+    """Fit the linear baseline, or copy that of the teacher's run or of a relative with the same rows and slices."""
+    for given in (*map(Path, run.recipe.distillation.teacher), run.relative):
+        place = None if given is None else locate(given)
+        if place is None or place.run.recipe.corpus.slice != run.recipe.corpus.slice:
+            continue
+        found = place.run.results.get(LINEAR_BASELINE)
+        if found is None or known_settings(found) is None:
+            continue
+        relative = given == run.relative
+        if place.run.fingerprint == run.corpus.fingerprint or (relative and _same_splits(place.run, run)):
+            with whole_folder(out) as partial_folder:
+                shutil.copytree(place.run.folder / LINEAR_BASELINE, partial_folder, dirs_exist_ok=True)
+            say(f"{out}: copied from {place.run.folder}")
+            return found
     return train_linear_baseline(run.corpus, out)
+
+
+def _same_splits(a: Run, b: Run) -> bool:
+    """Return whether two runs have the same rows in each split; the folds of the training rows may differ."""
+    same = a.corpus.texts == b.corpus.texts and np.array_equal(a.corpus.labels, b.corpus.labels)
+    return same and np.array_equal(np.minimum(a.corpus.fold, 0), np.minimum(b.corpus.fold, 0))
 
 
 def _baseline(run: Run, out: Path, watch: Watch) -> StageResult:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from toolkit.config.export_settings import ExportSettings
 from toolkit.config.settings import CorpusSettings, RunSettings
 from toolkit.config.toml_file import recipe_text
 from toolkit.data.unlabeled import read_unlabeled
+from toolkit.export.stage import refuse_for_ngram, refuse_unready
 from toolkit.modeling.classifier import CONFIG_FILE
 from toolkit.modeling.encoders import parse_shape
 from toolkit.stages.run_folder import RUNS
@@ -26,12 +28,17 @@ Confirm = Callable[[tuple[str, ...]], None]
 
 
 def request_of(
-    corpus: CorpusSettings, model: str | None, minutes: float, name: str | None, unlabelled: str | None
+    corpus: CorpusSettings,
+    model: str | None,
+    minutes: float,
+    name: str | None,
+    unlabelled: str | None,
+    target: str = ExportSettings.target,
 ) -> Request:
     """Return what the user asked for. Raises: InputError for an invalid name."""
     if name is None:
         name = "demo" if corpus.data == "demo" else file_part(Path(corpus.data).stem)
-    return Request(corpus, model, minutes, RunSettings(name=name).name or "", unlabelled)
+    return Request(corpus, model, minutes, RunSettings(name=name).name or "", unlabelled, target)
 
 
 def auto(
@@ -88,6 +95,9 @@ def _check(request: Request, budget_ms: float, budget_mb: float) -> None:
         ("--minutes", request.minutes),
     ):
         require(math.isfinite(value), option, f"{value} is not a number; give one above 0")
+    export = ExportSettings(target=request.target)
+    refuse_unready(export)
+    refuse_for_ngram(export)  # there is always one, which learns from the labels alone
     model = request.model
     if model is not None and parse_shape(model, "--model") is None:
         folder = Path(model)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.config.cli_options import options_text
+from toolkit.config.export_settings import NGRAM_TARGETS, ExportSettings
 from toolkit.config.recipe import SEARCHED_STUDENTS, Recipe
 from toolkit.config.settings import UNTRAINED, UNTRAINED_RATE, CorpusSettings, ModelSettings, TrainingSettings
 from toolkit.config.toml_file import recipe_from
@@ -58,6 +59,7 @@ class Request:
     minutes: float
     name: str
     unlabelled: str | None = None
+    target: str = ExportSettings.target
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Plan:
     def labels_alone(self) -> Recipe:
         """The recipe of the n-gram student that learns from the labels alone, the same for any number of minutes."""
         given = {"student": "ngram", "no_teacher": True, "pipeline": "baseline_kd_quant", "name": self._name(LABELS)}
-        return recipe_from(None, asdict(self.request.corpus) | given)
+        return recipe_from(None, asdict(self.request.corpus) | given | {"target": self.request.target})
 
     @property
     def teacher(self) -> Recipe:
@@ -99,7 +101,8 @@ class Plan:
         """The settings of the student search, beside those of the teacher's run."""
         teacher = (RUNS / self._name(TEACHER)).as_posix()
         given: dict[str, Any] = {"teacher": (teacher,), "kd_epochs": self.student_epochs, "name": self.request.name}
-        return given | ({"unlabelled": self.request.unlabelled} if self.request.unlabelled else {})
+        more = {"unlabelled": self.request.unlabelled, "target": self.request.target}
+        return given | {key: value for key, value in more.items() if value not in (None, "", ExportSettings.target)}
 
     def _name(self, part: str) -> str:
         return f"{self.request.name}-{part}"
@@ -164,7 +167,7 @@ def with_students(plan: Plan, corpus: Corpus, left_s: float) -> Plan:
     """Return `plan` with the students that can be trained in the time left."""
     costs, rows = plan.costs, len(corpus.rows("train"))
     ngram_s = 1.5 * costs.linear_s + EXPORT_S + _unlabeled_s(plan.request, costs)
-    for students in STUDENTS:
+    for students in STUDENTS if plan.request.target not in NGRAM_TARGETS else ():
         sizes = [int(each.partition(":")[2]) for each in students if each.startswith("layers:")]
         if max(sizes) >= max(costs.layers, 2):
             continue
@@ -240,7 +243,8 @@ def known_plan(request: Request) -> Plan | None:
     if found is None:
         return None
     asked = json.loads(json.dumps(asdict(request)))
-    differ = [key for key in asked if asked[key] != found["request"].get(key)]
+    before = {"target": ExportSettings.target} | found["request"]
+    differ = [key for key in asked if asked[key] != before.get(key)]
     if differ and found["model"] is None and set(differ) <= {"model", "minutes", "unlabelled"}:
         return None
     if differ:
@@ -275,7 +279,7 @@ def corpus_of(plan: Plan) -> Corpus:
 
 def _options(recipe: Recipe) -> str:
     export = recipe.run.pipeline.endswith("quant")
-    tables = [recipe.corpus, recipe.model, recipe.training, recipe.distillation]
+    tables = [recipe.corpus, recipe.model, recipe.training, recipe.distillation, *([recipe.export] if export else [])]
     run = recipe.run if export else replace(recipe.run, pipeline="baseline")
     return "".join(map(options_text, [*tables, run]))
 

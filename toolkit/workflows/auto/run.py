@@ -100,7 +100,7 @@ def _alone(plan: Plan, budget_ms: float, budget_mb: float) -> tuple[StudentResul
 def _with_teacher(plan: Plan, budget_ms: float, budget_mb: float, started: float) -> tuple[StudentSearch | None, str]:
     """Train the teacher and, if it is better than the linear baseline, its students; else return why not."""
     teacher = plan.teacher
-    run = Run.open(train_pipeline(teacher).folder)
+    run = Run.open(train_pipeline(teacher, relative=RUNS / (plan.labels_alone.run.name or "")).folder)
     problem = _not_better(run, teacher)
     if problem:
         say(problem)

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+import hbt as hbt_api
 from tests.conftest import settle
 from tests.helpers import Hbt, contents, write_comments
 from toolkit import package
 from toolkit.evaluation.standing import Standing
 from toolkit.stages.run_folder import Run, locate
+from toolkit.utils.errors import InputError
 from toolkit.workflows.auto import plan as planning, run as running
 from toolkit.workflows.auto.costs import Costs
 
@@ -77,6 +79,39 @@ def test_the_copy_that_ships_is_known_as_the_package_of_its_run(made: Made) -> N
     place = locate(Path("models/comments"))
     assert place is not None and place.stage is not None
     assert place.run.folder.as_posix() == made.outcome["run"]
+
+
+def test_the_linear_baseline_is_fitted_once_although_the_folds_differ(made: Made) -> None:
+    stages = [made.home / "runs" / name / "0-floor" for name in ("comments-labels", "comments-teacher")]
+    assert contents(stages[0]) == contents(stages[1])
+    assert Run.open(stages[0].parent).recipe.corpus.folds != Run.open(stages[1].parent).recipe.corpus.folds
+
+
+def test_the_python_function_is_the_verb(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "linear_costs", never)
+    same = {"model": "shape:1x32", "minutes": 9, "budget_ms": 9.0}
+    assert hbt_api.auto("comments.csv", **same).__dict__ == made.outcome  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="different target"):
+        hbt_api.auto("comments.csv", **same, target="js")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="modle: no such setting"):
+        hbt_api.auto("comments.csv", modle="shape:1x32")
+
+
+def test_another_target_is_made_of_ngram_students_alone(
+    workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "linear_costs", lambda corpus: Costs(linear_s=1.0))
+    monkeypatch.setattr(planning, "with_encoder", lambda costs, *_: replace(FAST, layers=4))
+    assert hbt("auto", "comments.csv", *COMMAND[2:4], "--target", "python", "--minutes", "600", "--explain-plan") == 0
+    plan = capsys.readouterr().out
+    assert "# students: ngram (" in plan
+    assert [line.count("--target python") for line in plan.splitlines() if line.startswith("hbt ")] == [1, 0, 1]
+    assert hbt("auto", "comments.csv", "--target", "python", "--minutes", "0.1", "--json") == 0
+    made = json.loads(capsys.readouterr().out)
+    assert json.loads(Path(made["package"], "manifest.json").read_text("utf-8"))["target"] == "python"
+    for target, message in (("torch-int8", "use --target onnx-int8"), ("gone", "no such target")):
+        assert hbt("auto", "comments.csv", "--target", target) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_the_same_command_trains_nothing_again(
