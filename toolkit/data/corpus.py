@@ -8,8 +8,7 @@ import hashlib
 import json
 import math
 import re
-import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ import numpy as np
 
 from toolkit.config.settings import CorpusSettings
 from toolkit.data.columns import LABEL_COLUMNS, TEXT_COLUMNS, find_column
-from toolkit.data.normalization import normalize
-from toolkit.data.splits import LEFT_OUT, TEST, VALIDATION, draw_splits
+from toolkit.data.normalization import duplicate_key as duplicate_key, duplicate_keys, normalize
+from toolkit.data.splits import LEFT_OUT, TEST, VALIDATION, draw_splits, groups_of
 from toolkit.data.tables import Table, read_table
 from toolkit.utils.errors import InputError
 
@@ -98,15 +97,15 @@ def read_source(settings: CorpusSettings) -> Table:
     return read_table(Path(settings.data), settings.encoding, settings.separator)
 
 
-def corpus_from_table(table: Table, settings: CorpusSettings) -> Corpus:
-    """Return the corpus of a table; see `load_corpus`."""
+def corpus_from_table(table: Table, settings: CorpusSettings, keys: list[str] | None = None) -> Corpus:
+    """Return the corpus of a table; see `load_corpus`. keys: of its rows, if they are known already."""
     if len(table) == 0:
         raise InputError(f"{table.source}: no rows; give a file with a header and labeled texts")
     text_column, label_column = find_columns(table, settings)
     texts = text_values(table, text_column)
-    _refuse_empty(table, text_column, texts)
+    keys = duplicate_keys(texts) if keys is None else keys
+    _refuse_empty(table, text_column, keys)
     labels, label_names, values = _labels(table, label_column, settings)
-    keys = [duplicate_key(text) for text in texts]
     strata = _strata(table, settings, labels)
     given = _given_split(table)
     if settings.outer_fold is not None and given is not None and (given == TEST).any():
@@ -150,25 +149,14 @@ def text_values(table: Table, column: str) -> list[str]:
     return [value if isinstance(value, str) else "" for value in values]
 
 
-def duplicate_key(text: str) -> str:
-    """Return the key that duplicates share: the normalized text in lower case, with only its letters and digits."""
-    plain = normalize(text).casefold()
-    return " ".join("".join(char if _is_part_of_word(char) else " " for char in plain).split()) or plain
-
-
-def _is_part_of_word(char: str) -> bool:
-    """Return whether `char` is a letter, a digit or a combining mark (vowel sign), but no variation selector."""
-    if char.isalnum():
-        return True
-    return unicodedata.category(char) in ("Mn", "Mc") and not "\ufe00" <= char <= "\ufe0f"
-
-
 def duplicate_groups(keys: list[str]) -> list[list[int]]:
     """Return the rows of each key that occurs more than once."""
-    groups: dict[str, list[int]] = defaultdict(list)
-    for row, key in enumerate(keys):
-        groups[key].append(row)
-    return [rows for rows in groups.values() if len(rows) > 1]
+    group, names = groups_of(keys)
+    sizes = np.bincount(group, minlength=len(names))
+    several = np.flatnonzero(sizes[group] > 1)
+    rows = several[np.argsort(group[several], kind="stable")].tolist()
+    ends = np.cumsum(sizes[sizes > 1]).tolist()
+    return [rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def describe_split(corpus: Corpus) -> dict[str, Any]:
@@ -186,19 +174,24 @@ def describe_split(corpus: Corpus) -> dict[str, Any]:
         "duplicate_rows": sum(map(len, groups)),
         "conflicting_groups": sum(len(set(labels[rows].tolist())) > 1 for rows in groups),
         "left_out_rows": int((corpus.fold == LEFT_OUT).sum()),
-        "counts": {name: _count(corpus, rows) for name, rows in parts.items()},
+        "counts": label_counts(corpus),
         "folds": [np.flatnonzero(corpus.fold == k).tolist() for k in range(corpus.folds)],
         "validation": parts["validation"].tolist(),
         "test": parts["test"].tolist(),
     }
 
 
+def label_counts(corpus: Corpus) -> dict[str, dict[str, int]]:
+    """Return the number of rows of each label in each split."""
+    return {name: _count(corpus, corpus.rows(name)) for name in ("train", "validation", "test")}
+
+
 def _count(corpus: Corpus, rows: np.ndarray) -> dict[str, int]:
     return {name: int((corpus.labels[rows] == i).sum()) for i, name in enumerate(corpus.label_names)}
 
 
-def _refuse_empty(table: Table, column: str, texts: list[str]) -> None:
-    empty = [row for row, text in enumerate(texts) if not normalize(text)]
+def _refuse_empty(table: Table, column: str, keys: list[str]) -> None:
+    empty = [row for row, key in enumerate(keys) if not key]
     if empty:
         raise InputError(
             f"{table.source}: row {empty[0]} of column {column!r} has an empty text ({len(empty)} such rows, "

@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from toolkit.utils.console import say
@@ -74,6 +75,13 @@ def encoding_of(file: Path, encoding: str | None = None) -> str:
             return guess
         raise InputError(f"{file}: line {misfit[0]} is not {guess}; save the file as UTF-8")
     return codecs.lookup(known or UTF_8).name
+
+
+def text_lines(file: Path, encoding: str) -> Iterator[str]:
+    """Yield the lines of a text file, which end at a line feed."""
+    with file.open(encoding=encoding, newline="\n") as stream:
+        for line in stream:
+            yield line.removesuffix("\n")
 
 
 def _first_misfit(file: Path, encoding: str) -> tuple[int, int] | None:

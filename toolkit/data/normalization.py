@@ -5,9 +5,13 @@ the same way. The corpus uses the same normalizer to find duplicates.
 """
 
 import json
+import re
+import unicodedata
 
 from tokenizers import Regex, Tokenizer, normalizers
 from tokenizers.models import BPE
+
+from toolkit.utils.console import bar
 
 # Characters without meaning of their own: controls, soft hyphen, zero-width space and (non-)joiners, direction marks,
 # byte-order mark. A joiner is removed, not replaced by a space: inside a Bangla conjunct (ra + joiner + ya-phala) a
@@ -32,7 +36,49 @@ def normalizer_steps() -> list[normalizers.Normalizer]:
 
 def normalize(text: str) -> str:
     """Return `text` normalized. Normalizing again changes nothing."""
-    return _NORMALIZER.normalize_str(text)
+    if _UNCHANGED.fullmatch(text):  # found out sooner than by the normalizer
+        return text
+    found = _NORMALIZER.normalize_str(text)
+    return text if found == text else found  # one string in memory instead of two
+
+
+def duplicate_key(text: str) -> str:
+    """Return the key that duplicates share: the normalized text in lower case, with only its letters and digits."""
+    return key_of_normalized(normalize(text))
+
+
+def key_of_normalized(text: str) -> str:
+    """Return the duplicate key of a text that is normalized; it is empty if the text is."""
+    plain = text.casefold()
+    return " ".join(plain.translate(_WORDS).split()) or plain
+
+
+def duplicate_keys(texts: list[str]) -> list[str]:
+    """Return the duplicate key of each text, with a progress bar."""
+    keys: list[str] = []
+    with bar("finding duplicates", len(texts)) as advance:
+        for start in range(0, len(texts), _STEP):
+            keys += map(duplicate_key, texts[start : start + _STEP])
+            advance(len(keys) - start)
+    return keys
+
+
+class _Words(dict[int, int]):
+    """A table for str.translate that keeps letters, digits and combining marks, and makes spaces of the rest."""
+
+    def __missing__(self, code: int) -> int:
+        self[code] = code if _is_part_of_word(chr(code)) else ord(" ")
+        return self[code]
+
+
+_WORDS = _Words()
+
+
+def _is_part_of_word(char: str) -> bool:
+    """Return whether `char` is a letter, a digit or a combining mark (vowel sign), but no variation selector."""
+    if char.isalnum():
+        return True
+    return unicodedata.category(char) in ("Mn", "Mc") and not "\ufe00" <= char <= "\ufe0f"
 
 
 def with_normalizer(tokenizer: Tokenizer) -> Tokenizer:
@@ -52,5 +98,9 @@ def _as_json() -> list[dict[str, object]]:
     return json.loads(tokenizer.to_str())["normalizer"]["normalizers"]
 
 
+_STEP = 10_000
+"""Rows between two steps of a progress bar."""
+_UNCHANGED = re.compile("[!-~]+(?: [!-~]+)*")
+"""Texts of visible ASCII characters and single spaces between them: no step has anything to do."""
 _NORMALIZER = normalizers.Sequence(normalizer_steps())
 _AS_JSON = _as_json()

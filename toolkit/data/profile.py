@@ -8,30 +8,32 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from toolkit.config.settings import CorpusSettings
 from toolkit.data.corpus import (
+    Corpus,
     corpus_from_table,
-    describe_split,
     duplicate_groups,
-    duplicate_key,
     find_columns,
+    label_counts,
     label_values,
     text_values,
 )
-from toolkit.data.normalization import normalize
-from toolkit.data.splits import TEST_SHARE
+from toolkit.data.normalization import key_of_normalized, normalize
+from toolkit.data.splits import LEFT_OUT, TEST_SHARE
 from toolkit.data.tables import Table
+from toolkit.utils.console import bar
 from toolkit.utils.errors import InputError
 
 SCRIPTS = ("Bengali", "Latin", "Devanagari", "Arabic")
 BINS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """The shortest length in each bin of the length histogram."""
 LABELS_SHOWN = 50
+_STEP = 10_000
+"""Rows that are worked on at a time."""
 
 _EMOJI = re.compile("[\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff\u2600-\u27bf\u2b50\u2b55\u231a\u231b]")
 
@@ -98,14 +100,13 @@ def profile(table: Table, settings: CorpusSettings, tokenizer: Tokenizer | None 
     """
     text_column, label_column = find_columns(table, settings)
     raw = text_values(table, text_column)
-    texts = [normalize(text) for text in raw]
+    texts, keys = _normalized(raw)
     labels = label_values(table, label_column, settings.missing_label)
     nonempty = [row for row, text in enumerate(texts) if text]
-    keys = [duplicate_key(texts[row]) for row in nonempty]
-    groups = [[nonempty[i] for i in rows] for rows in duplicate_groups(keys)]
+    groups = [[nonempty[i] for i in rows] for rows in duplicate_groups([keys[row] for row in nonempty])]
     counts = Counter(label for label in labels if label is not None)
     test_rows = round(TEST_SHARE * len(nonempty))
-    drawn, problem = _drawn_split(table, settings)
+    drawn, problem = _drawn_split(table, settings, keys)
     tokens = [] if tokenizer is None else _token_counts(tokenizer, [raw[row] for row in nonempty])
     longest = None if tokenizer is None or tokenizer.truncation is None else int(tokenizer.truncation["max_length"])
     return DataProfile(
@@ -129,8 +130,8 @@ def profile(table: Table, settings: CorpusSettings, tokenizer: Tokenizer | None 
         tokens=_lengths(tokens),
         max_length=longest,
         cut_rows=None if longest is None else sum(length > longest for length in tokens),
-        splits=drawn and drawn["counts"],
-        left_out_rows=drawn["left_out_rows"] if drawn else 0,
+        splits=None if drawn is None else label_counts(drawn),
+        left_out_rows=0 if drawn is None else int((drawn.fold == LEFT_OUT).sum()),
         problem=problem,
     )
 
@@ -151,9 +152,22 @@ def expected_leaks(group_sizes: list[int], rows: int, test_rows: int) -> float:
     return leaks
 
 
-def _drawn_split(table: Table, settings: CorpusSettings) -> tuple[dict[str, Any] | None, str | None]:
+def _normalized(raw: list[str]) -> tuple[list[str], list[str]]:
+    """Return the normalized texts and their duplicate keys."""
+    texts: list[str] = []
+    keys: list[str] = []
+    with bar("finding duplicates", len(raw)) as advance:
+        for start in range(0, len(raw), _STEP):
+            some = [normalize(text) for text in raw[start : start + _STEP]]
+            texts += some
+            keys += map(key_of_normalized, some)
+            advance(len(some))
+    return texts, keys
+
+
+def _drawn_split(table: Table, settings: CorpusSettings, keys: list[str]) -> tuple[Corpus | None, str | None]:
     try:
-        return describe_split(corpus_from_table(table, settings)), None
+        return corpus_from_table(table, settings, keys), None
     except InputError as error:
         return None, str(error)
 
@@ -162,7 +176,10 @@ def script_shares(texts: list[str]) -> dict[str, float]:
     """Return the fraction of letters (Unicode category L) by script, which is the first word of a letter's name."""
     shares = dict.fromkeys((*SCRIPTS, "other"), 0)
     by_name = {script.upper(): script for script in SCRIPTS}
-    for letter, count in Counter("".join(texts)).items():
+    letters = Counter[str]()
+    for start in range(0, len(texts), _STEP):
+        letters.update("".join(texts[start : start + _STEP]))
+    for letter, count in letters.items():
         if unicodedata.category(letter).startswith("L"):
             shares[by_name.get(unicodedata.name(letter, "").split(" ")[0], "other")] += count
     total = sum(shares.values())
@@ -173,19 +190,24 @@ def _token_counts(tokenizer: Tokenizer, texts: list[str]) -> list[int]:
     copy = Tokenizer.from_str(tokenizer.to_str())  # without truncation, which would hide long texts
     copy.no_truncation()
     copy.no_padding()
-    return [len(encoding.ids) for encoding in copy.encode_batch(texts)]
+    counts: list[int] = []
+    with bar("counting tokens", len(texts)) as advance:
+        for start in range(0, len(texts), _STEP):  # an encoding is many times larger than its text
+            counts += map(len, copy.encode_batch_fast(texts[start : start + _STEP]))
+            advance(len(counts) - start)
+    return counts
 
 
-def _lengths(lengths: list[int]) -> Lengths | None:
-    if not lengths:
+def _lengths(found: list[int]) -> Lengths | None:
+    if not found:
         return None
+    lengths = np.array(found)
     p50, p95, p99 = (int(np.percentile(lengths, q, method="inverted_cdf")) for q in (50, 95, 99))
-    longest = max(lengths)
+    longest = int(lengths.max())
     starts = [start for start in BINS if start <= longest]
     histogram = {}
     for start, after in zip(starts, [*starts[1:], None], strict=True):
         name = f"{start}+" if after is None and start == BINS[-1] else f"{start}-{(after or 2 * start) - 1}"
-        histogram["1" if start == 1 else name] = sum(
-            start <= length and (after is None or length < after) for length in lengths
-        )
+        inside = (lengths >= start) & (lengths < (after or longest + 1))
+        histogram["1" if start == 1 else name] = int(inside.sum())
     return Lengths(p50, p95, p99, longest, histogram)

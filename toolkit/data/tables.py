@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from toolkit.data.decoding import UTF_8, UTF_8_BOM, decode, refuse_unknown
+from toolkit.data.decoding import UTF_8, UTF_8_BOM, decode, encoding_of, refuse_unknown, text_lines
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import whole_file
 
@@ -41,6 +41,7 @@ class Table:
 
 
 SEPARATORS = (",", ";", "\t", "|")
+_ROWS, _DISTINCT = 10_000, 1_000
 SNIFFED = 100
 """Rows in which the separator of a CSV file is found."""
 SPREADSHEETS = (".xlsx", ".xls", ".ods")
@@ -77,14 +78,33 @@ def read_lines(file: Path, encoding: str | None = None) -> list[str]:
 
 
 def _read_delimited(file: Path, encoding: str | None, separator: str | None) -> Table:
-    text, encoding = decode(file, file.read_bytes(), encoding)
-    stream = io.StringIO(text, newline="")
-    separator = separator or separator_of(stream)
-    found = delimited_rows(stream, file, separator)
-    header = next(found)
-    rows = list(found)
-    columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
-    return Table(str(file), columns, Dialect(encoding, separator))
+    encoding = encoding_of(file, encoding)
+    with file.open(encoding=encoding, newline="") as stream:
+        separator = separator or separator_of(stream)
+        found = delimited_rows(stream, file, separator)
+        header = next(found)
+        columns = [_Column() for _ in header]
+        while rows := list(islice(found, _ROWS)):  # not all rows at a time, which are lists of their own
+            for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+                column.extend(values)
+    held = {name: column.values for name, column in zip(header, columns, strict=True)}
+    return Table(str(file), held, Dialect(encoding, separator))
+
+
+class _Column:
+    """The values of a column; equal ones are one object as long as few are distinct, as of labels."""
+
+    def __init__(self) -> None:
+        self.values: list[str] = []
+        self.distinct: dict[str, str] | None = {}
+
+    def extend(self, values: Iterable[str]) -> None:
+        if self.distinct is not None:
+            known = self.distinct
+            values = [known.setdefault(value, value) for value in values]
+            if len(known) > _DISTINCT:
+                self.distinct = None
+        self.values.extend(values)
 
 
 def delimited_rows(stream: TextIO, file: Path, separator: str) -> Iterator[list[str]]:
@@ -133,7 +153,8 @@ def separator_of(stream: TextIO) -> str:
 
 
 def _read_json_lines(file: Path) -> dict[str, list[Any]]:
-    rows = [json_row(file, number, line) for number, line in enumerate(read_lines(file), start=1) if line.strip()]
+    lines = enumerate(text_lines(file, encoding_of(file)), start=1)
+    rows = [json_row(file, number, line) for number, line in lines if line.strip()]
     names = list(dict.fromkeys(name for row in rows for name in row))
     return {name: [row.get(name) for row in rows] for name in names}
 

@@ -1,11 +1,17 @@
 """`hbt data`: profile a labeled file, including text lengths in tokens."""
 
+from contextlib import nullcontext
+
 from tokenizers import Tokenizer
 
 from toolkit.config.settings import CorpusSettings
 from toolkit.data.corpus import find_columns, read_source, text_values
 from toolkit.data.profile import DataProfile, profile
 from toolkit.data.tables import Table
+from toolkit.utils.console import working
+
+LONG = 50_000
+"""Rows from which on training a tokenizer takes seconds."""
 
 
 def profile_file(settings: CorpusSettings, model: str | None, max_length: int) -> DataProfile:
@@ -24,7 +30,9 @@ def _tokenizer(model: str | None, max_length: int, table: Table, settings: Corpu
     if model is None:
         from toolkit.modeling.tokenizer import train_tokenizer
 
-        return train_tokenizer(text_values(table, find_columns(table, settings)[0]), max_length=max_length)
+        texts = text_values(table, find_columns(table, settings)[0])
+        with working("training a tokenizer") if len(texts) > LONG else nullcontext():
+            return train_tokenizer(texts, max_length=max_length)
     from transformers import AutoModel
 
     from toolkit.modeling.hugging_face import from_hugging_face

@@ -110,3 +110,35 @@ def test_each_row_is_in_the_test_split_of_one_outer_fold(parts: int) -> None:
         strata = np.array(STRATA)
         assert (strata[rows] == "1").mean() == pytest.approx((strata == "1").mean(), abs=0.02)
         assert (split == VALIDATION).mean() == pytest.approx(0.10, abs=0.02)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_groups_are_drawn_as_one_by_one(seed: int) -> None:
+    """The rule, written for one group at a time: the splits of a file must never change."""
+    random = np.random.default_rng(seed)
+    keys = [f"k{number}" for number in random.integers(0, 80, 120)]
+    strata = [str(number) for number in random.integers(0, 3, 120)]
+    groups = defaultdict(list)
+    for row, key in enumerate(keys):
+        groups[key].append(row)
+    ranked = sorted(groups, key=lambda key: hashlib.sha256(f"{seed}\x00{key}".encode()).digest())
+    expected = np.zeros(len(keys), dtype=int)
+    for stratum in set(strata):
+        own = []
+        for key in ranked:
+            values = [strata[row] for row in groups[key]]
+            if max(sorted(set(values)), key=values.count) == stratum:
+                own.append(groups[key])
+        rows = sum(map(len, own))
+        test = validation = 0
+        train = []
+        for group in own:
+            if test + len(group) / 2 <= 0.15 * rows:
+                expected[group], test = TEST, test + len(group)
+            elif validation + len(group) / 2 <= 0.10 * rows:
+                expected[group], validation = VALIDATION, validation + len(group)
+            else:
+                train.append(group)
+        for number, group in enumerate(train):
+            expected[group] = number * 4 // len(train)
+    assert (draw_splits(keys, strata, 4, seed) == expected).all()

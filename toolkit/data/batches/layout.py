@@ -1,7 +1,6 @@
 """The first pass over a file of texts: what is in it, and whether every row of it can be read and written."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +9,7 @@ import pyarrow
 from pyarrow import parquet
 
 from toolkit.data.columns import TEXT_COLUMNS, find_column
-from toolkit.data.decoding import encoding_of, refuse_unknown
+from toolkit.data.decoding import encoding_of, refuse_unknown, text_lines
 from toolkit.data.tables import (
     SPREADSHEETS,
     Dialect,
@@ -80,13 +79,6 @@ def file_sha256(file: Path) -> str:
     """Return the SHA-256 of the content of a file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def text_lines(file: Path, encoding: str) -> Iterator[str]:
-    """Yield the lines of a text file, which end at a line feed."""
-    with file.open(encoding=encoding, newline="\n") as stream:
-        for line in stream:
-            yield line.removesuffix("\n")
 
 
 def no_text(file: Path, row: int, column: str, kind: str) -> InputError:

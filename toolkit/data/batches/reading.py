@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
-from toolkit.data.batches.layout import Layout, text_lines
+from toolkit.data.batches.layout import Layout
+from toolkit.data.decoding import text_lines
 from toolkit.data.tables import delimited_rows, read_spreadsheet
 from toolkit.utils.errors import InputError
 
