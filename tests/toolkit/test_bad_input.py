@@ -92,6 +92,11 @@ NO_TEXTS = tuple(name for name in TABLES if name not in ("one-label.csv", "blank
 NO_RUNS = ("gone", "comments.csv", "models", "hollow", "runs/tiny/gone")
 SINGLE: list[Arguments] = [
     ("fly",),
+    ("explain", "models/tiny-onnx-int8"),
+    ("explain", "models/tiny-onnx-int8", "text", "--label", "gone"),
+    ("explain", "models/tiny-onnx-int8", "text", "--html", "gone/page.html"),
+    ("explain", "models/tiny-onnx-int8", "--global"),
+    ("explain", "models", "text"),
     ("train", "extra"),
     (*TRAIN, "--no-such-option"),
     (*TRAIN, "--recipe", "gone.toml"),

@@ -95,6 +95,7 @@ def predict(
     **table: str | None,
 ) -> None:
     """Label TEXTS, or the texts of a file, with a PACKAGE."""
+    from exporters.loaders.command.model import UNSURE
     from toolkit import package as loading
     from toolkit.workflows.predict_file import THREADS, label_file, refuse_blank
 
@@ -107,12 +108,17 @@ def predict(
         refuse_file(output, force, "--output")
         separator = CorpusSettings(separator=table["separator"]).separator  # checked
         model = loading.load(package, THREADS)
-        rows = label_file(model, source, output, table["text_column"], table["encoding"], separator)
+        below = loading.answer_below(package)
+        rows = label_file(model, source, output, table["text_column"], table["encoding"], separator, below)
         click.echo(json.dumps({"rows": rows, "output": str(output)}) if as_json else f"{rows} rows labeled: {output}")
         return
-    for text, (label, probability) in zip(texts, loading.predict(loading.load(package), texts), strict=True):
+    found = loading.predict(loading.load(package), texts)
+    below = loading.answer_below(package)
+    for text, (label, probability) in zip(texts, found, strict=True):
+        answer = label if below is None or probability >= below else UNSURE
         line = {"text": text, "label": label, "probability": round(probability, 6)}
-        plain = f"{printable(label)}\t{probability:.4f}\t{printable(text)}"
+        line |= {} if below is None else {"answer": answer}
+        plain = f"{printable(answer)}\t{probability:.4f}\t{printable(text)}"
         click.echo(json_line(line) if as_json else plain)
 
 

@@ -128,6 +128,8 @@ class Recipe:
         if not self.export.cascade:
             for name in CASCADE_SETTINGS:
                 del tables["export"][name]
+        if self.export.abstain_risk is None:
+            del tables["export"]["abstain_risk"], tables["export"]["confidence"]
         for name in ("budget_kb", "page"):
             if not getattr(self.export, name):
                 del tables["export"][name]

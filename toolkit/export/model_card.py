@@ -15,6 +15,8 @@ from toolkit.evaluation.slices import SHOWN, as_slice
 from toolkit.evaluation.standing import standing_in
 from toolkit.export.candidates import cells as candidate_cells
 from toolkit.export.cascade_curve import CURVE_FILE
+from toolkit.export.reliability.abstaining import CURVE_FILE as ABSTENTION_FILE
+from toolkit.export.reliability.calibration_facts import DIAGRAM_FILE
 from toolkit.modeling.tokenizer import truncation_in
 from toolkit.package import CARD_FILE, GOLDEN_TOLERANCE
 from toolkit.stages.result import StageResult
@@ -110,7 +112,31 @@ def render_card(
         cascade=_cascade(result.details),
         quantized=result.stage == "quantization",
         forgotten=_forgotten(result.details),
+        calibration=_calibration(result.details),
+        abstention=result.details.get("abstention"),
+        abstention_picture=ABSTENTION_FILE,
     )
+
+
+def _calibration(details: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what the card says of the calibration; None if it was not measured."""
+    found = details.get("calibration")
+    if found is None:
+        return None
+    models = {"this package": found["package"]}
+    if "before" in found:
+        models["this package before calibration"] = found["before"]
+    models |= found["beside"]
+    lines = [
+        {
+            "Model": name,
+            "error, points": f"{100 * each['ece']:.2f}",
+            "95 % interval": f"{100 * each['interval'][0]:.2f} … {100 * each['interval'][1]:.2f}",
+            "by chance": f"{100 * each['by_chance']:.2f}",
+        }
+        for name, each in models.items()
+    ]
+    return {"scaling": found["scaling"], "picture": DIAGRAM_FILE, "errors": _table(lines)}
 
 
 def _forgotten(details: dict[str, Any]) -> dict[str, Any] | None:

@@ -20,10 +20,15 @@ from toolkit.data.demo import DEMO_SENTENCES
 from toolkit.evaluation.comparison import Contender, versus
 from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.predictions import Predictions, evaluate, rule_on
+from toolkit.evaluation.reliability.abstention import Abstention
+from toolkit.evaluation.reliability.scaling import ScalingChoice
 from toolkit.evaluation.standing import standing_in, standing_of
 from toolkit.export.candidates import batch_invariance
 from toolkit.export.figures import figures_of
 from toolkit.export.model_card import write_card
+from toolkit.export.reliability.abstaining import abstention_facts, add_abstention, draw_risk
+from toolkit.export.reliability.calibrated import scaled, scaling_for
+from toolkit.export.reliability.calibration_facts import calibration_facts, draw_reliability
 from toolkit.export.reliability.forgotten import slice_reports
 from toolkit.export.search import SelectedCandidate, choose
 from toolkit.latency.measure import median_latency_ms
@@ -84,6 +89,10 @@ class Artifact:
     predictions: Predictions
     golden: tuple[str, ...] = tuple(DEMO_SENTENCES)
     """Texts whose scores `hbt verify` computes again."""
+    scaling: ScalingChoice | None = None
+    """The scaling of the logits that is in the classifier; None for a cascade, whose parts have one each."""
+    abstention: Abstention | None = None
+    """None if the package answers every text."""
 
 
 def compress(
@@ -100,7 +109,7 @@ def compress(
     started = time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
     with scratch_folder(out.parent) as scratch:
-        artifact = make_artifact(source, export, scratch, force, tuned)
+        artifact = abstaining(make_artifact(source, export, scratch, force, tuned), export)
         return write_package(artifact, out, force, started), artifact.predictions
 
 
@@ -116,8 +125,25 @@ def make_artifact(
     if reason is not None:
         raise CannotExport(reason)
     rule = source.classifier.rule or rule_on(source.corpus, source.predictions).rule
+    source, tuned, scaling = _calibrated(replace(source, classifier=source.classifier.with_rule(rule)), tuned)
+    rule = source.classifier.rule or rule
     choice = choose(target, source.classifier, _evidence(source.corpus, rule), export, scratch, force, tuned)
-    return loaded_artifact(source, target, choice, rule)
+    return replace(loaded_artifact(source, target, choice, rule), scaling=scaling)
+
+
+def _calibrated(source: Source, tuned: Classifier | None) -> tuple[Source, Classifier | None, ScalingChoice]:
+    """Return a source whose classifier and predictions are calibrated, the tuned classifier as well, and the choice.
+
+    No label changes. The stages before the export keep their logits, which students are trained on.
+    """
+    corpus, predictions = source.corpus, source.predictions
+    found = scaling_for(source.classifier, predictions, corpus)
+    calibrated = replace(
+        source,
+        classifier=scaled(source.classifier, found.scaling),
+        predictions=Predictions(predictions.rows, found.scaling.apply(predictions.logits)),
+    )
+    return calibrated, None if tuned is None else scaled(tuned, found.scaling), found
 
 
 def loaded_artifact(source: Source, target: Exporter, choice: SelectedCandidate, rule: DecisionRule) -> Artifact:
@@ -127,6 +153,12 @@ def loaded_artifact(source: Source, target: Exporter, choice: SelectedCandidate,
         predictions = Predictions(rows, model.predict_logits(source.corpus.take(rows)))
     name = target.name if source.pruned is None else f"{target.name}, pruned {source.pruned}"
     return Artifact(source, target, choice, rule, name, source.classifier.parameters, model, predictions)
+
+
+def abstaining(artifact: Artifact, export: ExportSettings) -> Artifact:
+    """Return the artifact with its abstention, if one is wanted. Raises: InputError if its risk cannot be kept."""
+    own = Contender(artifact.name, artifact.predictions, artifact.rule)
+    return replace(artifact, abstention=add_abstention(artifact.source.corpus, own, export, artifact.choice.folder))
 
 
 def write_package(artifact: Artifact, out: Path, force: bool, started: float) -> StageResult:
@@ -168,7 +200,7 @@ def rows_of(result: StageResult) -> list[Row]:
 def _evaluate(artifact: Artifact) -> StageResult:
     """Return the result of an artifact on validation and test rows."""
     source, target, rule, predictions = artifact.source, artifact.target, artifact.rule, artifact.predictions
-    corpus, texts = source.corpus, source.corpus.take(predictions.rows)
+    corpus, texts, abstention = source.corpus, source.corpus.take(predictions.rows), artifact.abstention
     with working(f"{target.name}: scoring in batches"):
         invariance = batch_invariance(artifact.model, texts, predictions.logits)
     validation, test, slices = evaluate(corpus, predictions, rule)
@@ -189,12 +221,14 @@ def _evaluate(artifact: Artifact) -> StageResult:
         details=artifact.choice.facts
         | ({} if source.trimming is None else {"trimming": asdict(source.trimming)})
         | ({} if cut is None else {"truncation": asdict(cut)})
+        | ({} if abstention is None else {"abstention": abstention_facts(corpus, own, abstention)})
         | ({} if linear is None else {"standing": asdict(standing_of(corpus, own, linear))})
         | {
             "target": target.name,
             "name": artifact.name,
             "invariance": invariance,
             "versus": [asdict(versus(corpus, own, other)) for other in (original, *source.beside)],
+            "calibration": calibration_facts(corpus, own, artifact.scaling, source.beside),
             "forgotten": slice_reports(corpus, own, original, source.beside),
         },
     )
@@ -212,6 +246,9 @@ def _finish_package(artifact: Artifact, result: StageResult, folder: Path) -> St
         latency = median_latency_ms("package", folder, source.corpus.take(source.corpus.rows("test")))
     result = replace(result, details=result.details | {"p50_ms": latency})
     rows = [*source.rows, *rows_of(result)]
+    draw_reliability(result.details["calibration"], folder)
+    if "abstention" in result.details:
+        draw_risk(result.details["abstention"], folder)
     write_card(folder, source.name, source.corpus, rows, result, source.lineage, machine, target.needs(folder))
     evaluation = figures_of(result)
     package.write_manifest(folder, target, machine.isa, source.lineage, golden, this_cpu_only, evaluation)

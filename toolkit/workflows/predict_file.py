@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from exporters.loaders.command.label_file import BATCH, CHUNK, LABEL, PROBABILITY, inert, safe_batch_size
+from exporters.loaders.command.label_file import (
+    ANSWER,
+    BATCH,
+    CHUNK,
+    LABEL,
+    PROBABILITY,
+    added_columns,
+    inert,
+    safe_batch_size,
+)
+from exporters.loaders.command.model import UNSURE
 from exporters.registry import LoadedArtifact
 from toolkit.data.columns import TEXT_COLUMNS, find_column
 from toolkit.data.corpus import text_values
@@ -32,6 +42,7 @@ def label_file(
     text_column: str | None = None,
     encoding: str | None = None,
     separator: str | None = None,
+    below: float | None = None,
 ) -> int:
     """Write `source` with added columns predicted_label and probability to `out`; return the number of rows.
 
@@ -40,6 +51,7 @@ def label_file(
     that a spreadsheet would run as a formula gets a leading apostrophe.
 
     text_column, encoding, separator: of `source`; None recognizes them.
+    below: of a package that abstains, the probability below which a third column, answer, is `unsure`.
     Raises: InputError if a file cannot be read or written, or already has one of the columns.
     """
     if out.suffix.lower() not in WRITERS:
@@ -49,13 +61,18 @@ def label_file(
         table = Table(str(source), {TEXT_COLUMNS[0]: lines})
     else:
         table = read_table(source, encoding, separator)
-    existing = [name for name in (LABEL, PROBABILITY) if name in table.columns]
+    existing = [name for name in added_columns(below) if name in table.columns]
     if existing:
         raise InputError(f"{source}: already has a column {existing[0]!r}; rename it")
     texts = text_values(table, find_column(table, text_column, "--text-column", TEXT_COLUMNS))
     refuse_mixed_columns(table, out)
     labels, probabilities = _label(model, texts)
     columns: dict[str, list[Any]] = table.columns | {LABEL: labels, PROBABILITY: probabilities}
+    if below is not None:
+        columns[ANSWER] = [
+            label if probability is None or probability >= below else UNSURE
+            for label, probability in zip(labels, probabilities, strict=True)
+        ]
     if out.suffix.lower() in (".csv", ".tsv"):
         columns = {inert(name): [inert(cell) for cell in cells] for name, cells in columns.items()}
     write_table(Table(str(out), columns, table.dialect), out)
