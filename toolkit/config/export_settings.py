@@ -51,6 +51,11 @@ class ExportSettings:
     validation rows."""
     confidence: float = 0.95
     """Confidence with which --abstain-risk is kept."""
+    no_robustness: bool = False
+    """Do not measure how typos and other small changes of the test rows change labels."""
+    functional_tests: str | None = None
+    """Table with the columns text, label and functionality, as HateCheck: the card has the accuracy of each
+    functionality."""
     register: str | None = None
     """Name in the MLflow model registry under which the package of a run gets a new version."""
 

@@ -130,7 +130,7 @@ class Recipe:
                 del tables["export"][name]
         if self.export.abstain_risk is None:
             del tables["export"]["abstain_risk"], tables["export"]["confidence"]
-        for name in ("budget_kb", "page"):
+        for name in ("budget_kb", "page", "no_robustness", "functional_tests"):
             if not getattr(self.export, name):
                 del tables["export"][name]
         return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()

@@ -12,6 +12,8 @@ KEPT = (
     "forgotten",
     "calibration",
     "abstention",
+    "robustness",
+    "functional_tests",
     "p50_ms",
     "truncation",
     "trimming",

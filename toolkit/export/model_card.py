@@ -115,6 +115,40 @@ def render_card(
         calibration=_calibration(result.details),
         abstention=result.details.get("abstention"),
         abstention_picture=ABSTENTION_FILE,
+        robustness=_robustness(result.details),
+        functional=_functional(result.details),
+    )
+
+
+def _robustness(details: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what the card says of perturbed rows; None if it was not measured."""
+    found = details.get("robustness")
+    if found is None:
+        return None
+    lines = [{"Change": "none", "texts": "–"} | {f"macro-F1, {name}": f"{v:.4f}" for name, v in found["clean"].items()}]
+    lines[0] |= {f"flips, {name}": "–" for name in found["clean"]}
+    for change, line in found["changes"].items():
+        cells = {"Change": change, "texts": f"{line['changed']:,}"}
+        cells |= {f"macro-F1, {name}": f"{each['macro_f1']:.4f}" for name, each in line["models"].items()}
+        lines.append(cells | {f"flips, {name}": f"{each['flips']:,}" for name, each in line["models"].items()})
+    return {"rows": found["rows"], "changes": _table(lines)}
+
+
+def _functional(details: dict[str, Any]) -> Table | None:
+    """Return the table of the functional tests; None if there were none."""
+    found = details.get("functional_tests")
+    if found is None:
+        return None
+    return _table(
+        [
+            {
+                "Functionality": each["functionality"],
+                "texts": f"{each['rows']:,}",
+                "right": f"{each['right']:,}",
+                "accuracy": f"{each['right'] / each['rows']:.4f}",
+            }
+            for each in found["functionalities"]
+        ]
     )
 
 

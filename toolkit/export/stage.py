@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,16 @@ from toolkit.data.demo import DEMO_SENTENCES
 from toolkit.evaluation.comparison import Contender, versus
 from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.predictions import Predictions, evaluate, rule_on
-from toolkit.evaluation.reliability.abstention import Abstention
+from toolkit.evaluation.predictor import Predictor
 from toolkit.evaluation.reliability.scaling import ScalingChoice
 from toolkit.evaluation.standing import standing_in, standing_of
 from toolkit.export.candidates import batch_invariance
 from toolkit.export.figures import figures_of
 from toolkit.export.model_card import write_card
-from toolkit.export.reliability.abstaining import abstention_facts, add_abstention, draw_risk
+from toolkit.export.reliability.abstaining import draw_risk
 from toolkit.export.reliability.calibrated import scaled, scaling_for
 from toolkit.export.reliability.calibration_facts import calibration_facts, draw_reliability
+from toolkit.export.reliability.checks import checks_of
 from toolkit.export.reliability.forgotten import slice_reports
 from toolkit.export.search import SelectedCandidate, choose
 from toolkit.latency.measure import median_latency_ms
@@ -72,6 +73,8 @@ class Source:
     """Tag of the pruning; None if the classifier is not pruned."""
     trimming: Trimming | None = None
     """The trimming of the vocabulary, which changes no prediction on the corpus; None if there was none."""
+    linear: Predictor | None = None
+    """The linear baseline, for texts that it has no predictions of; None if it is not at hand."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +94,8 @@ class Artifact:
     """Texts whose scores `hbt verify` computes again."""
     scaling: ScalingChoice | None = None
     """The scaling of the logits that is in the classifier; None for a cascade, whose parts have one each."""
-    abstention: Abstention | None = None
-    """None if the package answers every text."""
+    checks: dict[str, Any] = field(default_factory=dict)
+    """See `toolkit.export.reliability.checks`."""
 
 
 def compress(
@@ -109,7 +112,7 @@ def compress(
     started = time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
     with scratch_folder(out.parent) as scratch:
-        artifact = abstaining(make_artifact(source, export, scratch, force, tuned), export)
+        artifact = checked(make_artifact(source, export, scratch, force, tuned), export)
         return write_package(artifact, out, force, started), artifact.predictions
 
 
@@ -155,10 +158,11 @@ def loaded_artifact(source: Source, target: Exporter, choice: SelectedCandidate,
     return Artifact(source, target, choice, rule, name, source.classifier.parameters, model, predictions)
 
 
-def abstaining(artifact: Artifact, export: ExportSettings) -> Artifact:
-    """Return the artifact with its abstention, if one is wanted. Raises: InputError if its risk cannot be kept."""
-    own = Contender(artifact.name, artifact.predictions, artifact.rule)
-    return replace(artifact, abstention=add_abstention(artifact.source.corpus, own, export, artifact.choice.folder))
+def checked(artifact: Artifact, export: ExportSettings) -> Artifact:
+    """Return the artifact with the facts of its checks. Raises: InputError, see `checks_of`."""
+    own, source = Contender(artifact.name, artifact.predictions, artifact.rule), artifact.source
+    found = checks_of(source.corpus, own, artifact.model, source.linear, export, artifact.choice.folder)
+    return replace(artifact, checks=found)
 
 
 def write_package(artifact: Artifact, out: Path, force: bool, started: float) -> StageResult:
@@ -200,7 +204,7 @@ def rows_of(result: StageResult) -> list[Row]:
 def _evaluate(artifact: Artifact) -> StageResult:
     """Return the result of an artifact on validation and test rows."""
     source, target, rule, predictions = artifact.source, artifact.target, artifact.rule, artifact.predictions
-    corpus, texts, abstention = source.corpus, source.corpus.take(predictions.rows), artifact.abstention
+    corpus, texts = source.corpus, source.corpus.take(predictions.rows)
     with working(f"{target.name}: scoring in batches"):
         invariance = batch_invariance(artifact.model, texts, predictions.logits)
     validation, test, slices = evaluate(corpus, predictions, rule)
@@ -221,7 +225,7 @@ def _evaluate(artifact: Artifact) -> StageResult:
         details=artifact.choice.facts
         | ({} if source.trimming is None else {"trimming": asdict(source.trimming)})
         | ({} if cut is None else {"truncation": asdict(cut)})
-        | ({} if abstention is None else {"abstention": abstention_facts(corpus, own, abstention)})
+        | artifact.checks
         | ({} if linear is None else {"standing": asdict(standing_of(corpus, own, linear))})
         | {
             "target": target.name,
@@ -334,6 +338,8 @@ def refuse_unready(export: ExportSettings) -> None:
     """
     if export.this_cpu_only and not set(VNNI) & set(describe_machine().flags):
         raise InputError("--this-cpu-only: this processor has no VNNI, so eight-bit weights gain nothing; leave it out")
+    if export.functional_tests is not None and not Path(export.functional_tests).is_file():
+        raise InputError(f"--functional-tests {export.functional_tests}: no such file; give a table, or leave it out")
     reason = exporter(export.target).available()
     if reason is not None and export.target != FALLBACK_FOR:
         raise InputError(f"--target {export.target}: {reason}")

@@ -99,7 +99,7 @@ def test_the_front_matter_is_valid_for_the_hub() -> None:
 def test_sections_are_in_order() -> None:
     found = re.findall(r"^## (.*)$", card(), flags=re.M)
     assert found == [
-        "Use", "Results", "Paired comparisons", "What compression forgot", "Calibration", "Abstention",
+        "Use", "Results", "Paired comparisons", "What compression forgot", "Calibration", "Abstention", "Robustness",
         "Candidates evaluated",
         "Data", "How it was made", "Limitations",
     ]  # fmt: skip
