@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from toolkit.evaluation.comparison import Versus
     from toolkit.package import Verification
     from toolkit.workflows.auto.outcome import Outcome
+    from toolkit.workflows.explaining.explain import Explanation
     from toolkit.workflows.run_summary import RunSummary
     from toolkit.workflows.transfer.command import Transfer
 
@@ -97,12 +98,29 @@ def predict_file(
     force: overwrite `output` if it exists.
     Raises: InputError, before anything is written, if a file cannot be read or written.
     """
+    from toolkit.package import answer_below
     from toolkit.utils.overwrite import refuse_file
     from toolkit.workflows.predict_file import label_file
     from toolkit.workflows.scoring.pool import THREADS
 
     refuse_file(Path(output), force, "output")
-    return label_file(load(package, THREADS), Path(source), Path(output), text_column)
+    model = load(package, THREADS)
+    return label_file(model, Path(source), Path(output), text_column, below=answer_below(Path(package)))
+
+
+def explain(package: AnyPath, text: str, label: str | None = None) -> "Explanation":
+    """Return which parts of a text decided the label that a package gives it.
+
+    label: the label whose logit is explained; None takes the predicted one.
+    Returns: words (of an n-gram package also characters and n-grams) with what each adds to the logit of every label.
+    Raises: InputError if `package` is not a package, does not have the label, or the text is blank.
+    """
+    from exporters.loaders.base.texts import checked_texts
+    from toolkit.workflows.explaining.explain import explain_texts
+    from toolkit.workflows.predict_file import refuse_blank
+
+    refuse_blank(checked_texts([text]))
+    return explain_texts(Path(package), [text], label)[0]
 
 
 def auto(

@@ -227,6 +227,19 @@ def predict(model: LoadedArtifact, texts: Sequence[str], batch_size: int = 1) ->
         raise InputError(f"the package does not answer: {printable(one_line(error))}") from error
 
 
+def answer_below(folder: Path) -> float | None:
+    """Return the probability below which a loaded package answers `unsure`; None if it always answers a label.
+
+    Raises: InputError if its config.json does not state a probability.
+    """
+    from exporters.loaders.command.model import answer_below
+
+    try:
+        return answer_below(folder)
+    except ValueError as error:
+        raise InputError(f"{folder}: {error}") from None
+
+
 def verify(folder: Path, public_key: Path | None = None) -> Verification:
     """Check every file of a package, its target and runtime, its signature and its golden scores.
 

@@ -106,6 +106,11 @@ WRONG_PLACES = (
 NO_RUNS = ("gone", "comments.csv", "models", "hollow", "runs/tiny/gone")
 SINGLE: list[Arguments] = [
     ("fly",),
+    ("explain", "models/tiny-onnx-int8"),
+    ("explain", "models/tiny-onnx-int8", "text", "--label", "gone"),
+    ("explain", "models/tiny-onnx-int8", "text", "--html", "gone/page.html"),
+    ("explain", "models/tiny-onnx-int8", "--global"),
+    ("explain", "models", "text"),
     ("train", "extra"),
     (*TRAIN, "--no-such-option"),
     (*TRAIN, "--recipe", "gone.toml"),

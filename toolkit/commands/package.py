@@ -105,6 +105,7 @@ def predict(
     Files are read and written in parts and may be larger than the memory. With a folder, or a quoted pattern such as
     'new/*.csv', a file that is complete in --output from the same input and PACKAGE is skipped.
     """
+    from exporters.loaders.command.model import UNSURE
     from toolkit import package as loading
     from toolkit.workflows.predict_file import label_file_in_processes, refuse_blank
     from toolkit.workflows.scoring.folder import is_many, label_files
@@ -126,9 +127,13 @@ def predict(
         rows = label_file_in_processes(package, source, output, options, processes)
         click.echo(json.dumps({"rows": rows, "output": str(output)}) if as_json else f"{rows} rows labeled: {output}")
         return
-    for text, (label, probability) in zip(texts, loading.predict(loading.load(package), texts), strict=True):
+    found = loading.predict(loading.load(package), texts)
+    below = loading.answer_below(package)
+    for text, (label, probability) in zip(texts, found, strict=True):
+        answer = label if below is None or probability >= below else UNSURE
         line = {"text": text, "label": label, "probability": round(probability, 6)}
-        plain = f"{printable(label)}\t{probability:.4f}\t{printable(text)}"
+        line |= {} if below is None else {"answer": answer}
+        plain = f"{printable(answer)}\t{probability:.4f}\t{printable(text)}"
         click.echo(json_line(line) if as_json else plain)
 
 
@@ -140,7 +145,7 @@ def _show_files(found: Any, as_json: bool) -> None:
         done = f"; {found.skipped} files were complete" if found.skipped else ""
         click.echo(
             f"{found.rows} rows of {found.files} files labeled{done}: {found.output}  "
-            f"({found.rows_per_second:,.0f} rows/s, {found.processes} processes)"
+            f"({found.rows_per_second:,.0f} rows/s, {found.processes} process{'es' * (found.processes > 1)})"
         )
     if found.failed and not as_json:
         raise InputError(f"{len(found.failed)} files are not labeled, for the reasons above; fix them and rerun")

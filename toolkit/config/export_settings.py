@@ -46,6 +46,16 @@ class ExportSettings:
     again with fewer rows."""
     page: bool = False
     """Also write page.html, in which a person can try the model offline, for the target js."""
+    abstain_risk: float | None = None
+    """Largest share of wrong answers: the package answers `unsure` below a probability that keeps it, chosen on the
+    validation rows."""
+    confidence: float = 0.95
+    """Confidence with which --abstain-risk is kept."""
+    no_robustness: bool = False
+    """Do not measure how typos and other small changes of the test rows change labels."""
+    functional_tests: str | None = None
+    """Table with the columns text, label and functionality, as HateCheck: the card has the accuracy of each
+    functionality."""
     register: str | None = None
     """Name in the MLflow model registry under which the package of a run gets a new version."""
 
@@ -59,6 +69,9 @@ class ExportSettings:
         require(share is None or budget is None, "--cascade-ms", "give it or --cascade-share, not both")
         for option, dial in (("--cascade-share", share), ("--cascade-ms", budget)):
             require(dial is None or self.cascade, option, "needs --cascade")
+        wrong, confidence = self.abstain_risk, self.confidence
+        require(wrong is None or 0 < wrong < 1, "--abstain-risk", f"{wrong} is outside (0, 1)")
+        require(0 < confidence < 1, "--confidence", f"{confidence} is outside (0, 1)")
         size = self.trim_vocabulary
         require(size is None or size >= 0, "--trim-vocabulary", f"{size} is negative")
         require(0 <= self.max_drop <= 1, "--max-drop", f"{self.max_drop} is outside [0, 1]")

@@ -128,7 +128,9 @@ class Recipe:
         if not self.export.cascade:
             for name in CASCADE_SETTINGS:
                 del tables["export"][name]
-        for name in ("budget_kb", "page"):
+        if self.export.abstain_risk is None:
+            del tables["export"]["abstain_risk"], tables["export"]["confidence"]
+        for name in ("budget_kb", "page", "no_robustness", "functional_tests"):
             if not getattr(self.export, name):
                 del tables["export"][name]
         return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()

@@ -9,19 +9,20 @@ from toolkit.data.tables import read_lines, read_table
 from toolkit.utils.errors import InputError
 
 
-def read_unlabeled(file: Path) -> list[str]:
+def read_unlabeled(file: Path, option: str = "--unlabelled") -> list[str]:
     """Return the non-empty texts of a file: the lines of a .txt, or the text column of a table.
 
+    option: the command-line option that names it, for messages.
     Raises: InputError if it cannot be read or contains no text.
     """
     if not file.is_file():
-        raise InputError(f"--unlabelled {file}: no such file; give a .txt with one text per line, or a table")
+        raise InputError(f"{option} {file}: no such file; give a .txt with one text per line, or a table")
     try:
         texts = [text for text in _texts_of(file) if normalize(text)]
     except InputError as error:
-        raise InputError(f"--unlabelled {error}") from None
+        raise InputError(f"{option} {error}") from None
     if not texts:
-        raise InputError(f"--unlabelled {file}: no text in it; give a .txt with one text per line, or a table")
+        raise InputError(f"{option} {file}: no text in it; give a .txt with one text per line, or a table")
     return texts
 
 

@@ -24,7 +24,7 @@ from toolkit.evaluation.predictions import Predictions
 from toolkit.export.candidates import loses_too_much
 from toolkit.export.cascade_curve import draw_curve
 from toolkit.export.search import SelectedCandidate
-from toolkit.export.stage import Artifact, Source, loaded_artifact, make_artifact, write_package
+from toolkit.export.stage import Artifact, Source, checked, loaded_artifact, make_artifact, write_package
 from toolkit.latency.timing import fixed_order, times_in_turns
 from toolkit.modeling.classifier import Classifier
 from toolkit.package import COMMAND_LINE_FILE, CONFIG_FILE, LOADER_FILE, REQUIREMENTS_FILE
@@ -61,7 +61,7 @@ def compress_cascade(
         second = make_artifact(transformer, export, scratch / TRANSFORMER, force, tuned)
         whole = _joined(first, second, export, scratch / CASCADE)
         _refuse_loss(whole, export.max_drop, force)
-        return write_package(whole, out, force, started), whole.predictions
+        return write_package(checked(whole, export), out, force, started), whole.predictions
 
 
 def _joined(first: Artifact, second: Artifact, export: ExportSettings, folder: Path) -> Artifact:
@@ -84,7 +84,7 @@ def _joined(first: Artifact, second: Artifact, export: ExportSettings, folder: P
     )
     whole = loaded_artifact(_source(first, second, routing), second.target, choice, rule)
     return replace(
-        whole,
+        whole,  # without a scaling: each part has its own
         name=f"{whole.name}, cascade",
         parameters=first.parameters + second.parameters,
         golden=(*whole.golden, *_deferred_words(first, routing)),

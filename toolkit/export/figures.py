@@ -5,7 +5,20 @@ from typing import Any
 from toolkit.stages.result import StageResult
 from toolkit.utils.files import without_nan
 
-KEPT = ("standing", "versus", "invariance", "forgotten", "p50_ms", "truncation", "trimming", "cascade")
+KEPT = (
+    "standing",
+    "versus",
+    "invariance",
+    "forgotten",
+    "calibration",
+    "abstention",
+    "robustness",
+    "functional_tests",
+    "p50_ms",
+    "truncation",
+    "trimming",
+    "cascade",
+)
 """Details of the stage that the manifest has, too; the gate is in the run folder and on the card."""
 
 

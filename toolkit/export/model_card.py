@@ -15,6 +15,8 @@ from toolkit.evaluation.slices import SHOWN, as_slice
 from toolkit.evaluation.standing import standing_in
 from toolkit.export.candidates import cells as candidate_cells
 from toolkit.export.cascade_curve import CURVE_FILE
+from toolkit.export.reliability.abstaining import CURVE_FILE as ABSTENTION_FILE
+from toolkit.export.reliability.calibration_facts import DIAGRAM_FILE
 from toolkit.modeling.tokenizer import truncation_in
 from toolkit.package import CARD_FILE, GOLDEN_TOLERANCE
 from toolkit.stages.result import StageResult
@@ -110,7 +112,65 @@ def render_card(
         cascade=_cascade(result.details),
         quantized=result.stage == "quantization",
         forgotten=_forgotten(result.details),
+        calibration=_calibration(result.details),
+        abstention=result.details.get("abstention"),
+        abstention_picture=ABSTENTION_FILE,
+        robustness=_robustness(result.details),
+        functional=_functional(result.details),
     )
+
+
+def _robustness(details: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what the card says of perturbed rows; None if it was not measured."""
+    found = details.get("robustness")
+    if found is None:
+        return None
+    lines = [{"Change": "none", "texts": "–"} | {f"macro-F1, {name}": f"{v:.4f}" for name, v in found["clean"].items()}]
+    lines[0] |= {f"flips, {name}": "–" for name in found["clean"]}
+    for change, line in found["changes"].items():
+        cells = {"Change": change, "texts": f"{line['changed']:,}"}
+        cells |= {f"macro-F1, {name}": f"{each['macro_f1']:.4f}" for name, each in line["models"].items()}
+        lines.append(cells | {f"flips, {name}": f"{each['flips']:,}" for name, each in line["models"].items()})
+    return {"rows": found["rows"], "changes": _table(lines)}
+
+
+def _functional(details: dict[str, Any]) -> Table | None:
+    """Return the table of the functional tests; None if there were none."""
+    found = details.get("functional_tests")
+    if found is None:
+        return None
+    return _table(
+        [
+            {
+                "Functionality": each["functionality"],
+                "texts": f"{each['rows']:,}",
+                "right": f"{each['right']:,}",
+                "accuracy": f"{each['right'] / each['rows']:.4f}",
+            }
+            for each in found["functionalities"]
+        ]
+    )
+
+
+def _calibration(details: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what the card says of the calibration; None if it was not measured."""
+    found = details.get("calibration")
+    if found is None:
+        return None
+    models = {"this package": found["package"]}
+    if "before" in found:
+        models["this package before calibration"] = found["before"]
+    models |= found["beside"]
+    lines = [
+        {
+            "Model": name,
+            "error, points": f"{100 * each['ece']:.2f}",
+            "95 % interval": f"{100 * each['interval'][0]:.2f} … {100 * each['interval'][1]:.2f}",
+            "by chance": f"{100 * each['by_chance']:.2f}",
+        }
+        for name, each in models.items()
+    ]
+    return {"scaling": found["scaling"], "picture": DIAGRAM_FILE, "errors": _table(lines)}
 
 
 def _forgotten(details: dict[str, Any]) -> dict[str, Any] | None:

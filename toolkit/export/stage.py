@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,16 @@ from toolkit.data.demo import DEMO_SENTENCES
 from toolkit.evaluation.comparison import Contender, versus
 from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.predictions import Predictions, evaluate, rule_on
+from toolkit.evaluation.predictor import Predictor
+from toolkit.evaluation.reliability.scaling import ScalingChoice
 from toolkit.evaluation.standing import standing_in, standing_of
 from toolkit.export.candidates import batch_invariance
 from toolkit.export.figures import figures_of
 from toolkit.export.model_card import write_card
+from toolkit.export.reliability.abstaining import draw_risk
+from toolkit.export.reliability.calibrated import scaled, scaling_for
+from toolkit.export.reliability.calibration_facts import calibration_facts, draw_reliability
+from toolkit.export.reliability.checks import checks_of
 from toolkit.export.reliability.forgotten import slice_reports
 from toolkit.export.search import SelectedCandidate, choose
 from toolkit.latency.measure import median_latency_ms
@@ -67,6 +73,8 @@ class Source:
     """Tag of the pruning; None if the classifier is not pruned."""
     trimming: Trimming | None = None
     """The trimming of the vocabulary, which changes no prediction on the corpus; None if there was none."""
+    linear: Predictor | None = None
+    """The linear baseline, for texts that it has no predictions of; None if it is not at hand."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +92,10 @@ class Artifact:
     predictions: Predictions
     golden: tuple[str, ...] = tuple(DEMO_SENTENCES)
     """Texts whose scores `hbt verify` computes again."""
+    scaling: ScalingChoice | None = None
+    """The scaling of the logits that is in the classifier; None for a cascade, whose parts have one each."""
+    checks: dict[str, Any] = field(default_factory=dict)
+    """See `toolkit.export.reliability.checks`."""
 
 
 def compress(
@@ -100,7 +112,7 @@ def compress(
     started = time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
     with scratch_folder(out.parent) as scratch:
-        artifact = make_artifact(source, export, scratch, force, tuned)
+        artifact = checked(make_artifact(source, export, scratch, force, tuned), export)
         return write_package(artifact, out, force, started), artifact.predictions
 
 
@@ -116,8 +128,25 @@ def make_artifact(
     if reason is not None:
         raise CannotExport(reason)
     rule = source.classifier.rule or rule_on(source.corpus, source.predictions).rule
+    source, tuned, scaling = _calibrated(replace(source, classifier=source.classifier.with_rule(rule)), tuned)
+    rule = source.classifier.rule or rule
     choice = choose(target, source.classifier, _evidence(source.corpus, rule), export, scratch, force, tuned)
-    return loaded_artifact(source, target, choice, rule)
+    return replace(loaded_artifact(source, target, choice, rule), scaling=scaling)
+
+
+def _calibrated(source: Source, tuned: Classifier | None) -> tuple[Source, Classifier | None, ScalingChoice]:
+    """Return a source whose classifier and predictions are calibrated, the tuned classifier as well, and the choice.
+
+    No label changes. The stages before the export keep their logits, which students are trained on.
+    """
+    corpus, predictions = source.corpus, source.predictions
+    found = scaling_for(source.classifier, predictions, corpus)
+    calibrated = replace(
+        source,
+        classifier=scaled(source.classifier, found.scaling),
+        predictions=Predictions(predictions.rows, found.scaling.apply(predictions.logits)),
+    )
+    return calibrated, None if tuned is None else scaled(tuned, found.scaling), found
 
 
 def loaded_artifact(source: Source, target: Exporter, choice: SelectedCandidate, rule: DecisionRule) -> Artifact:
@@ -127,6 +156,13 @@ def loaded_artifact(source: Source, target: Exporter, choice: SelectedCandidate,
         predictions = Predictions(rows, model.predict_logits(source.corpus.take(rows)))
     name = target.name if source.pruned is None else f"{target.name}, pruned {source.pruned}"
     return Artifact(source, target, choice, rule, name, source.classifier.parameters, model, predictions)
+
+
+def checked(artifact: Artifact, export: ExportSettings) -> Artifact:
+    """Return the artifact with the facts of its checks. Raises: InputError, see `checks_of`."""
+    own, source = Contender(artifact.name, artifact.predictions, artifact.rule), artifact.source
+    found = checks_of(source.corpus, own, artifact.model, source.linear, export, artifact.choice.folder)
+    return replace(artifact, checks=found)
 
 
 def write_package(artifact: Artifact, out: Path, force: bool, started: float) -> StageResult:
@@ -189,12 +225,14 @@ def _evaluate(artifact: Artifact) -> StageResult:
         details=artifact.choice.facts
         | ({} if source.trimming is None else {"trimming": asdict(source.trimming)})
         | ({} if cut is None else {"truncation": asdict(cut)})
+        | artifact.checks
         | ({} if linear is None else {"standing": asdict(standing_of(corpus, own, linear))})
         | {
             "target": target.name,
             "name": artifact.name,
             "invariance": invariance,
             "versus": [asdict(versus(corpus, own, other)) for other in (original, *source.beside)],
+            "calibration": calibration_facts(corpus, own, artifact.scaling, source.beside),
             "forgotten": slice_reports(corpus, own, original, source.beside),
         },
     )
@@ -212,6 +250,9 @@ def _finish_package(artifact: Artifact, result: StageResult, folder: Path) -> St
         latency = median_latency_ms("package", folder, source.corpus.take(source.corpus.rows("test")))
     result = replace(result, details=result.details | {"p50_ms": latency})
     rows = [*source.rows, *rows_of(result)]
+    draw_reliability(result.details["calibration"], folder)
+    if "abstention" in result.details:
+        draw_risk(result.details["abstention"], folder)
     write_card(folder, source.name, source.corpus, rows, result, source.lineage, machine, target.needs(folder))
     evaluation = figures_of(result)
     package.write_manifest(folder, target, machine.isa, source.lineage, golden, this_cpu_only, evaluation)
@@ -297,6 +338,8 @@ def refuse_unready(export: ExportSettings) -> None:
     """
     if export.this_cpu_only and not set(VNNI) & set(describe_machine().flags):
         raise InputError("--this-cpu-only: this processor has no VNNI, so eight-bit weights gain nothing; leave it out")
+    if export.functional_tests is not None and not Path(export.functional_tests).is_file():
+        raise InputError(f"--functional-tests {export.functional_tests}: no such file; give a table, or leave it out")
     reason = exporter(export.target).available()
     if reason is not None and export.target != FALLBACK_FOR:
         raise InputError(f"--target {export.target}: {reason}")

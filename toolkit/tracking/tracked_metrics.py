@@ -6,6 +6,7 @@ from pathlib import Path
 from toolkit.config.recipe import DESCRIPTIONS
 from toolkit.data.corpus import describe_split
 from toolkit.evaluation.label_keys import label_keys
+from toolkit.export.reliability.calibration_facts import DIAGRAM_FILE
 from toolkit.stages.cross_validation import FoldResult
 from toolkit.stages.result import StageResult
 from toolkit.stages.run_folder import CORPUS_FILE, RECIPE_FILE, Run
@@ -123,6 +124,10 @@ def track_export(
     cascade = result.details.get("cascade")
     if cascade is not None:
         tracked.metrics({"cascade_share": cascade["test"]["share"], "cascade_mean_ms": cascade["test"]["mean_ms"]})
+    calibration = result.details.get("calibration")
+    if calibration is not None:
+        tracked.metrics({"calibration_error": calibration["package"]["ece"]})
+        tracked.artifact(package / DIAGRAM_FILE, "model_card")
     tracked.metrics({"package_size_mb": result.details["package_size_bytes"] / MB})
     tracked.model(package, register)
     tracked.artifact(package / "README.md", "model_card")

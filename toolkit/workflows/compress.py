@@ -18,6 +18,7 @@ from toolkit.evaluation.standing import standing_in, standing_of
 from toolkit.export.stage import Source, compress_or_fall_back, lineage_of, refuse_fallback, refuse_unready, rows_of
 from toolkit.modeling.architecture import architecture_of
 from toolkit.modeling.classifier import Classifier, load_classifier, load_sequence_classifier
+from toolkit.modeling.linear import load_linear
 from toolkit.modeling.tokenizer import truncation_in
 from toolkit.modeling.vocabulary_trimming import trimmed
 from toolkit.pruning.stage import describe_pruning, prune, pruning_settings
@@ -203,6 +204,7 @@ def _compress_checkpoint(
     with scratch_folder() as scratch:
         linear_result = train_linear_baseline(corpus, scratch / LINEAR_BASELINE)
         linear = contender_of(scratch / LINEAR_BASELINE, linear_result, LINEAR_BASELINE_NAME)
+        linear_model = load_linear(scratch / LINEAR_BASELINE)
     if classifier.rule is None:
         classifier = classifier.with_rule(rule_on(corpus, predictions).rule)
     rule = classifier.rule or DecisionRule()
@@ -227,7 +229,9 @@ def _compress_checkpoint(
         lineage |= {"pruning": pruning.tag, "pruned": describe_pruning(details, pruning_settings(recipe))}
     classifier, trimming = trimmed(classifier, export, corpus, None)
     tag = None if pruning is None else pruning.tag
-    source = Source(classifier, name, corpus, predictions, lineage, rows_before_export, references, tag, trimming)
+    source = Source(
+        classifier, name, corpus, predictions, lineage, rows_before_export, references, tag, trimming, linear_model
+    )
     with scratch_folder() as work:
         tuned = None
         if export.quant_method == "qat":

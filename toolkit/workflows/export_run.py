@@ -15,6 +15,7 @@ from toolkit.export.cascade import compress_cascade
 from toolkit.export.stage import Source, compress_or_fall_back, lineage_of
 from toolkit.manifest import MANIFEST_FILE, read_manifest
 from toolkit.modeling.classifier import Classifier, load_classifier
+from toolkit.modeling.linear import load_linear
 from toolkit.modeling.vocabulary_trimming import trimmed
 from toolkit.pruning.stage import describe_pruning
 from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
@@ -67,6 +68,7 @@ def export_run(run: Run, stage: str, out: Path, tracked: tracking.Tracked, force
         _references(run, stage, result),
         tag_of(stage) or None,
         trimming,
+        load_linear(run.folder / LINEAR_BASELINE),
     )
     if export.budget_kb is not None:
         source = within_budget(source, result, lambda: distillation_of(run), export.budget_kb, export.target)

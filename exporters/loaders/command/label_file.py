@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from exporters.loaders.command.model import Model, largest_difference
+from exporters.loaders.command.model import UNSURE, Model, largest_difference
 
-LABEL, PROBABILITY = "predicted_label", "probability"
+LABEL, PROBABILITY, ANSWER = "predicted_label", "probability", "answer"
 SUFFIXES = (".csv", ".tsv")
 SEPARATORS, SNIFFED = (",", ";", "\t", "|"), 100
 """Separators of CSV files, and rows in which the one of a file is found. The same as those of hbt."""
@@ -34,11 +34,15 @@ FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-def label_file(model: Model, source: Path, out: Path, text_column: str | None) -> tuple[int, int]:
-    """Write `source` with two added columns to `out`, CHUNK rows at a time; return the rows, and those without text.
+def label_file(
+    model: Model, source: Path, out: Path, text_column: str | None, below: float | None = None
+) -> tuple[int, int]:
+    """Write `source` with added columns to `out`, CHUNK rows at a time; return the rows, and those without text.
 
-    A CSV file from a CSV file has its separator. Both columns are empty for a row without text. A cell that a
+    A CSV file from a CSV file has its separator. The columns are empty for a row without text. A cell that a
     spreadsheet would run as a formula gets a leading apostrophe.
+
+    below: of a package that abstains, the probability below which the third column, ANSWER, is UNSURE.
     Raises: ValueError or OSError if a file cannot be read or written; then `out` is not written.
     """
     if out.suffix.lower() not in SUFFIXES:
@@ -47,7 +51,8 @@ def label_file(model: Model, source: Path, out: Path, text_column: str | None) -
         raise ValueError(f"{out}: exists; give another --output")
     rows = read_rows(source)
     header = next(rows)
-    taken = [name for name in (LABEL, PROBABILITY) if name in header]
+    added = added_columns(below)
+    taken = [name for name in added if name in header]
     if taken:
         raise ValueError(f"{source}: already has a column {taken[0]!r}; rename it")
     column = find_column(source, header, text_column)
@@ -57,12 +62,13 @@ def label_file(model: Model, source: Path, out: Path, text_column: str | None) -
     count = blank = batch_size = 0
     try:
         with partial.open("w", newline="", encoding=_encoding_of(source)) as stream:
-            write_rows(stream, separator, [[*header, LABEL, PROBABILITY]])
+            write_rows(stream, separator, [[*header, *added]])
             for chunk in iter(lambda: list(islice(rows, CHUNK)), []):
                 texts = [row[column] for row in chunk if not is_blank(row[column])]
                 batch_size = batch_size or safe_batch_size(model, texts[:BATCH])
                 found = iter(model.predict(texts, batch_size) if texts else [])
-                answers = [["", ""] if is_blank(row[column]) else _cells(*next(found)) for row in chunk]
+                empty = [""] * len(added)
+                answers = [empty if is_blank(row[column]) else _cells(*next(found), below) for row in chunk]
                 write_rows(stream, separator, [a + b for a, b in zip(chunk, answers)])
                 count, blank = count + len(chunk), blank + len(chunk) - len(texts)
         partial.replace(out)
@@ -78,8 +84,14 @@ def _encoding_of(file: Path) -> str:
         return "utf-8-sig" if stream.read(len(BOM_UTF8)) == BOM_UTF8 else "utf-8"
 
 
-def _cells(label: str, probability: float) -> list[Any]:
-    return [label, round(probability, 6)]
+def added_columns(below: float | None) -> list[str]:
+    """Return the names of the columns that a labeled file gets."""
+    return [LABEL, PROBABILITY] if below is None else [LABEL, PROBABILITY, ANSWER]
+
+
+def _cells(label: str, probability: float, below: float | None) -> list[Any]:
+    cells = [label, round(probability, 6)]
+    return cells if below is None else [*cells, label if probability >= below else UNSURE]
 
 
 def read_rows(file: Path) -> Iterator[list[str]]:

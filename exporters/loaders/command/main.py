@@ -12,7 +12,7 @@ from typing import Any
 
 from exporters.loaders.command.bench import bench
 from exporters.loaders.command.label_file import is_blank, label_file
-from exporters.loaders.command.model import Model, printable
+from exporters.loaders.command.model import UNSURE, Model, answer_below, printable
 from exporters.loaders.command.self_test import self_test
 
 
@@ -39,26 +39,28 @@ def _run(given: argparse.Namespace, load: Callable[..., Model], folder: Path) ->
     elif given.self_test:
         self_test(load(threads=given.threads), folder)
     elif given.file:
-        count, blank = label_file(load(threads=given.threads or 1), given.file, given.output, given.text_column)
+        model, below = load(threads=given.threads or 1), answer_below(folder)
+        count, blank = label_file(model, given.file, given.output, given.text_column, below)
         print(f"{count} rows labeled: {printable(str(given.output))}")
         if blank:
             print(f"{blank} of {count} rows have no text; their label is left empty", file=sys.stderr)
     elif given.stdin:
-        model = load(threads=given.threads)
+        model, below = load(threads=given.threads), answer_below(folder)
         for number, line in enumerate(sys.stdin.buffer, start=1):
             try:
                 text = line.decode().rstrip("\r\n")
             except UnicodeDecodeError:
                 raise ValueError(f"line {number} of the input is not UTF-8") from None
-            print_labels(model, [text])
+            print_labels(model, [text], below)
     else:
-        print_labels(load(threads=given.threads), given.texts)
+        print_labels(load(threads=given.threads), given.texts, answer_below(folder))
 
 
-def print_labels(model: Model, texts: list[str]) -> None:
-    """Print label, probability and text of each; a blank text has no label."""
+def print_labels(model: Model, texts: list[str], below: float | None) -> None:
+    """Print label, probability and text of each: no label of a blank text, and UNSURE `below` a probability."""
     for text, (label, score) in zip(texts, model.predict(texts)):
-        shown = "\t" if is_blank(text) else f"{printable(label)}\t{score:.4f}"
+        answer = label if below is None or score >= below else UNSURE
+        shown = "\t" if is_blank(text) else f"{printable(answer)}\t{score:.4f}"
         print(f"{shown}\t{printable(text)}", flush=True)
 
 

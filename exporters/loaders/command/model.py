@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -20,6 +22,24 @@ class Model(Protocol):
     def predict_proba(self, texts: Sequence[str], batch_size: int = 1) -> Any:
         """Return an array of probabilities (texts, labels)."""
         ...
+
+
+UNSURE = "unsure"
+"""The answer to a text whose label has a lower probability than config.json asks for."""
+
+
+def answer_below(folder: Path) -> float | None:
+    """Return the probability below which the package in `folder` answers UNSURE; None if it always answers.
+
+    Raises: ValueError if config.json does not state a probability.
+    """
+    found = json.loads((folder / "config.json").read_text("utf-8")).get("abstain")
+    if found is None:
+        return None
+    below = found.get("below") if isinstance(found, dict) else None
+    if not isinstance(below, (int, float)) or not 0 <= below <= 1:
+        raise ValueError("config.json: abstain must have a probability named below")
+    return float(below)
 
 
 def largest_difference(scores: Iterable[Iterable[float]], others: Iterable[Iterable[float]]) -> float:

@@ -99,8 +99,9 @@ def test_the_front_matter_is_valid_for_the_hub() -> None:
 def test_sections_are_in_order() -> None:
     found = re.findall(r"^## (.*)$", card(), flags=re.M)
     assert found == [
-        "Use", "Results", "Paired comparisons", "What compression forgot", "Candidates evaluated", "Data",
-        "How it was made", "Limitations",
+        "Use", "Results", "Paired comparisons", "What compression forgot", "Calibration", "Abstention", "Robustness",
+        "Candidates evaluated",
+        "Data", "How it was made", "Limitations",
     ]  # fmt: skip
     assert "\n\n\n" not in card()
 

@@ -11,6 +11,7 @@ from toolkit.config.recipe import Recipe
 from toolkit.config.settings import ExportSettings
 from toolkit.config.toml_file import write_recipe
 from toolkit.data.corpus import load_corpus
+from toolkit.evaluation.metrics import softmax
 from toolkit.evaluation.predictions import Predictions
 from toolkit.evaluation.standing import Standing
 from toolkit.modeling.classifier import load_classifier, save_classifier
@@ -348,7 +349,13 @@ def test_an_ngram_student_is_packaged(workplace: Path) -> None:
     model = package.load(outcome.package)
     made = load_classifier(outcome.folder / "2-distillation")
     texts = ["একটি মন্তব্য", "ভালো না, খারাপও না", "a"]
-    assert abs(model.predict_proba(texts) - made.predict_proba(texts)).max() < 0.05
+    scaling = package.read_manifest(outcome.package)["evaluation"]["calibration"]["scaling"]
+    logits = made.predict_logits(texts) / scaling["temperature"] + [-scaling["shift"] / 2, scaling["shift"] / 2]
+    assert abs(model.predict_proba(texts) - softmax(logits)).max() < 0.05
+    assert made.rule is not None
+    assert [made.labels[i] for i in made.rule.predict(made.predict_proba(texts))] == [
+        label for label, _ in model.predict(texts)
+    ]
     assert package.read_manifest(outcome.package)["lineage"]["student"] == "ngram:10"
 
 

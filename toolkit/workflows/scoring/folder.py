@@ -15,7 +15,7 @@ from toolkit.data.batches.layout import KINDS, Layout, file_sha256
 from toolkit.data.batches.reading import first_texts, read_batches
 from toolkit.data.decoding import refuse_unknown
 from toolkit.manifest import MANIFEST_FILE, sha256_of
-from toolkit.package import labels_of
+from toolkit.package import answer_below, labels_of
 from toolkit.utils import console
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import read_json, whole_file, write_text
@@ -93,7 +93,8 @@ def label_files(
         rows = done = 0
         if pending:
             with labeling(package, _probe(jobs, options), count) as workers:
-                for layout, error in _label_jobs(workers, pending, options, identity, labels):
+                below = answer_below(package)
+                for layout, error in _label_jobs(workers, pending, options, identity, labels, below):
                     done, rows = done + (error is None), rows + (layout.rows if layout and error is None else 0)
                     failed += [] if error is None else [error]
         return FolderResult(
@@ -162,7 +163,12 @@ def _probe(jobs: list[Job], options: TableOptions) -> list[str]:
 
 
 def _label_jobs(
-    workers: Labeling, jobs: list[Job], options: TableOptions, identity: dict[str, Any], labels: tuple[str, ...]
+    workers: Labeling,
+    jobs: list[Job],
+    options: TableOptions,
+    identity: dict[str, Any],
+    labels: tuple[str, ...],
+    below: float | None,
 ) -> Iterator[tuple[Layout | None, str | None]]:
     """Label each file; yield its layout, or the line that says what is wrong with it."""
     layouts: dict[int, Layout] = {}
@@ -175,7 +181,7 @@ def _label_jobs(
             try:
                 if layout is None:  # the only result is why there is none
                     raise next(error for error in results if isinstance(error, InputError))
-                _write(job, layout, results, identity, labels)
+                _write(job, layout, results, identity, labels, below)
             except InputError as error:
                 console.say(console.printable(f"hbt: {error}"))
                 yield layout, str(error)
@@ -218,13 +224,14 @@ def _write(
     results: Iterator[Labeled | InputError],
     identity: dict[str, Any],
     labels: tuple[str, ...],
+    below: float | None,
 ) -> None:
     """Write one labeled file and, just before it gets its name, the record of what it is."""
     try:
         before, input_sha256 = job.source.stat(), file_sha256(job.source)
         job.out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(job.out) as partial:
-            blank = write_labeled(results, layout, partial, job.out.suffix.lower(), labels)
+            blank = write_labeled(results, layout, partial, job.out.suffix.lower(), labels, below)
             record = identity | {
                 "input": str(job.source),
                 "input_bytes": before.st_size,

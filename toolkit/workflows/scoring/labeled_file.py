@@ -3,26 +3,32 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from exporters.loaders.command.label_file import inert
+from exporters.loaders.command.label_file import added_columns, inert
 from toolkit.data.batches.layout import Layout
 from toolkit.data.batches.writing import DELIMITED, header_of, writer
 from toolkit.data.decoding import UTF_8, UTF_8_BOM
 from toolkit.utils import console
 from toolkit.utils.errors import InputError
-from toolkit.workflows.scoring.labeler import ADDED, Labeled
+from toolkit.workflows.scoring.labeler import Labeled
 
 
 def write_labeled(
-    results: Iterable[Labeled | InputError], layout: Layout, file: Path, suffix: str, labels: Sequence[str]
+    results: Iterable[Labeled | InputError],
+    layout: Layout,
+    file: Path,
+    suffix: str,
+    labels: Sequence[str],
+    below: float | None = None,
 ) -> int:
     """Write the batches of one file in order; return how many rows have no text.
 
     labels: of the model, since the encoding of the file must have their letters.
+    below: not None for a package that abstains, which adds a third column.
     Raises: InputError if one of the results is an error.
     """
     blank = 0
     with writer(file, suffix, _encoding(layout, suffix, labels)) as write:
-        if first := header_of(layout, suffix, ADDED, inert):
+        if first := header_of(layout, suffix, added_columns(below), inert):
             write(first)
         for result in results:
             if isinstance(result, InputError):

@@ -7,7 +7,16 @@ from typing import Any, Protocol
 
 import pyarrow
 
-from exporters.loaders.command.label_file import BATCH, LABEL, PROBABILITY, inert, is_blank, safe_batch_size
+from exporters.loaders.command.label_file import (
+    ANSWER,
+    BATCH,
+    LABEL,
+    PROBABILITY,
+    inert,
+    is_blank,
+    safe_batch_size,
+)
+from exporters.loaders.command.model import UNSURE
 from exporters.registry import LoadedArtifact
 from toolkit.data.batches.layout import Layout, survey
 from toolkit.data.batches.reading import texts_of
@@ -15,7 +24,6 @@ from toolkit.data.batches.writing import DELIMITED, JSON, PARQUET, Chunk, chunk_
 from toolkit.package import predict
 from toolkit.utils.errors import InputError
 
-ADDED = (LABEL, PROBABILITY)
 SUFFIXES = (*DELIMITED, *JSON, PARQUET)
 """Kinds of labeled files."""
 
@@ -63,9 +71,12 @@ class Labeling(Protocol):
 class InThisProcess:
     """Label batches one after the other."""
 
-    def __init__(self, model: LoadedArtifact, probe: Sequence[str]) -> None:
-        """probe: the first texts, with which it is found out whether the model scores a batch as it scores texts."""
-        self.model = model
+    def __init__(self, model: LoadedArtifact, probe: Sequence[str], below: float | None = None) -> None:
+        """probe: the first texts, with which it is found out whether the model scores a batch as it scores texts.
+
+        below: of a package that abstains, the probability below which its answer is `unsure`.
+        """
+        self.model, self.below = model, below
         self.batch_size = safe_batch_size(model, list(probe)[:BATCH])
 
     def label(self, tasks: Iterable[tuple[int, Task | InputError]]) -> Iterator[tuple[int, Labeled | InputError]]:
@@ -90,6 +101,12 @@ class InThisProcess:
             LABEL: pyarrow.array(labels, pyarrow.string()),
             PROBABILITY: pyarrow.array(probabilities, pyarrow.float64()),
         }
+        if self.below is not None:
+            answers = [
+                label if probability is None or probability >= self.below else UNSURE
+                for label, probability in zip(labels, probabilities, strict=True)
+            ]
+            added[ANSWER] = pyarrow.array(answers, pyarrow.string())
         chunk = chunk_of(task.batch, task.layout, task.suffix, added, inert)
         return Labeled(chunk, len(texts), len(texts) - len(filled))
 
@@ -99,7 +116,7 @@ def layout_to_label(source: Path, out: Path, options: TableOptions) -> Layout:
     suffix = out.suffix.lower()
     parquet_out = out if suffix == PARQUET else None
     layout = survey(source, options.text_column, options.encoding, options.separator, parquet_out)
-    existing = [name for name in ADDED if name in layout.columns]
+    existing = [name for name in (LABEL, PROBABILITY, ANSWER) if name in layout.columns]
     if existing:
         raise InputError(f"{source}: already has a column {existing[0]!r}; rename it")
     return layout

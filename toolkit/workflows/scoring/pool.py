@@ -41,7 +41,7 @@ def labeling(package: Path, probe: Sequence[str], processes: int) -> Iterator[La
     Raises: InputError if the package does not load.
     """
     if processes == 1:
-        yield InThisProcess(packages.load(package, THREADS), probe)
+        yield _in_this_process(package, probe)
         return
     manifest = packages.read_manifest(package)
     problems = packages.changed_files(package, manifest, unlisted=False)
@@ -52,6 +52,10 @@ def labeling(package: Path, probe: Sequence[str], processes: int) -> Iterator[La
         yield pool
     finally:
         pool.executor.shutdown(cancel_futures=True)
+
+
+def _in_this_process(package: Path, probe: Sequence[str]) -> InThisProcess:
+    return InThisProcess(packages.load(package, THREADS), probe, packages.answer_below(package))
 
 
 class Pool:
@@ -122,5 +126,5 @@ def _label(task: Task) -> Labeled:
     global _labeler
     if _labeler is None:
         package, probe = _given
-        _labeler = InThisProcess(packages.load(package, THREADS), probe)
+        _labeler = _in_this_process(package, probe)
     return _labeler.labeled(task)
