@@ -308,7 +308,7 @@ def test_a_mistake_ends_the_process_with_2_and_no_traceback(tmp_path: Path) -> N
 def test_an_interrupt_is_one_line_with_how_to_resume(
     workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: Any) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("toolkit.workflows.pipeline.run_pipeline", interrupted)
