@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from tests.helpers import Hbt
+from toolkit.cli import verbs
 from toolkit.signature import signature_problems
 
 TRAIN = ("train", "--data", "comments.csv", "--model", "shape:2x32", "--name", "other")
 RUN = ("run", *TRAIN[1:])
 EXPORT = (*RUN, "--pipeline", "baseline_quant")
+AUTO = ("auto", "comments.csv")
 NGRAM = (*RUN, "--pipeline", "baseline_kd_quant", "--student", "ngram")
 PRUNE = (*RUN, "--pipeline", "baseline_prune")
 CASCADE = (*RUN, "--pipeline", "baseline_kd_quant", "--student", "layers:1", "--cascade")
@@ -132,6 +134,36 @@ ADVICE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
     (("bench", PACKAGE, "-o", "comments.csv"), "is a file; give a folder", ("bench", PACKAGE, "-o", "figures")),
     (("verify", "runs/tiny"), "make one with hbt compress", ("compress", "runs/tiny", "-o", "m")),
     (("sync", "models"), "create one with hbt train", TRAIN),
+    (("auto", "gone.csv"), "give the path of a CSV", AUTO),
+    ((*AUTO, "--model", "hollow"), "a hub id or shape:LxH", (*AUTO, "--model", "shape:1x32")),
+    ((*AUTO, "--budget-ms", "nan"), "give one above 0", (*AUTO, "--budget-ms", "1")),
+    ((*AUTO, "--text-column", "comment"), "did you mean 'Comments'", (*AUTO, "--text-column", "Comments")),
+    ((*AUTO, "--target", "torch-int8"), "use --target onnx-int8", (*AUTO, "--target", "onnx-int8")),
+    ((*AUTO, "--name", "a b"), "use letters, digits", (*AUTO, "--name", "a-b")),
+    ((*AUTO, "--unlabelled", "gone.txt"), "give a .txt with one text per line", (*AUTO, "--unlabelled", "texts.txt")),
+    ((*AUTO, "-o", "runs"), "give another path with -o", (*AUTO, "-o", "models/new")),
+    (("auto", "other.csv"), "give --yes to go on", ("auto", "other.csv", "--yes")),
+    (("auto", "other.csv"), "(--text-column)", ("auto", "other.csv", "--text-column", "a", "--label-column", "b")),
+    (("data", "Makefile"), "give a file that ends in .csv", ("data", "comments.csv")),
+    (("data", "comments.csv", "--separator", ";;"), "is not one character", ("data", "comments.csv")),
+    (("data", "other.csv"), "name it with --text-column",
+     ("data", "other.csv", "--text-column", "a", "--label-column", "b")),
+    (("show", "gone"), "hbt runs lists them", ("runs",)),
+    (("show", "models"), "hbt runs lists them", ("show", PACKAGE)),
+    (("runs", "extra"), "unexpected extra argument", ("runs",)),
+    (("targets", "extra"), "unexpected extra argument", ("targets",)),
+    (("ui", "--port", "0"), "1<=x<=65535", ("ui", "--port", "5001")),
+    (("sign", PACKAGE), "--private-key", ("sign", "--help")),
+    (("push", PACKAGE, "https://a/b"), "give a folder, a .zip file", ("push", PACKAGE, "new.zip")),
+    (("push", PACKAGE, "hf:owner/name"), "or give a folder or a .zip file", ("push", PACKAGE, "new")),
+    (("push", PACKAGE, "gone/new.zip"), "or give another WHERE", ("push", PACKAGE, "new.zip")),
+    (("push", PACKAGE, "other.csv"), "give another WHERE", ("push", PACKAGE, "new")),
+    (("push", PACKAGE, f"{PACKAGE}/in"), "give another WHERE", ("push", PACKAGE, "models/in")),
+    (("push", "runs/tiny", "new.zip"), "make one with hbt compress", ("compress", "runs/tiny", "-o", "m")),
+    (("pull", "gone", "new"), "no such folder or .zip file", ("pull", PACKAGE, "new")),
+    (("pull", PACKAGE, "runs"), "give another FOLDER", ("pull", PACKAGE, "new")),
+    (("pull", PACKAGE, PACKAGE), "overwrite it with --force", ("pull", PACKAGE, PACKAGE, "--force")),
+    (("pull", "other.csv", "new"), "pack its folder with hbt push", ("push", PACKAGE, "new.zip")),
 ]  # fmt: skip
 
 
@@ -145,6 +177,8 @@ def home(copied: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for work in ("pipeline.run_step", "compress.compress_or_fall_back", "export_run.compress_or_fall_back"):
         monkeypatch.setattr(f"toolkit.workflows.{work}", accept)
     monkeypatch.setattr("benchmarks.bench.bench", accept)
+    monkeypatch.setattr("toolkit.workflows.auto.command.make_plan", accept)
+    monkeypatch.setattr("toolkit.tracking.mlflow_store.serve", accept)
     return copied
 
 
@@ -160,6 +194,11 @@ def test_the_advice_of_a_message_works(
     assert advice in capsys.readouterr().err
     with suppress(Accepted):
         assert hbt(*good) == 0, capsys.readouterr().err
+
+
+def test_there_are_60_wrong_uses_and_every_verb_has_one() -> None:
+    assert len({bad for bad, _, _ in ADVICE}) >= 60
+    assert {bad[0] for bad, _, _ in ADVICE} == set(verbs.commands)
 
 
 def test_the_number_of_pieces_that_a_message_names_is_accepted(

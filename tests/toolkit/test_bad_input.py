@@ -206,6 +206,7 @@ SINGLE: list[Arguments] = [
       for value in ("0", "-1", "nan", "inf", "x")),
     *((*AUTO, "--model", m) for m in ("shape:", "shape:1x33", "hollow", "comments.csv", "./gone", "/gone/x", "")),
     *((*AUTO, "--unlabelled", name) for name in ("gone.txt", "empty.csv", "runs")),
+    *((*AUTO, "--target", target) for target in ("gone", "torch-int8", "onnx-int4", "")),
     (*AUTO, "--text-column", "gone"),
     (*AUTO, "--label-names", "a,b,c"),
     (*AUTO, "-o", "runs"),

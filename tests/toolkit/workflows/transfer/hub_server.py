@@ -107,6 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
         found = repo.find(revision)
         if found is None:
             self._answer(404, b"{}", X_Error_Code="RevisionNotFound")
+        elif info and parts[4:5] == ["tree"]:  # of a folder, which no repository of the tests has
+            self._answer(404, b"{}", X_Error_Code="EntryNotFound")
         elif info:
             sha, files = found
             siblings = [self._sibling(file, content) for file, content in files.items()]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import Hbt, contents
+from tests.helpers import Hbt, contents, write_comments
 from tests.toolkit.workflows.transfer.hub_server import GIT, TOKEN, Hub, serve_hub
 from toolkit.utils import hub as client
 
@@ -169,6 +169,45 @@ def test_a_hub_that_does_not_answer_is_one_line(
             assert "does not answer" in refused(hbt, capsys, *command)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert "does not answer" in refused(hbt, capsys, "pull", WHERE, "x")
+
+
+def test_a_model_on_a_hub_that_does_not_answer_is_one_line(
+    hub: Hub, workplace: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("toolkit.modeling.hugging_face.trusted_config", offline_config)
+    assert hbt("data", "comments.csv", "--model", "owner/encoder") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "http://127.0.0.1:9 does not answer" in line
+    assert line.endswith("and it is not in the cache); give a folder with --model PATH")
+
+
+def offline_config(*_: object, local_files_only: bool) -> None:
+    assert local_files_only, "the client would retry for half a minute"
+    raise OSError("not in the cache")
+
+
+@pytest.mark.slow
+def test_a_model_in_the_cache_is_used_if_the_hub_does_not_answer(hub: Hub, tmp_path: Path) -> None:
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    encoder = tmp_path / "encoder"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", "utf-8")
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(words), **shape)).save_pretrained(encoder)
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(encoder)
+    hub.new("owner/encoder", contents(encoder))
+    write_comments(tmp_path / "comments.csv", 60)
+    command = [sys.executable, "-m", "hbt", "data", str(tmp_path / "comments.csv"), "--model", "owner/encoder"]
+    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+    environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+    for endpoint in (hub.address, "http://127.0.0.1:9"):
+        environment["HF_ENDPOINT"] = endpoint
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_environment_of_the_client_is_used(hub: Hub, tmp_path: Path) -> None:
