@@ -88,6 +88,7 @@ def list_targets(as_json: bool) -> None:
 @click.option("--encoding", help="Encoding of a CSV, TSV or text file, such as cp1252 (default: recognized).")
 @click.option("--separator", help="Character between the fields of a CSV file, or tab (default: recognized).")
 @click.option("--processes", type=click.IntRange(1, 1024), help="Processes that label (default: one a core).")
+@click.option("--engine", metavar="ENGINE", help="spark or ray, or one of its clusters as spark://… or ray://…")
 @force_option
 @json_option
 def predict(
@@ -96,6 +97,7 @@ def predict(
     source: Path | None,
     output: Path | None,
     processes: int | None,
+    engine: str | None,
     force: bool,
     as_json: bool,
     **table: str | None,
@@ -111,6 +113,8 @@ def predict(
     from toolkit.workflows.scoring.folder import is_many, label_files
     from toolkit.workflows.scoring.labeler import TableOptions
 
+    if engine is not None and source is None:
+        raise InputError("--engine labels files: give --input and --output")
     if bool(texts) == bool(source):
         raise InputError("give either texts or --input FILE with --output FILE")
     if source is not None and output is None:
@@ -119,6 +123,11 @@ def predict(
     if source is not None and output is not None:
         separator = CorpusSettings(separator=table["separator"]).separator  # checked
         options = TableOptions(table["text_column"], table["encoding"], separator)
+        if engine is not None:
+            from toolkit.workflows.scoring.clusters import label_on_cluster
+
+            _show_files(label_on_cluster(engine, package, source, output, options, processes, force), as_json)
+            return
         if is_many(source):
             _show_files(label_files(package, source, output, options, processes, force), as_json)
             return

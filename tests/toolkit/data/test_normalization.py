@@ -67,11 +67,11 @@ def test_a_resumed_run_does_not_add_the_normalizer_again(own: normalizers.Normal
     assert json.loads(again.to_str()) == once
 
 
-@pytest.mark.parametrize("char", [chr(code) for code in (*range(0x180), 0x200B, 0x301, 0x9BE, 0xFE0F, 0x1F642)])
 @pytest.mark.parametrize("form", ["{}", "a{}b", " {}", "a {}", "a{} b "])
-def test_texts_that_need_no_normalizer_are_what_it_would_return(char: str, form: str) -> None:
-    text = form.format(char)
-    assert normalize(text) == normalization._NORMALIZER.normalize_str(text)
-    plain = normalize(text).casefold()
-    words = "".join(each if normalization._is_part_of_word(each) else " " for each in plain)
-    assert normalization.duplicate_key(text) == (" ".join(words.split()) or plain)
+def test_texts_that_need_no_normalizer_are_what_it_would_return(form: str) -> None:
+    for code in (*range(0x180), 0x200B, 0x301, 0x9BE, 0xFE0F, 0x1F642):
+        text = form.format(chr(code))
+        assert normalize(text) == normalization._NORMALIZER.normalize_str(text)
+        plain = normalize(text).casefold()
+        words = "".join(each if normalization._is_part_of_word(each) else " " for each in plain)
+        assert normalization.duplicate_key(text) == (" ".join(words.split()) or plain)
