@@ -25,7 +25,7 @@ from toolkit.data.tables import Table, read_table, write_table
 from toolkit.utils.errors import InputError
 
 VERBS = ["auto", "data", "train", "run", "students", "compress", "targets", "compare", "predict", "verify", "sign"]
-VERBS += ["bench", "sync", "ui", "runs", "show"]
+VERBS += ["bench", "sync", "ui", "runs", "show", "explain"]
 
 
 def process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -530,10 +530,10 @@ def test_predict_prints_one_line_per_text(package: str, hbt: Hbt, capsys: pytest
 
 def test_verify_reports_what_it_checked(package: str, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
     assert hbt("verify", package) == 0
-    assert "8 files unchanged" in capsys.readouterr().out
+    assert "9 files unchanged" in capsys.readouterr().out
     assert hbt("verify", package, "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["files"], found["problems"]) == (8, [])
+    assert (found["files"], found["problems"]) == (9, [])
 
 
 def test_verify_of_a_changed_package_fails_in_text_and_in_json(
