@@ -333,7 +333,7 @@ def test_after_force_an_interrupt_does_not_advise_to_remove_the_run_again(
 
 
 def test_a_bug_shows_its_traceback(workplace: Path, hbt: Hbt, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("toolkit.workflows.pipeline.run_pipeline", broken)
@@ -367,7 +367,7 @@ def recipes(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
     """The recipes that would have been run."""
     recipes: list[Recipe] = []
 
-    def record(recipe: Recipe, *_: Any) -> None:
+    def record(recipe: Recipe, *_: Any, **__: Any) -> None:
         recipes.append(recipe)
         raise InputError("seen")
 
@@ -530,10 +530,10 @@ def test_predict_prints_one_line_per_text(package: str, hbt: Hbt, capsys: pytest
 
 def test_verify_reports_what_it_checked(package: str, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
     assert hbt("verify", package) == 0
-    assert "8 files unchanged" in capsys.readouterr().out
+    assert "9 files unchanged" in capsys.readouterr().out
     assert hbt("verify", package, "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["files"], found["problems"]) == (8, [])
+    assert (found["files"], found["problems"]) == (9, [])
 
 
 def test_verify_of_a_changed_package_fails_in_text_and_in_json(

@@ -56,6 +56,10 @@ class ExportSettings:
     functional_tests: str | None = None
     """Table with the columns text, label and functionality, as HateCheck: the card has the accuracy of each
     functionality."""
+    license: str | None = None
+    """License of the package, for its card: an identifier of the Hugging Face Hub, such as mit or cc-by-4.0."""
+    data_license: str | None = None
+    """License of the data, for the card."""
     register: str | None = None
     """Name in the MLflow model registry under which the package of a run gets a new version."""
 

@@ -113,9 +113,10 @@ class Recipe:
         return {key: value for table in dataclasses.asdict(self).values() for key, value in table.items()}
 
     def sha256(self) -> str:
-        """Return a hash of the settings that determine the result: all but author, names and registry."""
+        """Return a hash of the settings that determine the result: all but author, names, licenses and registry."""
         tables = dataclasses.asdict(self) | {"run": {"pipeline": self.run.pipeline}}
-        del tables["export"]["register"]
+        for name in ("register", "license", "data_license"):
+            del tables["export"][name]
         if not self.corpus.missing_label:  # as in runs that are older than this setting
             del tables["corpus"]["missing_label"]
         for name in ("outer_fold", "encoding", "separator"):

@@ -14,6 +14,7 @@ from toolkit.evaluation.significance import Comparison
 from toolkit.evaluation.slices import SHOWN, as_slice
 from toolkit.evaluation.standing import standing_in
 from toolkit.export.candidates import cells as candidate_cells
+from toolkit.export.card_metadata import front_matter
 from toolkit.export.cascade_curve import CURVE_FILE
 from toolkit.export.reliability.abstaining import CURVE_FILE as ABSTENTION_FILE
 from toolkit.export.reliability.calibration_facts import DIAGRAM_FILE
@@ -21,6 +22,7 @@ from toolkit.modeling.tokenizer import truncation_in
 from toolkit.package import CARD_FILE, GOLDEN_TOLERANCE
 from toolkit.stages.result import StageResult
 from toolkit.stages.results_table import UNSLICED, Row, shown_line
+from toolkit.utils.files import MB
 from toolkit.utils.machine import Machine
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -78,13 +80,16 @@ def render_card(
     gate = result.details["gate"]
     split = describe_split(corpus)
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(
-        front_matter=_front_matter(name, corpus, result, distributions),
+        front_matter=front_matter(name, corpus, result, distributions, lineage),
         name=name,
         target=result.details["target"],
         needs_nothing=not distributions,
         has_c=result.details["target"] == "c" or distributions == ("numpy",),
         labels=corpus.label_names,
         rule=result.rule,
+        macro_f1=result.metrics["macro_f1"],
+        size_mb=result.size_bytes / MB,
+        p50_ms=result.details.get("p50_ms"),
         synthetic=corpus.settings.data == "demo",
         machine=machine,
         test_rows=len(corpus.rows("test")),
@@ -223,34 +228,6 @@ def code(value: object) -> str:
     fence = "`" * (1 + max(map(len, re.findall(r"`+", inside)), default=0))
     space = " " if "`" in inside else ""
     return f"{fence}{space}{inside}{space}{fence}"
-
-
-def _front_matter(name: str, corpus: Corpus, result: StageResult, distributions: tuple[str, ...]) -> str:
-    """Return the YAML metadata for the Hugging Face Hub."""
-    from huggingface_hub import EvalResult, ModelCardData
-
-    def measured(kind: str, title: str, value: float) -> EvalResult:
-        return EvalResult(
-            task_type="text-classification",
-            dataset_type=corpus.name,
-            dataset_name=corpus.name,
-            dataset_split="test",
-            metric_type=kind,
-            metric_name=title,
-            metric_value=round(value, 4),
-        )
-
-    metrics = result.metrics
-    return ModelCardData(
-        pipeline_tag="text-classification",
-        library_name=distributions[0] if distributions else None,
-        datasets=[corpus.name],
-        model_name=f"{name} ({result.details['target']})",
-        eval_results=[
-            measured("f1", "Macro F1", metrics["macro_f1"]),
-            measured("accuracy", "Accuracy", metrics["accuracy"]),
-        ],
-    ).to_yaml()
 
 
 def _results(rows: Sequence[Row], corpus: Corpus) -> list[Line]:

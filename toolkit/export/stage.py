@@ -162,7 +162,9 @@ def checked(artifact: Artifact, export: ExportSettings) -> Artifact:
     """Return the artifact with the facts of its checks. Raises: InputError, see `checks_of`."""
     own, source = Contender(artifact.name, artifact.predictions, artifact.rule), artifact.source
     found = checks_of(source.corpus, own, artifact.model, source.linear, export, artifact.choice.folder)
-    return replace(artifact, checks=found)
+    licenses = {"license": export.license, "data_license": export.data_license}
+    lineage = source.lineage | {name: value for name, value in licenses.items() if value is not None}
+    return replace(artifact, checks=found, source=replace(source, lineage=lineage))
 
 
 def write_package(artifact: Artifact, out: Path, force: bool, started: float) -> StageResult:
@@ -254,7 +256,7 @@ def _finish_package(artifact: Artifact, result: StageResult, folder: Path) -> St
     if "abstention" in result.details:
         draw_risk(result.details["abstention"], folder)
     write_card(folder, source.name, source.corpus, rows, result, source.lineage, machine, target.needs(folder))
-    evaluation = figures_of(result)
+    evaluation = figures_of(result, rows, source.corpus)
     package.write_manifest(folder, target, machine.isa, source.lineage, golden, this_cpu_only, evaluation)
     return result
 

@@ -1,5 +1,6 @@
 """`hbt compare`, and the comparisons in the summary of a run: paired, from stored predictions; no model runs."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def compare_stages(a: Path, b: Path, margin: float = MARGIN, data: str | None = 
     Raises: InputError if a path is none of these or the two have different splits.
     """
     require(0 < margin <= 1, "--margin", f"{margin} is outside (0, 1]")
-    corpus, first, second, _ = _both(a, b, data)
+    corpus, first, second = _both([_place(path) for path in (a, b)], (a, b), data)
     return versus(corpus, second, first, margin)
 
 
@@ -44,21 +45,21 @@ def compare_stages_on_slices(a: Path, b: Path, data: str | None = None) -> Slice
 
     The rows on which the teacher was unsure are those of the teacher of B's run, else of A's, else of A itself.
     """
-    corpus, first, second, teacher = _both(a, b, data)
-    return compare_on_slices(corpus, second, first, teacher)
-
-
-def _both(a: Path, b: Path, data: str | None) -> tuple[Corpus, Contender, Contender, Contender | None]:
-    """Return the corpus, A and B, and the teacher of one of their runs, if it has one."""
     places = [_place(path) for path in (a, b)]
+    corpus, first, second = _both(places, (a, b), data)
+    taught = [place.run for place in reversed(places) if DISTILLATION in place.run.results]
+    return compare_on_slices(corpus, second, first, teacher_of(taught[0]) if taught else None)
+
+
+def _both(places: Sequence[Place], paths: tuple[Path, Path], data: str | None) -> tuple[Corpus, Contender, Contender]:
+    """Return the corpus that A and B share, and their predictions, named after their paths."""
     if places[0].run.fingerprint != places[1].run.fingerprint:
-        raise InputError(f"{b}: split differently from {a}; compare models with the same split")
+        raise InputError(f"{paths[1]}: split differently from {paths[0]}; compare models with the same split")
     first, second = (
         contender(place.run, place.stage or place.run.last_stage, path.as_posix())
-        for place, path in zip(places, (a, b), strict=True)
+        for place, path in zip(places, paths, strict=True)
     )
-    taught = [place.run for place in reversed(places) if DISTILLATION in place.run.results]
-    return replace(places[0].run, data=data).corpus, first, second, teacher_of(taught[0]) if taught else None
+    return replace(places[0].run, data=data).corpus, first, second
 
 
 def _place(path: Path) -> Place:

@@ -17,6 +17,7 @@ from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.label_keys import label_keys
 from toolkit.evaluation.significance import Comparison
 from toolkit.export.candidates import CandidateResult
+from toolkit.export.card_metadata import languages
 from toolkit.export.model_card import CANDIDATES_SHOWN, code, render_card, text, write_card
 from toolkit.stages.result import StageResult
 from toolkit.stages.results_table import Row
@@ -93,7 +94,25 @@ def test_the_front_matter_is_valid_for_the_hub() -> None:
     assert (found["task"], found["dataset"]) == (
         {"type": "text-classification"}, {"name": "made-up", "type": "made-up", "split": "test"},
     )  # fmt: skip
-    assert [(each["name"], each["value"]) for each in found["metrics"]] == [("Macro F1", 0.8456), ("Accuracy", 0.9123)]
+    values = [(each["name"], each["value"]) for each in found["metrics"]]
+    assert values[:2] == [("Macro F1", 0.8456), ("Accuracy", 0.9123)]
+    assert dict(values) == {"Macro F1": 0.8456, "Accuracy": 0.9123, "roc_auc": 0.95, "f1_non_hate": 0.8, "f1_hate": 0.8}
+    assert front["tags"] == ["hbt", "onnx-int8"]
+    assert "base_model" not in front and "language" not in front and "license" not in front
+
+
+def test_license_language_and_base_model_are_stated_where_they_are_known() -> None:
+    lineage = {"run": "runs/x", "model": "google/bert", "license": "mit", "data_license": "cc-by-4.0"}
+    rendered = card(lineage=lineage)
+    front = yaml.safe_load(rendered.split("---\n")[1])
+    assert (front["license"], front["base_model"]) == ("mit", "google/bert")
+    assert "Licenses: the model mit, the data cc-by-4.0." in rendered
+    assert "Licenses: the model not stated, the data not stated." in card()
+    alone = yaml.safe_load(card(lineage=lineage | {"teacher": "none: the labels alone"}).split("---\n")[1])
+    assert "base_model" not in alone
+    corpus = corpus_of(("a", "b"))
+    assert languages(corpus) == []
+    assert languages(replace(corpus, texts=["ক্যামেরা ভালো"] * len(corpus.texts))) == ["bn"]
 
 
 def test_sections_are_in_order() -> None:
@@ -226,7 +245,7 @@ def test_a_card_is_written_without_the_network(tmp_path: Path, monkeypatch: pyte
     labels = ("no", "yes")
     rows = [Row("onnx-int8", metrics_of(labels))]
     write_card(tmp_path, "demo", corpus_of(labels), rows, result_of(labels), {"run": "x"}, MACHINE, ("onnxruntime",))
-    assert (tmp_path / "README.md").read_text("utf-8").startswith("---\ndatasets:\n- made-up\n")
+    assert (tmp_path / "README.md").read_text("utf-8").startswith("---\n")
 
 
 def test_the_same_figures_give_the_same_card() -> None:

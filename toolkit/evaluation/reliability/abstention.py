@@ -1,14 +1,12 @@
 """From which probability on a classifier may answer, so that few of its answers are wrong.
 
 The selective risk is the share of wrong answers among the rows that are answered. A threshold is accepted by an exact
-binomial test of "the risk is above the wanted one" on labeled rows, going from the surest quarter of the rows down as
-long as the test rejects it: Learn-then-Test with fixed-sequence testing (Angelopoulos et al. 2021), on thresholds at
-order statistics (Geifman and El-Yaniv 2017). At a fixed number of answered rows, their errors are binomial, so the test
-is exact. Since testing stops at the first threshold that is not accepted, no correction is needed if the risk falls as
-the threshold rises.
-
-That holds for the risk over all texts of the kind. On a file of a few hundred answers, chance alone can lift the share
-of errors above it; so half of the allowed probability is spent on the test, and half is left for the file.
+binomial test of "the risk is above the wanted one" on labeled rows: Learn-then-Test (Angelopoulos et al. 2021) on
+thresholds at order statistics (Geifman and El-Yaniv 2017). At a fixed number of answered rows, their errors are
+binomial, so the test is exact. From each of STARTS, testing goes down to lower thresholds as long as they are accepted
+(fixed-sequence testing), which needs no correction if the risk falls as the threshold rises; the allowed probability
+is divided among the starts (Bonferroni). A few sure rows cannot show much, and of a corpus with wrong labels the surest
+answers are hardly better than all: so one start is the answer to every row.
 """
 
 from dataclasses import asdict, dataclass
@@ -16,12 +14,10 @@ from typing import Any
 
 import numpy as np
 
-START = 0.25
-"""Share of the rows at which testing starts; it is fixed before any label is seen."""
-FOR_THE_TEST = 0.5
-"""Part of the probability 1 - confidence that the test may be wrong with."""
-UNSURE = "unsure"
-"""The answer below the threshold."""
+STARTS = (0.25, 0.5, 1.0)
+"""Shares of the rows at which testing starts; they are fixed before any label is seen."""
+CURVE_POINTS = 40
+"""Of a curve in the manifest."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +53,18 @@ def choose_threshold(scores: np.ndarray, right: np.ndarray, risk: float, confide
     rows = len(scores)
     order = np.argsort(-scores, kind="stable")
     scores, errors = scores[order].astype(np.float64), np.cumsum(~right[order])
-    first = max(fewest_rows(risk, confidence), int(np.ceil(START * rows)))
-    counts = np.arange(first, rows + 1)
-    accepted = binom.cdf(errors[first - 1 :], counts, risk) <= FOR_THE_TEST * (1 - confidence)
-    between = np.append(scores[first - 1 : -1] > scores[first:], True)  # no threshold lies between equal scores
-    refused = np.flatnonzero(between & ~accepted)
-    counts = counts[: refused[0] if len(refused) else len(counts)]
-    counts = counts[between[: len(counts)]]
-    last = int(counts[-1]) if len(counts) else None
+    least = fewest_rows(risk, confidence)
+    counts = np.arange(1, rows + 1)
+    between = np.append(scores[:-1] > scores[1:], True)  # no threshold lies between equal scores
+    accepted = binom.cdf(errors, counts, risk) <= level(confidence)
+    last = None
+    for start in STARTS:
+        first = max(least, int(np.ceil(start * rows)))
+        tested = counts[(counts >= first) & between]
+        kept = accepted[tested - 1]
+        passed = len(kept) if kept.all() else int(kept.argmin())
+        if passed:
+            last = max(last or 0, int(tested[passed - 1]))
     if last is None:
         return None
     wrong = int(errors[last - 1])
@@ -75,18 +75,23 @@ def choose_threshold(scores: np.ndarray, right: np.ndarray, risk: float, confide
         rows=rows,
         answered=last,
         errors=wrong,
-        bound=float(beta.ppf(1 - FOR_THE_TEST * (1 - confidence), wrong + 1, last - wrong)),
+        bound=float(beta.ppf(1 - level(confidence), wrong + 1, last - wrong)),
     )
 
 
 def fewest_rows(risk: float, confidence: float) -> int:
     """Return the number of rows that must be answered, all rightly, to show that the risk is kept."""
-    return int(np.ceil(np.log(FOR_THE_TEST * (1 - confidence)) / np.log(1 - risk)))
+    return int(np.ceil(np.log(level(confidence)) / np.log(1 - risk)))
+
+
+def level(confidence: float) -> float:
+    """Return the probability with which the test of one threshold may be wrong."""
+    return (1 - confidence) / len(STARTS)
 
 
 def risk_curve(scores: np.ndarray, right: np.ndarray) -> list[tuple[float, float]]:
-    """Return coverage and selective risk of each threshold, at up to 100 coverages, from few answers to all."""
+    """Return coverage and selective risk of each threshold, from few answers to all, at CURVE_POINTS coverages at most."""
     order = np.argsort(-scores, kind="stable")
     risks = np.cumsum(~right[order]) / np.arange(1, len(scores) + 1)
-    places = np.unique(np.linspace(1, len(scores), min(100, len(scores))).round().astype(int))
+    places = np.unique(np.linspace(1, len(scores), min(CURVE_POINTS, len(scores))).round().astype(int))
     return [(float(place / len(scores)), float(risks[place - 1])) for place in places]

@@ -196,13 +196,13 @@ import os, signal
 from pathlib import Path
 from toolkit.workflows.scoring import folder
 write, count = folder.write_labeled, 0
-def killing(results, layout, partial, suffix, labels):
+def killing(results, layout, partial, suffix, *more):
     global count
     count += 1
     if count == 3:
         partial.write_text("half")
         os.kill(os.getpid(), signal.SIGKILL)
-    return write(results, layout, partial, suffix, labels)
+    return write(results, layout, partial, suffix, *more)
 folder.write_labeled = killing
 package, source, out = map(Path, {[str(DEMO), str(source), str(tmp_path / "out")]!r})
 folder.label_files(package, source, out, folder.TableOptions(), 1)

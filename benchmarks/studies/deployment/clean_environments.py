@@ -1,6 +1,6 @@
 """What a package needs on a fresh machine: size of its environment, cold start, memory.
 
-    python -m benchmarks.studies.clean_environments PACKAGE [PACKAGE …] --out clean-environments.csv
+    python -m benchmarks.studies.deployment.clean_environments PACKAGE [PACKAGE …] --out clean-environments.csv
 
 Each package is copied into an empty folder, beside a virtual environment of its own with nothing but its
 requirements.txt (and pip, which is not counted). A c package also runs as its compiled program, a js package in Node.
@@ -133,7 +133,7 @@ def peak_mib(process: int) -> float | None:
 
 def _arguments() -> argparse.Namespace:
     description = (__doc__ or "").split("\n\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.clean_environments", description=description)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.deployment.clean_environments", description=description)
     parser.add_argument("packages", nargs="+", type=Path)
     parser.add_argument("--python", default=sys.executable, help="makes the environments")
     parser.add_argument("--out", type=Path, default=Path("clean-environments.csv"))

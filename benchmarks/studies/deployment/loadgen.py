@@ -1,7 +1,7 @@
 """Cross-check: the same package under LoadGen of MLPerf inference and under the timing of hbt.
 
     pip install 'hbt-toolkit[loadgen]'
-    python -m benchmarks.studies.loadgen PACKAGE [PACKAGE …] --out loadgen.csv
+    python -m benchmarks.studies.deployment.loadgen PACKAGE [PACKAGE …] --out loadgen.csv
 
 The scenario is single-stream: the next text is sent when the last one is labeled. Both measure in the same process, on
 one thread, in turns, on the test texts of the package's corpus; LoadGen draws its own random order of them. p50 and p90
@@ -96,7 +96,7 @@ def _percentile(summary: str, percentile: int) -> float:
 
 def _arguments() -> argparse.Namespace:
     description = (__doc__ or "").split("\n\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.loadgen", description=description)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.deployment.loadgen", description=description)
     parser.add_argument("packages", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("loadgen.csv"))
     return parser.parse_args()

@@ -1,0 +1,1 @@
+"""Studies of packages where they run: fresh machines, servers, other harnesses."""
