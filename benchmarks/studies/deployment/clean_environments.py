@@ -133,7 +133,9 @@ def peak_mib(process: int) -> float | None:
 
 def _arguments() -> argparse.Namespace:
     description = (__doc__ or "").split("\n\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.deployment.clean_environments", description=description)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.studies.deployment.clean_environments", description=description
+    )
     parser.add_argument("packages", nargs="+", type=Path)
     parser.add_argument("--python", default=sys.executable, help="makes the environments")
     parser.add_argument("--out", type=Path, default=Path("clean-environments.csv"))
