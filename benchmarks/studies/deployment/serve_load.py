@@ -1,6 +1,6 @@
 """Load on `hbt serve`: many connections, some of which send what is malformed, slow or too large, and a new package.
 
-    python -m benchmarks.studies.deployment.serve_load PACKAGE FILE [--seconds 30] [--connections 1000] [--serve '--workers 2']
+    python -m benchmarks.studies.deployment.serve_load PACKAGE FILE [--seconds 30] [--serve '--workers 2']
 
 Clients and service share this machine. Of 50 connections, one sends bodies that are not JSON, one bodies that are too
 large, and one sends half a body and waits; the others send texts of FILE, one a request, as fast as they are answered.

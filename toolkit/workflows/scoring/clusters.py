@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporters.loaders.command.label_file import BLANK, safe_batch_size
+from exporters.loaders.command.label_file import ANSWER, BLANK, LABEL, PROBABILITY, added_columns, safe_batch_size
+from exporters.loaders.command.model import UNSURE
 from toolkit import package as packages
 from toolkit.data.batches.layout import survey
 from toolkit.data.batches.reading import ROWS
@@ -25,7 +26,7 @@ from toolkit.utils.overwrite import refuse_no_folder
 from toolkit.utils.scratch import remove_folder, scratch_name
 from toolkit.workflows.scoring import remote
 from toolkit.workflows.scoring.folder import FolderResult, find_jobs
-from toolkit.workflows.scoring.labeler import ADDED, TableOptions
+from toolkit.workflows.scoring.labeler import TableOptions
 from toolkit.workflows.scoring.pool import THREADS, processes_for
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
@@ -62,7 +63,9 @@ def label_on_cluster(
         raise InputError(f"{output}: exists; give another --output, or replace it with --force")
     model = packages.load(package, THREADS)
     golden = [entry["text"] for entry in packages.read_manifest(package)["golden"]]
-    how = {"batch_size": safe_batch_size(model, golden), "added": list(ADDED), "blank": BLANK.pattern}
+    below = packages.answer_below(package)
+    how = {"batch_size": safe_batch_size(model, golden), "added": added_columns(below), "blank": BLANK.pattern}
+    how |= {"below": below, "unsure": UNSURE}
     first = survey(jobs[0].source, options.text_column, options.encoding, options.separator)
     count = processes_for(sum(job.source.stat().st_size for job in jobs), workers)
     started = time.monotonic()
@@ -114,7 +117,7 @@ def _whole(output: Path) -> Iterator[Path]:
 
 
 def _text_column(columns: list[str], source: str, options: TableOptions) -> str:
-    for name in ADDED:
+    for name in (LABEL, PROBABILITY, ANSWER):
         if name in columns:
             raise InputError(f"{source}: already has a column {name!r}; rename it")
     table = Table(source, {name: [] for name in columns})
@@ -148,7 +151,8 @@ def _spark(work: _Work) -> int:
         column = _text_column(read.columns, work.files[0], work.options)
         if not isinstance(read.schema[column].dataType, StringType):
             raise InputError(f"{work.files[0]}: column {column!r} is not text; name the text column with --text-column")
-        added = (StructField(ADDED[0], StringType()), StructField(ADDED[1], DoubleType()))
+        kinds = {PROBABILITY: DoubleType()}
+        added = [StructField(name, kinds.get(name, StringType())) for name in work.how["added"]]
         schema = StructType([*read.schema.fields, *added])
         if read.rdd.getNumPartitions() < work.count:
             read = read.repartition(work.count)

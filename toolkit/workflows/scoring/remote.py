@@ -20,7 +20,10 @@ class Labeler:
     """Adds two columns to Arrow tables or record batches with the package in a folder."""
 
     def __init__(self, folder: str, how: dict[str, Any]) -> None:
-        """how: text column, batch size, names of the added columns, and the pattern of a text without a label."""
+        """how: text column, batch size, names of the added columns, and the pattern of a text without a label.
+
+        With a third added column, also `below`, the probability below which it is `unsure`.
+        """
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         self.how = how
         self.blank = re.compile(how["blank"])
@@ -43,6 +46,10 @@ class Labeler:
 
         labels, probabilities = self.columns(batch)
         arrays = [pyarrow.array(labels, pyarrow.string()), pyarrow.array(probabilities, pyarrow.float64())]
+        if len(self.how["added"]) > len(arrays):
+            pairs = zip(labels, probabilities, strict=True)
+            answers = [self.how["unsure"] if p is not None and p < self.how["below"] else label for label, p in pairs]
+            arrays.append(pyarrow.array(answers, pyarrow.string()))
         names = [*batch.schema.names, *self.how["added"]]
         return type(batch).from_arrays([*batch.columns, *arrays], names=names)
 
