@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import cloudpickle
+import pyarrow
 import pytest
 from pyarrow import parquet
 
-from exporters.loaders.command.label_file import BLANK
+from exporters.loaders.command.label_file import ANSWER, BLANK, LABEL, PROBABILITY
 from tests.helpers import Hbt
 from toolkit import package as packages
 from toolkit.data.tables import Table, write_table
@@ -18,10 +19,10 @@ from toolkit.utils.errors import InputError
 from toolkit.workflows.predict_file import label_file
 from toolkit.workflows.scoring import remote
 from toolkit.workflows.scoring.clusters import engine_of, label_on_cluster
-from toolkit.workflows.scoring.labeler import ADDED, TableOptions
+from toolkit.workflows.scoring.labeler import TableOptions
 
 DEMO = Path(__file__).parents[4] / "models" / "demo-onnx-int8"
-HOW = {"text_column": "text", "batch_size": 1, "added": list(ADDED), "blank": BLANK.pattern}
+HOW = {"text_column": "text", "batch_size": 1, "added": [LABEL, PROBABILITY], "blank": BLANK.pattern}
 TEXTS = ["ভালো ক্যামেরা", "", "একদম বাজে", 'one, "two"', "line\nbreak", "\u200b"]
 
 
@@ -130,3 +131,16 @@ def test_a_local_cluster_gives_the_labels_of_one_process(tmp_path: Path, engine:
         assert (row["text"] or "", row["predicted_label"]) == (same["text"] or "", same["predicted_label"])
         assert row["probability"] == pytest.approx(same["probability"], abs=1e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.parquet", "1.parquet", "in", "out"]
+
+
+def test_a_worker_answers_unsure_below_the_probability_of_the_package() -> None:
+    batch = pyarrow.table({"text": TEXTS})
+    plain = remote.Labeler(str(DEMO), HOW)(batch)
+    below = sorted(filter(None, plain.column(PROBABILITY).to_pylist()))[-1]
+    how = HOW | {"added": [LABEL, PROBABILITY, ANSWER], "below": below, "unsure": "unsure"}
+    found = remote.Labeler(str(DEMO), how)(batch)
+    assert found.column(LABEL) == plain.column(LABEL)
+    labels, probabilities = (found.column(name).to_pylist() for name in (LABEL, PROBABILITY))
+    expected = [label if p is None or p >= below else "unsure" for label, p in zip(labels, probabilities, strict=True)]
+    assert found.column(ANSWER).to_pylist() == expected
+    assert {"unsure", None} < {*expected}
