@@ -95,7 +95,7 @@ def _export(run: Run, package: Path, tracked: tracking.Tracked, force: bool) -> 
 
 def train_pipeline(recipe: Recipe, force: bool = False, relative: Path | None = None) -> RunSummary:
     """Run the training pipeline; see `training_recipe` and `run_pipeline`."""
-    return run_pipeline(training_recipe(recipe), force, relative=relative)
+    return run_pipeline(training_recipe(recipe), force, None, relative)
 
 
 def training_recipe(recipe: Recipe) -> Recipe:
