@@ -66,6 +66,13 @@ NUMBERS: dict[str, tuple[Arguments, tuple[str, ...]]] = {
     "--margin": (("compare", "runs/tiny", PACKAGE), ("0", "-1", "1.1", "nan", "x")),
     "--threads": (("bench", PACKAGE), ("0", "-1", "1025", "x")),
     "--port": (("ui",), ("0", "-1", "65536", "x")),
+    "--processes": ((*PREDICT, "comments.csv", "--output", "out.csv"), ("0", "-1", "x")),
+    "--engine": ((*PREDICT, "comments.csv", "--output", "out"), ("", "dask", "ray:", "spark:/x")),
+    "--workers": (("serve", PACKAGE), ("0", "x")),
+    "--max-body": (("serve", PACKAGE), ("0", "-1", "x")),
+    "--body-seconds": (("serve", PACKAGE), ("0", "-1", "nan", "inf", "x")),
+    "--reload-seconds": (("serve", PACKAGE), ("-1", "nan", "inf", "x")),
+    "--attribute": (("serve", PACKAGE), ("", "TOXICITY", "=hate", "TOXICITY=")),
 }
 CHOICES: dict[str, Arguments] = {
     "--stratification": TRAIN,

@@ -31,8 +31,8 @@ class Limits:
         for name in ("max_body", "max_texts", "max_characters", "max_requests", "stop_seconds"):
             require(getattr(self, name) >= 1, _option(name), "must be 1 or more")
         for name in ("max_client_requests", "reload_seconds"):
-            require(getattr(self, name) >= 0, _option(name), "must not be negative")
-        require(self.body_seconds > 0, "--body-seconds", "must be more than 0")
+            require(0 <= getattr(self, name) < float("inf"), _option(name), "must be a number that is not negative")
+        require(0 < self.body_seconds < float("inf"), "--body-seconds", "must be more than 0")
 
 
 def _option(name: str) -> str:

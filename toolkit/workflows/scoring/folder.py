@@ -92,9 +92,16 @@ def label_files(
         failed: list[str] = []
         rows = done = 0
         if pending:
-            with labeling(package, _probe(jobs, options), count) as workers:
-                below = answer_below(package)
-                for layout, error in _label_jobs(workers, pending, options, identity, labels, below):
+            below = answer_below(package)
+            probe, known = _probe(jobs, options)
+            with labeling(package, probe, count) as workers:
+
+                def ahead(job: Job) -> Callable[[], Layout]:
+                    if job.name in known:
+                        return lambda: known[job.name]
+                    return workers.ahead(layout_to_label, job.source, job.out, options)
+
+                for layout, error in _label_jobs(workers, pending, ahead, identity, labels, below):
                     done, rows = done + (error is None), rows + (layout.rows if layout and error is None else 0)
                     failed += [] if error is None else [error]
         return FolderResult(
@@ -151,21 +158,27 @@ def _not_a_package(package: Path) -> tuple[str, ...]:
     raise InputError(f"{package}: not a package (no {MANIFEST_FILE}); make one with hbt compress")
 
 
-def _probe(jobs: list[Job], options: TableOptions) -> list[str]:
-    """Return the first texts of all files, so that they are the same when the job resumes."""
+def _probe(jobs: list[Job], options: TableOptions) -> tuple[list[str], dict[str, Layout]]:
+    """Return the first texts of all files, the same when the job resumes, and the layouts that were needed for them."""
     found: list[str] = []
+    layouts: dict[str, Layout] = {}
     for job in jobs:
         with suppress(InputError):
-            found += first_texts(layout_to_label(job.source, job.out, options), BATCH - len(found))
+            layouts[job.name] = layout_to_label(job.source, job.out, options)
+            found += first_texts(layouts[job.name], BATCH - len(found))
         if len(found) >= BATCH:
             break
-    return found
+    return found, layouts
+
+
+Ahead = Callable[[Job], Callable[[], Layout]]
+"""Starts the survey of a file; what it returns waits for it."""
 
 
 def _label_jobs(
     workers: Labeling,
     jobs: list[Job],
-    options: TableOptions,
+    ahead: Ahead,
     identity: dict[str, Any],
     labels: tuple[str, ...],
     below: float | None,
@@ -174,7 +187,7 @@ def _label_jobs(
     layouts: dict[int, Layout] = {}
     size = [job.source.stat().st_size for job in jobs]
     with console.bar("predicting", sum(size), "rows") as advance:
-        labeled = workers.label(_tasks(workers, jobs, options, layouts))
+        labeled = workers.label(_tasks(jobs, ahead, layouts))
         for number, group in groupby(labeled, key=lambda pair: pair[0]):
             job, layout = jobs[number], layouts.get(number)
             results = _counted((result for _, result in group), layout, size[number], advance)
@@ -189,14 +202,11 @@ def _label_jobs(
                 yield layout, None
 
 
-def _tasks(
-    workers: Labeling, jobs: list[Job], options: TableOptions, layouts: dict[int, Layout]
-) -> Iterator[tuple[int, Task | InputError]]:
+def _tasks(jobs: list[Job], ahead: Ahead, layouts: dict[int, Layout]) -> Iterator[tuple[int, Task | InputError]]:
     """Yield the batches of all files, and the error of a file that cannot be read. The next file is surveyed ahead."""
     surveys: list[Callable[[], Layout]] = []
     for number, job in enumerate(jobs):
-        for ahead in jobs[len(surveys) : number + 2]:
-            surveys.append(workers.ahead(layout_to_label, ahead.source, ahead.out, options))
+        surveys += map(ahead, jobs[len(surveys) : number + 2])
         try:
             layouts[number] = surveys[number]()
             for batch in read_batches(layouts[number]):
