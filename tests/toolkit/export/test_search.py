@@ -292,7 +292,8 @@ def test_without_onnx_runtime_torch_int8_is_used(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bare_checkpoint(workplace / "plain")
-    monkeypatch.setattr("exporters.onnx_fp32.missing_modules", lambda *_, **__: "onnxruntime missing: pip install it")
+    exporter("torch-int8")  # imports the function that is replaced
+    monkeypatch.setattr("exporters.onnx_fp32.missing_modules", lambda *_: "onnxruntime missing: pip install it")
     outcome = compress_checkpoint("plain", DATA, ExportSettings(max_drop=0.5), None, force=False)
     assert outcome.package == Path("models/plain-torch-int8")
     assert "onnxruntime missing: pip install it" in capsys.readouterr().err

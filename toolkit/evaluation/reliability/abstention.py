@@ -90,7 +90,7 @@ def level(confidence: float) -> float:
 
 
 def risk_curve(scores: np.ndarray, right: np.ndarray) -> list[tuple[float, float]]:
-    """Return coverage and selective risk of the thresholds, from few answers to all: CURVE_POINTS at most."""
+    """Return coverage and selective risk at up to CURVE_POINTS coverages, from few answers to all."""
     order = np.argsort(-scores, kind="stable")
     risks = np.cumsum(~right[order]) / np.arange(1, len(scores) + 1)
     places = np.unique(np.linspace(1, len(scores), min(CURVE_POINTS, len(scores))).round().astype(int))
