@@ -33,6 +33,24 @@ class Model(Protocol):
         ...
 
 
+UNSURE = "unsure"
+"""The answer to a text whose label has a lower probability than config.json asks for."""
+
+
+def answer_below(folder: Path) -> float | None:
+    """Return the probability below which the package in `folder` answers UNSURE; None if it always answers.
+
+    Raises: ValueError if config.json does not state a probability.
+    """
+    found = json.loads((folder / "config.json").read_text("utf-8")).get("abstain")
+    if found is None:
+        return None
+    below = found.get("below") if isinstance(found, dict) else None
+    if not isinstance(below, (int, float)) or not 0 <= below <= 1:
+        raise ValueError("config.json: abstain must have a probability named below")
+    return float(below)
+
+
 def largest_difference(scores: Iterable[Iterable[float]], others: Iterable[Iterable[float]]) -> float:
     """Return the largest difference between scores (texts, labels) and `others` of the same shape."""
     return max(abs(float(a) - float(b)) for row, other in zip(scores, others) for a, b in zip(row, other))
@@ -47,7 +65,7 @@ def printable(text: str) -> str:
     return text.translate({code: f"\\x{code:02x}" if code < 0x100 else escape for code, escape in hidden.items()})
 
 
-LABEL, PROBABILITY = "predicted_label", "probability"
+LABEL, PROBABILITY, ANSWER = "predicted_label", "probability", "answer"
 SUFFIXES = (".csv", ".tsv")
 SEPARATORS, SNIFFED = (",", ";", "\t", "|"), 100
 """Separators of CSV files, and rows in which the one of a file is found. The same as those of hbt."""
@@ -68,11 +86,15 @@ FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-def label_file(model: Model, source: Path, out: Path, text_column: str | None) -> tuple[int, int]:
-    """Write `source` with two added columns to `out`, CHUNK rows at a time; return the rows, and those without text.
+def label_file(
+    model: Model, source: Path, out: Path, text_column: str | None, below: float | None = None
+) -> tuple[int, int]:
+    """Write `source` with added columns to `out`, CHUNK rows at a time; return the rows, and those without text.
 
-    A CSV file from a CSV file has its separator. Both columns are empty for a row without text. A cell that a
+    A CSV file from a CSV file has its separator. The columns are empty for a row without text. A cell that a
     spreadsheet would run as a formula gets a leading apostrophe.
+
+    below: of a package that abstains, the probability below which the third column, ANSWER, is UNSURE.
     Raises: ValueError or OSError if a file cannot be read or written; then `out` is not written.
     """
     if out.suffix.lower() not in SUFFIXES:
@@ -81,7 +103,8 @@ def label_file(model: Model, source: Path, out: Path, text_column: str | None) -
         raise ValueError(f"{out}: exists; give another --output")
     rows = read_rows(source)
     header = next(rows)
-    taken = [name for name in (LABEL, PROBABILITY) if name in header]
+    added = added_columns(below)
+    taken = [name for name in added if name in header]
     if taken:
         raise ValueError(f"{source}: already has a column {taken[0]!r}; rename it")
     column = find_column(source, header, text_column)
@@ -91,12 +114,13 @@ def label_file(model: Model, source: Path, out: Path, text_column: str | None) -
     count = blank = batch_size = 0
     try:
         with partial.open("w", newline="", encoding=_encoding_of(source)) as stream:
-            write_rows(stream, separator, [[*header, LABEL, PROBABILITY]])
+            write_rows(stream, separator, [[*header, *added]])
             for chunk in iter(lambda: list(islice(rows, CHUNK)), []):
                 texts = [row[column] for row in chunk if not is_blank(row[column])]
                 batch_size = batch_size or safe_batch_size(model, texts[:BATCH])
                 found = iter(model.predict(texts, batch_size) if texts else [])
-                answers = [["", ""] if is_blank(row[column]) else _cells(*next(found)) for row in chunk]
+                empty = [""] * len(added)
+                answers = [empty if is_blank(row[column]) else _cells(*next(found), below) for row in chunk]
                 write_rows(stream, separator, [a + b for a, b in zip(chunk, answers)])
                 count, blank = count + len(chunk), blank + len(chunk) - len(texts)
         partial.replace(out)
@@ -112,8 +136,14 @@ def _encoding_of(file: Path) -> str:
         return "utf-8-sig" if stream.read(len(BOM_UTF8)) == BOM_UTF8 else "utf-8"
 
 
-def _cells(label: str, probability: float) -> list[Any]:
-    return [label, round(probability, 6)]
+def added_columns(below: float | None) -> list[str]:
+    """Return the names of the columns that a labeled file gets."""
+    return [LABEL, PROBABILITY] if below is None else [LABEL, PROBABILITY, ANSWER]
+
+
+def _cells(label: str, probability: float, below: float | None) -> list[Any]:
+    cells = [label, round(probability, 6)]
+    return cells if below is None else [*cells, label if probability >= below else UNSURE]
 
 
 def read_rows(file: Path) -> Iterator[list[str]]:
@@ -336,8 +366,9 @@ def self_test(model: Model, folder: Path) -> None:
     print("self-test passed")
 
 
-SAMPLES_NEEDED = {50: 20, 90: 100, 99: 1000}
-"""Minimum number of samples for each percentile."""
+SAMPLES_NEEDED = {50: 20, 90: 64, 99: 662}
+"""Minimum number of samples for each percentile. Of 64 samples, the second largest is above the 90th percentile with
+99 % confidence, and of 662 above the 99th (early stopping of MLPerf inference)."""
 
 
 def percentiles(samples: Sequence[float]) -> dict[str, float]:
@@ -514,26 +545,28 @@ def _run(given: argparse.Namespace, load: Callable[..., Model], folder: Path) ->
     elif given.self_test:
         self_test(load(threads=given.threads), folder)
     elif given.file:
-        count, blank = label_file(load(threads=given.threads or 1), given.file, given.output, given.text_column)
+        model, below = load(threads=given.threads or 1), answer_below(folder)
+        count, blank = label_file(model, given.file, given.output, given.text_column, below)
         print(f"{count} rows labeled: {printable(str(given.output))}")
         if blank:
             print(f"{blank} of {count} rows have no text; their label is left empty", file=sys.stderr)
     elif given.stdin:
-        model = load(threads=given.threads)
+        model, below = load(threads=given.threads), answer_below(folder)
         for number, line in enumerate(sys.stdin.buffer, start=1):
             try:
                 text = line.decode().rstrip("\r\n")
             except UnicodeDecodeError:
                 raise ValueError(f"line {number} of the input is not UTF-8") from None
-            print_labels(model, [text])
+            print_labels(model, [text], below)
     else:
-        print_labels(load(threads=given.threads), given.texts)
+        print_labels(load(threads=given.threads), given.texts, answer_below(folder))
 
 
-def print_labels(model: Model, texts: list[str]) -> None:
-    """Print label, probability and text of each; a blank text has no label."""
+def print_labels(model: Model, texts: list[str], below: float | None) -> None:
+    """Print label, probability and text of each: no label of a blank text, and UNSURE `below` a probability."""
     for text, (label, score) in zip(texts, model.predict(texts)):
-        shown = "\t" if is_blank(text) else f"{printable(label)}\t{score:.4f}"
+        answer = label if below is None or score >= below else UNSURE
+        shown = "\t" if is_blank(text) else f"{printable(answer)}\t{score:.4f}"
         print(f"{shown}\t{printable(text)}", flush=True)
 
 
