@@ -1,5 +1,8 @@
 """Tables on narrow terminals, and progress without a terminal."""
 
+import io
+import re
+
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
@@ -65,6 +68,20 @@ def test_a_log_gets_few_lines_of_progress(capsys: pytest.CaptureFixture[str], mo
     monkeypatch.setattr(console, "LINE_SECONDS", 1e9)
     work()
     assert said == []
+
+
+def test_progress_with_a_rate_says_units_per_second_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.0)
+    said: list[str] = []
+    monkeypatch.setattr(console, "say", said.append)
+    with console.bar("predicting", 100, "rows") as advance:
+        advance(50, 7)
+    assert re.fullmatch(r"predicting: 50 %, [\d,]+ rows/s, [\d,]+ s left", said[0])
+    terminal = Console(force_terminal=True, file=io.StringIO(), width=120)
+    monkeypatch.setattr(console, "_stderr", lambda: terminal)
+    with console.bar("predicting", 100, "rows") as advance:
+        advance(50, 7)
+    assert re.search(r"50%.* [\d,]+ rows/s", terminal.file.getvalue())  # type: ignore[attr-defined]
 
 
 def test_downloads_show_no_progress_bar_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
