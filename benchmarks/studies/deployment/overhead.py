@@ -2,8 +2,8 @@
 
     python -m benchmarks.studies.deployment.overhead
 
-The second model waits in C until 10 µs have passed, and C measures how long it took. Prints one line of JSON: the median
-that hbt measures of both, and of the second that of C.
+The second model waits in C until 10 µs have passed, and C measures how long it took. Prints one line of JSON: the
+median that hbt measures of both, and of the second that of C.
 """
 
 import ctypes
