@@ -185,8 +185,8 @@ def _train_fold(
         if to_beat is not None and to_beat.is_out_of_reach(found.history, training.epochs):
             best = max(epoch[MACRO_F1] for epoch in found.history)
             console.say(
-                f"fold {fold + 1}: stopped after epoch {len(found.history)} of {training.epochs}, with macro-F1 "
-                f"{best:.4f} at best; the linear baseline has {to_beat.macro_f1:.4f}; try --learning-rate auto"
+                f"fold {fold + 1}: macro-F1 {best:.4f} at best in {len(found.history)} of {training.epochs} epochs; "
+                f"the linear baseline has {to_beat.macro_f1:.4f}; try --learning-rate auto, or another --model"
             )
         rows = corpus.rows("all")
         predictions = predict_rows(classifier, corpus, rows, f"fold {fold + 1} of {corpus.folds}: predicting")
