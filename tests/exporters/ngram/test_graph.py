@@ -23,7 +23,7 @@ from toolkit import package
 from toolkit.config.settings import CorpusSettings, ExportSettings
 from toolkit.data.demo import DEMO_SENTENCES, demo_table
 from toolkit.evaluation.decision_rule import DecisionRule
-from toolkit.modeling.classifier import Classifier, pad, save_classifier
+from toolkit.modeling.classifier import Classifier, load_classifier, pad, save_classifier
 from toolkit.modeling.ngram import PAD_ID, NgramConfig, NgramNetwork, character_tokenizer, table_rows
 from toolkit.modeling.tokenizer import encode
 from toolkit.workflows.compress import compress_checkpoint
@@ -290,6 +290,8 @@ def test_a_checkpoint_becomes_a_package_that_verifies(workplace: Path) -> None:
     found = package.verify(outcome.package)
     assert found.problems == []
     assert found.largest_score_gap < 1e-6
-    assert package.load(outcome.package).threshold == 0.4
+    model, own = package.load(outcome.package), load_classifier(workplace / "checkpoint")
+    yes = own.predict_proba(TEXTS)[:, 1]
+    assert [label for label, _ in model.predict(TEXTS)] == [own.labels[int(each >= 0.4)] for each in yes]
     assert "a C compiler" in (outcome.package / "README.md").read_text("utf-8")
     assert package.load(outcome.package).labels == ("non_hate", "hate")
