@@ -9,7 +9,7 @@ from benchmarks.peers.common import Label, Rows, best_of, score
 
 MARK = "__label__"
 SHAPES = [{"wordNgrams": words, "minn": low, "maxn": high} for words in (1, 2) for low, high in ((0, 0), (2, 5))]
-RATES = [{"lr": lr, "epoch": epoch} for lr in (0.1, 0.5, 1.0) for epoch in (10, 25)]
+RATES = [{"lr": lr, "epoch": epoch} for lr in (0.1, 0.5, 1.0) for epoch in (10, 50, 200)]
 
 
 def train(rows: Rows, folder: Path, encoder: Path | None) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def train(rows: Rows, folder: Path, encoder: Path | None) -> dict[str, Any]:
             return None
 
     label = partial(_labels, rows.names)
-    _, shape, _ = best_of(rows, [{"lr": 0.5, "epoch": 25} | each for each in SHAPES], fit, label)
+    _, shape, _ = best_of(rows, [{"lr": 0.5, "epoch": 50} | each for each in SHAPES], fit, label)
     model, settings, best = best_of(rows, [shape | each for each in RATES], fit, label)
     model.save_model(str(folder / "model.bin"))
     model.quantize(str(file), retrain=True, qnorm=True, cutoff=100_000, verbose=0, thread=1)

@@ -92,7 +92,7 @@ def environment(folder: Path, requirements: Path, python: str) -> int:
     """Make a virtual environment with some requirements and return the bytes that they take. Raises: InputError."""
     subprocess.run([python, "-m", "venv", str(folder)], check=True)
     before = folder_size(folder)
-    command = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--no-compile", "-r", str(requirements)]
+    command = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "-r", str(requirements)]
     done = subprocess.run([*command, "--disable-pip-version-check"], capture_output=True, text=True)
     if done.returncode != 0:
         raise InputError(f"{requirements}: pip cannot install it: {done.stderr[-500:]}")
