@@ -35,6 +35,15 @@ def plain_linear_baseline() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def little_robustness() -> Iterator[None]:
+    """Robustness is measured on 8 rows: most packages of the tests have nothing to do with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toolkit.export.reliability.checks.ROWS_FAST", 8)
+        patch.setattr("toolkit.export.reliability.checks.ROWS_SLOW", 8)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_clock_decides() -> Iterator[None]:
     """No candidate fails for its latency on a busy machine."""
     with pytest.MonkeyPatch.context() as patch:

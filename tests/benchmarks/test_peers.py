@@ -41,6 +41,7 @@ def test_the_setting_with_the_best_macro_f1_on_validation_rows_is_used(corpus: C
     assert score(rows, label("bad")) == pytest.approx(1 / 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", peers.PEERS)
 def test_a_peer_learns_and_its_file_answers_alike(
     corpus: Corpus, peer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

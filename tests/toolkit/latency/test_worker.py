@@ -123,6 +123,7 @@ def test_peak_memory_is_at_least_the_current_memory() -> None:
     assert peak_rss_mib() >= 0.9 * psutil.Process().memory_info().rss / 2**20
 
 
+@pytest.mark.slow
 def test_peak_memory_does_not_include_the_parent_process(subject: Subject) -> None:
     ballast = np.ones(200 * 2**20, dtype=np.uint8)  # 200 MiB in the parent
     (small,) = measure([subject], ["a"], rounds=1)
@@ -131,6 +132,7 @@ def test_peak_memory_does_not_include_the_parent_process(subject: Subject) -> No
     assert abs(small.peak_rss_mib - again.peak_rss_mib) < 100
 
 
+@pytest.mark.slow
 def test_bench_measures_speed_size_and_accuracy_on_the_test_rows(
     subject: Subject, linear_baseline: LinearModel, corpus: Corpus
 ) -> None:

@@ -45,6 +45,7 @@ def test_a_diverged_training_is_never_chosen() -> None:
     assert climb(lambda i: math.inf if i > 3 else 1.0 - i / 10, 3, 8) == 3
 
 
+@pytest.mark.slow
 def test_the_trial_of_a_rate_is_a_short_training_with_it(toy: Corpus, tmp_path: Path) -> None:
     train, validation = examples(toy, "train"), examples(toy, "validation")
 

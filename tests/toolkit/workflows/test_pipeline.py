@@ -311,6 +311,7 @@ def test_the_ensemble_of_the_run_is_not_listed_again_as_teacher(at_home: Finishe
     assert not [pair for pair in pairs if "teacher" in pair]
 
 
+@pytest.mark.slow
 def test_the_ensemble_blended_with_the_linear_baseline_is_listed_as_teacher(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -498,6 +499,7 @@ def test_a_run_is_named_after_data_and_model(change: dict[str, Any], folder: str
     assert run_folder(small(**change)) == Path("runs") / folder
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_worth_a_package_names_the_command_that_makes_it_anyway(
     copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, no_training: None
 ) -> None:

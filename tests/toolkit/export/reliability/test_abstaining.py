@@ -15,6 +15,7 @@ OUT = Path("models/unsure")
 MADE = ("compress", "runs/tiny", "--target", "onnx-fp32", "--search", "off", "-o", str(OUT), "--force")
 
 
+@pytest.mark.slow
 def test_the_package_answers_unsure_below_its_threshold(
     copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]
 ) -> None:

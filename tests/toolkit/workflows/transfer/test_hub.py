@@ -74,6 +74,7 @@ def test_a_package_goes_to_a_new_private_repository_in_one_commit_and_comes_back
     assert hbt("predict", "models/again", "ক্যামেরা ভালো") == 0
 
 
+@pytest.mark.slow
 def test_an_older_commit_can_be_pulled(hub: Hub, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
     assert hbt("push", str(DEMO), WHERE, "--public") == 0
     repo = hub.repos["owner/demo"]
@@ -210,6 +211,7 @@ def test_a_model_in_the_cache_is_used_if_the_hub_does_not_answer(hub: Hub, tmp_p
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_environment_of_the_client_is_used(hub: Hub, tmp_path: Path) -> None:
     """HF_ENDPOINT and HF_TOKEN, in a process of its own."""
     own = {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home")}
