@@ -129,7 +129,8 @@ ONLY_A_SIGNATURE = ("re-hashed of README.md", "re-hashed of how_to_load.py", "re
                     "re-hashed of command_line.py", "re-hashed of tokenizer_config.json",
                     "flip of manifest.json", "re-hashed of manifest.json", "re-hashed of requirements.txt",
                     "of model.sig", "re-hashed of cascade.svg", "re-hashed of calibration.svg",
-                    "re-hashed of model.c", "re-hashed of model.h", "re-hashed of main.c", "re-hashed of model.py", "re-hashed of model.bin")  # fmt: skip
+                    "re-hashed of model.c", "re-hashed of model.h", "re-hashed of main.c",
+                    "re-hashed of model.py", "re-hashed of model.bin")  # fmt: skip
 """Edits that verify accepts without a key, where they change no golden score: the card, the programs in the folder,
 which hbt does not run, the lineage, a token or weight that no golden text needs; and those of the signature itself."""
 
