@@ -34,7 +34,9 @@ def read_earlier(file: Path) -> tuple[list[Measurement], Machine]:
     try:
         measurements, machine, _ = read_json(file)
     except OSError as error:
-        raise InputError(f"--against {file}: cannot be read ({error.strerror})") from None
+        raise InputError(
+            f"--against {file}: cannot be read ({error.strerror}); give the JSON file of an earlier bench"
+        ) from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise InputError(f"--against {file}: not the JSON file of hbt bench; give one from its folder -o") from None
     if not any(each.rounds_ms for each in measurements):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.intervals import paired_ratio, percentile_bound
 from toolkit.latency.measure import Measurement
 from toolkit.utils.errors import InputError
-from toolkit.utils.files import whole_file, write_text
+from toolkit.utils.files import whole_file, without_nan, write_text
 from toolkit.utils.machine import Machine
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def write_json(
         "rows": [dataclasses.asdict(row) for row in table(measurements, reference)],
         "changes": list(changes),
     }
-    text = json.dumps(_without_nan(record), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(without_nan(record), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(file, _ROUND.sub(lambda found: " ".join(found[0].split()), text) + "\n")
 
 
@@ -179,7 +179,7 @@ def write_csv(rows: Sequence[Row], file: Path) -> None:
     with whole_file(file) as partial, partial.open("w", newline="", encoding="utf-8") as out:
         writer = csv.DictWriter(out, [f.name for f in dataclasses.fields(Row)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(_without_nan(dataclasses.asdict(row)) for row in rows)
+        writer.writerows(without_nan(dataclasses.asdict(row)) for row in rows)
 
 
 _COLUMNS = {
@@ -249,12 +249,3 @@ def _ratio(above: float | None, below: float | None) -> float | None:
 
 def _text(value: float | None, template: str) -> str:
     return "–" if value is None or math.isnan(value) else template.format(value)
-
-
-def _without_nan(value: Any) -> Any:
-    """Return `value` with each NaN replaced by None."""
-    if isinstance(value, dict):
-        return {key: _without_nan(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(v) for v in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

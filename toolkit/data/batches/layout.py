@@ -1,6 +1,5 @@
 """The first pass over a file of texts: what is in it, and whether every row of it can be read and written."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -73,12 +72,6 @@ def survey(
     if found.rows == 0:
         raise InputError(f"{file}: no rows; give a file with a header and texts")
     return found
-
-
-def file_sha256(file: Path) -> str:
-    """Return the SHA-256 of the content of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def no_text(file: Path, row: int, column: str, kind: str) -> InputError:

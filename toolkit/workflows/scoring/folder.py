@@ -10,8 +10,9 @@ from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any
 
+from exporters.loaders.base.files import sha256_of as file_sha256
 from exporters.loaders.command.label_file import BATCH
-from toolkit.data.batches.layout import KINDS, Layout, file_sha256
+from toolkit.data.batches.layout import KINDS, Layout
 from toolkit.data.batches.reading import first_texts, read_batches
 from toolkit.data.decoding import refuse_unknown
 from toolkit.manifest import MANIFEST_FILE, sha256_of
