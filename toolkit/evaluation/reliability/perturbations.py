@@ -4,6 +4,7 @@ Each changes about one word in five, at least one, if the text has a place for i
 text, such as capitals in Bangla, leaves the text as it is.
 """
 
+import hashlib
 import unicodedata
 from collections.abc import Callable, Sequence
 
@@ -25,7 +26,12 @@ Change = Callable[[str, Random], str]
 def perturbed(texts: Sequence[str], name: str) -> list[str]:
     """Return the texts with one kind of change, a name of PERTURBATIONS; the same for the same text, wherever it is."""
     change = PERTURBATIONS[name]
-    return [change(text, np.random.default_rng([*name.encode(), *text.encode("utf-8", "replace")])) for text in texts]
+    return [change(text, np.random.default_rng(_seed(name, text))) for text in texts]
+
+
+def _seed(name: str, text: str) -> int:
+    digest = hashlib.sha256(f"{name}\0{text}".encode("utf-8", "replace")).digest()
+    return int.from_bytes(digest[:16], "big")
 
 
 def _in_words(change: Change) -> Change:
