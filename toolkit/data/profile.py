@@ -22,7 +22,7 @@ from toolkit.data.corpus import (
     label_values,
     text_values,
 )
-from toolkit.data.normalization import key_of_normalized, normalize
+from toolkit.data.normalization import key_of_normalized, normalize, script_name
 from toolkit.data.splits import LEFT_OUT, TEST_SHARE
 from toolkit.data.tables import Table
 from toolkit.utils.console import bar
@@ -181,7 +181,7 @@ def script_shares(texts: list[str]) -> dict[str, float]:
         letters.update("".join(texts[start : start + _STEP]))
     for letter, count in letters.items():
         if unicodedata.category(letter).startswith("L"):
-            shares[by_name.get(unicodedata.name(letter, "").split(" ")[0], "other")] += count
+            shares[by_name.get(script_name(letter), "other")] += count
     total = sum(shares.values())
     return {script: count / total if total else 0.0 for script, count in shares.items()}
 

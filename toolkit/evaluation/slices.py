@@ -5,7 +5,6 @@ cut into slices: by label, by the slices of the corpus, length, script, rare wor
 teacher was. Each slice gets McNemar's exact test, corrected for the number of slices.
 """
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.corpus import Corpus
-from toolkit.data.normalization import normalize
+from toolkit.data.normalization import normalize, script_name
 from toolkit.evaluation.comparison import Contender
 from toolkit.evaluation.metrics import softmax
 from toolkit.evaluation.significance import holm, mcnemar_p
@@ -166,8 +165,8 @@ def slices_of(corpus: Corpus, teacher: Contender) -> Iterator[tuple[tuple[str, s
         band = f"{start} or more" if after is None else f"{start} to {after - 1}"
         yield ("words", band), (lengths >= start) & (lengths < (after or np.inf))
     scripts = np.array([script_of(corpus.texts[row]) for row in test])
-    for script in dict.fromkeys(scripts.tolist()):
-        yield ("script", script), scripts == script
+    for each in dict.fromkeys(scripts.tolist()):
+        yield ("script", each), scripts == each
     shares = _shares_of_rare_words(corpus, words)
     yield ("rare words", "none"), shares == 0
     yield ("rare words", "some"), (shares > 0) & (shares < MANY_RARE)
@@ -185,13 +184,11 @@ def slices_of(corpus: Corpus, teacher: Contender) -> Iterator[tuple[tuple[str, s
 
 def script_of(text: str) -> str:
     """Return the script of at least ONE_SCRIPT of the letters of `text`, else mixed scripts or no letters."""
-    found = Counter(
-        unicodedata.name(char, "other").split()[0].capitalize() for char in normalize(text) if char.isalpha()
-    )
+    found = Counter((script_name(char) or "other").capitalize() for char in normalize(text) if char.isalpha())
     if not found:
         return "no letters"
-    script, count = found.most_common(1)[0]
-    return script if count >= ONE_SCRIPT * found.total() else "mixed scripts"
+    most, count = found.most_common(1)[0]
+    return most if count >= ONE_SCRIPT * found.total() else "mixed scripts"
 
 
 def render_slices(report: SliceReport) -> None:

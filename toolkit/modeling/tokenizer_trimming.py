@@ -19,6 +19,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from toolkit.data.normalization import script_name
 from toolkit.utils.errors import InputError
 
 OPTION = "--trim-vocabulary"
@@ -146,7 +147,7 @@ def _alphabet(vocabulary: Vocabulary, seen: set[str]) -> set[int]:
 
 def _scripts(chars: Collection[str]) -> set[str]:
     """Return the scripts of `chars`: the first words of their Unicode names ("BENGALI LETTER KA"), if they have one."""
-    return {unicodedata.name(char, "").partition(" ")[0] for char in chars} - {""}
+    return {script_name(char) for char in chars} - {""}
 
 
 def _piece_text(vocabulary: Vocabulary, piece: str) -> str:
