@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from exporters.loaders.compose import CASCADE, NGRAM, Loader, load_package, loader_source, model_type
+from exporters.loaders.model_bin.arrays import HEAD_FILE
 from exporters.loaders.model_bin.library import C_SOURCES
-from exporters.loaders.ngram import HEAD_FILE
 from exporters.loaders.onnx_runtime.graph_file import GRAPH_FILE as MODEL_FILE
 from exporters.registry import Candidate, Evidence, LoadedArtifact
 from toolkit.utils.errors import CannotExport, full_disk, out_of_memory, reason_of
@@ -48,14 +48,19 @@ class OnnxTarget:
         return ("numpy",) if onnx_loader(folder) == "ngram" else self.distributions
 
     def load(self, folder: Path, threads: int | None = None) -> LoadedArtifact:
-        loader = onnx_loader(folder)
-        if loader != "ngram":
-            return load_package(loader, folder, threads)
-        from exporters.loaders.ngram import load
+        from exporters.loaders import cascade, cascade_onnx, ngram
         from exporters.ngram.target import has_own_sources
 
+        loader = onnx_loader(folder)
+        if loader == "cascade_onnx":
+            return cascade_onnx.open_cascade(folder, threads, False, open_transformer)
+        if loader not in ("ngram", "cascade"):
+            return load_package(loader, folder, threads)
         # A package may come from a stranger: only code that is hbt's own is compiled.
-        return load(folder, threads, verify=False, compile=None if has_own_sources(folder, C_SOURCES) else False)
+        compiled = None if has_own_sources(folder, C_SOURCES) else False
+        if loader == "ngram":
+            return ngram.load(folder, threads, verify=False, compile=compiled)
+        return cascade.open_cascade(folder, threads, False, compiled, open_transformer)
 
 
 class OnnxFp32(OnnxTarget):
@@ -84,12 +89,17 @@ def missing_modules(*modules: str, install: str = "onnx onnxruntime") -> str | N
 
 def onnx_loader(folder: Path) -> Loader:
     """Return the loader of a package folder with an ONNX graph; an n-gram student with HEAD_FILE is run without it."""
-    kind = model_type(folder)
+    kind, without = model_type(folder), (folder / HEAD_FILE).exists()
     if kind == CASCADE:
-        return "cascade"
+        return "cascade" if without else "cascade_onnx"
     if kind == NGRAM:
-        return "ngram" if (folder / HEAD_FILE).exists() else "ngram_onnx"
+        return "ngram" if without else "ngram_onnx"
     return "onnx"
+
+
+def open_transformer(folder: Path, threads: int | None) -> LoadedArtifact:
+    """Return the transformer of a cascade, run by hbt's own code."""
+    return load_package("onnx", folder, threads)
 
 
 def export_graph(classifier: "Classifier", file: Path) -> None:

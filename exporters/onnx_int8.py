@@ -45,7 +45,7 @@ class OnnxInt8(OnnxTarget):
         from toolkit.modeling.ngram import NgramNetwork
 
         if isinstance(classifier.network, NgramNetwork):
-            return [_ngram_candidate(classifier, evidence, settings.cascade)]
+            return [_ngram_candidate(classifier, evidence)]
         return _graph_candidates(classifier, evidence, settings, reference / MODEL_FILE)
 
 
@@ -228,8 +228,8 @@ def _columns(name: str, made: "Mapping[str, onnx.NodeProto]", constants: Mapping
     return constants[node.input[1]].shape[-1]
 
 
-def _ngram_candidate(classifier: "Classifier", evidence: Evidence, cascade: bool) -> Candidate:
-    """The table in eight bits and, except in a cascade, what is needed to run it without ONNX Runtime.
+def _ngram_candidate(classifier: "Classifier", evidence: Evidence) -> Candidate:
+    """The table in eight bits, and what is needed to run it without ONNX Runtime.
 
     Without ONNX Runtime, one text takes longer than in single precision with it: no speed is promised.
     """
@@ -240,8 +240,6 @@ def _ngram_candidate(classifier: "Classifier", evidence: Evidence, cascade: bool
     def write(folder: Path, in_float: frozenset[str] = NOTHING) -> dict[str, Any]:
         network: Any = classifier.network
         write_int8(network, folder / MODEL_FILE)
-        if cascade:
-            return {}
         try:
             write_head(network, classifier.tokenizer, classifier.labels, evidence.rule, folder)
         except CannotExport:  # then the package needs ONNX Runtime
@@ -250,7 +248,7 @@ def _ngram_candidate(classifier: "Classifier", evidence: Evidence, cascade: bool
             (folder / name).write_bytes((SOURCES / name).read_bytes())
         return {}
 
-    return Candidate("table in eight bits", write, promise=None if cascade else "same")
+    return Candidate("table in eight bits", write, promise="same")
 
 
 EXPORTER = OnnxInt8("onnx-int8", "ONNX Runtime, matrices and embeddings in eight bits", "faster")

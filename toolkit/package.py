@@ -17,9 +17,10 @@ import numpy as np
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
+from exporters.loaders.base.routing import TRANSFORMER
 from exporters.loaders.command.self_test import GOLDEN_TOLERANCE
-from exporters.loaders.compose import CASCADE, TRANSFORMER, command_line_source, model_type
-from exporters.loaders.ngram import HEAD_FILE
+from exporters.loaders.compose import CASCADE, command_line_source, model_type
+from exporters.loaders.model_bin.arrays import HEAD_FILE
 from exporters.loaders.onnx_runtime.graph_file import GRAPH_FILE, graph_file
 from exporters.registry import Candidate, Exporter, LoadedArtifact, exporter, targets
 from toolkit.golden_scores import Scored, one_line, score_texts
@@ -288,6 +289,8 @@ def _unlisted_parts(folder: Path, manifest: dict[str, Any], target: Exporter) ->
     if model_type(folder) == CASCADE:
         second = (artifact(folder / TRANSFORMER), CONFIG_FILE, "tokenizer.json")
         needed += [f"{TRANSFORMER}/{name}" for name in second]
+        if os.path.lexists(folder / TRANSFORMER / LOADER_FILE):  # older cascades have none
+            needed.append(f"{TRANSFORMER}/{LOADER_FILE}")
     return [f"{name} is not in the manifest" for name in needed if name not in manifest["files"]]
 
 

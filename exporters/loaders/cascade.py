@@ -1,83 +1,68 @@
 """The model is a cascade: a linear classifier on character n-grams answers most texts. It defers texts whose two best
-labels are close to a transformer, and the logits of both are added. The transformer is loaded when it is first needed.
+labels are close to a transformer, and the logits of both are added.
 
-Requires ONNX Runtime.
+The n-gram model needs no runtime. The transformer, and what it requires, is loaded when it is first needed.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from exporters.loaders.base.files import open_package
+from exporters.loaders.base.routing import TRANSFORMER, OpenModel, Routing, by_program, parts_of
 from exporters.loaders.base.script import main
-from exporters.loaders.common import Model, is_finite
-from exporters.loaders.onnx_runtime.characters import characters, ngram_network
-from exporters.loaders.onnx_runtime.graph_file import graph_file
-from exporters.loaders.onnx_runtime.transformer import transformer_network
-from exporters.loaders.subwords import subwords
-
-TRANSFORMER = "transformer"
-"""Subfolder of the transformer."""
+from exporters.loaders.model_bin.arrays import HEAD_FILE, ArrayModel, model_bin
+from exporters.loaders.model_bin.library import C_SOURCES, scorer
+from exporters.loaders.model_bin.model import refuse_other_rule
+from exporters.loaders.onnx_runtime.graph_file import GRAPH_FILE, graph_file
 
 
-class Cascade(Model):
-    """A classifier of two parts; see the top of this file."""
+class Cascade(ArrayModel):
+    """A classifier of two models; see the top of this file."""
 
-    def __init__(self, folder: Path, threads: int | None) -> None:
-        super().__init__(folder, characters, ngram_network(folder / graph_file(folder), threads))
-        self.folder, self.threads = folder, threads
-        routing = json.loads((folder / "config.json").read_text("utf-8"))["cascade"]
-        self.margin: float = routing["margin"]
-        self.rule_offsets = [float(offset) for offset in routing["offsets"]]
-        self.weights: tuple[float, float] = (routing["ngram_weight"], routing["transformer_weight"])
-        numbers = (self.margin, *self.rule_offsets, *self.weights)
-        if len(self.rule_offsets) != len(self.labels) or not all(map(is_finite, numbers)):
-            raise ValueError("config.json: cascade must have finite numbers, and one offset per label")
+    routing: Routing
 
-    @cached_property
-    def transformer(self) -> Model:
-        """The transformer. Raises: ValueError if it does not load."""
-
-        def build(root: Path) -> Model:
-            return Model(root, subwords, transformer_network(root / graph_file(root), self.threads))
-
-        return open_package(self.folder / TRANSFORMER, (), False, build)
-
-    def deferred(self, logits: np.ndarray) -> list[int]:
-        """Return the rows of n-gram logits (texts, labels) whose two best labels are less than the margin apart."""
-        if len(logits) == 1:  # for one row, plain Python is faster than numpy
-            *_, second, best = sorted(map(float.__add__, logits[0].tolist(), self.rule_offsets))
-            return [0] if best - second < self.margin else []
-        scores = np.sort(logits.astype(np.float64) + self.rule_offsets, axis=1)
-        return np.flatnonzero(scores[:, -1] - scores[:, -2] < self.margin).tolist()
-
-    def predict_logits(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
-        """Return logits, float32 (texts, labels); texts are batched by length. See `predict_proba` for errors."""
-        logits = super().predict_logits(texts, batch_size)
-        deferred = self.deferred(logits)
-        if deferred:
-            found = self.transformer.predict_logits([texts[i] for i in deferred], batch_size)
-            logits[deferred] = self.weights[0] * logits[deferred] + self.weights[1] * found
-        return logits
+    def scored(self, texts: list[str], batch_size: int) -> list[list[float]]:
+        """Return the logits of each text."""
+        return self.routing.combined(texts, super().scored(texts, batch_size), batch_size)
 
 
-def load(folder: str | os.PathLike[str] | None = None, threads: int | None = None, verify: bool = True) -> Model:
+def open_cascade(
+    folder: str | os.PathLike[str],
+    threads: int | None,
+    verify: bool,
+    compile: bool | None,
+    open_transformer: OpenModel,
+) -> Cascade:
+    """Return the cascade in `folder`. See `load`; `open_transformer` loads the transformer in its subfolder."""
+
+    def build(root: Path) -> Cascade:
+        data = model_bin(root)
+        model = Cascade(data, scorer(root / C_SOURCES[0], data, compile))
+        refuse_other_rule(model, root)
+        model.routing = Routing(root, threads, len(model.labels), open_transformer)
+        return model
+
+    parts = (HEAD_FILE, GRAPH_FILE, *C_SOURCES, *parts_of(graph_file(Path(folder) / TRANSFORMER)))
+    return open_package(folder, parts, verify, build)
+
+
+def load(
+    folder: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    verify: bool = True,
+    compile: bool | None = None,
+) -> Cascade:
     """Return the model in `folder`, by default the folder of this file.
 
-    threads: maximum number of threads; None uses the default of the runtime.
+    threads: maximum number of threads of the transformer; None uses the default of its runtime.
     verify: check all files against manifest.json first. This took 1.3 ms for 0.6 MB and 0.7 s for 200 MB.
-    Raises: ValueError if a file is not as shipped or the model does not load.
+    compile: run model.c of the package instead of Python: the same scores, many times faster. It is compiled once, into
+        ~/.cache/hbt. None does so if there is a C compiler, False never, True raises ValueError if there is none.
+    Raises: ValueError if a file is not as shipped or the model does not load, or nothing compiles it.
     """
-    folder = Path(__file__).parent if folder is None else folder
-    graphs = (graph_file(Path(folder)), f"{TRANSFORMER}/{graph_file(Path(folder) / TRANSFORMER)}")
-    parts = (*graphs, f"{TRANSFORMER}/config.json", f"{TRANSFORMER}/tokenizer.json")
-    return open_package(folder, parts, verify, lambda root: Cascade(root, threads))
+    return open_cascade(Path(__file__).parent if folder is None else folder, threads, verify, compile, by_program)
 
 
 if __name__ == "__main__":

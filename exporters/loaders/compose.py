@@ -16,14 +16,11 @@ from typing import Literal, TypeGuard
 
 from exporters.registry import LoadedArtifact
 
-Loader = Literal["onnx", "ngram", "ngram_onnx", "cascade", "torch", "openvino", "program", "c"]
+Loader = Literal["onnx", "ngram", "ngram_onnx", "cascade", "cascade_onnx", "torch", "openvino", "program", "c"]
 PARTS = "exporters.loaders"
 FOLDER = Path(__file__).parent
 NGRAM, CASCADE = "ngram", "cascade"
 """`model_type` of an n-gram network and of a cascade in config.json."""
-TRANSFORMER = "transformer"
-"""Subfolder of the second part of a cascade; the loader, which must not import this module, has the same name."""
-
 _NO_TELEMETRY = """
 # From 1.29 on, onnxruntime would write a device id and send usage data to Microsoft.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")"""

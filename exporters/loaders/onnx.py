@@ -7,10 +7,10 @@ from pathlib import Path
 
 from exporters.loaders.base.files import open_package
 from exporters.loaders.base.script import main
+from exporters.loaders.base.subwords import subwords
 from exporters.loaders.common import Model
 from exporters.loaders.onnx_runtime.graph_file import graph_file
 from exporters.loaders.onnx_runtime.transformer import transformer_network
-from exporters.loaders.subwords import subwords
 
 
 def load(folder: str | os.PathLike[str] | None = None, threads: int | None = None, verify: bool = True) -> Model:

@@ -12,8 +12,8 @@ import numpy as np
 
 from exporters.loaders.base.files import open_package
 from exporters.loaders.base.script import main
+from exporters.loaders.base.subwords import subwords
 from exporters.loaders.common import Model, Network
-from exporters.loaders.subwords import subwords
 
 
 def transformer(file: Path, threads: int | None) -> Network:

@@ -17,8 +17,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from exporters.loaders.base.files import open_package
 from exporters.loaders.base.script import main
+from exporters.loaders.base.subwords import subwords
 from exporters.loaders.common import Model, Network
-from exporters.loaders.subwords import subwords
 
 # Without VNNI, sums of two products can saturate, which 7-bit activations prevent. (PyTorch's own module always uses
 # 7 bits, which loses precision on processors that cannot saturate.)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters.loaders.ngram import HEAD_FILE
+from exporters.loaders.model_bin.arrays import HEAD_FILE
 from exporters.loaders.onnx_runtime.graph_file import GRAPH_FILE
 from exporters.ngram.normalization import Symbols, symbols_of
 from toolkit.modeling.ngram import NgramNetwork

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from exporters.loaders import onnx
+from exporters.loaders.base.routing import TRANSFORMER
 from exporters.loaders.command.model import printable
 from exporters.loaders.common import Model
 from exporters.loaders.compose import (
     CASCADE,
     NGRAM,
-    TRANSFORMER,
     Loader,
     command_line_source,
     load_package,
@@ -49,7 +49,8 @@ FOREIGN: dict[Loader, tuple[str, ...]] = {
     "ngram_onnx": (*OF_TORCH, *OF_SUBWORDS, "openvino", "transformer"),
     "program": (*OF_TORCH, *OF_SUBWORDS, *OF_CHARACTERS, "openvino", "onnx", "numpy", "gcc"),
     "c": (*OF_TORCH, *OF_SUBWORDS, *OF_CHARACTERS, "openvino", "onnx", "numpy"),
-    "cascade": (*OF_TORCH, "openvino"),
+    "cascade": (*OF_TORCH, *OF_SUBWORDS, *OF_CHARACTERS, "openvino", "onnxruntime"),
+    "cascade_onnx": (*OF_TORCH, *OF_SUBWORDS, "openvino"),
     "torch": (*OF_CHARACTERS, "onnxruntime", "openvino"),
     "openvino": (*OF_TORCH, *OF_CHARACTERS, "onnxruntime"),
 }
@@ -58,6 +59,7 @@ NEEDED: dict[Loader, set[str]] = {
     "ngram": {"numpy"},
     "ngram_onnx": {"numpy", "tokenizers", "onnxruntime"},
     "cascade": {"numpy", "tokenizers", "onnxruntime"},
+    "cascade_onnx": {"numpy", "tokenizers", "onnxruntime"},
     "torch": {"numpy", "tokenizers", "torch", "transformers", "safetensors"},
     "openvino": {"numpy", "tokenizers", "openvino"},
     "program": set(),
@@ -78,14 +80,22 @@ def test_a_loader_has_no_code_of_other_runtimes_and_networks(loader: Loader) -> 
     assert [word for word in FOREIGN[loader] if word in text] == []
     assert "exporters" not in text
     assert text.count("class Model:") == text.count("def load(") == text.count('__name__ == "__main__"') == 1
-    assert len(text.splitlines()) < {"torch": 390, "cascade": 370, "ngram": 630, "c": 520, "program": 380}.get(
-        loader, 295
-    )
+    assert len(text.splitlines()) < {
+        "torch": 390,
+        "cascade": 740,
+        "cascade_onnx": 390,
+        "ngram": 630,
+        "c": 520,
+        "program": 380,
+    }.get(loader, 295)
 
 
-def cascade_of(learned: Classifier, toy: Corpus, folder: Path, target: str = "onnx-fp32") -> Path:
+def cascade_of(
+    learned: Classifier, toy: Corpus, folder: Path, target: str = "onnx-fp32", loader: Loader = "cascade"
+) -> Path:
     """A cascade that defers about half of the odd texts."""
-    written("onnx-int8", ngram := student(), evidence(ngram, ["sea"]), folder, cascade=True)
+    first = "onnx-int8" if loader == "cascade" else "onnx-fp32"
+    written(first, ngram := student(), evidence(ngram, ["sea"]), folder)
     written(target, learned, evidence_of(toy, learned.rule), folder / TRANSFORMER, search="off")
     config = json.loads((folder / "config.json").read_text("utf-8"))
     texts = [text for text in ODD_TEXTS if "\x00" not in text]
@@ -95,7 +105,8 @@ def cascade_of(learned: Classifier, toy: Corpus, folder: Path, target: str = "on
     second = json.loads((folder / TRANSFORMER / "config.json").read_text("utf-8"))
     (folder / TRANSFORMER / "config.json").write_text(json.dumps(second | names), "utf-8")
     (folder / "config.json").write_text(json.dumps(config | {"model_type": CASCADE, "cascade": routing}), "utf-8")
-    (folder / "how_to_load.py").write_text(loader_source("cascade"), "utf-8")
+    (folder / "how_to_load.py").write_text(loader_source(loader), "utf-8")
+    shutil.copyfile(folder / TRANSFORMER / "requirements.txt", folder / "requirements.txt")
     return folder
 
 
@@ -106,8 +117,8 @@ def made(loader: Loader, learned: Classifier, toy: Corpus, folder: Path) -> Path
         if exporter(target).available() is not None:
             pytest.skip(f"no target {target} here")
         return package_of(student(), target, folder)
-    if loader == "cascade":
-        return cascade_of(learned, toy, folder)
+    if loader in ("cascade", "cascade_onnx"):
+        return cascade_of(learned, toy, folder, loader=loader)
     if loader == "openvino":
         pytest.importorskip("nncf")
     written(target, learned, evidence_of(toy, learned.rule), folder, search="off")
@@ -151,17 +162,16 @@ def test_the_loader_of_an_onnx_package_follows_its_network(tmp_path: Path) -> No
     assert NGRAM == MODEL_TYPE
     assert onnx_loader(tmp_path / "missing") == "onnx"
     ngram = student()
-    for target, cascade, loader in (
-        ("onnx-fp32", False, "ngram_onnx"), ("onnx-int8", True, "ngram_onnx"), ("onnx-int8", False, "ngram"),
-    ):  # fmt: skip
-        folder = tmp_path / f"{target}-{cascade}"
-        written(target, ngram, evidence(ngram, ["sea"]), folder, cascade=cascade)
+    kinds = {CASCADE: "cascade_onnx", "bert": "onnx"}
+    for target, loader in (("onnx-int8", "ngram"), ("onnx-fp32", "ngram_onnx")):
+        folder = tmp_path / target
+        written(target, ngram, evidence(ngram, ["sea"]), folder)
         assert onnx_loader(folder) == loader
         assert (folder / "how_to_load.py").read_text("utf-8") == loader_source(loader)
-    for kind in (CASCADE, "bert"):
+    for kind, loader in kinds.items():
         config = json.loads((folder / "config.json").read_text("utf-8"))
         (folder / "config.json").write_text(json.dumps(config | {"model_type": kind}), "utf-8")
-        assert onnx_loader(folder) == {"bert": "onnx"}.get(kind, kind)
+        assert onnx_loader(folder) == loader
 
 
 def test_hbt_never_runs_the_loader_in_the_folder(tmp_path: Path) -> None:

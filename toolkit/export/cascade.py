@@ -14,7 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from exporters.loaders.compose import CASCADE, TRANSFORMER
+from exporters.loaders.base.routing import TRANSFORMER
+from exporters.loaders.compose import CASCADE
+from exporters.loaders.model_bin.arrays import HEAD_FILE
+from exporters.ngram.tables import write_head
 from toolkit.config.settings import ExportSettings
 from toolkit.data.demo import DEMO_SENTENCES
 from toolkit.evaluation.comparison import Contender
@@ -131,11 +134,15 @@ def _write_folder(first: Artifact, second: Artifact, routing: Routing, rule: Dec
     shutil.copytree(
         second.choice.folder,
         folder / TRANSFORMER,
-        ignore=shutil.ignore_patterns(LOADER_FILE, COMMAND_LINE_FILE, REQUIREMENTS_FILE),
+        ignore=shutil.ignore_patterns(COMMAND_LINE_FILE, REQUIREMENTS_FILE),
     )
+    shutil.copyfile(second.choice.folder / REQUIREMENTS_FILE, folder / REQUIREMENTS_FILE)
     config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
     config |= {"model_type": CASCADE, "cascade": asdict(routing)} | rule.as_dict()
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    if (folder / HEAD_FILE).exists():  # it states the decision rule, too
+        ngram: Any = first.source.classifier
+        write_head(ngram.network, ngram.tokenizer, ngram.labels, rule, folder)
     (folder / LOADER_FILE).write_text(second.target.loader(folder), "utf-8", newline="\n")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from exporters.loaders.compose import TRANSFORMER
+from exporters.loaders.base.routing import TRANSFORMER
 from toolkit.config.recipe import DESCRIPTIONS
 from toolkit.evaluation.comparison import Contender, Versus
 from toolkit.evaluation.standing import Standing, standing_of

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from exporters.loaders.ngram import HEAD_FILE
+from exporters.loaders.model_bin.arrays import HEAD_FILE
 from toolkit.data.corpus import TEXT_COLUMNS, find_column, text_values
 from toolkit.data.tables import read_table
 from toolkit.evaluation.decision_rule import DecisionRule

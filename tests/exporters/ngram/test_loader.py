@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from exporters.loaders import c, ngram, ngram_onnx
-from exporters.loaders.model_bin import library
+from exporters.loaders.model_bin import arrays, library
 from exporters.ngram.tables import write_model
 from exporters.registry import exporter
 from tests.exporters.ngram.test_graph import TEXTS, network_of, package_of, student
@@ -62,7 +62,7 @@ def test_batches_of_any_size_have_the_same_scores(shipped: Path) -> None:
 def test_the_bytes_of_model_bin_are_those_of_the_c_target(shipped: Path, tmp_path: Path) -> None:
     made = student()
     write_model(network_of(made), made.tokenizer, made.labels, DecisionRule(0.4), tmp_path / "model.bin")
-    assert ngram.model_bin(shipped) == (tmp_path / "model.bin").read_bytes()
+    assert arrays.model_bin(shipped) == (tmp_path / "model.bin").read_bytes()
 
 
 def test_single_texts_need_neither_numpy_nor_what_only_c_needs(shipped: Path) -> None:
@@ -79,7 +79,7 @@ def test_single_texts_need_neither_numpy_nor_what_only_c_needs(shipped: Path) ->
 
 
 def test_hbt_uses_this_loader_and_the_package_states_what_it_needs(shipped: Path) -> None:
-    assert isinstance(package.load(shipped), ngram.ArrayModel)
+    assert isinstance(package.load(shipped), arrays.ArrayModel)
     assert package.verify(shipped).problems == []
     assert [line.split(">")[0] for line in (shipped / "requirements.txt").read_text().splitlines()[1:]] == ["numpy"]
     assert package.read_manifest(shipped)["runtime"]["name"] == "numpy"

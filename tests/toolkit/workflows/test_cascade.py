@@ -1,6 +1,9 @@
 """Cascades from a run to the answers of the package, against the two parts run by themselves."""
 
+import importlib.util
 import json
+import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -12,11 +15,13 @@ import numpy as np
 import pytest
 
 from exporters.loaders import compose
-from exporters.loaders.cascade import TRANSFORMER, Cascade, load as load_cascade
+from exporters.loaders.base.routing import TRANSFORMER
+from exporters.loaders.base.subwords import subwords
+from exporters.loaders.cascade import Cascade, load as load_cascade
 from exporters.loaders.common import Model
+from exporters.loaders.model_bin.arrays import ArrayModel
 from exporters.loaders.onnx_runtime.characters import characters, ngram_network
 from exporters.loaders.onnx_runtime.transformer import transformer_network
-from exporters.loaders.subwords import subwords
 from tests.helpers import Finished, Hbt, rehash
 from toolkit import package as packages
 from toolkit.config.settings import ExportSettings
@@ -60,6 +65,11 @@ def texts_of(made: Path) -> tuple[Run, np.ndarray, list[str]]:
     return run, rows, run.corpus.take(rows)
 
 
+def deferred_by(model: Cascade, texts: list[str]) -> list[bool]:
+    """Whether each text is deferred, by the logits of the n-gram model."""
+    return [model.routing.defers(row) for row in ArrayModel.scored(model, texts, 1)]
+
+
 def test_the_package_answers_as_its_two_parts_combined_by_hand(made: Path) -> None:
     folder = made / "models" / "cascade"
     run, rows, texts = texts_of(made)
@@ -93,24 +103,76 @@ def test_the_share_on_validation_rows_is_within_the_wanted_one(made: Path) -> No
     scores = np.sort(ngram.astype(np.float64) + details["offsets"], axis=1)
     share = (scores[:, -1] - scores[:, -2] < details["margin"]).mean()
     assert share == pytest.approx(details["validation"]["share"], abs=0.05)  # int8 moves a text or two
-    model = load_cascade(made / "models" / "cascade", 1)
-    assert isinstance(model, Cascade)
-    alone = Model.predict_logits(model, texts[validation:])
-    assert len(model.deferred(alone)) == round(details["test"]["share"] * len(alone))
-    # One text and many take different ways through the code.
-    assert model.deferred(alone) == [i for i in range(len(alone)) if model.deferred(alone[i : i + 1])]
+    deferred = deferred_by(load_cascade(made / "models" / "cascade", 1), texts[validation:])
+    assert sum(deferred) == round(details["test"]["share"] * len(deferred))
 
 
 def test_the_transformer_is_loaded_when_a_text_first_needs_it(made: Path) -> None:
     model = load_cascade(made / "models" / "cascade", 1)
-    assert isinstance(model, Cascade)
     _, _, texts = texts_of(made)
-    deferred = set(model.deferred(Model.predict_logits(model, texts)))
-    stays = [text for i, text in enumerate(texts) if i not in deferred]
+    deferred = deferred_by(model, texts)
+    stays = [text for text, leaves in zip(texts, deferred, strict=True) if not leaves]
     model.predict_logits(stays)
-    assert "transformer" not in vars(model)
+    assert "transformer" not in vars(model.routing)
     model.predict_logits(texts)
-    assert "transformer" in vars(model)
+    assert "transformer" in vars(model.routing)
+
+
+@pytest.mark.parametrize("compiler", [True, False])
+def test_a_text_that_is_not_deferred_needs_no_runtime(made: Path, package: Path, compiler: bool) -> None:
+    _, _, texts = texts_of(made)
+    leaves = deferred_by(load_cascade(package, 1), texts)
+    stays, deferred = (texts[leaves.index(each)] for each in (False, True))
+    script = (
+        "import sys\n"
+        "for name in ('onnxruntime', 'tokenizers', 'numpy'): sys.modules[name] = None\n"
+        f"sys.path.insert(0, {str(package)!r})\n"
+        "from how_to_load import load\n"
+        f"model = load(compile={None if compiler else False})\n"
+        "print(model.predict([sys.argv[1]])[0][0])\n"
+        "try: model.predict([sys.argv[2]])\n"
+        "except ImportError: print('needs a runtime')\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", script, stays, deferred], capture_output=True, text=True)
+    assert done.stdout.splitlines() == [load_cascade(package, 1).predict([stays])[0][0], "needs a runtime"], done.stderr
+
+
+def test_a_missing_runtime_is_one_line_with_the_command_that_installs_it(made: Path, package: Path) -> None:
+    _, _, texts = texts_of(made)
+    leaves = deferred_by(load_cascade(package, 1), texts)
+    hidden = package.parent / "hidden"
+    hidden.mkdir()
+    (hidden / "onnxruntime.py").write_text("raise ImportError('No module named onnxruntime')", "utf-8")
+    done = subprocess.run(
+        [sys.executable, str(package / "how_to_load.py"), texts[leaves.index(True)]],
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(hidden)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "pip install -r" in done.stderr
+
+
+def test_hbt_never_runs_the_program_of_the_transformer(package: Path) -> None:
+    expected = [entry["label"] for entry in json.loads((package / "manifest.json").read_text("utf-8"))["golden"]]
+    (package / TRANSFORMER / "how_to_load.py").write_text("raise SystemExit('run')\n", "utf-8")
+    rehash(package)
+    golden = [entry["text"] for entry in json.loads((package / "manifest.json").read_text("utf-8"))["golden"]]
+    assert [label for label, _ in packages.load(package).predict(golden)] == expected
+    with pytest.raises(SystemExit):
+        load_cascade(package, 1).predict_logits(golden)
+
+
+def test_a_planted_bytecode_file_is_not_run(made: Path, package: Path) -> None:
+    _, _, texts = texts_of(made)
+    program = package / TRANSFORMER / "how_to_load.py"
+    planted = package.parent / "how_to_load.py"
+    planted.write_text("raise SystemExit('planted')\n", "utf-8")
+    shutil.copystat(program, planted)
+    cached = Path(importlib.util.cache_from_source(str(program)))
+    cached.parent.mkdir()
+    py_compile.compile(str(planted), str(cached), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    np.testing.assert_array_equal(
+        load_cascade(package, 1).predict_logits(texts), packages.load(package).predict_logits(texts)
+    )
 
 
 def test_how_to_load_alone_gives_the_same_answers(made: Path, package: Path) -> None:
@@ -128,14 +190,11 @@ def test_how_to_load_alone_gives_the_same_answers(made: Path, package: Path) -> 
 
 
 def test_golden_texts_cover_both_parts(package: Path) -> None:
-    model = load_cascade(package, 1)
-    assert isinstance(model, Cascade)
     golden = [entry["text"] for entry in json.loads((package / "manifest.json").read_text("utf-8"))["golden"]]
-    deferred = model.deferred(Model.predict_logits(model, golden))
-    assert 0 < len(deferred) < len(golden)
+    assert 0 < sum(deferred_by(load_cascade(package, 1), golden)) < len(golden)
 
 
-@pytest.mark.parametrize("file", ["onnx/model.onnx", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("file", ["onnx/model.onnx", "config.json", "tokenizer.json", "how_to_load.py"])
 def test_a_changed_transformer_is_refused_before_it_is_needed(package: Path, file: str) -> None:
     with (package / TRANSFORMER / file).open("ab") as stream:
         stream.write(b" ")
@@ -145,7 +204,7 @@ def test_a_changed_transformer_is_refused_before_it_is_needed(package: Path, fil
     assert packages.verify(package).problems != []
 
 
-@pytest.mark.parametrize("file", ["onnx/model.onnx", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("file", ["onnx/model.onnx", "config.json", "tokenizer.json", "how_to_load.py"])
 def test_a_transformer_that_the_manifest_does_not_list_is_refused(package: Path, file: str) -> None:
     manifest = json.loads((package / "manifest.json").read_text("utf-8"))
     del manifest["files"][f"{TRANSFORMER}/{file}"]
@@ -188,10 +247,6 @@ def test_damaged_routing_is_one_line(package: Path, damage: Callable[[dict[str, 
     assert "Traceback" not in done.stderr
     (problem,) = packages.verify(package).problems
     assert "does not load" in problem
-
-
-def test_the_subfolder_has_one_name() -> None:
-    assert compose.TRANSFORMER == TRANSFORMER
 
 
 def test_the_card_states_share_and_latency_and_has_the_picture(made: Path) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from exporters.loaders.compose import NGRAM, model_type
+from exporters.loaders.model_bin.arrays import HEAD_FILE, model_bin
 from exporters.loaders.model_bin.model import MAGIC, Model
-from exporters.loaders.ngram import HEAD_FILE, model_bin
 from exporters.loaders.onnx_runtime.graph_file import graph_file
 from toolkit.modeling.ngram import LONGEST, MODULUS, MULTIPLIER, SHORTEST, SPACE, SPACE_ID
 
