@@ -14,7 +14,7 @@ from toolkit.data.corpus import Corpus, corpus_from_table
 from toolkit.data.tables import Table
 from toolkit.evaluation.metrics import softmax
 from toolkit.evaluation.rule_choice import choose_rule
-from toolkit.training import linear_fit, nbsvm
+from toolkit.training import linear_fit
 from toolkit.training.linear_fit import LinearSettings, fit_linear
 
 STEPS = linear_fit.STEPS  # before conftest.py shortens the search for all other tests
@@ -62,8 +62,6 @@ def test_the_models_are_those_of_an_independent_nbsvm(
 ) -> None:
     monkeypatch.setattr(linear_fit, "STEPS", ())
     monkeypatch.setattr(linear_fit, "START", how)
-    monkeypatch.setattr(nbsvm, "TOLERANCE", 1e-6)
-    monkeypatch.setattr(nbsvm, "ITERATIONS", 5000)
     corpus = corpus_of(labels, 96)
     found = fit_linear(corpus)
     assert found.settings == how

@@ -10,7 +10,6 @@ from tests.helpers import rest_slow
 from toolkit.evaluation.metrics import macro_f1, softmax
 from toolkit.evaluation.rule_choice import best_macro_f1
 from toolkit.modeling.ngram import character_tokenizer
-from toolkit.training import nbsvm
 from toolkit.training.dataset import Examples
 from toolkit.training.losses import UNLABELED
 from toolkit.training.ngram_regression import tfidf
@@ -119,8 +118,6 @@ def test_the_mixture_is_never_worse_out_of_fold_than_the_model_of_the_labels() -
 
 @pytest.mark.parametrize("labels", [2, 3])
 def test_without_a_teacher_it_is_the_nbsvm_of_its_features(labels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nbsvm, "TOLERANCE", 1e-6)
-    monkeypatch.setattr(nbsvm, "ITERATIONS", 5000)
     train, _, _ = data(labels, noise=0.1, teacher="none")
     found = fitted(STUDENT, train, names(labels), 0.7)
     (chosen,) = found.details["mixture"]
