@@ -14,7 +14,7 @@ from toolkit.modeling.linear import as_logits
 
 Loss = Literal["logistic", "hinge"]
 TOLERANCE, ITERATIONS = 3e-5, 1000
-"""Of L-BFGS, whose tolerance is that of a mean over the rows: at scikit-learn's default it stops far from the minimum."""
+"""Of L-BFGS. Its tolerance is that of a mean over the rows; at scikit-learn's default it stops far from the minimum."""
 SCALES = np.geomspace(0.1, 10, 41)
 """Candidate factors of the logits of a classifier."""
 NEARLY = 0.005

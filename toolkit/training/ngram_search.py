@@ -42,7 +42,7 @@ from toolkit.training.ngram_regression import (
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Candidate shares of the model that learned from the teacher; the rest is the model that learned from the labels."""
-HINGE_C = 0.1
+HINGE_C = 0.3
 """Inverse penalty of the linear SVM, whose loss is larger than that of logistic regression."""
 
 
