@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import click
@@ -58,7 +59,7 @@ def main() -> None:
         with suppress(OSError):  # no temporary folder can be written
             remove_leftovers(Path(tempfile.gettempdir()))
         use_utf8(sys.argv[1:])
-        verbs(prog_name="hbt", standalone_mode=False)
+        _run()
     except InputError as error:
         _stop(str(error), 2)
     except click.ClickException as error:
@@ -74,6 +75,17 @@ def main() -> None:
         if message is None:
             raise
         _stop(f"{message} {_resume()}", 2)
+
+
+def _run() -> None:
+    """Run the verb; on one of the processes of torchrun, as its rank does."""
+    command = partial(verbs, prog_name="hbt", standalone_mode=False)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
+        from toolkit.training.processes.launch import run_on_all
+
+        run_on_all(command)
+    else:
+        command()
 
 
 def _resume() -> str:

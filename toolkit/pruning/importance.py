@@ -17,8 +17,7 @@ from toolkit.config.settings import TrainingSettings
 from toolkit.modeling.architecture import Layer, architecture_of
 from toolkit.modeling.classifier import Classifier, like_lengths
 from toolkit.training.dataset import Collate, Examples, encoded
-from toolkit.training.feature_distillation import DistillationLoss
-from toolkit.training.trainer import loss_of
+from toolkit.training.feature_distillation import DistillationLoss, loss_of
 
 BATCH = 32
 

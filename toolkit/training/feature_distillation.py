@@ -6,19 +6,31 @@ the states, so that both networks can use fast attention kernels.
 """
 
 import json
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import nn
 
+from toolkit.config.settings import TrainingSettings
 from toolkit.modeling.architecture import encoder_layers, encoder_of
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.surgery import is_cut
-from toolkit.training.losses import attention_log_maps, attention_loss, hidden_loss, relation_heads, relation_loss
+from toolkit.training.losses import (
+    UNLABELED,
+    attention_log_maps,
+    attention_loss,
+    hard_loss,
+    hidden_loss,
+    known_loss,
+    relation_heads,
+    relation_loss,
+    soft_loss,
+)
 from toolkit.utils.errors import InputError
 
 RELATION_WEIGHT = 1.0
@@ -64,6 +76,40 @@ class DistillationLoss:
     """Softens the distributions of student and teacher."""
     features: FeatureTargets | None = None
     """Feature losses, added with their own weights."""
+
+
+Loss = Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+
+
+def loss_of(
+    settings: TrainingSettings, labels: np.ndarray, count: int, distillation_loss: DistillationLoss | None
+) -> Loss:
+    """Return a function that computes the named parts of the loss of a batch; "loss" is minimized.
+
+    labels: of all training rows, for the class weights. count: number of labels.
+    """
+    labeled = labels[labels != UNLABELED]
+    label_loss = hard_loss if len(labeled) == len(labels) else known_loss
+    weights = None
+    if settings.class_weights and len(labeled):
+        share = np.bincount(labeled, minlength=count) / len(labeled)
+        weights = torch.tensor(1 / (count * share), dtype=torch.float32)
+
+    def parts(output: dict[str, torch.Tensor], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        logits = output["logits"].float()
+        class_weights = None if weights is None else weights.to(logits.device)
+        hard = label_loss(logits, batch["labels"], settings.loss, class_weights)
+        if distillation_loss is None or "teacher_logits" not in batch:
+            return {"loss": hard}
+        soft = soft_loss(logits, batch["teacher_logits"], distillation_loss.temperature)
+        total = distillation_loss.alpha * soft + (1 - distillation_loss.alpha) * hard
+        feature_weights = {} if distillation_loss.features is None else distillation_loss.features.weights
+        feature_losses = {name: output[name] for name in feature_weights if name in output}  # none in validation
+        for name, value in feature_losses.items():
+            total = total + feature_weights[name] * value
+        return {"loss": total, "total_loss": total, "soft_loss": soft, "hard_loss": hard, **feature_losses}
+
+    return parts
 
 
 class StudentWithTeacher(nn.Module):

@@ -2,7 +2,7 @@
 
 It is the Trainer of transformers with the options that make an epoch fast on a CPU: batches of texts of similar
 length, padded to the longest text of the batch, bfloat16 where the processor supports it, fused AdamW, and denormals
-flushed to zero.
+flushed to zero. Under torchrun, `toolkit.training.processes` spreads each batch over the processes.
 """
 
 import json
@@ -11,21 +11,24 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from torch.nn.utils import parametrize
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
 
 from toolkit.config.settings import TrainingSettings
 from toolkit.evaluation.metrics import calculate_metrics_with_threshold_exploration, softmax
 from toolkit.modeling.classifier import Classifier
 from toolkit.training.dataset import Collate, Examples, encoded
-from toolkit.training.feature_distillation import DistillationLoss, StudentWithTeacher
-from toolkit.training.losses import UNLABELED, hard_loss, known_loss, soft_loss
+from toolkit.training.feature_distillation import DistillationLoss, Loss, StudentWithTeacher, loss_of
+from toolkit.training.losses import UNLABELED
+from toolkit.training.processes.launch import as_one_of, copy_weights, on_all, processes
+from toolkit.training.processes.trainer import SpreadTrainer
 from toolkit.training.stopping import LOSS, MACRO_F1, ToBeat
 from toolkit.utils.errors import InputError
 from toolkit.utils.scratch import remove_folder
@@ -96,19 +99,54 @@ def fit(
     """
     assert distillation_loss is None or train.teacher_logits is not None, "distillation needs teacher logits"
     assert distillation_loss is not None or UNLABELED not in train.labels, "unlabeled texts need a teacher"
-    features = None if distillation_loss is None else distillation_loss.features
-    checkpoint = last_complete_checkpoint(work)
-    best = MACRO_F1 if distillation_loss is None else LOSS
-    arguments = _arguments(settings, len(train.texts), seed, work, loop.mechanics, best)
+    # Fake quantization cannot be sent to another process.
+    several = processes() > 1 and not any(map(parametrize.is_parametrized, classifier.network.modules()))
+    resumed = last_complete_checkpoint(work)
+    job = _Training(classifier, train, validation, settings, seed, work, distillation_loss, resumed)
+    if several:
+        on_all(_join, job, replace(loop, watch=None, advance=None, after_step=loop.after_step and _nothing))
+    with as_one_of(several):
+        return _fit(job, loop)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What every process of a training gets; see `fit`."""
+
+    classifier: Classifier
+    train: Examples
+    validation: Examples
+    settings: TrainingSettings
+    seed: int
+    work: Path
+    distillation_loss: DistillationLoss | None
+    checkpoint: str | None
+
+
+def _nothing(step: int) -> None:
+    """Stand for the `after_step` of rank 0, which sends the weights that it changes."""
+
+
+def _join(job: _Training, loop: Loop) -> None:
+    """Train together with rank 0."""
+    with as_one_of(True):
+        _fit(job, loop)
+
+
+def _fit(job: _Training, loop: Loop) -> Fit:
+    classifier, settings, checkpoint = job.classifier, job.settings, job.checkpoint
+    features = None if job.distillation_loss is None else job.distillation_loss.features
+    best = MACRO_F1 if job.distillation_loss is None else LOSS
+    arguments = _arguments(settings, len(job.train.texts), job.seed, job.work, loop.mechanics, best)
     if checkpoint is not None and _had_stopped(checkpoint):
         arguments.max_steps = _state(checkpoint)["global_step"]  # no step is left: only load the best epoch
     trainer = _Trainer(
-        classifier.network if features is None else StudentWithTeacher(classifier.network, features, seed),
+        classifier.network if features is None else StudentWithTeacher(classifier.network, features, job.seed),
         arguments,
-        loss=loss_of(settings, train.labels, len(classifier.labels), distillation_loss),
+        loss=loss_of(settings, job.train.labels, len(classifier.labels), job.distillation_loss),
         data_collator=Collate(classifier.pad_id, loop.mechanics.pad_to),
-        train_dataset=encoded(classifier, train),
-        eval_dataset=encoded(classifier, validation),
+        train_dataset=encoded(classifier, job.train),
+        eval_dataset=encoded(classifier, job.validation),
         compute_metrics=lambda p: _validation_metrics(p.predictions, p.label_ids),
         callbacks=[EarlyStoppingCallback(settings.early_stopping_patience), _LoopCallback(loop)],
         choose_from=loop.choose_from,
@@ -173,40 +211,6 @@ def _had_stopped(checkpoint: str) -> bool:
     return bool(control.get("args", {}).get("should_training_stop"))
 
 
-Loss = Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor]], dict[str, torch.Tensor]]
-
-
-def loss_of(
-    settings: TrainingSettings, labels: np.ndarray, count: int, distillation_loss: DistillationLoss | None
-) -> Loss:
-    """Return a function that computes the named parts of the loss of a batch; "loss" is minimized.
-
-    labels: of all training rows, for the class weights. count: number of labels.
-    """
-    labeled = labels[labels != UNLABELED]
-    label_loss = hard_loss if len(labeled) == len(labels) else known_loss
-    weights = None
-    if settings.class_weights and len(labeled):
-        share = np.bincount(labeled, minlength=count) / len(labeled)
-        weights = torch.tensor(1 / (count * share), dtype=torch.float32)
-
-    def parts(output: dict[str, torch.Tensor], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        logits = output["logits"].float()
-        class_weights = None if weights is None else weights.to(logits.device)
-        hard = label_loss(logits, batch["labels"], settings.loss, class_weights)
-        if distillation_loss is None or "teacher_logits" not in batch:
-            return {"loss": hard}
-        soft = soft_loss(logits, batch["teacher_logits"], distillation_loss.temperature)
-        total = distillation_loss.alpha * soft + (1 - distillation_loss.alpha) * hard
-        feature_weights = {} if distillation_loss.features is None else distillation_loss.features.weights
-        feature_losses = {name: output[name] for name in feature_weights if name in output}  # none in validation
-        for name, value in feature_losses.items():
-            total = total + feature_weights[name] * value
-        return {"loss": total, "total_loss": total, "soft_loss": soft, "hard_loss": hard, **feature_losses}
-
-    return parts
-
-
 def _arguments(
     settings: TrainingSettings, rows: int, seed: int, work: Path, mechanics: Mechanics, best: str
 ) -> TrainingArguments:
@@ -254,14 +258,13 @@ def has_bf16(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-class _Trainer(Trainer):
+class _Trainer(SpreadTrainer):
     """The Trainer with the loss of `loss_of`; logs each part of it."""
 
     def __init__(
         self, model: nn.Module, arguments: TrainingArguments, loss: Loss, choose_from: int, **options: Any
     ) -> None:
-        super().__init__(model, arguments, **options)
-        self.loss = loss
+        super().__init__(model, arguments, loss, **options)
         self.choose_from = choose_from
         self.parts: dict[str, list[float]] = {}
 
@@ -269,11 +272,13 @@ class _Trainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         output = model(inputs["input_ids"], inputs["attention_mask"])
-        parts = self.loss(output, inputs)
+        output, targets = self.whole(output, inputs, model.training)
+        parts = self.loss(output, targets)
         if model.training:
             for name, value in parts.items():
                 self.parts.setdefault(name, []).append(float(value.detach()))
-        return (parts["loss"], {"logits": output["logits"].float()}) if return_outputs else parts["loss"]
+        loss = self.backward_loss(parts["loss"])
+        return (loss, {"logits": output["logits"].float()}) if return_outputs else loss
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         if round(self.state.epoch or 0) < self.choose_from:
@@ -294,12 +299,15 @@ class _LoopCallback(TrainerCallback):
         self.loop, self.steps_reported = loop, 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.loop.after_step is not None:  # resumed weights are loaded by now
-            self.loop.after_step(state.global_step)
+        self._after_step(state.global_step, kwargs["model"])  # resumed weights are loaded by now
+
+    def _after_step(self, step: int, model: nn.Module) -> None:
+        if self.loop.after_step is not None:
+            self.loop.after_step(step)
+            copy_weights(model)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.loop.after_step is not None:
-            self.loop.after_step(state.global_step)
+        self._after_step(state.global_step, kwargs["model"])
         if self.loop.advance is not None:
             self.loop.advance(state.global_step - self.steps_reported)
         self.steps_reported = state.global_step
