@@ -93,19 +93,20 @@ def predict_file(
 ) -> int:
     """Label the texts of a CSV, TSV, JSON Lines or Parquet file and return the number of rows.
 
-    output: file to write, with the columns of `source`, predicted_label and probability; its suffix selects the format.
+    output: file to write, with the columns of `source`, predicted_label, probability and, as the package has them,
+      answer and out_of_scope; its suffix selects the format.
     text_column: column with the texts; None finds it by name.
     force: overwrite `output` if it exists.
     Raises: InputError, before anything is written, if a file cannot be read or written.
     """
-    from toolkit.package import answer_below
     from toolkit.utils.overwrite import refuse_file
     from toolkit.workflows.predict_file import label_file
+    from toolkit.workflows.scoring.flags import flags_of
     from toolkit.workflows.scoring.pool import THREADS
 
     refuse_file(Path(output), force, "output")
     model = load(package, THREADS)
-    return label_file(model, Path(source), Path(output), text_column, below=answer_below(Path(package)))
+    return label_file(model, Path(source), Path(output), text_column, flags=flags_of(Path(package)))
 
 
 def explain(package: AnyPath, text: str, label: str | None = None) -> "Explanation":

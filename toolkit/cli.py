@@ -11,6 +11,7 @@ import click
 
 from toolkit import __version__
 from toolkit.commands.auto import auto
+from toolkit.commands.drift import drift
 from toolkit.commands.explain import explain
 from toolkit.commands.look import list_runs, show
 from toolkit.commands.measure import bench, compare, sync, ui
@@ -46,7 +47,7 @@ def verbs(ctx: click.Context) -> None:
 
 MAKING = (auto, data, train, run, students, compress)
 LOOKING = (list_runs, show, compare, bench, list_targets)
-USING = (predict, explain, serve, verify, sign, push, pull, sync, ui)
+USING = (predict, explain, drift, serve, verify, sign, push, pull, sync, ui)
 for command in (*MAKING, *LOOKING, *USING):
     verbs.add_command(command)
 

@@ -106,10 +106,14 @@ def predict(
 
     Files are read and written in parts and may be larger than the memory. With a folder, or a quoted pattern such as
     'new/*.csv', a file that is complete in --output from the same input and PACKAGE is skipped.
+
+    A text in a script, or with a share of characters or n-grams, that the training texts do not have is marked as out
+    of scope, in files in the column out_of_scope.
     """
-    from exporters.loaders.command.model import UNSURE
     from toolkit import package as loading
+    from toolkit.evaluation.reliability.scope import COLUMN, OUT_OF_SCOPE
     from toolkit.workflows.predict_file import label_file_in_processes, refuse_blank
+    from toolkit.workflows.scoring.flags import flags_of
     from toolkit.workflows.scoring.folder import is_many, label_files
     from toolkit.workflows.scoring.labeler import TableOptions
 
@@ -137,12 +141,14 @@ def predict(
         click.echo(json.dumps({"rows": rows, "output": str(output)}) if as_json else f"{rows} rows labeled: {output}")
         return
     found = loading.predict(loading.load(package), texts)
-    below = loading.answer_below(package)
-    for text, (label, probability) in zip(texts, found, strict=True):
-        answer = label if below is None or probability >= below else UNSURE
+    flags = flags_of(package)
+    for text, (label, probability), reason in zip(texts, found, flags.reasons(texts), strict=True):
+        answer = flags.answer(label, probability)
         line = {"text": text, "label": label, "probability": round(probability, 6)}
-        line |= {} if below is None else {"answer": answer}
+        line |= {} if flags.below is None else {"answer": answer}
+        line |= {} if flags.scope is None else {COLUMN: reason or None}
         plain = f"{printable(answer)}\t{probability:.4f}\t{printable(text)}"
+        plain += f"\t{OUT_OF_SCOPE}: {reason}" if reason else ""
         click.echo(json_line(line) if as_json else plain)
 
 

@@ -56,6 +56,8 @@ class ExportSettings:
     functional_tests: str | None = None
     """Table with the columns text, label and functionality, as HateCheck: the card has the accuracy of each
     functionality."""
+    describe: str | None = None
+    """TOML file with what the package is for (`purpose`) and what each label means (table `labels`), for the card."""
     license: str | None = None
     """License of the package, for its card: an identifier of the Hugging Face Hub, such as mit or cc-by-4.0."""
     data_license: str | None = None

@@ -113,8 +113,8 @@ def macro_f1_interval(y_true: np.ndarray, predicted: np.ndarray, labels: int) ->
     codes, counts = np.unique(y_true * labels + predicted, return_counts=True)  # both (cells,)
     drawn = np.random.default_rng(_SEED).multinomial(len(y_true), counts / len(y_true), size=RESAMPLES)
     truth, chosen = codes // labels, codes % labels
-    estimate = float(_weighted_macro_f1(counts[None], truth, chosen, labels)[0])
-    return _interval(_weighted_macro_f1(drawn, truth, chosen, labels), 0.95, estimate)
+    estimate = float(weighted_macro_f1(counts[None], truth, chosen, labels)[0])
+    return _interval(weighted_macro_f1(drawn, truth, chosen, labels), 0.95, estimate)
 
 
 def rows_to_decide(difference: float, error: float, rows: int, margin: float) -> int:
@@ -158,10 +158,10 @@ def _interval(differences: np.ndarray, confidence: float, estimate: float) -> tu
 def _difference(counts: np.ndarray, cells: np.ndarray, labels: int) -> np.ndarray:
     """Return macro-F1 of B minus A for each resample; counts (resamples, cells) -> (resamples,)."""
     truth, a, b = cells
-    return _weighted_macro_f1(counts, truth, b, labels) - _weighted_macro_f1(counts, truth, a, labels)
+    return weighted_macro_f1(counts, truth, b, labels) - weighted_macro_f1(counts, truth, a, labels)
 
 
-def _weighted_macro_f1(counts: np.ndarray, truth: np.ndarray, predicted: np.ndarray, labels: int) -> np.ndarray:
+def weighted_macro_f1(counts: np.ndarray, truth: np.ndarray, predicted: np.ndarray, labels: int) -> np.ndarray:
     counts = counts.astype(np.float64)  # numpy multiplies floats many times faster than integers
     total = np.zeros(len(counts))
     for label in range(labels):

@@ -10,8 +10,9 @@ from toolkit.stages.results_table import Row
 from toolkit.utils.files import without_nan
 
 KEPT = (
-    *("standing", "versus", "forgotten", "calibration", "abstention", "robustness", "functional_tests", "gate"),
-    *("invariance", "p50_ms", "truncation", "trimming", "cascade", "fp32_logit_gap"),
+    *("standing", "versus", "forgotten", "calibration", "abstention", "scope", "drift", "robustness"),
+    *("functional_tests", "gate", "invariance", "p50_ms", "truncation", "trimming", "cascade", "fp32_logit_gap"),
+    "description",
 )
 """Details of the stage that the manifest has, too."""
 ROW_NUMBERS = ("folds", "validation", "test", "settings")

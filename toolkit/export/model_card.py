@@ -120,9 +120,33 @@ def render_card(
         calibration=_calibration(result.details),
         abstention=result.details.get("abstention"),
         abstention_picture=ABSTENTION_FILE,
+        scope=result.details.get("scope"),
+        drift=_drift(result.details),
+        description=result.details.get("description"),
         robustness=_robustness(result.details),
         functional=_functional(result.details),
     )
+
+
+def _drift(details: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what the card says of simulated shifts, the worst of each line; None if it was not measured."""
+    found = details.get("drift")
+    if found is None:
+        return None
+    worst: dict[str, dict[str, Any]] = {}
+    for each in found["simulated"]:
+        if each["macro_f1"] < worst.get(each["line"], {"macro_f1": 2})["macro_f1"]:
+            worst[each["line"]] = each
+    lines = [
+        {
+            "Line": name,
+            "half of the texts from": each["bin"],
+            "now": f"{each['share']:.0%}",
+            "macro-F1": f"{each['macro_f1']:.4f}",
+        }
+        for name, each in worst.items()
+    ]
+    return {"rows": found["rows"], "macro_f1": found["macro_f1"], "worst": _table(lines)}
 
 
 def _robustness(details: dict[str, Any]) -> dict[str, Any] | None:

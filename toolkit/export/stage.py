@@ -30,6 +30,7 @@ from toolkit.export.reliability.abstaining import draw_risk
 from toolkit.export.reliability.calibrated import scaled, scaling_for
 from toolkit.export.reliability.calibration_facts import calibration_facts, draw_reliability
 from toolkit.export.reliability.checks import checks_of
+from toolkit.export.reliability.described import read_description
 from toolkit.export.reliability.forgotten import slice_reports
 from toolkit.export.search import SelectedCandidate, choose
 from toolkit.latency.measure import median_latency_ms
@@ -340,6 +341,8 @@ def refuse_unready(export: ExportSettings) -> None:
     """
     if export.this_cpu_only and not set(VNNI) & set(describe_machine().flags):
         raise InputError("--this-cpu-only: this processor has no VNNI, so eight-bit weights gain nothing; leave it out")
+    if export.describe is not None:
+        read_description(export.describe)
     if export.functional_tests is not None and not Path(export.functional_tests).is_file():
         raise InputError(f"--functional-tests {export.functional_tests}: no such file; give a table, or leave it out")
     reason = exporter(export.target).available()

@@ -8,10 +8,11 @@ from exporters.registry import LoadedArtifact
 from toolkit.data.batches.layout import Layout
 from toolkit.data.batches.reading import first_texts, read_batches
 from toolkit.data.normalization import normalize
-from toolkit.package import answer_below, labels_of
+from toolkit.package import labels_of
 from toolkit.utils import console
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import whole_file
+from toolkit.workflows.scoring.flags import Flags, flags_of
 from toolkit.workflows.scoring.labeled_file import say_blank, write_labeled
 from toolkit.workflows.scoring.labeler import (
     SUFFIXES,
@@ -39,7 +40,7 @@ def label_file(
     text_column: str | None = None,
     encoding: str | None = None,
     separator: str | None = None,
-    below: float | None = None,
+    flags: Flags | None = None,
 ) -> int:
     """Write `source` with added columns predicted_label and probability to `out`; return the number of rows.
 
@@ -48,12 +49,13 @@ def label_file(
     that a spreadsheet would run as a formula gets a leading apostrophe. The file is read and written batch by batch.
 
     text_column, encoding, separator: of `source`; None recognizes them.
-    below: of a package that abstains, the probability below which a third column, answer, is `unsure`.
+    flags: of the package, which may add the columns answer and out_of_scope.
     Raises: InputError if a file cannot be read or written, or already has one of the columns.
     """
     layout = _layout(source, out, TableOptions(text_column, encoding, separator))
     labels = getattr(model, "labels", ())
-    return _write_file(InThisProcess(model, first_texts(layout, BATCH), below), layout, out, labels, below)
+    flags = flags or Flags()
+    return _write_file(InThisProcess(model, first_texts(layout, BATCH), flags), layout, out, labels, flags)
 
 
 def label_file_in_processes(
@@ -63,7 +65,7 @@ def label_file_in_processes(
     layout = _layout(source, out, options)
     count = processes_for(source.stat().st_size, processes)
     with labeling(package, first_texts(layout, BATCH), count) as workers:
-        return _write_file(workers, layout, out, labels_of(package), answer_below(package))
+        return _write_file(workers, layout, out, labels_of(package), flags_of(package))
 
 
 def _layout(source: Path, out: Path, options: TableOptions) -> Layout:
@@ -72,7 +74,7 @@ def _layout(source: Path, out: Path, options: TableOptions) -> Layout:
     return layout_to_label(source, out, options)
 
 
-def _write_file(workers: Labeling, layout: Layout, out: Path, labels: Sequence[str], below: float | None) -> int:
+def _write_file(workers: Labeling, layout: Layout, out: Path, labels: Sequence[str], flags: Flags) -> int:
     tasks = ((0, Task(batch, layout, out.suffix.lower())) for batch in read_batches(layout))
     with console.bar("predicting", layout.rows, "rows") as advance:
 
@@ -84,7 +86,7 @@ def _write_file(workers: Labeling, layout: Layout, out: Path, labels: Sequence[s
 
         try:
             with whole_file(out) as partial:
-                blank = write_labeled(results(), layout, partial, out.suffix.lower(), labels, below)
+                blank = write_labeled(results(), layout, partial, out.suffix.lower(), labels, flags)
         except OSError as error:
             raise InputError(f"{out}: cannot be written ({error.strerror}); give another path") from None
     say_blank(layout, blank)

@@ -1,4 +1,5 @@
-"""What a package is asked beyond its metrics, as the export settings say: abstention, robustness, functional tests."""
+"""What a package is asked beyond its metrics: scope, drift and, as the export settings say, abstention, robustness,
+functional tests and the description of its labels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,14 @@ from toolkit.data.corpus import Corpus
 from toolkit.evaluation.comparison import Contender
 from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.predictor import Predictor, rule_of
+from toolkit.evaluation.reliability.scope import Scope
+from toolkit.evaluation.reliability.scope_file import scope_facts, scope_of, write_scope
 from toolkit.export.reliability.abstaining import abstention_facts, add_abstention
+from toolkit.export.reliability.described import described
+from toolkit.export.reliability.drift_facts import drift_facts
 from toolkit.export.reliability.robustness import ROWS_FAST, ROWS_SLOW, Label, functional_facts, robustness_facts
 from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
+from toolkit.utils.console import working
 
 PACKAGE = "this package"
 
@@ -28,18 +34,26 @@ def checks_of(
     export: ExportSettings,
     folder: Path,
 ) -> dict[str, Any]:
-    """Return the facts of all checks that were asked for, and write the abstention into config.json of `folder`.
+    """Return the facts of all checks. The abstention goes into config.json of `folder`, the scope into a file there.
 
     model: the package, loaded. linear: the linear baseline, to show beside it.
-    Raises: InputError if the wanted risk cannot be kept, or the functional tests cannot be read.
+    Raises: InputError if the wanted risk cannot be kept, or the functional tests or the description cannot be read.
     """
     found: dict[str, Any] = {}
+    if export.describe is not None:
+        found["description"] = described(export.describe, corpus.label_names)
     label = _labeling(model, package.rule)
     if export.functional_tests is not None:
         found["functional_tests"] = functional_facts(export.functional_tests, corpus.label_names, label)
     abstention = add_abstention(corpus, package, export, folder)
     if abstention is not None:
         found["abstention"] = abstention_facts(corpus, package, abstention)
+    with working("scope: reading the training texts"):
+        known = scope_of(corpus)
+        scope = Scope(known)
+        write_scope(known, folder)
+        found["scope"] = scope_facts(corpus, scope, known)
+        found["drift"] = drift_facts(corpus, package, scope, None if abstention is None else abstention.threshold)
     if not export.no_robustness:
         models = {PACKAGE: label} | (
             {} if linear is None else {LINEAR_BASELINE_NAME: _labeling(linear, rule_of(linear))}

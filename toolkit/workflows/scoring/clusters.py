@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporters.loaders.command.label_file import ANSWER, BLANK, LABEL, PROBABILITY, added_columns, safe_batch_size
+from exporters.loaders.command.label_file import ANSWER, BLANK, LABEL, PROBABILITY, safe_batch_size
 from exporters.loaders.command.model import UNSURE
 from toolkit import package as packages
 from toolkit.data.batches.layout import survey
@@ -21,10 +21,12 @@ from toolkit.data.batches.reading import ROWS
 from toolkit.data.columns import TEXT_COLUMNS, find_column
 from toolkit.data.decoding import UTF_8_BOM
 from toolkit.data.tables import Dialect, Table, delimited_rows
+from toolkit.evaluation.reliability import scope
 from toolkit.utils.errors import InputError, reason_of
 from toolkit.utils.overwrite import refuse_no_folder
 from toolkit.utils.scratch import remove_folder, scratch_name
 from toolkit.workflows.scoring import remote
+from toolkit.workflows.scoring.flags import flags_of
 from toolkit.workflows.scoring.folder import FolderResult, find_jobs
 from toolkit.workflows.scoring.labeler import TableOptions
 from toolkit.workflows.scoring.pool import THREADS, processes_for
@@ -63,9 +65,9 @@ def label_on_cluster(
         raise InputError(f"{output}: exists; give another --output, or replace it with --force")
     model = packages.load(package, THREADS)
     golden = [entry["text"] for entry in packages.read_manifest(package)["golden"]]
-    below = packages.answer_below(package)
-    how = {"batch_size": safe_batch_size(model, golden), "added": added_columns(below), "blank": BLANK.pattern}
-    how |= {"below": below, "unsure": UNSURE}
+    flags = flags_of(package)
+    how = {"batch_size": safe_batch_size(model, golden), "added": flags.columns, "blank": BLANK.pattern}
+    how |= {"below": flags.below, "unsure": UNSURE, "scope": flags.scope}
     first = survey(jobs[0].source, options.text_column, options.encoding, options.separator)
     count = processes_for(sum(job.source.stat().st_size for job in jobs), workers)
     started = time.monotonic()
@@ -117,7 +119,7 @@ def _whole(output: Path) -> Iterator[Path]:
 
 
 def _text_column(columns: list[str], source: str, options: TableOptions) -> str:
-    for name in (LABEL, PROBABILITY, ANSWER):
+    for name in (LABEL, PROBABILITY, ANSWER, scope.COLUMN):
         if name in columns:
             raise InputError(f"{source}: already has a column {name!r}; rename it")
     table = Table(source, {name: [] for name in columns})
@@ -129,7 +131,8 @@ def _spark(work: _Work) -> int:
     from pyspark.sql import SparkSession
     from pyspark.sql.types import DoubleType, StringType, StructField, StructType
 
-    cloudpickle.register_pickle_by_value(remote)
+    for module in (remote, scope):
+        cloudpickle.register_pickle_by_value(module)
     if work.address is None:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     spark = (
@@ -168,7 +171,8 @@ def _ray(work: _Work) -> int:
     import ray.cloudpickle
     import ray.data
 
-    ray.cloudpickle.register_pickle_by_value(remote)
+    for module in (remote, scope):
+        ray.cloudpickle.register_pickle_by_value(module)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     where: dict[str, Any] = {"num_cpus": work.count + 1, "include_dashboard": False} if work.address is None else {}
     ray.init(f"ray://{work.address}" if work.address else None, log_to_driver=False, logging_level="ERROR", **where)

@@ -16,11 +16,12 @@ from toolkit.data.batches.layout import KINDS, Layout
 from toolkit.data.batches.reading import first_texts, read_batches
 from toolkit.data.decoding import refuse_unknown
 from toolkit.manifest import MANIFEST_FILE, sha256_of
-from toolkit.package import answer_below, labels_of
+from toolkit.package import labels_of
 from toolkit.utils import console
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import read_json, whole_file, write_text
 from toolkit.utils.locks import locked
+from toolkit.workflows.scoring.flags import Flags, flags_of
 from toolkit.workflows.scoring.labeled_file import say_blank, write_labeled
 from toolkit.workflows.scoring.labeler import SUFFIXES, Labeled, Labeling, TableOptions, Task, layout_to_label
 from toolkit.workflows.scoring.pool import labeling, processes_for
@@ -93,7 +94,7 @@ def label_files(
         failed: list[str] = []
         rows = done = 0
         if pending:
-            below = answer_below(package)
+            flags = flags_of(package)
             probe, known = _probe(jobs, options)
             with labeling(package, probe, count) as workers:
 
@@ -102,7 +103,7 @@ def label_files(
                         return lambda: known[job.name]
                     return workers.ahead(layout_to_label, job.source, job.out, options)
 
-                for layout, error in _label_jobs(workers, pending, ahead, identity, labels, below):
+                for layout, error in _label_jobs(workers, pending, ahead, identity, labels, flags):
                     done, rows = done + (error is None), rows + (layout.rows if layout and error is None else 0)
                     failed += [] if error is None else [error]
         return FolderResult(
@@ -182,7 +183,7 @@ def _label_jobs(
     ahead: Ahead,
     identity: dict[str, Any],
     labels: tuple[str, ...],
-    below: float | None,
+    flags: Flags,
 ) -> Iterator[tuple[Layout | None, str | None]]:
     """Label each file; yield its layout, or the line that says what is wrong with it."""
     layouts: dict[int, Layout] = {}
@@ -195,7 +196,7 @@ def _label_jobs(
             try:
                 if layout is None:  # the only result is why there is none
                     raise next(error for error in results if isinstance(error, InputError))
-                _write(job, layout, results, identity, labels, below)
+                _write(job, layout, results, identity, labels, flags)
             except InputError as error:
                 console.say(console.printable(f"hbt: {error}"))
                 yield layout, str(error)
@@ -235,14 +236,14 @@ def _write(
     results: Iterator[Labeled | InputError],
     identity: dict[str, Any],
     labels: tuple[str, ...],
-    below: float | None,
+    flags: Flags,
 ) -> None:
     """Write one labeled file and, just before it gets its name, the record of what it is."""
     try:
         before, input_sha256 = job.source.stat(), file_sha256(job.source)
         job.out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(job.out) as partial:
-            blank = write_labeled(results, layout, partial, job.out.suffix.lower(), labels, below)
+            blank = write_labeled(results, layout, partial, job.out.suffix.lower(), labels, flags)
             record = identity | {
                 "input": str(job.source),
                 "input_bytes": before.st_size,

@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from exporters.loaders.command.label_file import added_columns, inert
+from exporters.loaders.command.label_file import inert
 from toolkit.data.batches.layout import Layout
 from toolkit.data.batches.writing import DELIMITED, header_of, writer
 from toolkit.data.decoding import UTF_8, UTF_8_BOM
 from toolkit.utils import console
 from toolkit.utils.errors import InputError
+from toolkit.workflows.scoring.flags import Flags
 from toolkit.workflows.scoring.labeler import Labeled
 
 
@@ -18,17 +19,16 @@ def write_labeled(
     file: Path,
     suffix: str,
     labels: Sequence[str],
-    below: float | None = None,
+    flags: Flags,
 ) -> int:
     """Write the batches of one file in order; return how many rows have no text.
 
     labels: of the model, since the encoding of the file must have their letters.
-    below: not None for a package that abstains, which adds a third column.
     Raises: InputError if one of the results is an error.
     """
     blank = 0
     with writer(file, suffix, _encoding(layout, suffix, labels)) as write:
-        if first := header_of(layout, suffix, added_columns(below), inert):
+        if first := header_of(layout, suffix, flags.columns, inert):
             write(first)
         for result in results:
             if isinstance(result, InputError):

@@ -16,13 +16,14 @@ from exporters.loaders.command.label_file import (
     is_blank,
     safe_batch_size,
 )
-from exporters.loaders.command.model import UNSURE
 from exporters.registry import LoadedArtifact
 from toolkit.data.batches.layout import Layout, survey
 from toolkit.data.batches.reading import texts_of
 from toolkit.data.batches.writing import DELIMITED, JSON, PARQUET, Chunk, chunk_of
+from toolkit.evaluation.reliability.scope import COLUMN
 from toolkit.package import predict
 from toolkit.utils.errors import InputError
+from toolkit.workflows.scoring.flags import Flags
 
 SUFFIXES = (*DELIMITED, *JSON, PARQUET)
 """Kinds of labeled files."""
@@ -71,12 +72,9 @@ class Labeling(Protocol):
 class InThisProcess:
     """Label batches one after the other."""
 
-    def __init__(self, model: LoadedArtifact, probe: Sequence[str], below: float | None = None) -> None:
-        """probe: the first texts, with which it is found out whether the model scores a batch as it scores texts.
-
-        below: of a package that abstains, the probability below which its answer is `unsure`.
-        """
-        self.model, self.below = model, below
+    def __init__(self, model: LoadedArtifact, probe: Sequence[str], flags: Flags | None = None) -> None:
+        """probe: the first texts, with which it is found out whether the model scores a batch as it scores texts."""
+        self.model, self.flags = model, flags or Flags()
         self.batch_size = safe_batch_size(model, list(probe)[:BATCH])
 
     def label(self, tasks: Iterable[tuple[int, Task | InputError]]) -> Iterator[tuple[int, Labeled | InputError]]:
@@ -94,19 +92,25 @@ class InThisProcess:
         filled = [row for row, text in enumerate(texts) if not is_blank(text)]
         labels: list[str | None] = [None] * len(texts)
         probabilities: list[float | None] = [None] * len(texts)
-        found = predict(self.model, [texts[row] for row in filled], self.batch_size) if filled else []
+        scored = [texts[row] for row in filled]
+        found = predict(self.model, scored, self.batch_size) if filled else []
         for row, (label, probability) in zip(filled, found, strict=True):
             labels[row], probabilities[row] = label, round(probability, 6)
         added = {
             LABEL: pyarrow.array(labels, pyarrow.string()),
             PROBABILITY: pyarrow.array(probabilities, pyarrow.float64()),
         }
-        if self.below is not None:
+        if ANSWER in self.flags.columns:
             answers = [
-                label if probability is None or probability >= self.below else UNSURE
+                label if label is None or probability is None else self.flags.answer(label, probability)
                 for label, probability in zip(labels, probabilities, strict=True)
             ]
             added[ANSWER] = pyarrow.array(answers, pyarrow.string())
+        if COLUMN in self.flags.columns:
+            reasons: list[str | None] = [None] * len(texts)
+            for row, reason in zip(filled, self.flags.reasons(scored), strict=True):
+                reasons[row] = reason or None
+            added[COLUMN] = pyarrow.array(reasons, pyarrow.string())
         chunk = chunk_of(task.batch, task.layout, task.suffix, added, inert)
         return Labeled(chunk, len(texts), len(texts) - len(filled))
 
@@ -116,7 +120,7 @@ def layout_to_label(source: Path, out: Path, options: TableOptions) -> Layout:
     suffix = out.suffix.lower()
     parquet_out = out if suffix == PARQUET else None
     layout = survey(source, options.text_column, options.encoding, options.separator, parquet_out)
-    existing = [name for name in (LABEL, PROBABILITY, ANSWER) if name in layout.columns]
+    existing = [name for name in (LABEL, PROBABILITY, ANSWER, COLUMN) if name in layout.columns]
     if existing:
         raise InputError(f"{source}: already has a column {existing[0]!r}; rename it")
     return layout

@@ -16,6 +16,7 @@ from toolkit import package as packages
 from toolkit.data.batches.layout import Layout
 from toolkit.utils.errors import InputError
 from toolkit.utils.machine import allowed_cpus
+from toolkit.workflows.scoring.flags import flags_of
 from toolkit.workflows.scoring.labeler import InThisProcess, Labeled, Labeling, Task
 
 THREADS = 1
@@ -55,7 +56,7 @@ def labeling(package: Path, probe: Sequence[str], processes: int) -> Iterator[La
 
 
 def _in_this_process(package: Path, probe: Sequence[str]) -> InThisProcess:
-    return InThisProcess(packages.load(package, THREADS), probe, packages.answer_below(package))
+    return InThisProcess(packages.load(package, THREADS), probe, flags_of(package))
 
 
 class Pool:

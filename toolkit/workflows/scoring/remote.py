@@ -17,39 +17,48 @@ from typing import Any
 
 
 class Labeler:
-    """Adds two columns to Arrow tables or record batches with the package in a folder."""
+    """Adds columns to Arrow tables or record batches with the package in a folder."""
 
     def __init__(self, folder: str, how: dict[str, Any]) -> None:
         """how: text column, batch size, names of the added columns, and the pattern of a text without a label.
 
-        With a third added column, also `below`, the probability below which it is `unsure`.
+        Also `below`, the probability below which a column for the answer has `unsure`, and `scope`, which says why a
+        text is out of scope; each is None if there is no such column.
         """
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         self.how = how
         self.blank = re.compile(how["blank"])
         self.model = load(folder)
 
-    def columns(self, batch: Any) -> tuple[list[str | None], list[float | None]]:
-        """Return label and probability of each row, both None without a text."""
+    def columns(self, batch: Any) -> tuple[list[str | None], list[float | None], list[str | None]]:
+        """Return label and probability of each row, None without a text, and why it is out of scope, if it is."""
         texts = [text or "" for text in batch.column(self.how["text_column"]).to_pylist()]
         filled = [row for row, text in enumerate(texts) if not self.blank.fullmatch(text)]
         labels: list[str | None] = [None] * len(texts)
         probabilities: list[float | None] = [None] * len(texts)
-        found = self.model.predict([texts[row] for row in filled], self.how["batch_size"]) if filled else []
+        reasons: list[str | None] = [None] * len(texts)
+        scored = [texts[row] for row in filled]
+        found = self.model.predict(scored, self.how["batch_size"]) if filled else []
         for row, (label, probability) in zip(filled, found, strict=True):
             labels[row], probabilities[row] = label, round(probability, 6)
-        return labels, probabilities
+        scope = self.how.get("scope")
+        if filled and scope is not None:
+            for row, reason in zip(filled, scope.reasons(scored), strict=True):
+                reasons[row] = reason or None
+        return labels, probabilities, reasons
 
     def __call__(self, batch: Any) -> Any:
         """Return the batch with its added columns."""
         import pyarrow
 
-        labels, probabilities = self.columns(batch)
+        labels, probabilities, reasons = self.columns(batch)
         arrays = [pyarrow.array(labels, pyarrow.string()), pyarrow.array(probabilities, pyarrow.float64())]
-        if len(self.how["added"]) > len(arrays):
+        if self.how.get("below") is not None:
             pairs = zip(labels, probabilities, strict=True)
             answers = [self.how["unsure"] if p is not None and p < self.how["below"] else label for label, p in pairs]
             arrays.append(pyarrow.array(answers, pyarrow.string()))
+        if self.how.get("scope") is not None:
+            arrays.append(pyarrow.array(reasons, pyarrow.string()))
         names = [*batch.schema.names, *self.how["added"]]
         return type(batch).from_arrays([*batch.columns, *arrays], names=names)
 
