@@ -1,0 +1,1 @@
+"""Labeled files that nothing here was tuned on."""
