@@ -10,23 +10,50 @@ from pathlib import Path
 import click
 
 from toolkit import __version__
-from toolkit.commands.auto import auto
-from toolkit.commands.drift import drift
-from toolkit.commands.explain import explain
-from toolkit.commands.look import list_runs, show
-from toolkit.commands.measure import bench, compare, sync, ui
-from toolkit.commands.package import compress, list_targets, predict, sign, verify
-from toolkit.commands.serve import serve
-from toolkit.commands.train import data, run, students, train
-from toolkit.commands.transfer import pull, push
-from toolkit.config.grouped_help import Verbs
+from toolkit.config.grouped_help import Entry, Verbs
 from toolkit.utils.console import printable, use_utf8
 from toolkit.utils.errors import InputError, NothingPasses, full_disk, out_of_memory
 from toolkit.utils.scratch import remove_leftovers
 
 
+def _entry(name: str, place: str, summary: str) -> Entry:
+    return Entry(name, f"toolkit.commands.{place}", summary)
+
+
+ENTRIES = {
+    "Make a package": (
+        _entry("auto", "auto:auto", "From a table of labeled texts to a package, in one command."),
+        _entry("data", "train:data", "Check a labeled file before training."),
+        _entry("train", "train:train", "Fine-tune on folds; with --student, distill them."),
+        _entry("run", "train:run", "Run all stages of a pipeline."),
+        _entry("students", "train:students", "Train several students and take the best within a budget."),
+        _entry("compress", "package:compress", "Make a package from a run, a checkpoint or a hub model."),
+    ),
+    "Look at results": (
+        _entry("runs", "look:list_runs", "List runs and packages with their figures."),
+        _entry("show", "look:show", "Show the tables and pictures of a run."),
+        _entry("compare", "measure:compare", "Is one model worse than another on the same test rows?"),
+        _entry("bench", "measure:bench", "Measure latency, memory and size beside baselines."),
+        _entry("targets", "package:list_targets", "List the targets that are available here."),
+        _entry("sync", "measure:sync", "Log to MLflow what it lacks of a run."),
+        _entry("ui", "measure:ui", "Open the MLflow page of the runs."),
+    ),
+    "Use a package": (
+        _entry("predict", "package:predict", "Label texts, a file or a folder of files."),
+        _entry("explain", "explain:explain", "Which parts of a text decided its label?"),
+        _entry("drift", "drift:drift", "Are new texts like those the package was measured on?"),
+        _entry("serve", "serve:serve", "Answer HTTP requests."),
+        _entry("verify", "package:verify", "Check files, signature and scores of a package."),
+        _entry("sign", "package:sign", "Sign a package."),
+        _entry("push", "transfer:push", "Copy a package to a folder, a .zip file or the hub."),
+        _entry("pull", "transfer:pull", "Copy a package from there, if it passes its checks."),
+    ),
+}
+
+
 @click.group(
     cls=Verbs,
+    entries=ENTRIES,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
@@ -43,13 +70,6 @@ def verbs(ctx: click.Context) -> None:
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
-
-
-MAKING = (auto, data, train, run, students, compress)
-LOOKING = (list_runs, show, compare, bench, list_targets)
-USING = (predict, explain, drift, serve, verify, sign, push, pull, sync, ui)
-for command in (*MAKING, *LOOKING, *USING):
-    verbs.add_command(command)
 
 
 def main() -> None:

@@ -155,6 +155,7 @@ ADVICE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
     (("ui", "--port", "0"), "1<=x<=65535", ("ui", "--port", "5001")),
     (("sign", PACKAGE), "--private-key", ("sign", "--help")),
     (("serve", f"a={PACKAGE}", f"a={PACKAGE}"), "NAME=FOLDER", ("serve", f"a={PACKAGE}", f"b={PACKAGE}")),
+    (("drift", PACKAGE, "comments.csv", "--text-column", "nope"), "text", ("drift", PACKAGE, "comments.csv")),
     (("explain", PACKAGE), "give texts", ("explain", PACKAGE, "text")),
     (("explain", PACKAGE, "text", "--label", "gone"), "hate", ("explain", PACKAGE, "text", "--label", "hate")),
     (("push", PACKAGE, "https://a/b"), "give a folder, a .zip file", ("push", PACKAGE, "new.zip")),
@@ -202,7 +203,7 @@ def test_the_advice_of_a_message_works(
 
 def test_there_are_60_wrong_uses_and_every_verb_has_one() -> None:
     assert len({bad for bad, _, _ in ADVICE}) >= 60
-    assert {bad[0] for bad, _, _ in ADVICE} == set(verbs.commands)
+    assert {bad[0] for bad, _, _ in ADVICE} == set(verbs.entries)
 
 
 def test_the_number_of_pieces_that_a_message_names_is_accepted(

@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from tests.helpers import Finished, Hbt, contents
@@ -25,7 +26,7 @@ from toolkit.data.tables import Table, read_table, write_table
 from toolkit.utils.errors import InputError
 
 VERBS = ["auto", "data", "train", "run", "students", "compress", "targets", "compare", "predict", "verify", "sign"]
-VERBS += ["push", "pull", "bench", "sync", "ui", "runs", "show", "serve", "explain"]
+VERBS += ["push", "pull", "bench", "sync", "ui", "runs", "show", "serve", "explain", "drift"]
 
 
 def process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -43,19 +44,34 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
+def command_of(verb: str) -> click.Command:
+    """The command of a verb."""
+    found = cli.verbs.get_command(click.Context(cli.verbs), verb)
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(hbt: Hbt, capsys: pytest.CaptureFixture[str], verb: str) -> None:
     assert hbt(verb, "--help") == 0
     page = capsys.readouterr().out
     assert page.startswith(f"Usage: hbt {verb}")
-    assert (cli.verbs.commands[verb].help or "").split("\n")[0] in " ".join(page.split())
+    assert (command_of(verb).help or "").split("\n")[0] in " ".join(page.split())
 
 
 def test_the_help_lists_every_verb(hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
-    assert set(cli.verbs.commands) == set(VERBS)
+    assert set(cli.verbs.entries) == set(VERBS)
     assert hbt("--help") == 0
     page = capsys.readouterr().out
     assert all(f"\n  {verb} " in page for verb in VERBS)
+    assert "..." not in page.partition("Options:")[2]  # every line is whole
+    assert all(command_of(verb).name == verb for verb in VERBS)
+
+
+def test_the_help_imports_no_verb() -> None:
+    script = "import sys; from toolkit import cli; print([m for m in sys.modules if m.startswith('toolkit.commands')])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("settings", [ModelSettings, TrainingSettings, DistillationSettings])
@@ -73,7 +89,7 @@ def test_every_setting_is_an_option_with_its_help_and_default(
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_an_example_that_parses(hbt: Hbt, capsys: pytest.CaptureFixture[str], verb: str) -> None:
-    command = cli.verbs.commands[verb]
+    command = command_of(verb)
     assert isinstance(command, Verb) and command.examples
     hbt(verb, "--help")
     page = capsys.readouterr().out
@@ -498,7 +514,7 @@ def test_predict_keeps_rows_columns_and_order(
     assert hbt("predict", package, "--input", str(tmp_path / f"in{suffix}"), "--output", str(out), "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"rows": len(texts), "output": str(out)}
     found = read_table(out).columns
-    assert list(found) == ["id", "text", "predicted_label", "probability"]
+    assert list(found) == ["id", "text", "predicted_label", "probability", "out_of_scope"]
     assert found["id"] == made["id"]
     empty = [row for row, label in enumerate(found["predicted_label"]) if not label]
     assert empty == [row for row, chance in enumerate(found["probability"]) if chance in (None, "")] == [1, 2]
@@ -513,7 +529,7 @@ def test_predict_does_not_overwrite_a_file_unless_forced(package: str, tmp_path:
     assert (tmp_path / "out.csv").read_text() == "precious"
     assert hbt(*arguments, "--force") == 0
     with (tmp_path / "out.csv").open(newline="") as lines:
-        assert next(csv.reader(lines)) == ["text", "predicted_label", "probability"]
+        assert next(csv.reader(lines)) == ["text", "predicted_label", "probability", "out_of_scope"]
 
 
 def test_predict_prints_one_line_per_text(package: str, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
@@ -530,10 +546,10 @@ def test_predict_prints_one_line_per_text(package: str, hbt: Hbt, capsys: pytest
 
 def test_verify_reports_what_it_checked(package: str, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
     assert hbt("verify", package) == 0
-    assert "9 files unchanged" in capsys.readouterr().out
+    assert "10 files unchanged" in capsys.readouterr().out
     assert hbt("verify", package, "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["files"], found["problems"]) == (9, [])
+    assert (found["files"], found["problems"]) == (10, [])
 
 
 def test_verify_of_a_changed_package_fails_in_text_and_in_json(

@@ -1,5 +1,7 @@
 """Help texts: options in groups that follow from the settings classes, the important ones first, and an example."""
 
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import click
@@ -69,14 +71,45 @@ class Verb(click.Command):
                     formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A command that is imported when it is needed, which keeps `hbt --help` fast."""
+
+    name: str
+    place: str
+    """MODULE:NAME of the command."""
+    summary: str
+    """Line in the list of commands."""
+
+
 class Verbs(click.Group):
-    """The commands in the order in which they are used."""
+    """Commands in titled groups, in the order in which they are used."""
 
     command_class = Verb
 
+    def __init__(self, *arguments: Any, entries: dict[str, tuple[Entry, ...]], **options: Any) -> None:
+        """entries: title -> the commands of the group."""
+        super().__init__(*arguments, **options)
+        self.titled = entries
+        self.entries = {entry.name: entry for group in entries.values() for entry in group}
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order in which the commands were added."""
-        return list(self.commands)
+        """Return the names of all commands."""
+        return list(self.entries)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command with a name; None if there is none."""
+        if cmd_name not in self.entries:
+            return None
+        module, _, name = self.entries[cmd_name].place.partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one line for each command."""
+        for title, group in self.titled.items():
+            with formatter.section(title):
+                formatter.write_dl([(entry.name, entry.summary) for entry in group])
 
 
 def _first(param: click.Parameter) -> bool:
