@@ -12,13 +12,20 @@ import numpy as np
 import pytest
 
 from exporters.registry import NOTHING, Evidence, exporter
+from toolkit import package as packages
 from toolkit.config.recipe import Recipe
 from toolkit.config.settings import ExportSettings, ModelSettings
 from toolkit.config.toml_file import recipe_from
 from toolkit.data.corpus import Corpus
 from toolkit.data.demo import DEMO_LABEL_NAMES, demo_table
+from toolkit.evaluation.comparison import Contender
 from toolkit.evaluation.decision_rule import DecisionRule
+from toolkit.evaluation.predictions import Predictions
+from toolkit.evaluation.predictor import rule_of
+from toolkit.evaluation.reliability.scope import Scope
+from toolkit.evaluation.reliability.scope_file import scope_facts, scope_of, write_scope
 from toolkit.export.reference import make_reference
+from toolkit.export.reliability.drift_facts import drift_facts
 from toolkit.manifest import MANIFEST_FILE
 from toolkit.modeling.classifier import Classifier
 from toolkit.package import write_loadable
@@ -118,6 +125,25 @@ def written(
     candidates = how.candidates(classifier, evidence, ExportSettings(target=target, **settings), reference.folder)
     _, facts = write_loadable(folder, classifier, evidence.rule, how, candidates[candidate], NOTHING)
     return reference.facts | facts
+
+
+def watched(package: Path, corpus: Corpus) -> Path:
+    """Give a package a scope and a reference for `hbt drift`, from a corpus, as the export does."""
+    known = scope_of(corpus)
+    write_scope(known, package)
+    rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
+    model = packages.load(package)
+    logits = np.array(model.predict_logits(corpus.take(rows)), dtype=np.float32)
+    own = Contender("package", Predictions(rows, logits), rule_of(model))
+    rehash(package)
+    manifest = json.loads((package / MANIFEST_FILE).read_text("utf-8"))
+    facts = {
+        "scope": scope_facts(corpus, Scope(known), known),
+        "drift": drift_facts(corpus, own, Scope(known), packages.answer_below(package)),
+    }
+    manifest["evaluation"] = manifest.get("evaluation", {}) | facts
+    (package / MANIFEST_FILE).write_text(json.dumps(manifest, ensure_ascii=False), "utf-8")
+    return package
 
 
 def rehash(folder: Path) -> None:
