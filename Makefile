@@ -2,7 +2,8 @@
 # make test: lint, types and all tests except the slow ones. make test-slow: the slow tests.
 # make test-compatibility: a small run on transformers 4.57, whose packages optimum loads.
 # make test-javascript: packages in transformers.js and onnxruntime-web; needs npm, and chromium for the browser.
-# make peers PACKAGES=models/NAME ENCODER=FOLDER: measure fastText, Vowpal Wabbit, model2vec and scikit-learn beside them.
+# make peers PACKAGES="models/A models/B" ENCODER=FOLDER STUDENT=runs/B OUT=peers/NAME: measure other tools beside them,
+#   see docs/peers.md.
 # make docs: the documentation as a site. make docs-check: its strict build.
 # Each target sets up everything it needs on a fresh machine.
 PYTHON ?= python3
@@ -14,6 +15,7 @@ WORKERS := -n logical --dist loadfile
 OPTIMUM := .venv-optimum
 JAVASCRIPT := .javascript
 DOCS := .venv-docs
+OUT ?= peers
 
 .PHONY: demo test test-slow test-compatibility test-javascript peers docs docs-check clean
 
@@ -62,9 +64,10 @@ $(JAVASCRIPT)/.ready: tests/compatibility/package.json
 test-javascript: $(READY) $(JAVASCRIPT)/.ready
 	HBT_NODE_MODULES=$(CURDIR)/$(JAVASCRIPT)/node_modules $(BIN)/pytest -m slow tests/compatibility/test_javascript.py
 
-peers: $(READY)
+peers: $(READY) $(OPTIMUM)/.ready
 	$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e '.[peers]'
-	$(BIN)/python -m benchmarks.peers $(PACKAGES) --encoder $(ENCODER) --out peers
+	$(BIN)/python -m benchmarks.peers $(PACKAGES) --encoder $(ENCODER) $(if $(STUDENT),--student $(STUDENT)) \
+		--python optimum=$(OPTIMUM)/bin/python --out $(OUT)
 
 # The extra [docs] alone: the site is built from source files, without torch.
 $(DOCS)/.ready: pyproject.toml constraints-docs.txt

@@ -19,8 +19,8 @@ from toolkit.data.corpus import Corpus
 from toolkit.data.moved import same_corpus
 from toolkit.evaluation.metrics import metrics_with_rule
 from toolkit.evaluation.predictor import Predictor, rule_of
-from toolkit.latency.foreign import ONNX, PYTHON, is_foreign
-from toolkit.latency.measure import Measurement, Subject, measure
+from toolkit.latency.foreign import ONNX, PYTHON, Function, is_foreign
+from toolkit.latency.measure import Measurement, Subject, labels_elsewhere, measure
 from toolkit.latency.worker import load_predictor
 from toolkit.manifest import MANIFEST_FILE
 from toolkit.modeling import linear
@@ -186,14 +186,19 @@ def _run_of(folder: Path, corpus: Corpus) -> Run | None:
 
 
 def bench(
-    models: Sequence[Subject], corpus: Corpus, threads: int = 1, progress: Callable[[str], None] = lambda line: None
+    models: Sequence[Subject],
+    corpus: Corpus,
+    threads: int = 1,
+    progress: Callable[[str], None] = lambda line: None,
+    budget_s: float = 60.0,
 ) -> list[Measurement]:
     """Return latency, memory, size and accuracy of each model on the test rows of `corpus`.
 
+    budget_s: time limit of the latency pass of a model.
     Raises: InputError if the labels of a model differ from those of the corpus; RuntimeError if a worker fails.
     """
     test = corpus.rows("test")
-    measured = measure(models, corpus.take(test), threads, progress)
+    measured = measure(models, corpus.take(test), threads, progress, budget_s)
     found = []
     for model, measurement in zip(models, measured, strict=True):
         progress(f"{model.name}: accuracy on {len(test)} test rows")
@@ -203,6 +208,8 @@ def bench(
 
 
 def _predictor(model: Subject, corpus: Corpus) -> Predictor:
+    if model.interpreter is not None:
+        return Function(corpus.label_names, lambda texts: labels_elsewhere(model, texts, len(allowed_cpus()) or 1))
     return load_predictor(model.kind, model.path, len(allowed_cpus()) or 1, corpus.label_names)
 
 

@@ -32,6 +32,8 @@ KINDS = {
     "device": ("package on another machine", "#cc79a7"),
     "onnx": ("other model", "#009e73"),
     "python": ("other model", "#009e73"),
+    "words": ("words and n-grams, other tools", "#009e73"),
+    "compressed": ("transformers, other tools", "#e69f00"),
     "floor": ("linear baseline", "#555555"),  # in files of earlier versions
 }
 """Legend name and color of each kind of model; the colors are from the color-blind-safe palette of Okabe and Ito."""

@@ -146,10 +146,12 @@ def write_json(
     file: Path,
     busy_share: float | None = None,
     changes: Sequence[dict[str, Any]] = (),
+    notes: Sequence[str] = (),
 ) -> None:
     """Write measurements, machine and ratios as JSON; NaN becomes null.
 
-    busy_share: share of the CPUs that other processes used. changes: since an earlier measurement.
+    busy_share: share of the CPUs that other processes used. changes: since an earlier measurement. notes: what a reader
+    must know, such as models that could not be measured.
     """
     record = {
         "machine": dataclasses.asdict(machine),
@@ -158,6 +160,7 @@ def write_json(
         "measurements": [dataclasses.asdict(m) for m in measurements],
         "rows": [dataclasses.asdict(row) for row in table(measurements, reference)],
         "changes": list(changes),
+        "notes": list(notes),
     }
     text = json.dumps(without_nan(record), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(file, _ROUND.sub(lambda found: " ".join(found[0].split()), text) + "\n")

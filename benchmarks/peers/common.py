@@ -1,13 +1,20 @@
-"""What all peers share: the rows, the choice of a setting on validation rows, and the labels of a function."""
+"""What all peers share: the rows, the choice of a setting on validation rows, and the labels of a function.
 
+Imports nothing heavy: the process of a peer that is measured imports this module.
+"""
+
+import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from toolkit.data.corpus import Corpus
 from toolkit.evaluation.metrics import macro_f1
+
+if TYPE_CHECKING:
+    from toolkit.data.corpus import Corpus
 
 Label = Callable[[Sequence[str]], Sequence[str]]
 """Texts -> the label of each."""
@@ -25,8 +32,36 @@ class Rows:
     """Indices in `names`."""
     names: tuple[str, ...]
 
+    def save(self, file: Path) -> None:
+        """Write the rows as JSON, for the process that trains a peer."""
+        entries = asdict(self) | {"validation_labels": self.validation_labels.tolist()}
+        file.write_text(json.dumps(entries, ensure_ascii=False), "utf-8")
 
-def rows_of(corpus: Corpus) -> Rows:
+    @staticmethod
+    def load(file: Path) -> "Rows":
+        """Return the rows that `save` wrote."""
+        entries = json.loads(file.read_text("utf-8"))
+        labels = np.array(entries["validation_labels"], dtype=np.int64)
+        return Rows(**entries | {"validation_labels": labels, "names": tuple(entries["names"])})
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a peer may start from; each is None if it was not given."""
+
+    encoder: Path | None = None
+    """Folder of a pretrained encoder in the form of Hugging Face."""
+    teacher: Path | None = None
+    """Folder that `compressed.teacher.write_parts` wrote."""
+    student: Path | None = None
+    """Run with a student of fewer layers than the teacher."""
+
+
+class Missing(Exception):
+    """A peer cannot be trained with what was given; the message says what is missing."""
+
+
+def rows_of(corpus: "Corpus") -> Rows:
     """Return the training and validation rows of a corpus, with labels by name."""
     train, validation = corpus.rows("train"), corpus.rows("validation")
     labels = [corpus.label_names[i] for i in corpus.labels[train]]

@@ -5,14 +5,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.common import Label, Rows, best_of, score
+from benchmarks.peers.common import Given, Label, Rows, best_of, score
 
 MARK = "__label__"
 SHAPES = [{"wordNgrams": words, "minn": low, "maxn": high} for words in (1, 2) for low, high in ((0, 0), (2, 5))]
 RATES = [{"lr": lr, "epoch": epoch} for lr in (0.1, 0.5, 1.0) for epoch in (10, 50, 200)]
 
 
-def train(rows: Rows, folder: Path, encoder: Path | None) -> dict[str, Any]:
+def train(rows: Rows, folder: Path, given: Given) -> dict[str, Any]:
     """Train with the settings that are best on validation rows, first shape, then rate; write both forms."""
     import fasttext
 

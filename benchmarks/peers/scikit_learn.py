@@ -5,14 +5,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.common import Label, Rows, best_of
+from benchmarks.peers.common import Given, Label, Rows, best_of
 
 LOGISTIC, SVM = "tfidf-logistic-regression", "tfidf-linear-svc"
 PENALTIES: dict[str, tuple[float, ...]] = {LOGISTIC: (1, 4, 16, 64), SVM: (0.1, 0.3, 1, 3)}
 FILES = {LOGISTIC: "logistic.skops", SVM: "svm.skops"}
 
 
-def train(rows: Rows, folder: Path, encoder: Path | None) -> dict[str, Any]:
+def train(rows: Rows, folder: Path, given: Given) -> dict[str, Any]:
     """Train both with the penalty and class weights that are best on validation rows, and write them."""
     from skops.io import dump
 

@@ -5,19 +5,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.common import Label, Rows, best_of
+from benchmarks.peers.common import Given, Label, Missing, Rows, best_of
 
 RATES = (1e-3, 3e-3, 1e-2)
 
 
-def train(rows: Rows, folder: Path, encoder: Path | None) -> dict[str, Any]:
+def train(rows: Rows, folder: Path, given: Given) -> dict[str, Any]:
     """Distill the encoder, fine-tune with the learning rate that is best on validation rows, write the pipeline."""
     from model2vec.distill import distill
     from model2vec.train import StaticModelForClassification
 
-    if encoder is None:
-        raise ValueError("model2vec needs --encoder")
-    static = distill(str(encoder), pca_dims=256)
+    if given.encoder is None:
+        raise Missing("model2vec needs --encoder")
+    static = distill(str(given.encoder), pca_dims=256)
 
     def fit(settings: dict[str, Any]) -> Any:
         model = StaticModelForClassification.from_static_model(model=static, out_dim=len(rows.names))

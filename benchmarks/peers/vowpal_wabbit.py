@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.common import Label, Rows, best_of
+from benchmarks.peers.common import Given, Label, Rows, best_of
 
 SETTINGS = [
     {"letters": letters, "passes": passes, "l2": l2}
@@ -18,7 +18,7 @@ SPECIAL = str.maketrans({":": "\ua789", "|": "\u01c0"})
 """Characters with a meaning in the input of VW -> others that look like them."""
 
 
-def train(rows: Rows, folder: Path, encoder: Path | None) -> dict[str, Any]:
+def train(rows: Rows, folder: Path, given: Given) -> dict[str, Any]:
     """Train with the settings that are best on validation rows, and write the model."""
     from vowpalwabbit import Workspace
 

@@ -47,6 +47,8 @@ class Subject:
     path: Path
     size_bytes: int
     """Total size of the files needed to run it."""
+    interpreter: Path | None = None
+    """Python that runs it, if it needs another environment than this one."""
 
 
 @dataclass(frozen=True)
@@ -143,11 +145,21 @@ def _worker(model: Subject, spec: dict[str, Any]) -> dict[str, Any]:
     with scratch_folder() as folder:
         file = folder / "spec.json"
         file.write_text(json.dumps(spec), "utf-8")
-        command = [sys.executable, "-P", "-m", "toolkit.latency.worker", str(file), str(time.monotonic_ns())]
+        python = sys.executable if model.interpreter is None else str(model.interpreter)
+        command = [python, "-P", "-m", "toolkit.latency.worker", str(file), str(time.monotonic_ns())]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")
     if done.returncode != 0:
         raise RuntimeError(f"{model.name}: the measuring worker failed ({done.returncode}):\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def labels_elsewhere(model: Subject, texts: Sequence[str], threads: int = 1) -> list[str]:
+    """Return the labels of `texts` by a model of another environment, from a process there.
+
+    Raises: RuntimeError with the end of the worker's error output if it fails.
+    """
+    spec = {"texts": list(texts[:1]), "labeled": list(texts), "threads": threads}
+    return _worker(model, spec | {"kind": model.kind, "path": str(model.path)})["labels"]
 
 
 def median_latency_ms(kind: Kind, path: Path, texts: Sequence[str]) -> float | None:

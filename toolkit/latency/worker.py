@@ -8,6 +8,7 @@ SPEC.json contains:
     texts        texts that are timed one by one, in their order
     warm_up      texts that are labeled before, until the time is stable (default: none)
     batches      texts for the throughput (default: none)
+    labeled      texts whose labels are returned, for a model of another environment (default: none)
     threads      threads of the model; `toolkit.latency.measure` sets those of libraries in the environment
     budget_s     seconds for the latency pass; each throughput pass gets a third (default 60)
 
@@ -59,6 +60,8 @@ def measure_here(spec: dict[str, Any], started_ns: int | None) -> dict[str, Any]
         rate = time_throughput(predictor, spec.get("batches", []), Throughput(size, budget_s=budget_s / 3))
         measured[f"throughput_b{size}_rows_s"] = rate
     imported = [name for name in HEAVY_MODULES if name in sys.modules]
+    if "labeled" in spec:
+        measured["labels"] = list(map(str, labeling(predictor)(spec["labeled"])))
     return measured | {"peak_rss_mib": peak_rss_mib(), "imported": imported}
 
 
