@@ -25,7 +25,7 @@ from toolkit.data.tables import Table, read_table, write_table
 from toolkit.utils.errors import InputError
 
 VERBS = ["auto", "data", "train", "run", "students", "compress", "targets", "compare", "predict", "verify", "sign"]
-VERBS += ["push", "pull", "bench", "sync", "ui", "runs", "show", "serve", "explain"]
+VERBS += ["push", "pull", "bench", "sync", "ui", "runs", "show", "serve", "explain", "drift"]
 
 
 def process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
