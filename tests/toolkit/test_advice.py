@@ -158,6 +158,8 @@ ADVICE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
     (("drift", PACKAGE, "comments.csv", "--text-column", "nope"), "text", ("drift", PACKAGE, "comments.csv")),
     (("explain", PACKAGE), "give texts", ("explain", PACKAGE, "text")),
     (("explain", PACKAGE, "text", "--label", "gone"), "hate", ("explain", PACKAGE, "text", "--label", "hate")),
+    (("drift", PACKAGE, "other.csv"), "name it with --text-column",
+     ("drift", PACKAGE, "other.csv", "--text-column", "a")),
     (("push", PACKAGE, "https://a/b"), "give a folder, a .zip file", ("push", PACKAGE, "new.zip")),
     (("push", PACKAGE, "hf:owner/name"), "or give a folder or a .zip file", ("push", PACKAGE, "new")),
     (("push", PACKAGE, "gone/new.zip"), "or give another WHERE", ("push", PACKAGE, "new.zip")),

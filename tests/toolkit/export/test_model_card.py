@@ -118,9 +118,8 @@ def test_license_language_and_base_model_are_stated_where_they_are_known() -> No
 def test_sections_are_in_order() -> None:
     found = re.findall(r"^## (.*)$", card(), flags=re.M)
     assert found == [
-        "Use", "Results", "Paired comparisons", "What compression forgot", "Calibration", "Abstention", "Robustness",
-        "Candidates evaluated",
-        "Data", "How it was made", "Limitations",
+        "Use", "Results", "Paired comparisons", "What compression forgot", "Calibration", "Abstention",
+        "Scope", "Drift", "Robustness", "Candidates evaluated", "Data", "How it was made", "Limitations",
     ]  # fmt: skip
     assert "\n\n\n" not in card()
 
@@ -215,7 +214,7 @@ def test_nasty_labels_break_neither_tables_nor_yaml(tmp_path: Path) -> None:
             assert len(block) >= 3
             assert len(set(block)) == 1, block
             tables, block = tables + 1, []
-    assert tables == 4
+    assert tables == 5
     assert "\n# x \\| y z (onnx-int8)\n" in rendered
     assert "- student: `` `x` | y ``\n" in rendered
     assert [line for line in rendered.splitlines() if line == "---"] == ["---", "---"]

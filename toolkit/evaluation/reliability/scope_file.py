@@ -37,8 +37,8 @@ MOST_ROWS = 20_000
 BITS = 2**15
 """Size of the table of trigrams: 4 KB."""
 FOLDS = 8
-LEAST = (0.5, 0.2, 0.0)
-"""Lowest limits of the three shares: a text is mostly in its script, and one new emoji says nothing."""
+LEAST = (0.5, 0.2, 0.1)
+"""Lowest limits of the three shares: a text is mostly in its script, and one new emoji or word says nothing."""
 
 
 def scope_of(corpus: Corpus, rate: float = RATE) -> dict[str, Any]:

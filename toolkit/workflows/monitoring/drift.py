@@ -88,7 +88,7 @@ def drift_of(folder: Path, file: Path, options: TableOptions | None = None, rows
     values = values_of(texts, probabilities, predicted, model.labels, flags.scope, flags.below)
     try:
         report = compare_with(reference, values)
-    except (LookupError, TypeError, ValueError):
+    except (AttributeError, LookupError, TypeError, ValueError):
         again = "make the package again with hbt compress"
         raise InputError(f"{folder}: the reference in its manifest is malformed; {again}") from None
     return FileDrift(str(folder), str(file), layout.rows, report)
