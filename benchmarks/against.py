@@ -15,7 +15,7 @@ from toolkit.utils.machine import Machine
 
 @dataclass(frozen=True)
 class Change:
-    """The mean latency of a model now, compared with an earlier measurement."""
+    """The mean time per text of a model now, compared with an earlier measurement."""
 
     name: str
     before_ms: float
@@ -39,23 +39,29 @@ def read_earlier(file: Path) -> tuple[list[Measurement], Machine]:
         ) from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise InputError(f"--against {file}: not the JSON file of hbt bench; give one from its folder -o") from None
-    if not any(each.rounds_ms for each in measurements):
+    if not any(each.rounds_ms_per_text for each in measurements):
         raise InputError(f"--against {file}: has no rounds, since an earlier version of hbt wrote it; measure it again")
     return measurements, machine
 
 
 def changes(earlier: Sequence[Measurement], now: Sequence[Measurement]) -> list[Change]:
-    """Return how the latency of each model changed that both measurements have, on as many threads."""
-    before = {(each.name, each.threads): each for each in earlier}
+    """Return how the time per text of each model changed that both have, in the same scenario on as many threads."""
+    before = {_conditions(each): each for each in earlier}
     found = []
     for model in now:
-        old = before.get((model.name, model.threads))
-        ratio = None if old is None else ratio_of_runs(old.rounds_ms, model.rounds_ms)
-        if old is None or ratio is None or old.mean_ms is None or model.mean_ms is None:
+        old = before.get(_conditions(model))
+        ratio = None if old is None else ratio_of_runs(old.rounds_ms_per_text, model.rounds_ms_per_text)
+        if old is None or ratio is None or old.ms_per_text is None or model.ms_per_text is None:
             continue
         verdict = "slower" if ratio.low > 1 else "faster" if ratio.high < 1 else "within noise"
-        found.append(Change(model.name, old.mean_ms, model.mean_ms, ratio.value, ratio.low, ratio.high, verdict))
+        found.append(
+            Change(model.name, old.ms_per_text, model.ms_per_text, ratio.value, ratio.low, ratio.high, verdict)
+        )
     return found
+
+
+def _conditions(model: Measurement) -> tuple[str, int, str, float | None]:
+    return model.name, model.threads, model.scenario, model.p99_limit_ms
 
 
 def show(found: Sequence[Change], earlier: Machine, machine: Machine, file: Path) -> None:
@@ -63,15 +69,15 @@ def show(found: Sequence[Change], earlier: Machine, machine: Machine, file: Path
     lines = [
         {
             "model": each.name,
-            "before ms": f"{each.before_ms:.3f}",
-            "now ms": f"{each.now_ms:.3f}",
+            "before ms": f"{each.before_ms:.4g}",
+            "now ms": f"{each.now_ms:.4g}",
             "change": f"{100 * (each.ratio - 1):+.1f} %",
             "95 %": f"{100 * (each.low - 1):+.1f} … {100 * (each.high - 1):+.1f}",
             "verdict": each.verdict,
         }
         for each in found
     ]
-    print_table(lines, f"mean latency, compared with {file}", left=("model", "verdict"))
+    print_table(lines, f"mean time per text, compared with {file}", left=("model", "verdict"))
     if (earlier.cpu, earlier.isa) != (machine.cpu, machine.isa):
         warn(f"warning: {file} is from another processor ({earlier.cpu}, {earlier.isa})")
 

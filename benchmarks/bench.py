@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks import report
 from benchmarks.against import Change, as_records, changes, read_earlier, show
 from benchmarks.device import read_device, with_metrics
+from benchmarks.limit.parts import parts_of
 from benchmarks.page import write_page
 from benchmarks.plot import plot
 from toolkit import package
@@ -20,9 +21,11 @@ from toolkit.data.moved import same_corpus
 from toolkit.evaluation.metrics import metrics_with_rule
 from toolkit.evaluation.predictor import Predictor, rule_of
 from toolkit.latency.foreign import ONNX, PYTHON, Function, is_foreign
+from toolkit.latency.limits import CpuTarget, refuse_impossible
 from toolkit.latency.measure import Measurement, Subject, labels_elsewhere, measure
+from toolkit.latency.scenarios import ONE_BY_ONE, SINGLE_STREAM, Scenario
 from toolkit.latency.worker import load_predictor
-from toolkit.manifest import MANIFEST_FILE
+from toolkit.manifest import MANIFEST_FILE, read_manifest
 from toolkit.modeling import linear
 from toolkit.modeling.classifier import WEIGHTS_FILE
 from toolkit.stages.linear_baseline import NAME as LINEAR_BASELINE_NAME
@@ -54,6 +57,18 @@ class Output:
     """JSON file of an earlier measurement to compare with."""
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """How models are measured, besides the number of threads."""
+
+    scenario: Scenario = ONE_BY_ONE
+    target: CpuTarget | None = None
+    """A machine to imitate."""
+
+
+USUAL = Conditions()
+
+
 def bench_packages(
     folders: list[Path],
     data: str | None,
@@ -61,6 +76,7 @@ def bench_packages(
     threads: int,
     output: Output,
     devices: Sequence[Path] = (),
+    conditions: Conditions = USUAL,
 ) -> tuple[Path, list[Change]]:
     """Measure packages of one corpus, the linear baseline and the teacher.
 
@@ -71,6 +87,8 @@ def bench_packages(
         file in `devices` is malformed or of another package, or the earlier measurement cannot be read.
     """
     require(1 <= threads <= MAX_THREADS, "--threads", f"{threads} is outside 1 to {MAX_THREADS}")
+    scenario, target = conditions.scenario, conditions.target
+    require(scenario.p99_ms > 0, "--p99-ms", f"{scenario.p99_ms:g} is not a time; give milliseconds above 0")
     out = output.folder
     refuse_no_folder(out, "-o")
     before = None if output.earlier is None else read_earlier(output.earlier)
@@ -86,29 +104,41 @@ def bench_packages(
     for subject in foreign:
         _predictor(subject, corpus)  # fails before anything is measured
     machine, busy = describe_machine(), busy_share()
+    if target is not None:
+        refuse_impossible(target, machine, {read_manifest(folder)["runtime"]["name"] for folder in folders})
     if busy > BUSY:
         say(f"other processes use {busy:.0%} of the CPUs, so latencies will be too long; measure on a quiet machine")
     with scratch_folder() as scratch:
         subjects = [*subjects_of(folders, teacher, corpus, scratch), *foreign]
-        measurements = bench(subjects, corpus, threads, say)
+        measurements = bench(subjects, corpus, threads, say, conditions)
     measurements += [with_metrics(device, measurements) for device in elsewhere]
     reference = subjects[0].name
     rows = report.table(measurements, reference)
     out.mkdir(parents=True, exist_ok=True)
-    file = out / f"{folders[0].name}-{threads}-thread{'s' * (threads > 1)}.json"
+    file = out / f"{_stem(folders[0].name, threads, conditions)}.json"
     changed = [] if before is None else changes(before[0], measurements)
-    report.write_json(measurements, machine, reference, file, busy, as_records(changed))
+    report.write_json(measurements, machine, reference, file, busy, as_records(changed), target=target)
     report.write_csv(rows, file.with_suffix(".csv"))
-    plot(measurements, file.with_suffix(".svg"))
+    pictured = [each for each in measurements if each.machine is None or scenario.name == SINGLE_STREAM]
+    plot(pictured, file.with_suffix(".svg"))
+    imitated = None if target is None else f"{target.name}, {target.description}"
     if output.page:
         svg = file.with_suffix(".svg").read_text("utf-8")
-        write_page(rows, measurements, machine, reference, svg, file.with_suffix(".html"))
+        write_page(rows, measurements, machine, reference, svg, file.with_suffix(".html"), imitated)
     if not output.quiet:
-        console().print(report.render(rows, machine, reference))
+        console().print(report.render(rows, machine, reference, imitated))
         if before is not None and output.earlier is not None:
             show(changed, before[1], machine, output.earlier)
         print(f"\nwritten: {file}, .csv, .svg{', .html' * output.page} and .png")
     return file, changed
+
+
+def _stem(name: str, threads: int, conditions: Conditions) -> str:
+    """Return the name of the files without its suffix."""
+    scenario = conditions.scenario.name
+    more = "" if scenario == SINGLE_STREAM else f"-{scenario}"
+    more += "" if conditions.target is None else f"-{conditions.target.name}"
+    return f"{name}-{threads}-thread{'s' * (threads > 1)}{more}"
 
 
 def _foreign_subject(given: str) -> Subject:
@@ -190,6 +220,7 @@ def bench(
     corpus: Corpus,
     threads: int = 1,
     progress: Callable[[str], None] = lambda line: None,
+    conditions: Conditions = USUAL,
     budget_s: float = 60.0,
 ) -> list[Measurement]:
     """Return latency, memory, size and accuracy of each model on the test rows of `corpus`.
@@ -198,12 +229,14 @@ def bench(
     Raises: InputError if the labels of a model differ from those of the corpus; RuntimeError if a worker fails.
     """
     test = corpus.rows("test")
-    measured = measure(models, corpus.take(test), threads, progress, budget_s)
+    scenario, target = conditions.scenario, conditions.target
+    measured = measure(models, corpus.take(test), threads, progress, budget_s, scenario=scenario, target=target)
     found = []
     for model, measurement in zip(models, measured, strict=True):
         progress(f"{model.name}: accuracy on {len(test)} test rows")
         metrics, slices = accuracy(_predictor(model, corpus), corpus, test)
-        found.append(dataclasses.replace(measurement, metrics=metrics, slices=slices))
+        parts = parts_of(model)
+        found.append(dataclasses.replace(measurement, metrics=metrics, slices=slices, parts_bytes=parts))
     return found
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from toolkit.latency.early_stopping import allowed_above
+
 CONFIDENCE = 0.95
-BOUND_CONFIDENCE = 0.99
-"""Confidence of the bound of a percentile, as in MLPerf inference."""
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,11 @@ class Ratio:
 
 
 def percentile_bound(samples: Sequence[float], percentile: int) -> float | None:
-    """Return the smallest sample that is above the percentile with BOUND_CONFIDENCE; None if too few samples are.
+    """Return the smallest sample that is above the percentile with 99 % confidence; None if too few samples are.
 
-    The sample with k larger ones is, if at most k of all samples would be above the percentile with a chance of at
-    most 1 - BOUND_CONFIDENCE. k must be 1 or more, so one outlier does not decide (Reddi et al. 2020, section V).
+    One sample or more must be larger, so that one outlier does not decide; see `allowed_above`.
     """
-    from scipy.stats import binom
-
-    allowed = int(binom.ppf(1 - BOUND_CONFIDENCE, len(samples), 1 - percentile / 100)) if len(samples) else 0
-    while allowed > 0 and binom.cdf(allowed, len(samples), 1 - percentile / 100) > 1 - BOUND_CONFIDENCE:
-        allowed -= 1
+    allowed = allowed_above(len(samples), percentile)
     return None if allowed < 1 else sorted(samples)[-1 - allowed]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.label_placement import Label, place_labels
 from benchmarks.report import read_json
 from toolkit.latency.measure import Measurement
+from toolkit.latency.scenarios import OFFLINE, SINGLE_STREAM
 from toolkit.utils.errors import InputError
 from toolkit.utils.figures import STYLE, save_svg
 
@@ -71,9 +72,11 @@ def figure(measurements: Sequence[Measurement]) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = [m for m in measurements if m.p50_ms and m.metrics.get("macro_f1") is not None]
+    shown = [m for m in measurements if _is_timed(m) and m.metrics.get("macro_f1") is not None]
     if not shown:
-        raise InputError("no model has both a latency and a macro-F1; measure on 20 texts or more")
+        raise InputError(
+            "no model has both a latency and a macro-F1; measure on 20 texts or more, or with a wider --p99-ms"
+        )
     kind, latencies = _latencies(shown)
     points = np.array([(x, m.metrics["macro_f1"]) for x, m in zip(latencies, shown, strict=True)])  # (models, 2)
     sizes = np.array([m.size_bytes for m in shown])
@@ -92,8 +95,15 @@ def figure(measurements: Sequence[Measurement]) -> "Figure":
     return fig
 
 
+def _is_timed(m: Measurement) -> bool:
+    return bool(m.p50_ms if m.scenario == SINGLE_STREAM else m.ms_per_text)
+
+
 def _latencies(shown: Sequence[Measurement]) -> tuple[str, list[float]]:
-    """Return the mean latencies in milliseconds; the medians in a file that is older than the means."""
+    """Return what the axis shows, and its values in milliseconds: medians in a file that is older than the means."""
+    if shown[0].scenario != SINGLE_STREAM:
+        how = "all texts at once" if shown[0].scenario == OFFLINE else "highest rate that holds the bound of p99"
+        return f"Milliseconds per text, {how}", [m.ms_per_text or 0.0 for m in shown]
     means = [m.mean_ms for m in shown if m.mean_ms is not None]
     return ("Mean", means) if len(means) == len(shown) else ("Median", [m.p50_ms or 0.0 for m in shown])
 
@@ -118,7 +128,8 @@ def _set_axes(axes: "Axes", points: np.ndarray, kind: str, threads: set[int]) ->
     axes.set_ylim(lowest - margin, highest + margin)
     counted = f"{', '.join(map(str, sorted(threads)))} thread{'s' * (threads != {1})}"
     scale = ", log scale" if logarithmic else ""
-    axes.set_xlabel(f"{kind} latency of one text in ms, tokenization included ({counted}{scale})", labelpad=8)
+    latency = " latency of one text in ms" if kind in ("Mean", "Median") else ""
+    axes.set_xlabel(f"{kind}{latency}, tokenization included ({counted}{scale})", labelpad=8)
     axes.set_ylabel("Macro-F1 on the test rows", labelpad=5)
 
 

@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.columns import FULL_HEADINGS, NOTES, TITLES, tables_of
 from benchmarks.intervals import paired_ratio, percentile_bound
+from benchmarks.limit.parts import PARTS
+from toolkit.latency.limits import CpuTarget
 from toolkit.latency.measure import Measurement
+from toolkit.latency.scenarios import SINGLE_STREAM
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import whole_file, without_nan, write_text
 from toolkit.utils.machine import Machine
@@ -60,6 +64,30 @@ class Row:
     size_mib: float
     size_ratio: float | None
     """Size of the reference divided by that of the model: 4.0 is a quarter of the size."""
+    scenario: str
+    ms_per_text: float | None
+    """What models are compared by: mean latency, or the inverse of the rate of the scenarios offline and server."""
+    rate_texts_s: float | None
+    """Offline: with all texts at once. Server: the highest rate that holds p99_limit_ms."""
+    batch: int | None
+    p99_limit_ms: float | None
+    encode_ms: float | None
+    start_ms: float | None
+    import_ms: float | None
+    load_ms: float | None
+    first_label_ms: float | None
+    """Parts of the cold start."""
+    rss_over_python_mib: float | None
+    peak_over_python_mib: float | None
+    """Resident memory after the first label, and its peak, beyond that of a Python that does nothing."""
+    energy_mj: float | None
+    embedding_mib: float | None
+    encoder_mib: float | None
+    tokenizer_mib: float | None
+    runtime_mib: float | None
+    """Sizes by part: see `benchmarks.limit.parts`."""
+    fits: bool
+    """Whether it stayed within the memory of the CPU target."""
     machine: str | None
     """Another machine that the model was measured on, and the texts; its macro-F1 is that of the package here."""
 
@@ -76,25 +104,38 @@ def table(measurements: Sequence[Measurement], reference: str) -> list[Row]:
     return [_row(m, base) for m in measurements]
 
 
-def render(rows: Sequence[Row], machine: Machine, reference: str) -> "Group":
-    """Return three tables and notes for `rich.console.Console().print`, each at most 100 columns wide."""
+def render(rows: Sequence[Row], machine: Machine, reference: str, target: str | None = None) -> "Group":
+    """Return tables and notes for `rich.console.Console().print`, each at most 100 columns wide.
+
+    target: the machine that was imitated, in words.
+    """
     from rich.console import Group
     from rich.text import Text
 
     threads = ", ".join(sorted({str(row.threads) for row in rows}))
     load = "" if machine.load_average is None else f", load average {machine.load_average:g} before the measurement"
+    scenario = next((row.scenario for row in rows if not row.machine), SINGLE_STREAM)
     notes = (
         f"{machine.cpu}, {machine.isa}, {machine.cores} CPUs, {machine.memory_gib:g} GiB{load}. "
         "–: not measured or too few samples. faster, from … to: 95 % interval over the rounds. at most: with 99 % "
-        "confidence. "
-        "Cold start: from process start to the first label. Memory: peak of the process."
+        f"confidence. {NOTES[scenario]}"
     )
+    if target is not None:
+        notes += f"\nImitated: {target}. Clock rate, caches and memory bandwidth are those of this machine."
     for row in rows:
         if row.machine:
             notes += f"\n{row.name}: {row.machine}; macro-F1 is that of the same package here."
-    title = f"Compared with {reference}: end-to-end latency (tokenization included); threads: {threads}"
-    tables = [_shown(rows, columns, None) for columns in (_LATENCY_COLUMNS, _MORE_COLUMNS)]
-    return Group(_shown(rows, _COLUMNS, title), *tables, Text(notes, style="dim"))
+        if not row.fits:
+            notes += f"\n{row.name}: needs more memory than the target has."
+    title = f"Compared with {reference}: {TITLES[scenario]}; threads: {threads}"
+    first, *others = tables_of(scenario)
+    tables = [_shown(rows, columns, None) for columns in others if _has_any(rows, columns)]
+    return Group(_shown(rows, first, title), *tables, Text(notes, style="dim"))
+
+
+def _has_any(rows: Sequence[Row], columns: dict[str, tuple[str, str]]) -> bool:
+    """Return whether a table would have a figure."""
+    return any(getattr(row, name) is not None for row in rows for name, _ in columns.values())
 
 
 def _shown(rows: Sequence[Row], columns: dict[str, tuple[str, str]], title: str | None) -> "Table":
@@ -111,10 +152,11 @@ def _shown(rows: Sequence[Row], columns: dict[str, tuple[str, str]], title: str 
 
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[dict[str, Any]]]:
     """Return the headings of all columns, and one line per row: `cells` (value, text), `front` (see `on_front`)."""
-    columns = [*_COLUMNS.items(), *_LATENCY_COLUMNS.items(), *_MORE_COLUMNS.items()]
+    scenario = next((row.scenario for row in rows if not row.machine), SINGLE_STREAM)
+    columns = [item for table in tables_of(scenario) if _has_any(rows, table) for item in table.items()]
     seen: dict[str, tuple[str, str]] = {}
     for heading, (name, template) in columns:
-        seen.setdefault(name, (heading.strip() if "at most" not in heading else _BOUNDS[name], template))
+        seen.setdefault(name, (FULL_HEADINGS.get(name, heading.strip()), template))
     lines = []
     for row in rows:
         values: list[tuple[Any, str]] = [(row.name, row.name)]
@@ -128,10 +170,10 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[dict[str, Any]]]:
 
 def on_front(row: Row, rows: Sequence[Row]) -> bool:
     """Return whether no other row is at least as fast and as accurate, and better in one of both."""
-    own = (row.mean_ms, row.macro_f1)
+    own = (row.ms_per_text, row.macro_f1)
     if row.machine or None in own:
         return False
-    others = [(each.mean_ms, each.macro_f1) for each in rows if not each.machine]
+    others = [(each.ms_per_text, each.macro_f1) for each in rows if not each.machine]
     return not any(
         other != own and other[0] <= own[0] and other[1] >= own[1]  # type: ignore[operator]
         for other in others
@@ -147,15 +189,17 @@ def write_json(
     busy_share: float | None = None,
     changes: Sequence[dict[str, Any]] = (),
     notes: Sequence[str] = (),
+    target: CpuTarget | None = None,
 ) -> None:
     """Write measurements, machine and ratios as JSON; NaN becomes null.
 
     busy_share: share of the CPUs that other processes used. changes: since an earlier measurement. notes: what a reader
-    must know, such as models that could not be measured.
+    must know, such as models that could not be measured. target: the machine that was imitated.
     """
     record = {
         "machine": dataclasses.asdict(machine),
         "busy_share": busy_share,
+        "cpu_target": None if target is None else dataclasses.asdict(target),
         "reference": reference,
         "measurements": [dataclasses.asdict(m) for m in measurements],
         "rows": [dataclasses.asdict(row) for row in table(measurements, reference)],
@@ -172,7 +216,8 @@ def read_json(file: Path) -> tuple[list[Measurement], Machine, str]:
     measurements = []
     for m in record["measurements"]:
         rounds = tuple(tuple(each) for each in m.get("rounds_ms", ()))
-        measurements.append(Measurement(**m | {"imported": tuple(m["imported"]), "rounds_ms": rounds}))
+        lists = {"imported": tuple(m["imported"]), "rates_texts_s": tuple(m.get("rates_texts_s", ()))}
+        measurements.append(Measurement(**m | lists | {"rounds_ms": rounds}))
     machine = record["machine"]
     return measurements, Machine(**machine | {"flags": tuple(machine["flags"])}), record["reference"]
 
@@ -185,37 +230,9 @@ def write_csv(rows: Sequence[Row], file: Path) -> None:
         writer.writerows(without_nan(dataclasses.asdict(row)) for row in rows)
 
 
-_COLUMNS = {
-    "macro-F1": ("macro_f1", "{:.4f}"),
-    "Δ points": ("macro_f1_difference_points", "{:+.2f}"),
-    "mean ms": ("mean_ms", "{:.3g}"),
-    "p50 ms": ("p50_ms", "{:.3g}"),
-    "p99 ms": ("p99_ms", "{:.3g}"),
-    "faster": ("speedup", "{:.1f} ×"),
-    "size MiB": ("size_mib", "{:,.1f}"),
-    "smaller": ("size_ratio", "{:.1f} ×"),
-}
-_LATENCY_COLUMNS = {
-    "faster, from": ("speedup_low", "{:.1f} ×"),
-    "to": ("speedup_high", "{:.1f} ×"),
-    "p90 ms": ("p90_ms", "{:.3g}"),
-    "at most": ("p90_bound_ms", "{:.3g}"),
-    "p99 ms": ("p99_ms", "{:.3g}"),
-    "at most ": ("p99_bound_ms", "{:.3g}"),
-    "max ms": ("max_ms", "{:.3g}"),
-}
-_BOUNDS = {"p90_bound_ms": "p90 at most", "p99_bound_ms": "p99 at most"}
-_MORE_COLUMNS = {
-    "rows/s b8": ("throughput_b8_rows_s", "{:,.0f}"),
-    "rows/s b32": ("throughput_b32_rows_s", "{:,.0f}"),
-    "cold start ms": ("cold_start_ms", "{:,.0f}"),
-    "memory MiB": ("peak_rss_mib", "{:,.0f}"),
-}
-"""Heading to field and format of the printed tables."""
-
-
 def _row(m: Measurement, base: Measurement) -> Row:
-    paired = None if m.machine or m is base else paired_ratio(base.rounds_ms, m.rounds_ms)
+    comparable = not m.machine and base.rounds_ms_per_text and m.rounds_ms_per_text
+    paired = paired_ratio(base.rounds_ms_per_text, m.rounds_ms_per_text) if comparable and m is not base else None
     samples = [sample for each in m.rounds_ms for sample in each]
     macro_f1, base_f1 = m.metrics.get("macro_f1"), base.metrics.get("macro_f1")
     return Row(
@@ -233,7 +250,7 @@ def _row(m: Measurement, base: Measurement) -> Row:
         max_ms=m.max_ms,
         samples=m.samples,
         threads=m.threads,
-        speedup=None if m.machine else _ratio(base.mean_ms, m.mean_ms) or _ratio(base.p50_ms, m.p50_ms),
+        speedup=None if m.machine else _speedup(base, m),
         speedup_low=None if paired is None else paired.low,
         speedup_high=None if paired is None else paired.high,
         throughput_b8_rows_s=m.throughput_b8_rows_s,
@@ -242,8 +259,34 @@ def _row(m: Measurement, base: Measurement) -> Row:
         peak_rss_mib=m.peak_rss_mib,
         size_mib=m.size_bytes / MIB,
         size_ratio=_ratio(base.size_bytes, m.size_bytes),
+        scenario=m.scenario,
+        ms_per_text=None if m.machine else m.ms_per_text,
+        rate_texts_s=None if m.scenario == SINGLE_STREAM or not m.ms_per_text else 1000 / m.ms_per_text,
+        batch=m.batch,
+        p99_limit_ms=m.p99_limit_ms,
+        encode_ms=m.encode_ms,
+        start_ms=m.start_ms,
+        import_ms=m.import_ms,
+        load_ms=m.load_ms,
+        first_label_ms=m.first_label_ms,
+        rss_over_python_mib=_beyond(m.rss_mib, m.python_mib),
+        peak_over_python_mib=_beyond(m.peak_rss_mib, m.python_mib),
+        energy_mj=m.energy_mj,
+        **{f"{part}_mib": m.parts_bytes[part] / MIB if part in m.parts_bytes else None for part in PARTS},
+        fits=m.fits,
         machine=m.machine,
     )
+
+
+def _speedup(base: Measurement, m: Measurement) -> float | None:
+    """Return how many times faster a model is; of medians, if one of both is from a file without means."""
+    if m.scenario == SINGLE_STREAM and None in (base.mean_ms, m.mean_ms):
+        return _ratio(base.p50_ms, m.p50_ms)
+    return _ratio(base.ms_per_text, m.ms_per_text)
+
+
+def _beyond(value: float | None, base: float | None) -> float | None:
+    return None if value is None or base is None else value - base
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:

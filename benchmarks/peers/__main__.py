@@ -63,7 +63,7 @@ def main() -> None:
         for name in trained:
             python = pythons.get(PEERS[name].environment or "")
             subjects += [_subject(name, model, corpus, python) for model in PEERS[name].models]
-        measured = bench(subjects, corpus, 1, say, given.budget)
+        measured = bench(subjects, corpus, 1, say, budget_s=given.budget)
         lines = [line for name in trained for line in _lines(name)]
     results.mkdir(parents=True, exist_ok=True)
     _write(measured, machine, busy, notes, lines, results / f"peers-{corpus.name}-{processor(machine)}")

@@ -67,7 +67,22 @@ def compare(a: Path, b: Path, margin: float, data: str | None, slices: bool, as_
 @click.argument("packages", type=FOLDER, nargs=-1, required=True, shell_complete=complete_packages)
 @click.option("--data", help="Data file of the packages, if it was moved [default: as recorded, or beside them].")
 @click.option("--teacher", type=FOLDER, help="Checkpoint to compare with [default: that of the run of the package].")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads per model.")
+@click.option("--threads", type=click.IntRange(1), help="Threads per model [default: 1, or those of the CPU target].")
+@click.option(
+    "--scenario",
+    type=click.Choice(["single-stream", "offline", "server"]),
+    default="single-stream",
+    show_default=True,
+    help="One text after the other, all at once, or random arrivals: the highest rate that holds --p99-ms.",
+)
+@click.option(
+    "--p99-ms", type=float, default=10.0, show_default=True, help="Server: bound of the 99th percentile of latency."
+)
+@click.option(
+    "--cpu-target",
+    metavar="NAME|FILE",
+    help="Imitate another machine: its threads, memory and instructions. NAME of benchmarks/targets, or a TOML file.",
+)
 @click.option(
     "--from",
     "devices",
@@ -79,6 +94,7 @@ def compare(a: Path, b: Path, margin: float, data: str | None, slices: bool, as_
     "-o", "--output", type=FOLDER, default=Path("bench"), show_default=True, help="Folder for JSON, CSV, SVG and PNG."
 )
 @click.option("--html", is_flag=True, help="Also write one HTML page with figures, a table that sorts and the machine.")
+@click.option("--roofline", is_flag=True, help="Only say how far packages are from the limit of this machine, and why.")
 @click.option("--against", type=FOLDER, help="JSON of an earlier bench: show what became slower beyond noise.")
 @click.option(
     "--fail-slower",
@@ -91,10 +107,10 @@ def bench(
     packages: tuple[Path, ...],
     data: str | None,
     teacher: Path | None,
-    threads: int,
+    threads: int | None,
     devices: tuple[Path, ...],
     as_json: bool,
-    **results: Any,
+    **more: Any,
 ) -> None:
     """Compare PACKAGES with the linear baseline and the fp32 teacher: latency, throughput, memory, size, macro-F1.
 
@@ -102,14 +118,26 @@ def bench(
     can stand beside them: onnx:FOLDER, as optimum writes it, and python:MODULE.FUNCTION, from texts to labels.
     """
     from benchmarks.against import slower_than
-    from benchmarks.bench import Output, bench_packages
+    from benchmarks.bench import Conditions, Output, bench_packages
+    from benchmarks.targets.read import read_target
+    from toolkit.latency.scenarios import Scenario
     from toolkit.utils.console import say
     from toolkit.utils.errors import require
 
-    against, fail_slower = results["against"], results["fail_slower"]
+    if more["roofline"]:
+        from benchmarks.limit.report import report_rooflines
+
+        found = report_rooflines(list(packages), data, threads or 1, quiet=as_json)
+        if as_json:
+            print_json(found)
+        return
+    against, fail_slower = more["against"], more["fail_slower"]
     require(fail_slower is None or against is not None, "--fail-slower", "needs an earlier bench; give --against FILE")
-    where = Output(results["output"], quiet=as_json, page=results["html"], earlier=against)
-    file, changes = bench_packages(list(packages), data, teacher, threads, where, devices)
+    where = Output(more["output"], quiet=as_json, page=more["html"], earlier=against)
+    target = None if more["cpu_target"] is None else read_target(more["cpu_target"], threads)
+    threads = threads or (1 if target is None else target.threads)
+    conditions = Conditions(Scenario(more["scenario"], more["p99_ms"]), target)
+    file, changes = bench_packages(list(packages), data, teacher, threads, where, devices, conditions)
     if as_json:
         click.echo(file.read_text("utf-8"), nl=False)
     slower = [] if fail_slower is None else slower_than(changes, fail_slower)

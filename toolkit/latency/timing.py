@@ -59,9 +59,12 @@ def fixed_order(texts: Sequence[str]) -> list[int]:
     return sorted(range(len(texts)), key=lambda i: hashlib.sha256(texts[i].encode()).digest())
 
 
-def label_indices(predictor: Predictor, texts: Sequence[str]) -> np.ndarray:
-    """Return the predicted label indices, int (texts,), at the predictor's own decision rule."""
-    return rule_of(predictor).predict(predictor.predict_proba(texts))
+def label_indices(predictor: Predictor, texts: Sequence[str], **how: int) -> np.ndarray:
+    """Return the predicted label indices, int (texts,), at the predictor's own decision rule.
+
+    how: the batch size of predictors that take one.
+    """
+    return rule_of(predictor).predict(predictor.predict_proba(texts, **how))
 
 
 def labeling(predictor: Predictor) -> Callable[[Sequence[str]], Any]:
@@ -96,6 +99,20 @@ def time_latency(predictor: Predictor, texts: Sequence[str], settings: Latency) 
         if time.perf_counter() > stop:
             break
     return samples
+
+
+def time_encoding(predictor: Predictor, texts: Sequence[str]) -> float | None:
+    """Return the mean milliseconds for the token ids of a text, normalization included.
+
+    None if the predictor does not make them apart: compiled code never does, and a cascade has two tokenizers.
+    """
+    encode = getattr(predictor, "encode", None)
+    if encode is None or getattr(predictor, "compiled", False) or hasattr(type(predictor), "transformer"):
+        return None
+    start = time.perf_counter_ns()
+    for text in texts:
+        encode([text])
+    return (time.perf_counter_ns() - start) / 1e6 / len(texts)
 
 
 def times_in_turns(

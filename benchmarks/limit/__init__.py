@@ -1,0 +1,1 @@
+"""How far an artifact runs from what the machine can do, and what it consists of."""

@@ -1,0 +1,1 @@
+"""Machines that `hbt bench --cpu-target` imitates, one TOML file each."""
