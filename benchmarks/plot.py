@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SIZE, DPI = (9.0, 5.6), 200
 """Size in inches, and resolution of the PNG in dots per inch."""
+MANY, LARGE = 12, (11.0, 7.6)
+"""Models from which the figure is larger, and its size then."""
 KINDS = {
     "package": ("package", "#0072b2"),
     "checkpoint": ("checkpoint", "#d55e00"),
@@ -50,10 +52,10 @@ LEADER_FROM = 8.0
 """A label at least this many points from its marker has a leader line."""
 
 
-def plot(measurements: Sequence[Measurement], file: Path) -> None:
+def plot(measurements: Sequence[Measurement], file: Path, front: bool = False) -> None:
     """Write the figure to `file` as SVG, and as PNG with the same name.
 
-    Models without a latency or a macro-F1 are omitted.
+    Models without a latency or a macro-F1 are omitted. front: with a line through the models of the Pareto front.
     Raises: InputError if no model has both.
     """
     import matplotlib
@@ -62,12 +64,12 @@ def plot(measurements: Sequence[Measurement], file: Path) -> None:
         warnings.filterwarnings(
             "ignore", message="Glyph .* missing"
         )  # the PNG then shows boxes; the SVG contains the text
-        drawn = figure(measurements)
+        drawn = figure(measurements, front)
         save_svg(drawn, file)
         drawn.savefig(file.with_suffix(".png"), format="png", dpi=DPI)
 
 
-def figure(measurements: Sequence[Measurement]) -> "Figure":
+def figure(measurements: Sequence[Measurement], front: bool = False) -> "Figure":
     """Return the figure; see `plot`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -81,7 +83,7 @@ def figure(measurements: Sequence[Measurement]) -> "Figure":
     points = np.array([(x, m.metrics["macro_f1"]) for x, m in zip(latencies, shown, strict=True)])  # (models, 2)
     sizes = np.array([m.size_bytes for m in shown])
     radii = (LARGEST * np.sqrt(sizes / max(1, sizes.max()))).clip(SMALLEST)
-    fig = Figure(SIZE, dpi=DPI)
+    fig = Figure(LARGE if len(shown) >= MANY else SIZE, dpi=DPI)
     FigureCanvasAgg(fig)
     fig.subplots_adjust(left=0.09, right=0.985, bottom=0.115, top=0.865)
     axes = fig.add_subplot()
@@ -90,13 +92,26 @@ def figure(measurements: Sequence[Measurement]) -> "Figure":
         color = KINDS.get(shown[i].kind, ("", OTHER_COLOR))[1]
         x, y = points[i]
         axes.scatter(x, y, s=(2 * radii[i]) ** 2, color=color, alpha=0.6, edgecolors=color, zorder=2)
-    _add_legend(fig, {m.kind: None for m in shown})
+    if front:
+        best = pareto_front(points)
+        axes.plot(best[:, 0], best[:, 1], color="#999999", linewidth=1.0, linestyle="--", zorder=1)
+    _add_legend(fig, {m.kind: None for m in shown}, "dashed: Pareto front · " * front)
     _add_labels(axes, shown, points, radii)
     return fig
 
 
 def _is_timed(m: Measurement) -> bool:
     return bool(m.p50_ms if m.scenario == SINGLE_STREAM else m.ms_per_text)
+
+
+def pareto_front(points: np.ndarray) -> np.ndarray:
+    """Return those of `points` (models, 2: latency, macro-F1) that no other beats in both, fastest first."""
+    best = [
+        point
+        for point in points
+        if not any(other[0] <= point[0] and other[1] >= point[1] and (other != point).any() for other in points)
+    ]
+    return np.unique(np.array(best), axis=0)
 
 
 def _latencies(shown: Sequence[Measurement]) -> tuple[str, list[float]]:
@@ -133,8 +148,8 @@ def _set_axes(axes: "Axes", points: np.ndarray, kind: str, threads: set[int]) ->
     axes.set_ylabel("Macro-F1 on the test rows", labelpad=5)
 
 
-def _add_legend(fig: "Figure", kinds: dict[str, None]) -> None:
-    """Add the title, the legend of colors and the meaning of the marker area."""
+def _add_legend(fig: "Figure", kinds: dict[str, None], lines: str) -> None:
+    """Add the title, the legend of colors, and the meaning of the marker area and of `lines`."""
     from matplotlib.lines import Line2D
 
     fig.text(0.012, 0.955, "Macro-F1 against latency", fontsize=13, fontweight="bold", color="#1a1a1a")
@@ -146,7 +161,9 @@ def _add_legend(fig: "Figure", kinds: dict[str, None]) -> None:
         handles=handles, loc="center left", bbox_to_anchor=(0.0, 0.918), ncols=len(handles), frameon=False,
         fontsize=9.5, handletextpad=0.1, columnspacing=1.2, borderaxespad=0.2, labelcolor="#333333",
     )  # fmt: skip
-    fig.text(0.985, 0.918, "area of a marker: size on disk", fontsize=9.5, color="#333333", ha="right", va="center")
+    meaning = f"{lines}area of a marker: size on disk"
+    height = 0.962 if lines else 0.918  # the legend of many kinds takes the whole second line
+    fig.text(0.985, height, meaning, fontsize=9.5, color="#333333", ha="right", va="center")
 
 
 def _add_labels(axes: "Axes", shown: Sequence[Measurement], points: np.ndarray, radii: np.ndarray) -> None:

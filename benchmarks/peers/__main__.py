@@ -157,7 +157,11 @@ def _write(
     report.write_json(measured, machine, reference, file(".json"), busy, notes=notes)
     report.write_csv(rows, file(".csv"))
     groups = {model: peer.group for peer in PEERS.values() for model in peer.models}
-    plot([dataclasses.replace(each, kind=groups.get(each.name, each.kind)) for each in measured], file(".svg"))
+    plot(
+        [dataclasses.replace(each, kind=groups.get(each.name, each.kind)) for each in measured],
+        file(".svg"),
+        front=True,
+    )
     if training:
         write_lines(training, file("-training.csv"))
     console().print(report.render(rows, machine, reference))

@@ -14,6 +14,7 @@ from benchmarks.peers.common import Given, Label, Missing, Rows, rows_of
 from benchmarks.peers.compressed import choice, nncf_static, onnxruntime_dynamic, torch_dynamic, transformers_exporters
 from benchmarks.peers.compressed.choice import Trial, chosen, pick
 from benchmarks.peers.compressed.teacher import (
+    ENCODER,
     encoder_of,
     labels_from,
     network_of,
@@ -219,11 +220,21 @@ def test_optimum_in_its_environment_keeps_the_labels(
     pytest.importorskip("optimum.onnxruntime")
     if shutil.which("optimum-cli") is None:
         pytest.skip("optimum-cli is not on PATH")
+    from safetensors.torch import load_file, save_file
+
     from benchmarks.peers.compressed import optimum_cli
 
-    train_here(PEERS["optimum"], rows, tmp_path, Given(teacher=parts))
+    # The example inputs of optimum have two types of tokens, which the toy encoder does not know.
+    wider = shutil.copytree(parts, tmp_path / "wider") / ENCODER
+    weights = load_file(wider / "model.safetensors")
+    table = "embeddings.token_type_embeddings.weight"  # (types, width)
+    save_file(weights | {table: weights[table].repeat(2, 1)}, wider / "model.safetensors", {"format": "pt"})
+    config = json.loads((wider / "config.json").read_text("utf-8"))
+    (wider / "config.json").write_text(json.dumps(config | {"type_vocab_size": 2}), "utf-8")
+    (tmp_path / "peer").mkdir()
+    train_here(PEERS["optimum"], rows, tmp_path / "peer", Given(teacher=tmp_path / "wider"))
     for model in PEERS["optimum"].models:
-        found = optimum_cli.load(tmp_path, rows.names, model)(toy.texts[:40])
+        found = optimum_cli.load(tmp_path / "peer", rows.names, model)(toy.texts[:40])
         assert found == expected_labels(learned, toy.texts[:40])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.bench import bench
+from benchmarks.bench import _predictor
 from benchmarks.peers import __main__ as peers, common, nbsvm, scikit_learn, training
 from benchmarks.peers.common import Given, Missing, Rows, best_of, rows_of, score
 from benchmarks.peers.registry import PEERS
@@ -17,7 +17,7 @@ from toolkit.config.settings import CorpusSettings
 from toolkit.data.corpus import Corpus, corpus_from_table
 from toolkit.data.tables import Table
 from toolkit.latency.foreign import PYTHON, load_foreign
-from toolkit.latency.measure import Subject
+from toolkit.latency.measure import Subject, measure
 from toolkit.utils.errors import InputError
 
 LIBRARIES = {"fasttext": "fasttext", "vowpal_wabbit": "vowpalwabbit", "scikit_learn": "skops", "nbsvm": "skops"}
@@ -130,10 +130,12 @@ def test_a_model_of_another_environment_is_measured_there(
     (tmp_path / f"function_{tmp_path.name}.py").write_text(code, "utf-8")
     monkeypatch.chdir(tmp_path)
     path = Path(f"function_{tmp_path.name}.label")
-    there, here = bench([Subject("there", "python", path, 0, python), Subject("here", "python", path, 0)], corpus)
-    share = {name: float((corpus.labels[corpus.rows("test")] == i).mean()) for i, name in enumerate(corpus.label_names)}
-    assert there.metrics["accuracy"] == pytest.approx(share["sea"])
-    assert here.metrics["accuracy"] == pytest.approx(share["sun"])
+    for interpreter, label in ((python, "sea"), (None, "sun")):
+        predictor = _predictor(Subject("model", "python", path, 0, interpreter), corpus)
+        probabilities = predictor.predict_proba(["a", "b", "c"])
+        assert probabilities.argmax(axis=1).tolist() == [corpus.label_names.index(label)] * 3
+    (found,) = measure([Subject("model", "python", path, 0, python)], ["a", "b"] * 15, rounds=1)
+    assert found.samples == 30
 
 
 def test_log_count_ratios_are_those_of_the_paper() -> None:

@@ -49,6 +49,14 @@ def test_any_name_can_be_drawn(name: str, tmp_path: Path) -> None:
     assert expected in texts_of(tmp_path / "bench.svg")
 
 
+def test_the_front_joins_the_models_that_no_other_beats() -> None:
+    models = [measured("slow", 8.0, 0.9), measured("fast", 1.0, 0.8), measured("beaten", 2.0, 0.7)]
+    (axes,) = figure(models, front=True).axes
+    (line,) = axes.lines
+    assert line.get_xydata().tolist() == [[1.0, 0.8], [8.0, 0.9]]
+    assert not figure(models).axes[0].lines
+
+
 def test_markers_are_at_the_measured_values() -> None:
     (axes,) = figure(ALL).axes
     found = {tuple(map(float, marker.get_offsets()[0])): float(marker.get_sizes()[0]) for marker in axes.collections}

@@ -9,10 +9,10 @@ import numpy as np
 
 from benchmarks.peers.common import Given, Label, Rows
 from benchmarks.peers.compressed.choice import chosen, facts
-from benchmarks.peers.compressed.onnxruntime_dynamic import export
 from benchmarks.peers.compressed.teacher import (
     copy_parts,
     labels_from,
+    network_of,
     read_head,
     read_tokenizer,
     teacher_of,
@@ -29,12 +29,9 @@ def train(rows: Rows, folder: Path, given: Given) -> dict[str, Any]:
     """Convert and quantize the teacher with the setting that is best on validation rows."""
     parts = teacher_of(given)
     copy_parts(parts, folder, encoder=False)
-    export(parts, folder / "float.onnx", dynamo=False)
-    make = partial(_make, folder, rows.texts[:CALIBRATION])
+    make = partial(_make, parts, rows.texts[:CALIBRATION])
     label = partial(_labels, rows.names, folder)
-    trial = chosen(rows, SETTINGS, make, label, read_head(parts).validation_macro_f1, folder)
-    (folder / "float.onnx").unlink()
-    return facts(trial, MODEL)
+    return facts(chosen(rows, SETTINGS, make, label, read_head(parts).validation_macro_f1, folder), MODEL)
 
 
 def load(folder: Path, names: Sequence[str], model: str) -> Label:
@@ -46,9 +43,13 @@ def _make(parts: Path, texts: Sequence[str], settings: dict[str, Any], folder: P
     from exporters.openvino_int8 import quiet_nncf
 
     nncf, openvino = quiet_nncf()
+    import torch
+
     tokenizer = read_tokenizer(parts)
+    ids = torch.ones((2, 8), dtype=torch.int64)  # (batch, tokens)
+    example = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     quantized = nncf.quantize(
-        openvino.convert_model(parts / "float.onnx"),
+        openvino.convert_model(network_of(parts), example_input=example),
         nncf.Dataset(list(texts), partial(_inputs, tokenizer)),
         preset=nncf.QuantizationPreset[settings["preset"]],
         model_type=nncf.ModelType.TRANSFORMER,
