@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from toolkit.package import Verification
     from toolkit.workflows.auto.outcome import Outcome
     from toolkit.workflows.explaining.explain import Explanation
+    from toolkit.workflows.monitoring.drift import FileDrift
     from toolkit.workflows.run_summary import RunSummary
     from toolkit.workflows.transfer.command import Transfer
 
@@ -122,6 +123,20 @@ def explain(package: AnyPath, text: str, label: str | None = None) -> "Explanati
 
     refuse_blank(checked_texts([text]))
     return explain_texts(Path(package), [text], label)[0]
+
+
+def drift(package: AnyPath, file: AnyPath, text_column: str | None = None, rows: int = 20_000) -> "FileDrift":
+    """Return how the texts of a file, which need no labels, differ from the held-out rows of a package.
+
+    text_column: column with the texts; None finds it by name.
+    rows: compare at most so many texts, drawn at random.
+    Returns: the lines of the comparison in `report`, and `advice`.
+    Raises: InputError if `package` is not a package or has no reference, or the file has no text.
+    """
+    from toolkit.workflows.monitoring.drift import drift_of
+    from toolkit.workflows.scoring.labeler import TableOptions
+
+    return drift_of(Path(package), Path(file), TableOptions(text_column), rows)
 
 
 def auto(
