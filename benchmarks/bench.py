@@ -40,6 +40,7 @@ from toolkit.utils.scratch import scratch_folder
 
 TEACHER = "teacher (torch fp32)"
 MAX_THREADS = 1024
+MAX_P99_MS = 60_000
 BUSY = 0.25
 """Share of the CPUs in use by other processes above which latencies are doubtful."""
 
@@ -88,7 +89,8 @@ def bench_packages(
     """
     require(1 <= threads <= MAX_THREADS, "--threads", f"{threads} is outside 1 to {MAX_THREADS}")
     scenario, target = conditions.scenario, conditions.target
-    require(scenario.p99_ms > 0, "--p99-ms", f"{scenario.p99_ms:g} is not a time; give milliseconds above 0")
+    problem = f"{scenario.p99_ms:g} is outside 0 to {MAX_P99_MS:,}; give milliseconds"
+    require(0 < scenario.p99_ms <= MAX_P99_MS, "--p99-ms", problem)
     out = output.folder
     refuse_no_folder(out, "-o")
     before = None if output.earlier is None else read_earlier(output.earlier)

@@ -74,7 +74,6 @@ _FIRST: dict[str, Columns] = {
         "batch": ("batch", "{:d}"),
         **_FASTER,
         **_INTERVAL,
-        **_SIZE,
     },
     SERVER: {
         **_QUALITY,
@@ -82,13 +81,12 @@ _FIRST: dict[str, Columns] = {
         "p99 bound": ("p99_limit_ms", "{:g} ms"),
         **_FASTER,
         **_INTERVAL,
-        **_SIZE,
     },
 }
 _SECOND: dict[str, tuple[Columns, ...]] = {
     SINGLE_STREAM: (_INTERVAL | _TAIL, _THROUGHPUT),
-    OFFLINE: (),
-    SERVER: ({"p50 ms": ("p50_ms", "{:.3g}"), **_TAIL},),
+    OFFLINE: (_SIZE,),
+    SERVER: ({"p50 ms": ("p50_ms", "{:.3g}"), **_TAIL}, _SIZE),
 }
 FULL_HEADINGS = {
     "p90_bound_ms": "p90 at most",

@@ -234,6 +234,7 @@ def _row(m: Measurement, base: Measurement) -> Row:
     comparable = not m.machine and base.rounds_ms_per_text and m.rounds_ms_per_text
     paired = paired_ratio(base.rounds_ms_per_text, m.rounds_ms_per_text) if comparable and m is not base else None
     samples = [sample for each in m.rounds_ms for sample in each]
+    parts: dict[str, Any] = {f"{part}_mib": _mib(m.parts_bytes.get(part)) for part in PARTS}
     macro_f1, base_f1 = m.metrics.get("macro_f1"), base.metrics.get("macro_f1")
     return Row(
         name=m.name,
@@ -272,7 +273,7 @@ def _row(m: Measurement, base: Measurement) -> Row:
         rss_over_python_mib=_beyond(m.rss_mib, m.python_mib),
         peak_over_python_mib=_beyond(m.peak_rss_mib, m.python_mib),
         energy_mj=m.energy_mj,
-        **{f"{part}_mib": m.parts_bytes[part] / MIB if part in m.parts_bytes else None for part in PARTS},
+        **parts,
         fits=m.fits,
         machine=m.machine,
     )
@@ -283,6 +284,10 @@ def _speedup(base: Measurement, m: Measurement) -> float | None:
     if m.scenario == SINGLE_STREAM and None in (base.mean_ms, m.mean_ms):
         return _ratio(base.p50_ms, m.p50_ms)
     return _ratio(base.ms_per_text, m.ms_per_text)
+
+
+def _mib(size: int | None) -> float | None:
+    return None if size is None else size / MIB
 
 
 def _beyond(value: float | None, base: float | None) -> float | None:

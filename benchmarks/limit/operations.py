@@ -118,6 +118,8 @@ def _sum(
     for node in nodes:
         if node.op_type == "Gather":
             table = _stored(node.input[0], sizes, producers)
+            if table is None:
+                continue
             dims, size = sizes[table]
             rows = int(np.prod(shapes[node.input[1]], initial=1))
             total["table_bytes"] += rows * size / dims[0]

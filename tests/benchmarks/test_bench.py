@@ -1,5 +1,7 @@
 import copy
 import json
+import math
+import platform
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,11 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.bench import LINEAR_BASELINE_NAME, TEACHER, Output, bench_packages, corpus_of, subjects_of
+from benchmarks.bench import (
+    LINEAR_BASELINE_NAME,
+    TEACHER,
+    Conditions,
+    Output,
+    bench_packages,
+    corpus_of,
+    subjects_of,
+)
 from tests.benchmarks.test_device import RECORD
 from tests.helpers import Finished
 from toolkit.data.corpus import Corpus, load_corpus
+from toolkit.latency.limits import CpuTarget
 from toolkit.latency.measure import Measurement, Subject
+from toolkit.latency.scenarios import Scenario
 from toolkit.manifest import MANIFEST_FILE, sha256_of
 from toolkit.utils.errors import InputError
 
@@ -81,7 +93,8 @@ def test_the_teacher_of_a_different_run_with_the_same_name_is_not_used(
 def test_a_bench_writes_json_csv_and_a_figure(
     at_home: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def made_up(subjects: list[Subject], corpus: Corpus, threads: int, say: Any) -> list[Measurement]:
+    def made_up(subjects: list[Subject], corpus: Corpus, threads: int, say: Any, how: Conditions) -> list[Measurement]:
+        assert how == Conditions()
         figures = {"accuracy": 0.5, "macro_f1": 0.5, "f1_hate": 0.5, "f1_non_hate": 0.5, "roc_auc": 0.5}
         return [
             Measurement(
@@ -104,6 +117,17 @@ def test_a_bench_writes_json_csv_and_a_figure(
     assert "Cortex-A76" in file.with_suffix(".csv").read_text("utf-8")
     json.loads(file.read_text("utf-8"), parse_constant=pytest.fail)
     assert "tiny-onnx-int8" in capsys.readouterr().out
+
+
+def test_what_cannot_be_measured_here_is_refused_before_anything_is(at_home: Finished, tmp_path: Path) -> None:
+    arm = CpuTarget("board", "a board", architecture="arm64" if "x86" in platform.machine() else "x86-64")
+    with pytest.raises(InputError, match=r"--cpu-target board: .* --from device\.json"):
+        bench_packages([at_home.package], None, None, 1, Output(tmp_path / "out"), (), Conditions(target=arm))
+    for wrong in (0.0, -1.0, math.nan, math.inf):
+        conditions = Conditions(Scenario("server", wrong))
+        with pytest.raises(InputError, match=r"--p99-ms: .* give milliseconds"):
+            bench_packages([at_home.package], None, None, 1, Output(tmp_path / "out"), (), conditions)
+    assert not (tmp_path / "out").exists()
 
 
 def test_packages_of_different_corpora_are_refused(at_home: Finished, tmp_path: Path) -> None:

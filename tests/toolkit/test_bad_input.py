@@ -65,6 +65,8 @@ NUMBERS: dict[str, tuple[Arguments, tuple[str, ...]]] = {
     "--budget-mb": (STUDENTS, ("-1", "nan", "x")),
     "--margin": (("compare", "runs/tiny", PACKAGE), ("0", "-1", "1.1", "nan", "x")),
     "--threads": (("bench", PACKAGE), ("0", "-1", "1025", "x")),
+    "--p99-ms": (("bench", PACKAGE, "--scenario", "server"), ("0", "-1", "nan", "inf", "x")),
+    "--cpu-target": (("bench", PACKAGE), ("", "gone", "comments.csv")),
     "--port": (("ui",), ("0", "-1", "65536", "x")),
     "--processes": ((*PREDICT, "comments.csv", "--output", "out.csv"), ("0", "-1", "x")),
     "--engine": ((*PREDICT, "comments.csv", "--output", "out"), ("", "dask", "ray:", "spark:/x")),
@@ -90,6 +92,7 @@ CHOICES: dict[str, Arguments] = {
     "--quant-method": COMPRESS,
     "--quant-dtype": COMPRESS,
     "--search": COMPRESS,
+    "--scenario": ("bench", PACKAGE),
 }
 NAMES = ("../up", "a/b", "", ".", "..", "a b", "a\x1b[31m", "n" * 300, "cache", "x.partial", "a:b", "a\nb")
 TABLES = ("gone.csv", "empty.csv", "header.csv", "ragged.csv", "binary.csv", "nul.csv", "one-label.csv", "no-text.csv",

@@ -209,6 +209,7 @@ def _measurement(
         known = [each[name] for each in rounds if each.get(name) is not None]
         return statistics.median(known) if known else None
 
+    medians: dict[str, Any] = {name: median(name) for name in _MEDIANS}
     return Measurement(
         name=model.name,
         kind=model.kind,
@@ -227,11 +228,11 @@ def _measurement(
         max_ms=max(samples) if quantiles else None,
         rounds_ms=tuple(tuple(each.get("samples_ms", ())) for each in rounds) if samples else (),
         scenario=scenario.name,
-        rates_texts_s=() if None in rates else tuple(rates),  # type: ignore[arg-type]
+        rates_texts_s=() if None in rates else tuple(rates),
         batch=last.get("batch"),
         p99_limit_ms=scenario.p99_ms if scenario.name == SERVER else None,
         python_mib=bare,
-        **{name: median(name) for name in _MEDIANS},
+        **medians,
     )
 
 

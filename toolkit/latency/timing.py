@@ -64,7 +64,8 @@ def label_indices(predictor: Predictor, texts: Sequence[str], **how: int) -> np.
 
     how: the batch size of predictors that take one.
     """
-    return rule_of(predictor).predict(predictor.predict_proba(texts, **how))
+    score: Callable[..., np.ndarray] = predictor.predict_proba
+    return rule_of(predictor).predict(score(texts, **how))
 
 
 def labeling(predictor: Predictor) -> Callable[[Sequence[str]], Any]:
