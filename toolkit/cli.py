@@ -102,6 +102,7 @@ def _run() -> None:
     """Run the verb; on one of the processes of torchrun, as its rank does."""
     command = partial(verbs, prog_name="hbt", standalone_mode=False)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a warning about a setting of the Trainer, on every rank
         from toolkit.training.processes.launch import run_on_all
 
         run_on_all(command)

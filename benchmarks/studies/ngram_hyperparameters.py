@@ -95,7 +95,7 @@ def fitted(choice: Choice, corpus: Corpus, run: Path, unlabelled: str) -> dict[s
     scales = ratio_scales(features.matrix, targets, choice.ratio_power)
     tried = []
     for ridge in RIDGES:
-        network = network_of(features, *regress(features.matrix, targets, scales, ridge))
+        network = network_of(features.squared_idf, *regress(features.matrix, targets, scales, ridge))
         student = Classifier(network, tokenizer, PAD_ID, corpus.label_names)
         found = judged(student, data.validation)
         tried.append((found["val_loss"], ridge, found, student))

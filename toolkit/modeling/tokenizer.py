@@ -1,7 +1,7 @@
 """Train a tokenizer on the corpus, and encode with, save and load tokenizers."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from toolkit.utils.errors import InputError
 TOKENIZER_FILE = "tokenizer.json"
 VOCABULARY_SIZE = 8_000
 """Maximum vocabulary size of a tokenizer trained on the corpus."""
+STEP = 10_000
+"""Texts that are encoded at a time."""
 PAD = "[PAD]"
 ROLES = {
     "unk_token": ("[UNK]", "<unk>"),
@@ -81,7 +83,13 @@ def max_length_of(tokenizer: Tokenizer) -> int | None:
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     """Return the token ids of each text, truncated to the tokenizer's maximum length and not padded."""
-    return [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    return [ids for some in encode_in_steps(tokenizer, texts) for ids in some]
+
+
+def encode_in_steps(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[list[list[int]]]:
+    """Yield the result of `encode` for STEP texts at a time: an encoding is many times larger than its ids."""
+    for start in range(0, len(texts), STEP):
+        yield [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts[start : start + STEP]))]
 
 
 def save_tokenizer(tokenizer: Tokenizer, pad_id: int, file: Path) -> None:

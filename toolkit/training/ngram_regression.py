@@ -18,8 +18,9 @@ from tokenizers import Tokenizer
 from toolkit.evaluation.metrics import softmax
 from toolkit.modeling.classifier import like_lengths, pad
 from toolkit.modeling.ngram import PAD_ID, NgramConfig, NgramNetwork, table_rows
-from toolkit.modeling.tokenizer import encode
+from toolkit.modeling.tokenizer import encode_in_steps
 from toolkit.training.losses import UNLABELED
+from toolkit.training.nbsvm import STEP
 
 RIDGES = (0.3, 1.0, 3.0, 10.0)
 """Candidate weights of the ridge penalty; the one with the lowest validation loss is selected."""
@@ -91,42 +92,69 @@ def tfidf(tokenizer: Tokenizer, texts: Sequence[str], rows: int) -> Features:
     Each text is divided by the norm used in `toolkit.modeling.ngram`: an n-gram that occurs twice is counted twice.
     N-grams of a single text are left out, as in the linear baseline, unless there are no others.
     """
-    from scipy.sparse import csr_matrix, diags
-
     counts = _counts(tokenizer, texts, rows)
     frequency = np.bincount(counts.indices, minlength=rows)  # number of texts with the n-gram, (rows,)
     least = 2 if frequency.max(initial=0) > 1 else 1
     idf = np.where(frequency >= least, np.log((1 + len(texts)) / (1 + frequency)) + 1, 0.0)
     norm = np.sqrt(np.maximum(counts @ idf**2, 1.0))
-    return Features(csr_matrix(diags(1 / norm) @ counts @ diags(idf), dtype=np.float32), idf**2)
+    # In place, since a copy of the matrix has hundreds of numbers a text.
+    texts_of = np.repeat(np.arange(len(texts), dtype=np.int32), np.diff(counts.indptr))
+    for start in range(0, counts.nnz, STEP):
+        part = slice(start, start + STEP)
+        counts.data[part] = counts.data[part] * idf[counts.indices[part]] / norm[texts_of[part]]
+    return Features(counts, idf**2)
 
 
 def _counts(tokenizer: Tokenizer, texts: Sequence[str], rows: int) -> Any:
-    """Count the n-grams of each table row, without row 0: CSR float64 (texts, rows)."""
+    """Count the n-grams of each table row, without row 0: CSR float32 (texts, rows), made of a part for STEP texts."""
     from scipy.sparse import csr_matrix
 
-    encoded = encode(tokenizer, texts)
-    text_indices, row_indices = [], []
-    for batch in like_lengths(encoded, BATCH):
-        windows = table_rows(pad([encoded[i] for i in batch], PAD_ID)[0], rows).numpy()  # (batch, windows)
-        in_batch, _ = ngrams = np.nonzero(windows)
-        text_indices.append(np.array(batch)[in_batch])
-        row_indices.append(windows[ngrams])
-    indices = (np.concatenate(text_indices), np.concatenate(row_indices))
-    counts = csr_matrix((np.ones(len(indices[0])), indices), shape=(len(texts), rows))
-    counts.sum_duplicates()
-    return counts
+    parts = []
+    for encoded in encode_in_steps(tokenizer, texts):
+        text_indices, row_indices = [], []
+        for batch in like_lengths(encoded, BATCH):
+            windows = table_rows(pad([encoded[i] for i in batch], PAD_ID)[0], rows).numpy()  # (batch, windows)
+            in_batch, _ = ngrams = np.nonzero(windows)
+            text_indices.append(np.array(batch)[in_batch])
+            row_indices.append(windows[ngrams])
+        indices = (np.concatenate(text_indices), np.concatenate(row_indices))
+        ones = np.ones(len(indices[0]), dtype=np.float32)
+        parts.append(csr_matrix((ones, indices), shape=(len(encoded), rows)))  # sums duplicates
+    ends = np.concatenate([[0], np.cumsum([count for part in parts for count in np.diff(part.indptr)])])
+    values, columns = np.empty(ends[-1], np.float32), np.empty(ends[-1], np.int32)
+    start = 0
+    for place, part in enumerate(parts):
+        values[start : start + part.nnz], columns[start : start + part.nnz] = part.data, part.indices
+        start += part.nnz
+        parts[place] = None  # at no time are there two copies of all numbers
+    return csr_matrix((values, columns, ends), shape=(len(texts), rows), copy=False)
 
 
-def network_of(features: Features, weights: np.ndarray, intercept: np.ndarray) -> NgramNetwork:
+def only_columns(matrix: Any, used: np.ndarray) -> Any:
+    """Return CSR `matrix` with the columns `used`, in increasing order; `matrix` is overwritten.
+
+    Numbers in other columns must be 0.
+    """
+    from scipy.sparse import csr_matrix
+
+    matrix.eliminate_zeros()
+    place = np.zeros(matrix.shape[1], dtype=matrix.indices.dtype)
+    place[used] = np.arange(len(used))
+    for start in range(0, matrix.nnz, STEP):
+        part = slice(start, start + STEP)
+        matrix.indices[part] = place[matrix.indices[part]]
+    return csr_matrix((matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], len(used)), copy=False)
+
+
+def network_of(squared_idf: np.ndarray, weights: np.ndarray, intercept: np.ndarray) -> NgramNetwork:
     """Build the network that computes the logits of the regression.
 
-    weights: (outputs, rows) of the TF-IDF features; intercept: (outputs,).
+    squared_idf: see `Features`. weights: (outputs, rows) of the TF-IDF features; intercept: (outputs,).
     """
-    rows = len(features.squared_idf)
+    rows = len(squared_idf)
     network = NgramNetwork(NgramConfig(rows, len(weights)))
-    idf = np.sqrt(features.squared_idf)
-    table = np.concatenate([features.squared_idf[:, None], (weights * idf).T], axis=1)
+    idf = np.sqrt(squared_idf)
+    table = np.concatenate([squared_idf[:, None], (weights * idf).T], axis=1)
     network.table.data = torch.from_numpy(table.astype(np.float32))
     network.intercept.data = torch.from_numpy(np.asarray(intercept, dtype=np.float32).reshape(-1))
     return network.eval()

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.sparse import csr_matrix
 from tokenizers import Tokenizer
 
 from toolkit.evaluation.metrics import softmax
@@ -32,8 +31,8 @@ from toolkit.training.nbsvm import (
 )
 from toolkit.training.ngram_regression import (
     RIDGES,
-    Features,
     network_of,
+    only_columns,
     ratio_scales,
     regress,
     tfidf,
@@ -85,7 +84,8 @@ class _Texts:
 
     train: Examples
     tokenizer: Tokenizer
-    features: Features
+    squared_idf: np.ndarray
+    """float64 (rows of the table,)."""
     used: np.ndarray
     """int (columns,): rows of the table that occur in the texts; `matrix` has only these columns."""
     matrix: Any
@@ -179,7 +179,9 @@ def _texts_of(train: Examples, rows: int, count: int, alpha: float, folds: np.nd
     tokenizer = character_tokenizer(train.texts)
     features = tfidf(tokenizer, train.texts, rows)
     used = np.flatnonzero(features.squared_idf)
-    return _Texts(train, tokenizer, features, used, csr_matrix(features.matrix[:, used]), folds, alpha, count)
+    return _Texts(
+        train, tokenizer, features.squared_idf, used, only_columns(features.matrix, used), folds, alpha, count
+    )
 
 
 def _finished(
@@ -193,9 +195,9 @@ def _finished(
     logits = np.sum([share * tried[candidate].logits for candidate, share in parts.items()], axis=0)
     weights, intercept = _table(texts, parts, tried)
     scale = calibrating_scale(texts.train.labels[texts.labeled], logits)
-    everything = np.zeros((len(weights), len(texts.features.squared_idf)))
+    everything = np.zeros((len(weights), len(texts.squared_idf)))
     everything[:, texts.used] = scale * weights
-    network = network_of(texts.features, everything, scale * intercept)
+    network = network_of(texts.squared_idf, everything, scale * intercept)
     details |= {"mixture": {candidate.name: share for candidate, share in parts.items()}}
     details |= {"table_rows_used": len(texts.used)}
     student = Classifier(network, texts.tokenizer, PAD_ID, labels)

@@ -104,16 +104,16 @@ async def _load(
                 break
         except OSError:
             await asyncio.sleep(0.1)
-    memory = [_memory(pid)]
+    memory = [memory_mib(pid)]
     end = time.monotonic() + given.seconds
     kinds = {0: _malformed, 1: _too_large, 2: _slow}
-    clients = [kinds.get(number % OF, _good)(port, texts, found, end) for number in range(given.connections)]
+    clients = [kinds.get(number % OF, good_client)(port, texts, found, end) for number in range(given.connections)]
 
     async def watch() -> None:
         replaced = False
         while time.monotonic() < end:
             await asyncio.sleep(0.5)
-            memory.append(_memory(pid))
+            memory.append(memory_mib(pid))
             if not replaced and time.monotonic() > end - given.seconds / 2:
                 replaced = True
                 manifest = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
@@ -124,7 +124,7 @@ async def _load(
     return found, memory
 
 
-def _memory(pid: int) -> float:
+def memory_mib(pid: int) -> float:
     process = psutil.Process(pid)
     total = 0
     for each in (process, *process.children(recursive=True)):
@@ -176,7 +176,7 @@ async def _connected(
         writer.close()
 
 
-async def _good(port: int, texts: list[str], found: Found, end: float) -> None:
+async def good_client(port: int, texts: list[str], found: Found, end: float) -> None:
     await _connected("good", port, found, end, lambda: json.dumps({"text": random.choice(texts)}).encode())
 
 

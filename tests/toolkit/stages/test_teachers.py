@@ -403,6 +403,32 @@ def test_an_unfinished_cache_file_is_not_read(
     assert [file.suffix for file in tmp_path.iterdir()] == [".safetensors"]
 
 
+def test_logits_of_many_texts_resume_with_the_part_that_is_missing(
+    learned: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, done = [f"sea number {i}" for i in range(10)], []
+    predict = Classifier.predict_logits
+
+    def interrupted(self: Classifier, some: Sequence[str], **how: Any) -> np.ndarray:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(list(some))
+        return predict(self, some, **how)
+
+    monkeypatch.setattr(teacher_logits, "PART", 4)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Classifier, "predict_logits", interrupted)
+        cached_logits(learned, texts, tmp_path, "teacher")
+    assert done == [texts[:4], texts[4:8]]
+    calls = count_predictions(monkeypatch)
+    found = cached_logits(learned, texts, tmp_path, "teacher")
+    assert len(calls) == 1  # of the last two texts
+    np.testing.assert_allclose(found, learned.predict_logits(texts), atol=1e-6)
+    calls.clear()
+    np.testing.assert_array_equal(cached_logits(learned, texts, tmp_path, "teacher"), found)
+    assert calls == []
+
+
 @pytest.mark.skipif(not teacher_logits.has_bf16("cpu"), reason="this processor has no bfloat16")
 def test_bfloat16_logits_are_cached_separately(learned: Classifier, tmp_path: Path) -> None:
     texts = ["sea of texts", "sun number"]

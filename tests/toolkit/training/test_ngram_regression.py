@@ -28,6 +28,18 @@ def test_tfidf_equals_that_of_char_wb_counts_without_hash_collisions() -> None:
     np.testing.assert_allclose(np.sort(found, axis=1), np.sort(expected, axis=1), atol=1e-5)
 
 
+def test_features_do_not_depend_on_the_number_of_texts_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"{'ভালো' if i % 3 else 'sea'} {i} না {'x' * (i % 7)}" for i in range(25)]
+    tokenizer = character_tokenizer(texts)
+    whole = tfidf(tokenizer, texts, 2**10)
+    monkeypatch.setattr("toolkit.modeling.tokenizer.STEP", 4)
+    monkeypatch.setattr("toolkit.training.ngram_regression.STEP", 7)
+    parts = tfidf(tokenizer, texts, 2**10)
+    assert (whole.matrix != parts.matrix).nnz == 0
+    assert whole.matrix.dtype == np.float32
+    np.testing.assert_array_equal(whole.squared_idf, parts.squared_idf)
+
+
 def test_ngrams_of_one_text_are_used_if_there_are_no_others() -> None:
     features = tfidf(character_tokenizer(["ab", "cd"]), ["ab", "cd"], 2**20)
     assert np.count_nonzero(features.squared_idf) == len({"_a", "ab", "b_", "_ab", "ab_", "_ab_"}) * 2

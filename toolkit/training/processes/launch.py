@@ -7,7 +7,7 @@ a training is sent to them over the process group; its processes trust each othe
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -57,9 +57,12 @@ def run_on_all(command: Callable[[], None]) -> None:
 
 
 def _follow() -> None:
-    while (job := _send(None)) is not None:
-        function, arguments = job
-        function(*arguments)
+    with suppress(KeyboardInterrupt):  # rank 0 says so
+        while (job := _send(None)) is not None:
+            function, arguments = job
+            function(*arguments)
+        return
+    os._exit(130)
 
 
 def _send(job: tuple[Callable[..., Any], tuple[Any, ...]] | None) -> Any:

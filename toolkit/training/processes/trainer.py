@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import EvalPrediction, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
@@ -17,6 +18,8 @@ class SpreadTrainer(Trainer):
 
     def __init__(self, model: nn.Module, arguments: TrainingArguments, loss: Any, **options: Any) -> None:
         """loss: see `toolkit.training.feature_distillation.loss_of`."""
+        # accelerate does not wrap a network again that it has prepared for one process.
+        model.__dict__.pop("_is_accelerate_prepared", None)
         super().__init__(model, arguments, **options)
         self.loss = loss
         self.spread = arguments.world_size > 1
@@ -51,6 +54,7 @@ class SpreadTrainer(Trainer):
         """Evaluate every row once: the Trainer repeats rows so that all processes have the same number of them."""
         if not self.spread:
             return super().evaluation_loop(dataloader, *arguments, **options)
+        assert isinstance(self.model_wrapped, DistributedDataParallel), "no process trains on its own"
         self.model.eval()
         logits, targets, losses = [], [], []
         for batch in dataloader:

@@ -24,7 +24,7 @@ from toolkit.data.tables import Dialect, Table, delimited_rows
 from toolkit.evaluation.reliability import scope
 from toolkit.utils.errors import InputError, reason_of
 from toolkit.utils.overwrite import refuse_no_folder
-from toolkit.utils.scratch import remove_folder, scratch_name
+from toolkit.utils.scratch import remove_folder, remove_leftovers, scratch_name
 from toolkit.workflows.scoring import remote
 from toolkit.workflows.scoring.flags import flags_of
 from toolkit.workflows.scoring.folder import FolderResult, find_jobs
@@ -109,6 +109,7 @@ def _whole(output: Path) -> Iterator[Path]:
     """Yield a folder beside `output`, which it becomes when the block ends; after an error it is removed."""
     output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(output.parent)  # of a job that was killed
     partial = output.with_name(scratch_name())
     try:
         yield partial
