@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-from exporters.loaders.cascade import TRANSFORMER
+from exporters.loaders.base.routing import TRANSFORMER
 from exporters.loaders.onnx_runtime.graph_file import graph_file
 from exporters.registry import exporter
 from toolkit.latency.measure import Subject

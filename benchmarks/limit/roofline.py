@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.limit.operations import Work
 from benchmarks.limit.peaks import Peaks
-from exporters.loaders.cascade import TRANSFORMER
+from exporters.loaders.base.routing import TRANSFORMER
 from exporters.loaders.onnx_runtime.graph_file import graph_file
 from toolkit.latency.measure import thread_environment
 from toolkit.latency.timing import fixed_order

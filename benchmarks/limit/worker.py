@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ import numpy as np
 from benchmarks.limit.operations import mean_work, ngram_work
 from benchmarks.limit.operators import feed, mean_us, operator_us
 from benchmarks.limit.peaks import measure_peaks
-from exporters.loaders.cascade import TRANSFORMER, Cascade
-from exporters.loaders.common import Model
+from exporters.loaders.base.routing import TRANSFORMER
 from toolkit.latency.timing import labeling
 from toolkit.latency.worker import load_predictor, pin_to_cpus
 
@@ -28,11 +26,11 @@ def main(arguments: list[str]) -> None:
     pin_to_cpus(threads)
     model: Any = load_predictor("package", folder, threads)
     label = labeling(model)
-    if isinstance(model, Cascade) and spec["part"] == TRANSFORMER:
-        model, folder = model.transformer, folder / TRANSFORMER
+    if spec["part"] == TRANSFORMER:
+        model, folder = model.routing.transformer, folder / TRANSFORMER
         label = model.predict
-    elif isinstance(model, Cascade):  # without what it defers to
-        label = partial(Model.predict_logits, model)
+    elif hasattr(model, "routing"):  # a cascade, here without the texts that it defers
+        model.routing.margin = float("-inf")
     found = _parts(model, label, folder, spec["texts"], threads)
     print(json.dumps(found | {"peaks": asdict(measure_peaks(spec["artifact_bytes"]))}))
 

@@ -171,7 +171,7 @@ def measure(
             if place in too_large:
                 continue
             progress(f"{model.name}: round {number + 1} of {len(parts)}, {threads} thread{'s' * (threads > 1)}")
-            own = {"kind": model.kind, "path": str(model.path)}
+            own: dict[str, Any] = {"kind": model.kind, "path": str(model.path)}
             if results:  # what the round before has found
                 own |= {"batch": results[-1].get("batch"), "rate": results[-1].get("rate_texts_s")}
             try:
@@ -203,7 +203,7 @@ def _measurement(
     samples = [sample for each in rounds for sample in each.get("samples_ms", ())]
     quantiles, last = percentiles(samples), rounds[-1]
     peaks = [each["peak_rss_mib"] for each in rounds if each["peak_rss_mib"] is not None]
-    rates = [each.get("rate_texts_s") for each in rounds]
+    rates = [rate for each in rounds if (rate := each.get("rate_texts_s")) is not None]
 
     def median(name: str) -> float | None:
         known = [each[name] for each in rounds if each.get(name) is not None]
@@ -228,7 +228,7 @@ def _measurement(
         max_ms=max(samples) if quantiles else None,
         rounds_ms=tuple(tuple(each.get("samples_ms", ())) for each in rounds) if samples else (),
         scenario=scenario.name,
-        rates_texts_s=() if None in rates else tuple(rates),
+        rates_texts_s=tuple(rates) if len(rates) == len(rounds) else (),
         batch=last.get("batch"),
         p99_limit_ms=scenario.p99_ms if scenario.name == SERVER else None,
         python_mib=bare,

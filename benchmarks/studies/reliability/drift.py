@@ -11,6 +11,7 @@ out of scope.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def _measured(folder: Path, shifted: str, repeats: int) -> list[dict[str, Any]]:
 def _corpus_of(manifest: dict[str, Any]) -> Corpus:
     """Return the corpus of a package, from the settings in its manifest. Raises: InputError if the data has changed."""
     given = manifest["lineage"]["corpus_settings"]
-    settings = CorpusSettings(**{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()})
+    settings = replace(CorpusSettings(), **{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()})
     corpus = load_corpus(settings)
     if corpus.fingerprint != manifest["lineage"]["corpus_fingerprint"]:
         raise InputError(f"{settings.data}: has changed since the package was made")

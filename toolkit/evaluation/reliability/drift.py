@@ -129,7 +129,7 @@ def reference_of(values: Values, truth: np.ndarray, predicted: np.ndarray, label
     found = {
         "rows": len(truth),
         "labels": labels,
-        "macro_f1": float(weighted_macro_f1(np.bincount(cell)[None], *cells.T, labels)[0]),
+        "macro_f1": float(weighted_macro_f1(np.bincount(cell)[None], cells[:, 0], cells[:, 1], labels)[0]),
         "cells": cells.tolist(),
         "lines": lines,
     }

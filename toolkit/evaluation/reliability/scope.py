@@ -64,9 +64,8 @@ class Scope:
     def reasons(self, texts: Sequence[str]) -> list[str]:
         """Return why each text is out of scope, the first of REASONS that holds; "" for a text in scope."""
         above = self.shares(texts) > self.limits
-        return [
-            REASONS[first] if any_ else "" for any_, first in zip(above.any(axis=1), above.argmax(axis=1), strict=True)
-        ]
+        first = above.argmax(axis=1)
+        return [REASONS[i] if above[row, i] else "" for row, i in enumerate(first.tolist())]
 
 
 @dataclass(frozen=True, eq=False)
