@@ -11,7 +11,6 @@ out of scope.
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +108,8 @@ def _measured(folder: Path, shifted: str, repeats: int) -> list[dict[str, Any]]:
 def _corpus_of(manifest: dict[str, Any]) -> Corpus:
     """Return the corpus of a package, from the settings in its manifest. Raises: InputError if the data has changed."""
     given = manifest["lineage"]["corpus_settings"]
-    settings = replace(CorpusSettings(), **{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()})
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
+    settings = CorpusSettings(**values)
     corpus = load_corpus(settings)
     if corpus.fingerprint != manifest["lineage"]["corpus_fingerprint"]:
         raise InputError(f"{settings.data}: has changed since the package was made")
