@@ -169,7 +169,7 @@ def measure(
             if place in too_large:
                 continue
             progress(f"{model.name}: round {number + 1} of {len(parts)}, {threads} thread{'s' * (threads > 1)}")
-            own = {"kind": model.kind, "path": str(model.path)}
+            own: dict[str, Any] = {"kind": model.kind, "path": str(model.path)}
             if results:  # what the round before has found
                 own |= {"batch": results[-1].get("batch"), "rate": results[-1].get("rate_texts_s")}
             try:
@@ -201,7 +201,7 @@ def _measurement(
     samples = [sample for each in rounds for sample in each.get("samples_ms", ())]
     quantiles, last = percentiles(samples), rounds[-1]
     peaks = [each["peak_rss_mib"] for each in rounds if each["peak_rss_mib"] is not None]
-    rates = [each.get("rate_texts_s") for each in rounds]
+    rates: list[Any] = [each.get("rate_texts_s") for each in rounds]
 
     def median(name: str) -> float | None:
         known = [each[name] for each in rounds if each.get(name) is not None]
