@@ -63,10 +63,8 @@ class Scope:
 
     def reasons(self, texts: Sequence[str]) -> list[str]:
         """Return why each text is out of scope, the first of REASONS that holds; "" for a text in scope."""
-        above = self.shares(texts) > self.limits
-        return [
-            REASONS[first] if any_ else "" for any_, first in zip(above.any(axis=1), above.argmax(axis=1), strict=True)
-        ]
+        above = (self.shares(texts) > self.limits).tolist()
+        return [next((REASONS[i] for i, flagged in enumerate(row) if flagged), "") for row in above]
 
 
 @dataclass(frozen=True, eq=False)
