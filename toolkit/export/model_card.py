@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from toolkit.data.corpus import Corpus, describe_split
 from toolkit.evaluation.comparison import Versus
 from toolkit.evaluation.significance import Comparison
-from toolkit.evaluation.slices import SHOWN, as_slice
+from toolkit.evaluation.slices import LEAST_ROWS, SHOWN, as_slice
 from toolkit.evaluation.standing import standing_in
 from toolkit.export.candidates import cells as candidate_cells
 from toolkit.export.card_metadata import front_matter
@@ -26,6 +26,8 @@ from toolkit.utils.files import MB
 from toolkit.utils.machine import Machine
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
+NEARLY_ALL = 0.9
+"""Share of the texts from which on a part of a line is no shift."""
 CANDIDATES_SHOWN = 6
 """Including the selected candidate; the run folder lists all of them."""
 Line = dict[str, str]
@@ -135,7 +137,8 @@ def _drift(details: dict[str, Any]) -> dict[str, Any] | None:
         return None
     worst: dict[str, dict[str, Any]] = {}
     for each in found["simulated"]:
-        if each["macro_f1"] < worst.get(each["line"], {"macro_f1": 2})["macro_f1"]:
+        shown = LEAST_ROWS / found["rows"] <= each["share"] < NEARLY_ALL
+        if shown and each["macro_f1"] < worst.get(each["line"], {"macro_f1": 2})["macro_f1"]:
             worst[each["line"]] = each
     lines = [
         {
