@@ -203,14 +203,14 @@ def test_a_compressed_teacher_gives_the_labels_of_an_independent_call(
     assert facts["validation"][model] > 0.9
     module = importlib.import_module(f"benchmarks.peers.{PEERS[peer].module}")
     found = module.load(tmp_path, rows.names, model)(toy.texts[:60])
-    expected = expected_labels(learned, toy.texts[:60])
-    if independent is not None:
-        tokenizer, offsets = read_tokenizer(parts), rule_of(learned).logit_offsets(2)
-        logits = independent(parts, learned)
-        expected = [
-            learned.labels[int((logits(tokenizer.encode(text).ids) + offsets).argmax())] for text in toy.texts[:60]
-        ]
-    assert found == expected
+    if independent is None:  # static ranges change the labels of a few texts near the threshold
+        assert np.mean([a == b for a, b in zip(found, expected_labels(learned, toy.texts[:60]), strict=True)]) >= 0.9
+        return
+    tokenizer, offsets = read_tokenizer(parts), rule_of(learned).logit_offsets(2)
+    logits = independent(parts, learned)
+    assert found == [
+        learned.labels[int((logits(tokenizer.encode(text).ids) + offsets).argmax())] for text in toy.texts[:60]
+    ]
 
 
 @pytest.mark.slow

@@ -169,13 +169,17 @@ def labels_from(names: Sequence[str], head: Head, logits_of: Callable[[str], np.
 
 
 def torch_labels(names: Sequence[str], folder: Path, network: Any, length: int | None = None) -> Label:
-    """Return the function that labels texts with a network in torch. length: tokens that every text is padded to."""
+    """Return the function that labels texts with a network in torch.
+
+    length: tokens that every text is padded to, but not more than the network reads.
+    """
     import torch
 
     head, tokenizer = read_head(folder), read_tokenizer(folder)
     if length is not None:
-        stored = json.loads((folder / ENCODER / "tokenizer.json").read_text("utf-8"))["padding"]
-        tokenizer.enable_padding(length=length, pad_id=stored["pad_id"], pad_token=stored["pad_token"])
+        stored = json.loads((folder / ENCODER / "tokenizer.json").read_text("utf-8"))
+        padding, longest = stored["padding"], stored["truncation"]["max_length"]
+        tokenizer.enable_padding(length=min(length, longest), pad_id=padding["pad_id"], pad_token=padding["pad_token"])
 
     def logits_of(text: str) -> np.ndarray:
         encoded = tokenizer.encode(text)
