@@ -113,9 +113,9 @@ class Recipe:
         return {key: value for table in dataclasses.asdict(self).values() for key, value in table.items()}
 
     def sha256(self) -> str:
-        """Return a hash of the settings that determine the result: all but author, names, licenses and registry."""
+        """Return a hash of the settings that determine the result: not of names, registry and words of the card."""
         tables = dataclasses.asdict(self) | {"run": {"pipeline": self.run.pipeline}}
-        for name in ("register", "license", "data_license"):
+        for name in ("register", "license", "data_license", "describe"):
             del tables["export"][name]
         if not self.corpus.missing_label:  # as in runs that are older than this setting
             del tables["corpus"]["missing_label"]
