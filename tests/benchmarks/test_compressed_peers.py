@@ -50,6 +50,7 @@ def expected_labels(classifier: Classifier, texts: Sequence[str]) -> list[str]:
     return [classifier.labels[i] for i in predicted]
 
 
+@pytest.mark.slow
 def test_the_parts_in_torch_are_the_teacher(learned: Classifier, toy: Corpus, parts: Path) -> None:
     import torch
 

@@ -113,6 +113,7 @@ def test_students_without_a_list_trains_the_default_students(
     assert trained == ["ngram", "layers:1", "layers:2", "layers:4", "cascade"]
 
 
+@pytest.mark.slow
 def test_compress_prunes_a_run(copied: Path, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
     typed = ("--prune-sparsity", "0.4", "--fine-tune-epochs", "1", "--calib-samples", "32")
     assert hbt("compress", "runs/tiny", "--target", "onnx-fp32", *typed) == 0

@@ -173,6 +173,7 @@ def test_a_killed_recovery_is_resumed(copied: Path, monkeypatch: pytest.MonkeyPa
     assert not (RUN / "3-pruning-structured-0.4/training").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_pruning_with_other_settings_is_not_resumed(copied: Path) -> None:
     work = RUN / "3-pruning-structured-0.4.partial/training"
     work.mkdir(parents=True)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from tests.helpers import TINY, Hbt, examples, random_logits
+from tests.helpers import SLOW, TINY, Hbt, examples, random_logits
 from tests.test_crash import in_fork
 from tests.toolkit.training.test_trainer import Killed, killed_in
 from toolkit import cli
@@ -92,7 +92,9 @@ def assert_same(one: tuple[Fit, dict[str, np.ndarray]], two: tuple[Fit, dict[str
         assert np.allclose(values, two[1][name], atol=2e-4), name
 
 
-@pytest.mark.parametrize("method", ["labels", "logit", "multi_level", "relation"])
+@pytest.mark.parametrize(
+    "method", ["logit", *(pytest.param(each, marks=SLOW) for each in ("labels", "multi_level", "relation"))]
+)
 def test_two_processes_train_the_weights_of_one(toy: Corpus, tmp_path: Path, method: str) -> None:
     """76 rows in batches of 15: the last batch of an epoch has one row, and one process has none."""
     train = examples(toy, "train").take(np.arange(76))
@@ -139,6 +141,7 @@ def _log_shards(folder: Path, toy: Corpus) -> None:
     (folder / f"rows{launch.rank()}.json").write_text(json.dumps(kept))
 
 
+@pytest.mark.slow
 def test_weights_that_rank_0_changes_after_a_step_are_those_of_all(toy: Corpus, tmp_path: Path) -> None:
     """As the masks of pruning do: a weight held at zero gets no update from the other process."""
 
@@ -155,6 +158,7 @@ def test_weights_that_rank_0_changes_after_a_step_are_those_of_all(toy: Corpus, 
     assert_same((found, weights(made)), fitted(tmp_path, lambda: run(tmp_path / "two")))
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_sent_is_trained_by_rank_0_alone(toy: Corpus, tmp_path: Path) -> None:
     """As fake quantization is; the next training has both processes again."""
 
@@ -169,6 +173,7 @@ def test_a_network_that_cannot_be_sent_is_trained_by_rank_0_alone(toy: Corpus, t
     assert_same((found, weights(made)), fitted(tmp_path, lambda: run(tmp_path / "two")))
 
 
+@pytest.mark.slow
 def test_a_killed_training_resumes_on_two_processes(toy: Corpus, tmp_path: Path) -> None:
     data = examples(toy, "train")
 
