@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from toolkit import package as packages
-from toolkit.config.settings import CorpusSettings
+from toolkit.config.toml_file import recipe_of
 from toolkit.data.corpus import Corpus, load_corpus
 from toolkit.data.unlabeled import read_unlabeled
 from toolkit.evaluation.metrics import macro_f1
@@ -107,9 +107,7 @@ def _measured(folder: Path, shifted: str, repeats: int) -> list[dict[str, Any]]:
 
 def _corpus_of(manifest: dict[str, Any]) -> Corpus:
     """Return the corpus of a package, from the settings in its manifest. Raises: InputError if the data has changed."""
-    given = manifest["lineage"]["corpus_settings"]
-    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
-    settings = CorpusSettings(**values)
+    settings = recipe_of(None, manifest["lineage"]["corpus_settings"]).corpus
     corpus = load_corpus(settings)
     if corpus.fingerprint != manifest["lineage"]["corpus_fingerprint"]:
         raise InputError(f"{settings.data}: has changed since the package was made")

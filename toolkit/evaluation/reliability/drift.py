@@ -6,7 +6,8 @@ into the same bins. One chi-square test a line says whether the shares of the bi
 distance says how much, since of a million rows any difference is significant.
 
 What a difference costs is simulated: the held-out rows are weighted so that their bins have the shares of the new file
-(importance weighting, Shimodaira 2000). It assumes that texts of the same bin are as easy as before.
+(importance weighting, Shimodaira 2000). It assumes that texts of the same bin are as easy as before. Predicted labels
+are explained by another mix of labels: there the rows are weighted by their labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -181,23 +182,39 @@ def _cost(reference: Mapping[str, Any], name: str, after: np.ndarray) -> tuple[f
     drawn = random.multinomial(counts.sum(), counts.ravel() / counts.sum(), size=RESAMPLES).reshape(-1, *counts.shape)
     shares = random.multinomial(after.sum(), after / after.sum(), size=RESAMPLES)  # of new texts (resamples, bins)
     all_counts = np.concatenate([counts[None], drawn])
-    changes = _change(all_counts, np.concatenate([after[None], shares]), cells, reference["labels"])
+    changes = _change(name, all_counts, np.concatenate([after[None], shares]), cells, reference["labels"])
     low, high = np.quantile(changes[1:], [0.025, 0.975])
     estimate = float(changes[0])
     return estimate, (min(float(low), estimate), max(float(high), estimate))
 
 
-def _change(counts: np.ndarray, wanted: np.ndarray, cells: np.ndarray, labels: int) -> np.ndarray:
+def _change(name: str, counts: np.ndarray, wanted: np.ndarray, cells: np.ndarray, labels: int) -> np.ndarray:
     """Return macro-F1 with the wanted bins minus macro-F1 as it is, (samples,).
 
     counts: (samples, cells, bins). wanted: (samples, bins). Bins without a row are left out.
     """
-    rows = counts.sum(axis=1)  # (samples, bins)
-    weights = np.divide(wanted, rows, out=np.zeros(rows.shape), where=rows > 0)
-    weighted = (counts * weights[:, None, :]).sum(axis=2)
     truth, predicted = cells.T
+    of_cells = counts.sum(axis=2).astype(np.float64)  # (samples, cells)
+    if name == LABEL:
+        weighted = of_cells * _label_weights(counts, wanted, truth, labels)[:, truth]
+    else:
+        rows = counts.sum(axis=1)  # (samples, bins)
+        weights = np.divide(wanted, rows, out=np.zeros(rows.shape), where=rows > 0)
+        weighted = (counts * weights[:, None, :]).sum(axis=2)
     after = weighted_macro_f1(weighted, truth, predicted, labels)
-    return after - weighted_macro_f1(counts.sum(axis=2), truth, predicted, labels)
+    return after - weighted_macro_f1(of_cells, truth, predicted, labels)
+
+
+def _label_weights(counts: np.ndarray, wanted: np.ndarray, truth: np.ndarray, labels: int) -> np.ndarray:
+    """Return the weight of each true label with which the predictions get the wanted shares, (samples, labels).
+
+    The bins are predicted labels. Another mix of labels changes the mix of predictions through the confusion matrix,
+    which is inverted (black box shift estimation, Lipton et al. 2018); what would be negative becomes 0.
+    """
+    of_label = np.eye(labels)[truth]  # (cells, labels)
+    joint = np.einsum("scb,cl->sbl", counts, of_label) / counts.sum(axis=(1, 2))[:, None, None]
+    shares = wanted / wanted.sum(axis=1, keepdims=True)
+    return np.maximum(np.einsum("slb,sb->sl", np.linalg.pinv(joint), shares), 0.0)
 
 
 def _simulated(reference: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -211,7 +228,7 @@ def _simulated(reference: Mapping[str, Any]) -> list[dict[str, Any]]:
                 continue
             wanted = (1 - HALF) * shares
             wanted[i] += HALF
-            change = float(_change(counts[None], wanted[None], cells, reference["labels"])[0])
+            change = float(_change(name, counts[None], wanted[None], cells, reference["labels"])[0])
             facts = {"line": name, "bin": shown, "share": float(shares[i]), "moved": float(HALF * (1 - shares[i]))}
             found.append(facts | {"macro_f1": reference["macro_f1"] + change})
     return found

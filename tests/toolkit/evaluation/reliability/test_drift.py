@@ -88,6 +88,21 @@ def test_the_simulated_change_is_that_of_rows_drawn_with_the_shift(reference: di
     assert reference["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
 
 
+def test_another_mix_of_labels_costs_what_rows_drawn_with_it_lose() -> None:
+    """A model that errs on one of three labels only: with more texts of that label, macro-F1 falls."""
+    random = np.random.default_rng(0)
+    truth = random.choice(3, ROWS, p=[0.6, 0.3, 0.1])
+    predicted = np.where((truth == 2) & (random.random(ROWS) < 0.4), 0, truth)
+    reference = reference_of({"predicted label": np.array(["a", "b", "c"])[predicted]}, truth, predicted, 3)
+    weights = np.array([0.1, 0.3, 0.6])[truth] / np.array([0.6, 0.3, 0.1])[truth]
+    drawn = random.choice(ROWS, 5_000, p=weights / weights.sum())
+    change = f1_score(truth[drawn], predicted[drawn], average="macro") - reference["macro_f1"]
+    assert change < -0.05
+    (line,) = compare_with(reference, {"predicted label": np.array(["a", "b", "c"])[predicted[drawn]]}).lines
+    assert line.macro_f1_change == pytest.approx(change, abs=0.03)
+    assert line.verdict == RETRAIN
+
+
 def test_p_values_are_those_of_scipy(reference: dict[str, Any]) -> None:
     values, *_ = held_out(1)
     labels = values["predicted label"][:500]
