@@ -60,12 +60,18 @@ def by_program(folder: Path, threads: int | None) -> Any:
     """Return the model in `folder`, loaded by the how_to_load.py in it.
 
     It is compiled from its source: an old or planted file in __pycache__ is not run.
+    Raises: ValueError if it does not load, ImportError if its runtime is not installed.
     """
     file = folder / PROGRAM
     module = ModuleType(folder.name)
     module.__file__ = str(file)
-    exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)
-    return module.load(folder, threads, verify=False)
+    try:
+        exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)
+        return module.load(folder, threads, verify=False)
+    except ImportError:
+        raise
+    except Exception as error:  # the program may be damaged in any way
+        raise ValueError(f"{file}: does not load: {' '.join(str(error).split())}") from error
 
 
 def parts_of(graph: str) -> tuple[str, ...]:
