@@ -70,7 +70,7 @@ def test_a_package_is_loaded_verified_and_used_on_a_file(at_home: Finished, tmp_
     rows = hbt.predict_file(package, "comments.csv", out, text_column="Comments")
     lines = out.read_text("utf-8").splitlines()
     assert len(lines) == rows + 1
-    assert lines[0].endswith("predicted_label,probability")
+    assert lines[0].endswith("predicted_label,probability,out_of_scope")
     with pytest.raises(InputError, match="exists"):
         hbt.predict_file(package, "comments.csv", out)
     assert hbt.predict_file(package, "comments.csv", out, force=True) == rows

@@ -498,7 +498,7 @@ def test_predict_keeps_rows_columns_and_order(
     assert hbt("predict", package, "--input", str(tmp_path / f"in{suffix}"), "--output", str(out), "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"rows": len(texts), "output": str(out)}
     found = read_table(out).columns
-    assert list(found) == ["id", "text", "predicted_label", "probability"]
+    assert list(found) == ["id", "text", "predicted_label", "probability", "out_of_scope"]
     assert found["id"] == made["id"]
     empty = [row for row, label in enumerate(found["predicted_label"]) if not label]
     assert empty == [row for row, chance in enumerate(found["probability"]) if chance in (None, "")] == [1, 2]
@@ -513,7 +513,7 @@ def test_predict_does_not_overwrite_a_file_unless_forced(package: str, tmp_path:
     assert (tmp_path / "out.csv").read_text() == "precious"
     assert hbt(*arguments, "--force") == 0
     with (tmp_path / "out.csv").open(newline="") as lines:
-        assert next(csv.reader(lines)) == ["text", "predicted_label", "probability"]
+        assert next(csv.reader(lines)) == ["text", "predicted_label", "probability", "out_of_scope"]
 
 
 def test_predict_prints_one_line_per_text(package: str, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
@@ -530,10 +530,10 @@ def test_predict_prints_one_line_per_text(package: str, hbt: Hbt, capsys: pytest
 
 def test_verify_reports_what_it_checked(package: str, hbt: Hbt, capsys: pytest.CaptureFixture[str]) -> None:
     assert hbt("verify", package) == 0
-    assert "9 files unchanged" in capsys.readouterr().out
+    assert "10 files unchanged" in capsys.readouterr().out
     assert hbt("verify", package, "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["files"], found["problems"]) == (9, [])
+    assert (found["files"], found["problems"]) == (10, [])
 
 
 def test_verify_of_a_changed_package_fails_in_text_and_in_json(

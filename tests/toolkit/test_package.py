@@ -59,14 +59,14 @@ def test_the_files_of_a_package(finished: Finished) -> None:
     assert names == {
         "onnx/model.onnx", "tokenizer.json", "tokenizer_config.json", "config.json", "how_to_load.py",
         "command_line.py", "requirements.txt", "README.md", "manifest.json",
-        "calibration.svg",
+        "calibration.svg", "scope.json",
     }  # fmt: skip
 
 
 def test_an_unchanged_package_verifies(copied: Path) -> None:
     found = package.verify(copied)
     assert found.problems == []
-    assert found.files == 9
+    assert found.files == 10
     assert found.golden_texts >= 3
     assert found.largest_score_gap <= package.read_manifest(copied)["tolerance"] == package.GOLDEN_TOLERANCE
 

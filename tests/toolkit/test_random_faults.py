@@ -130,9 +130,10 @@ ONLY_A_SIGNATURE = ("re-hashed of README.md", "re-hashed of how_to_load.py", "re
                     "flip of manifest.json", "re-hashed of manifest.json", "re-hashed of requirements.txt",
                     "of model.sig", "re-hashed of cascade.svg", "re-hashed of calibration.svg",
                     "re-hashed of model.c", "re-hashed of model.h", "re-hashed of main.c",
-                    "re-hashed of model.py", "re-hashed of model.bin")  # fmt: skip
+                    "re-hashed of model.py", "re-hashed of model.bin", "re-hashed of scope.json")  # fmt: skip
 """Edits that verify accepts without a key, where they change no golden score: the card, the programs in the folder,
-which hbt does not run, the lineage, a token or weight that no golden text needs; and those of the signature itself."""
+which hbt does not run, the lineage, the scope, a token or weight that no golden text needs; and those of the
+signature itself."""
 
 
 @pytest.fixture(scope="module")
