@@ -93,7 +93,9 @@ def test_packages_without_or_with_a_broken_reference_are_one_line(
     file = write_texts(tmp_path / "in.csv", [KNOWN] * 30)
     shutil.copytree(made, tmp_path / "package")
     manifest = json.loads((tmp_path / "package" / "manifest.json").read_text("utf-8"))
-    for broken, message in ({"lines": 3}, "malformed"), (None, "has no reference to compare with"):
+    good = manifest["evaluation"]["drift"]
+    odd = {"lines": 3}, good | {"labels": 10**9}, good | {"cells": [[0, "x"]]}, []
+    for broken, message in *((each, "malformed") for each in odd), (None, "has no reference to compare with"):
         manifest["evaluation"]["drift"] = broken
         (tmp_path / "package" / "manifest.json").write_text(json.dumps(manifest), "utf-8")
         assert hbt("drift", str(tmp_path / "package"), str(file)) == 2
