@@ -14,9 +14,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from toolkit.latency.limits import limit_memory
 from toolkit.utils.console import print_table, say
 from toolkit.utils.errors import InputError
 from toolkit.utils.files import write_lines
@@ -61,15 +63,19 @@ def commands(given: argparse.Namespace) -> dict[str, list[str]]:
     return {name: [sys.executable, *words] for name, words in found.items()}
 
 
-def cost_of(command: Sequence[str], folder: Path) -> dict[str, Any]:
+def cost_of(command: Sequence[str], folder: Path, memory_mib: int | None = None) -> dict[str, Any]:
     """Run a command in `folder`; return its seconds, CPU seconds and peak MiB, with those of its own processes.
 
+    memory_mib: limit of its private memory.
     Raises: InputError with the end of its output if it fails.
     """
     environment = os.environ | {"PYTHONPATH": str(PROJECT), "HF_HUB_OFFLINE": "1"}
     log, started = folder / "log.txt", time.perf_counter()
     with log.open("w", encoding="utf-8") as out:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT)
+        limit = None if memory_mib is None else partial(limit_memory, memory_mib)
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT, preexec_fn=limit
+        )
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:

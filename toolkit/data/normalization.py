@@ -74,11 +74,6 @@ class _Words(dict[int, int]):
 _WORDS = _Words()
 
 
-def script_name(char: str) -> str:
-    """Return the first word of the Unicode name of a character, "" without a name: of a letter it is the script."""
-    return unicodedata.name(char, "").partition(" ")[0]
-
-
 def _is_part_of_word(char: str) -> bool:
     """Return whether `char` is a letter, a digit or a combining mark (vowel sign), but no variation selector."""
     if char.isalnum():

@@ -22,11 +22,12 @@ from toolkit.data.corpus import (
     label_values,
     text_values,
 )
-from toolkit.data.normalization import key_of_normalized, normalize, script_name
+from toolkit.data.normalization import key_of_normalized, normalize
 from toolkit.data.splits import LEFT_OUT, TEST_SHARE
 from toolkit.data.tables import Table
 from toolkit.utils.console import bar
 from toolkit.utils.errors import InputError
+from toolkit.utils.letters import script_name
 
 SCRIPTS = ("Bengali", "Latin", "Devanagari", "Arabic")
 BINS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.corpus import Corpus
-from toolkit.data.normalization import normalize, script_name
+from toolkit.data.normalization import normalize
 from toolkit.evaluation.comparison import Contender
 from toolkit.evaluation.metrics import softmax
 from toolkit.evaluation.significance import holm, mcnemar_p
 from toolkit.utils.console import print_table
+from toolkit.utils.letters import script_name
 
 LEAST_ROWS = 10
 """Slices of fewer test rows, or of all but fewer, are left out: each further test costs the others power."""

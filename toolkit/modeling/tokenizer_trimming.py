@@ -19,8 +19,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from toolkit.data.normalization import script_name
 from toolkit.utils.errors import InputError
+from toolkit.utils.letters import script_name
 
 OPTION = "--trim-vocabulary"
 FIX = f"leave {OPTION} out"

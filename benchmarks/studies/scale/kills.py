@@ -77,7 +77,7 @@ def kill_predict(home: Path, package: Path, engine: str, kills: int, rows: int, 
         shutil.rmtree(home / "out", ignore_errors=True)
         moment = draw.uniform(0, span)
         _kill(_start(command, home), moment)
-        complete = sorted(path.name for path in (home / "out").glob("*.jsonl"))
+        complete = [path.name for path in labeled_files(home / "out")]
         if engine != "local":
             there = (home / "out").exists()
             left["complete" if there else "absent"] += 1
@@ -134,15 +134,21 @@ def kill_serve(home: Path, package: Path, job: str, kills: int, rows: int, seed:
     return {"kills": kills, "seconds_without_kill": round(span, 1), "left": dict(left), "failures": failures}
 
 
+def labeled_files(folder: Path) -> list[Path]:
+    """Return the labeled files of a folder, without those that are being written."""
+    return sorted(file for file in folder.glob("*") if file.suffix in (".jsonl", ".parquet") and file.name[0] != ".")
+
+
 def labels_in(folder: Path) -> Counter[tuple[str, str]]:
     """Return each text and its label in the labeled files of a folder, JSON Lines or Parquet."""
     from pyarrow import parquet
 
     rows: list[dict[str, Any]] = []
-    for file in folder.glob("*.jsonl"):
-        rows += [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-    for file in folder.glob("*.parquet"):
-        rows += parquet.read_table(file).to_pylist()
+    for file in labeled_files(folder):
+        if file.suffix == ".jsonl":
+            rows += [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        else:
+            rows += parquet.read_table(file).to_pylist()
     return Counter((row["text"], row["predicted_label"]) for row in rows)
 
 

@@ -4,26 +4,24 @@
 
 The file is made here: sentences of ten words of a made-up language, drawn by Zipf's law. The label is the side on which
 most of the marked words of a sentence are. One row in ten has the other label, and one in twenty repeats another row
-with other capitals and punctuation. Each step runs in a process of its own, which is stopped at --memory-gib: `hbt data
-FILE`, the corpus with its splits alone, and `hbt train --student ngram --no-teacher`. Prints one line of JSON.
+with other capitals and punctuation. Each step runs in a process of its own, whose private memory is limited to
+--memory-gib: `hbt data FILE`, the corpus with its splits alone, and `hbt train --student ngram --no-teacher`. Prints
+one line of JSON.
 """
 
 import argparse
 import json
 import os
 import random
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from benchmarks.studies.training_cost import cost_of
+from toolkit.utils.errors import InputError
 from toolkit.utils.machine import describe_machine
 
 WORDS, MARKED = 20_000, 0.2
@@ -86,32 +84,11 @@ def sentences(rows: int, seed: int) -> Iterator[tuple[str, str]]:
 
 
 def _measured(command: list[str], home: Path, memory_gib: float) -> dict[str, Any]:
-    """Run a command; return its seconds, CPU seconds and peak memory (GiB), or how it ended."""
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    with (home / "log").open("w") as log, subprocess.Popen(command, cwd=home, stdout=log, stderr=log) as process:
-        seen, stopped = psutil.Process(process.pid), False
-        peak = 0
-        while process.poll() is None:
-            try:
-                peak = max(peak, seen.memory_info().rss)
-            except psutil.Error:
-                break
-            if peak > memory_gib * 2**30:
-                stopped = True
-                process.kill()
-            time.sleep(0.2)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    found = {
-        "seconds": round(time.monotonic() - started, 1),
-        "cpu_seconds": round(cpu, 1),
-        "peak_gib": round(peak / 2**30, 2),
-    }
-    if stopped:
-        return found | {"ended": f"stopped at {memory_gib:g} GiB"}
-    if process.returncode:
-        return found | {"ended": f"exit code {process.returncode}: {(home / 'log').read_text('utf-8')[-300:]}"}
-    return found
+    """Return the costs of a command, see `cost_of`, or how it ended."""
+    try:
+        return cost_of(command, home, int(1024 * memory_gib))
+    except InputError as error:
+        return {"ended": str(error)[-300:]}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ A classifier gives a label to every text, in any language. Here a text is compar
 model: the shares of its letters in other scripts, of its unknown characters and of its unknown trigrams. A text is out
 of scope if one share is above its limit. `scope_file` makes the limits.
 
-This module is sent to the workers of a cluster, where hbt is not installed: it imports numpy and nothing of hbt.
+This module is sent to the workers of a cluster, where hbt is not installed: of hbt, it imports only
+`toolkit.utils.letters`, which is sent as well.
 """
 
 import base64
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from toolkit.utils.letters import script_name
 
 SCOPE_FILE = "scope.json"
 """Of a package."""
@@ -129,7 +132,7 @@ class TextReader:
             self.folded[code] = ord("0") if category == "Nd" else ord(char.lower()[0])
         folded = int(self.folded[code])
         known = KNOWN if any(first <= folded <= last for first, last in self.ranges) else 0
-        script = script_of_letter(char)
+        script = script_name(char) if char.isalpha() else ""
         other = OTHER_SCRIPT if script and script not in self.scripts else 0
         self.kinds[code] = known | (LETTER if script else 0) | other
 
@@ -140,11 +143,6 @@ def shares_of(read: Read, unknown: np.ndarray, unknown_trigram: np.ndarray) -> n
     visible = read.counted(None) + FEW
     other = read.counted((read.kinds & OTHER_SCRIPT) > 0)
     return np.stack([other / letters, read.counted(unknown) / visible, read.counted(unknown_trigram) / visible], axis=1)
-
-
-def script_of_letter(char: str) -> str:
-    """Return the script of a letter, as the first word of its Unicode name; "" for any other character."""
-    return unicodedata.name(char, "OTHER").partition(" ")[0] if char.isalpha() else ""
 
 
 def hashed(trigrams: np.ndarray, size: int) -> np.ndarray:

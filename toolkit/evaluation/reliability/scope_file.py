@@ -23,10 +23,10 @@ from toolkit.evaluation.reliability.scope import (
     Scope,
     TextReader,
     hashed,
-    script_of_letter,
     shares_of,
 )
 from toolkit.utils.files import write_text
+from toolkit.utils.letters import script_name
 
 RATE = 0.01
 """Wanted rate of false flags."""
@@ -129,7 +129,7 @@ def _scripts(read: Read, texts: int) -> frozenset[str]:
     """Return the scripts in which enough texts are mostly written."""
     letters = (read.kinds & LETTER) > 0
     codes = np.flatnonzero(np.bincount(read.codes[letters], minlength=1))
-    names = [script_of_letter(chr(code)) for code in codes.tolist()]
+    names = [script_name(chr(code)) for code in codes.tolist()]
     scripts = sorted(set(names))
     if not scripts:
         return frozenset()

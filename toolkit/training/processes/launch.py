@@ -42,7 +42,7 @@ def run_on_all(command: Callable[[], None]) -> None:
     try:
         if dist.get_rank() == 0:
             command()
-            _send(None)
+            same_on_all(None)
         else:
             _follow()
     except RuntimeError as error:
@@ -58,16 +58,11 @@ def run_on_all(command: Callable[[], None]) -> None:
 
 def _follow() -> None:
     with suppress(KeyboardInterrupt):  # rank 0 says so
-        while (job := _send(None)) is not None:
+        while (job := same_on_all(None)) is not None:
             function, arguments = job
             function(*arguments)
         return
     os._exit(130)
-
-
-def _send(job: tuple[Callable[..., Any], tuple[Any, ...]] | None) -> Any:
-    """Return the job of rank 0 on every rank."""
-    return same_on_all(job)
 
 
 def same_on_all(value: Any) -> Any:
@@ -80,7 +75,7 @@ def same_on_all(value: Any) -> Any:
 def on_all(function: Callable[..., Any], *arguments: Any) -> None:
     """Make the other ranks call a function of a module with `arguments`; the caller then does so, too."""
     assert dist.get_rank() == 0
-    _send((function, arguments))
+    same_on_all((function, arguments))
 
 
 def processes() -> int:

@@ -22,6 +22,7 @@ from toolkit.data.columns import TEXT_COLUMNS, find_column
 from toolkit.data.decoding import UTF_8_BOM
 from toolkit.data.tables import Dialect, Table, delimited_rows
 from toolkit.evaluation.reliability import scope
+from toolkit.utils import letters
 from toolkit.utils.errors import InputError, reason_of
 from toolkit.utils.overwrite import refuse_no_folder
 from toolkit.utils.scratch import remove_folder, remove_leftovers, scratch_name
@@ -132,7 +133,7 @@ def _spark(work: _Work) -> int:
     from pyspark.sql import SparkSession
     from pyspark.sql.types import DoubleType, StringType, StructField, StructType
 
-    for module in (remote, scope):
+    for module in (remote, scope, letters):
         cloudpickle.register_pickle_by_value(module)
     if work.address is None:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -172,7 +173,7 @@ def _ray(work: _Work) -> int:
     import ray.cloudpickle
     import ray.data
 
-    for module in (remote, scope):
+    for module in (remote, scope, letters):
         ray.cloudpickle.register_pickle_by_value(module)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     where: dict[str, Any] = {"num_cpus": work.count + 1, "include_dashboard": False} if work.address is None else {}

@@ -17,6 +17,7 @@ from toolkit.data.tables import Table
 from toolkit.evaluation.reliability import scope as scope_module
 from toolkit.evaluation.reliability.scope import FEW, REASONS, Scope
 from toolkit.evaluation.reliability.scope_file import known_from, limits_at, scope_facts, scope_of
+from toolkit.utils import letters
 
 SYLLABLES = ["ka", "to", "mi", "re", "su", "lo", "na", "vi"]
 
@@ -133,11 +134,13 @@ def test_a_malformed_file_is_a_value_error(corpus: Corpus, change: dict[str, obj
 
 def test_it_works_where_hbt_is_not_installed(scope: Scope, tmp_path: Path) -> None:
     scope.reasons(["kato"])  # fills its tables, which are not sent
-    cloudpickle.register_pickle_by_value(scope_module)
+    for module in (scope_module, letters):  # as for the workers of a cluster
+        cloudpickle.register_pickle_by_value(module)
     try:
         sent = cloudpickle.dumps(scope)
     finally:
-        cloudpickle.unregister_pickle_by_value(scope_module)
+        for module in (scope_module, letters):
+            cloudpickle.unregister_pickle_by_value(module)
     assert len(sent) < 100_000
     (tmp_path / "scope.pickle").write_bytes(sent)
     code = (

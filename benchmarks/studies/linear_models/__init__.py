@@ -1,0 +1,1 @@
+"""Solver and penalty of the linear models."""
