@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from scipy import optimize, stats
+from scipy import stats
 
+from benchmarks.studies.deployment.server_search import highest_rate_of_theory
 from toolkit.latency import scenarios
 from toolkit.latency.early_stopping import allowed_above
 from toolkit.latency.scenarios import (
@@ -38,15 +39,6 @@ class Station:
             self.label(texts[start : start + batch_size])
 
 
-def wait_within(load: float, services: float) -> float:
-    """Return the chance that a text waits at most so many service times in an M/D/1 queue (Erlang 1909)."""
-    terms = [
-        (-load * (services - k)) ** k / math.factorial(k) * math.exp(load * (services - k))
-        for k in range(int(services) + 1)
-    ]
-    return (1 - load) * math.fsum(terms)
-
-
 @pytest.mark.parametrize("percentile", [90, 99])
 @pytest.mark.parametrize("count", [1, 44, 45, 63, 64, 458, 459, 661, 662, 1200, 20_000])
 def test_as_many_samples_may_be_above_as_the_binomial_distribution_says(count: int, percentile: int) -> None:
@@ -62,8 +54,7 @@ def test_no_sample_allows_nothing() -> None:
 
 def test_the_highest_rate_is_that_of_an_m_d_1_queue() -> None:
     """The bound is four service times of waiting; the rate at which 99 % wait at most as long is known exactly."""
-    load = optimize.brentq(lambda load: wait_within(load, BOUND_S / SERVICE_S - 1) - 0.99, 0.01, 0.99)
-    expected = load / SERVICE_S
+    expected = highest_rate_of_theory(SERVICE_S, BOUND_S)
     rates = []
     for seed in range(5):
         station = Station()
@@ -78,10 +69,9 @@ def test_the_highest_rate_is_that_of_an_m_d_1_queue() -> None:
 
 
 def test_with_many_queries_the_rate_comes_close_to_theory(monkeypatch: pytest.MonkeyPatch) -> None:
-    load = optimize.brentq(lambda load: wait_within(load, BOUND_S / SERVICE_S - 1) - 0.99, 0.01, 0.99)
     monkeypatch.setattr(scenarios, "QUERIES", 30_000)
     found = predicted_rate([SERVICE_S] * 10, BOUND_S, 0)
-    assert found == pytest.approx(load / SERVICE_S, rel=0.06)
+    assert found == pytest.approx(highest_rate_of_theory(SERVICE_S, BOUND_S), rel=0.06)
 
 
 def test_latency_counts_from_the_scheduled_arrival() -> None:
