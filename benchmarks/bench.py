@@ -34,7 +34,7 @@ from toolkit.training.linear_fit import fit_linear
 from toolkit.utils.console import console, say
 from toolkit.utils.errors import InputError, require
 from toolkit.utils.files import folder_size
-from toolkit.utils.machine import allowed_cpus, busy_share, describe_machine
+from toolkit.utils.machine import busy_share, describe_machine, usable_cores
 from toolkit.utils.overwrite import refuse_no_folder
 from toolkit.utils.scratch import scratch_folder
 
@@ -244,8 +244,8 @@ def bench(
 
 def _predictor(model: Subject, corpus: Corpus) -> Predictor:
     if model.interpreter is not None:
-        return Function(corpus.label_names, lambda texts: labels_elsewhere(model, texts, len(allowed_cpus()) or 1))
-    return load_predictor(model.kind, model.path, len(allowed_cpus()) or 1, corpus.label_names)
+        return Function(corpus.label_names, lambda texts: labels_elsewhere(model, texts, usable_cores()))
+    return load_predictor(model.kind, model.path, usable_cores(), corpus.label_names)
 
 
 def accuracy(

@@ -134,6 +134,6 @@ def bandwidth(state_bytes: int) -> float:
 
 def _threads() -> int:
     """Return the number of CPUs that this process is pinned to."""
-    from toolkit.utils.machine import allowed_cpus
+    from toolkit.utils.machine import usable_cores
 
-    return len(allowed_cpus()) or 1
+    return usable_cores()

@@ -21,7 +21,7 @@ from toolkit.evaluation.metrics import macro_f1, softmax
 from toolkit.evaluation.rule_choice import Choice, choose_rule
 from toolkit.training.dataset import Examples
 from toolkit.training.linear_fit import fit_linear
-from toolkit.training.ngram_search import fit_ngram
+from toolkit.training.ngram.search import fit_ngram
 from toolkit.utils.console import print_table, say
 from toolkit.utils.files import write_lines
 
@@ -53,8 +53,9 @@ def linear_baseline(corpus: Corpus) -> tuple[np.ndarray, Choice]:
 def ngram_student(corpus: Corpus) -> tuple[np.ndarray, Choice]:
     """Return the probabilities of the n-gram student without a teacher on the test rows, and its rule."""
     train, validation = corpus.rows("train"), corpus.rows("validation")
-    examples = Examples(corpus.take(train), corpus.labels[train])
-    found = fit_ngram("ngram", examples, corpus.label_names, 0.0, corpus.fold[train])
+    examples, others = (Examples(corpus.take(rows), corpus.labels[rows]) for rows in (train, validation))
+    found = fit_ngram("ngram", examples, others, corpus.label_names, 0.0, corpus.fold[train])
+    assert found.logits is not None
     logits = np.concatenate([found.logits, found.student.predict_logits(corpus.take(validation), BATCH)])
     labels = np.concatenate([corpus.labels[train], corpus.labels[validation]])
     choice = choose_rule(labels, softmax(logits.astype(np.float64)))

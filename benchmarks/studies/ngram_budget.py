@@ -27,7 +27,7 @@ from toolkit.modeling.ngram import NgramConfig, NgramNetwork
 from toolkit.stages.distillation_data import DistillationData
 from toolkit.stages.result import StageResult
 from toolkit.stages.run_folder import DISTILLATION, Run
-from toolkit.training.ngram_search import NgramFit
+from toolkit.training.ngram.search import NgramFit
 from toolkit.workflows.steps import distillation_of
 
 KB = (64, 128, 256, 512)
@@ -56,7 +56,7 @@ class Study:
         rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
         changed = Classifier(network, fit.student.tokenizer, fit.student.pad_id, fit.student.labels)
         found = Predictions(rows, changed.predict_logits(corpus.take(rows)))
-        held_out = found.joined(Predictions(corpus.rows("train"), fit.logits)) if own_rule else found
+        held_out = found.joined(fit.out_of_fold(corpus.rows("train")) if own_rule else None)
         rule = rule_on(corpus, held_out, np.setdiff1d(held_out.rows, corpus.rows("test"))).rule
         validation, test, _ = evaluate(corpus, found, rule)
         return validation["macro_f1"], test["macro_f1"]

@@ -28,7 +28,7 @@ from toolkit.modeling.ngram import PAD_ID, NgramNetwork, character_tokenizer
 from toolkit.stages.distillation_data import prepare_distillation
 from toolkit.stages.run_folder import RECIPE_FILE
 from toolkit.training.dataset import Examples
-from toolkit.training.ngram_regression import (
+from toolkit.training.ngram.regression import (
     BATCH,
     LABEL_LOGIT,
     RATIO_POWER,

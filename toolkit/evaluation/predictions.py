@@ -33,8 +33,10 @@ class Predictions:
             raise KeyError("a row without a prediction")
         return self.logits[position[rows]]
 
-    def joined(self, other: "Predictions") -> "Predictions":
-        """Return the predictions of both; no row may be in both."""
+    def joined(self, other: "Predictions | None") -> "Predictions":
+        """Return the predictions of both, or these if there are no others; no row may be in both."""
+        if other is None:
+            return self
         return Predictions(np.concatenate([self.rows, other.rows]), np.concatenate([self.logits, other.logits]))
 
     def save(self, file: Path, corpus: Corpus) -> None:

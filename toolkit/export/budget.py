@@ -13,13 +13,13 @@ from exporters.ngram.target import ProgramTarget
 from exporters.registry import exporter
 from toolkit.evaluation.comparison import Contender
 from toolkit.evaluation.decision_rule import DecisionRule
-from toolkit.evaluation.predictions import Predictions, rule_on
+from toolkit.evaluation.predictions import rule_on
 from toolkit.export.stage import Source
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.ngram import NgramNetwork
 from toolkit.stages.distillation_data import DistillationData
 from toolkit.stages.result import StageResult, predict_rows
-from toolkit.training.ngram_search import NgramFit, mixture_in, refit_ngram
+from toolkit.training.ngram.search import NgramFit, mixture_in, refit_ngram
 from toolkit.utils.console import say, working
 from toolkit.utils.errors import InputError
 
@@ -49,7 +49,7 @@ def within_budget(
         fit = refit(data(), student, rows)
     corpus = source.corpus
     predictions = predict_rows(fit.student, corpus, source.predictions.rows, f"student of {rows:,} rows: predicting")
-    held_out = predictions.joined(Predictions(corpus.rows("train"), fit.logits))
+    held_out = predictions.joined(fit.out_of_fold(corpus.rows("train")))
     rule = rule_on(corpus, held_out, np.setdiff1d(held_out.rows, corpus.rows("test"))).rule
     before = Contender(f"student of {network.config.rows:,} rows", source.predictions, student.rule or DecisionRule())
     return replace(
@@ -80,4 +80,4 @@ def rows_within(classifier: Classifier, kb: int, beside: int = 0) -> int:
 def refit(data: DistillationData, student: StageResult, rows: int) -> NgramFit:
     """Fit the mixture that the stage of a student has chosen again, with `rows` table rows."""
     mixture, alpha = mixture_in(student.details), data.recipe.distillation.kd_alpha
-    return refit_ngram(rows, data.train, data.corpus.label_names, alpha, data.folds, mixture)
+    return refit_ngram(rows, data.train, data.validation, data.corpus.label_names, alpha, data.folds, mixture)

@@ -7,7 +7,7 @@ from typing import Any
 
 from toolkit.config.settings import DistillationSettings
 from toolkit.evaluation.comparison import Contender, versus
-from toolkit.evaluation.predictions import Predictions, evaluate
+from toolkit.evaluation.predictions import evaluate
 from toolkit.modeling.classifier import WEIGHTS_FILE, Classifier
 from toolkit.modeling.ngram import is_ngram
 from toolkit.modeling.students import build_student
@@ -16,7 +16,7 @@ from toolkit.stages.result import StageResult, keep_trained
 from toolkit.stages.teachers import TEACHER_FILE, load_teacher
 from toolkit.training.feature_distillation import DistillationLoss, FeatureTargets, refuse_unfit
 from toolkit.training.learning_rate import RATE_FILE, find_learning_rate, with_learning_rate
-from toolkit.training.ngram_search import NgramFit, fit_ngram
+from toolkit.training.ngram.search import NgramFit, fit_ngram
 from toolkit.training.trainer import Loop, WatchEpoch, fit, paused_history, steps_of
 from toolkit.utils import console
 from toolkit.utils.files import PARTIAL, whole_folder
@@ -39,7 +39,7 @@ def distil(data: DistillationData, out: Path, watch: WatchEpoch | None = None) -
         if is_ngram(settings.student):
             found = _fit_ngram(data, watch)
             student, details = found.student, found.details
-            out_of_fold = Predictions(corpus.rows("train"), found.logits)
+            out_of_fold = found.out_of_fold(corpus.rows("train"))
         else:
             assert network is not None, "a network has a teacher"
             student, details = _fit_network(data, network, partial, watch)
@@ -149,10 +149,10 @@ def distillation_loss_of(settings: DistillationSettings, teacher: Classifier, st
 
 
 def _fit_ngram(data: DistillationData, watch: WatchEpoch | None) -> NgramFit:
-    settings = data.recipe.distillation
+    settings, labels = data.recipe.distillation, data.corpus.label_names
     assert settings.student is not None
     with console.working("student: fitting the n-gram table"):
-        return fit_ngram(settings.student, data.train, data.corpus.label_names, settings.kd_alpha, data.folds, watch)
+        return fit_ngram(settings.student, data.train, data.validation, labels, settings.kd_alpha, data.folds, watch)
 
 
 def _size_of(checkpoint: Path, network: Classifier | None) -> dict[str, int]:

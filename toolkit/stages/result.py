@@ -80,7 +80,7 @@ def keep_trained(
     rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
     predictions = predict_rows(classifier, corpus, rows, f"{what}: predicting")
     predictions.save(folder / PREDICTIONS_FILE, corpus)
-    held_out = predictions if out_of_fold is None else predictions.joined(out_of_fold)
+    held_out = predictions.joined(out_of_fold)
     chosen_on = np.setdiff1d(held_out.rows, corpus.rows("test"))
     choice = rule_on(corpus, held_out, chosen_on, inherited)
     validation_metrics, test_metrics, slices = evaluate(corpus, predictions, choice.rule)

@@ -16,7 +16,7 @@ from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.metrics import softmax
 from toolkit.evaluation.rule_choice import Choice, choose_rule
 from toolkit.modeling.linear import LinearModel, TextFeatures, fit_features
-from toolkit.training.nbsvm import Loss, OutOfFold, Outputs, Score, best_score, fit_output, out_of_fold, targets_of
+from toolkit.training.nbsvm import Loss, OutOfFold, Outputs, Score, best_score, fit_outputs, out_of_fold, targets_of
 from toolkit.utils import console
 
 
@@ -149,8 +149,7 @@ def _out_of_fold(data: _Data, settings: LinearSettings) -> OutOfFold:
 def _weights(matrix: Any, labels: np.ndarray, count: int, settings: LinearSettings) -> Outputs:
     """Fit all outputs; return weights float32 (outputs, features) and intercepts float32 (outputs,)."""
     how = {name: value for name, value in asdict(settings).items() if name != "words"}
-    fitted = [fit_output(matrix, target, **how) for target in targets_of(labels, count)]
-    return np.stack([weights for weights, _ in fitted]), np.array([each for _, each in fitted], dtype=np.float32)
+    return fit_outputs(matrix, targets_of(labels, count), **how)
 
 
 def _finished(data: _Data, tried: dict[LinearSettings, OutOfFold]) -> LinearFit:

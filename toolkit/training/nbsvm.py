@@ -1,8 +1,9 @@
 """Linear classifiers on TF-IDF features scaled by naive Bayes log-ratios (NBSVM, Wang and Manning 2012)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -11,8 +12,12 @@ from scipy.special import logsumexp
 from toolkit.evaluation.metrics import softmax
 from toolkit.evaluation.rule_choice import best_macro_f1
 from toolkit.modeling.linear import as_logits
+from toolkit.utils.machine import usable_cores
 
+Item = TypeVar("Item")
 Loss = Literal["logistic", "hinge"]
+Outputs = tuple[np.ndarray, np.ndarray]
+"""Weights (outputs, features) and intercepts (outputs,) of a linear classifier."""
 TOLERANCE, ITERATIONS = 3e-5, 1000
 """Of L-BFGS. Its tolerance is that of a mean over the rows; at scikit-learn's default it stops far from the minimum."""
 SCALES = np.geomspace(0.1, 10, 41)
@@ -63,6 +68,12 @@ def fit_output(
     return (found.coef_[0] * scales).astype(np.float32), float(np.ravel(found.intercept_)[0])
 
 
+def fit_outputs(matrix: Any, targets: Iterable[np.ndarray], C: float, **how: Any) -> Outputs:
+    """Fit all outputs, each as in `fit_output`, whose keyword arguments `how` has."""
+    fitted = [fit_output(matrix, target, C, **how) for target in targets]
+    return np.stack([weights for weights, _ in fitted]), np.array([each for _, each in fitted], dtype=np.float32)
+
+
 def log_ratios(matrix: Any, target: np.ndarray) -> np.ndarray:
     """Return the log-ratio of each feature between the rows of a label and the others, float32 (features,).
 
@@ -106,10 +117,6 @@ class Score:
         return Score(best_macro_f1(labels, softmax(logits)), log_loss(labels, logits))
 
 
-Outputs = tuple[np.ndarray, np.ndarray]
-"""Weights (outputs, features) and intercepts (outputs,) of a linear classifier."""
-
-
 @dataclass(frozen=True, eq=False)
 class OutOfFold:
     """A setting, fitted without each fold."""
@@ -126,18 +133,27 @@ class OutOfFold:
 def out_of_fold(
     matrix: Any, labels: np.ndarray, folds: np.ndarray, count: int, fit: Callable[[int], Outputs]
 ) -> OutOfFold:
-    """Fit a classifier without each fold and score it on the rows of that fold.
+    """Fit a classifier without each fold, on one core each, and score it on the rows of that fold.
 
     matrix: sparse features (rows, features). folds: int (rows,). count: number of labels.
-    fit: called with a fold; returns the classifier that was fitted without it.
+    fit: called in a thread with a fold; returns the classifier that was fitted without it.
     """
-    logits, models = np.empty((len(labels), count)), []
-    for fold in np.unique(folds):
-        weights, intercept = fit(int(fold))
-        models.append((weights, intercept))
-        logits[folds == fold] = as_logits(matrix[folds == fold] @ weights.T + intercept)
+    places = np.unique(folds).tolist()
+    models = in_threads(fit, places)
+    logits = np.empty((len(labels), count))
+    for place, (weights, intercept) in zip(places, models, strict=True):
+        logits[folds == place] = as_logits(matrix[folds == place] @ weights.T + intercept)
     scale = calibrating_scale(labels, logits)
     return OutOfFold(models, scale * logits, scale, Score.of(labels, scale * logits))
+
+
+def in_threads(fit: Callable[[Item], Outputs], items: Sequence[Item]) -> list[Outputs]:
+    """Return the fits of all items, made on as many cores as there are."""
+    from threadpoolctl import threadpool_limits
+
+    # A solver makes many small BLAS calls: their threads only wait for each other, above all on a busy machine.
+    with threadpool_limits(1), ThreadPoolExecutor(min(usable_cores(), len(items))) as threads:
+        return list(threads.map(fit, items))
 
 
 def best_score(scores: Sequence[Score]) -> int:

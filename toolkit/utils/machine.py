@@ -67,7 +67,7 @@ def describe_machine() -> Machine:
         cpu=cpu,
         isa=isa_name(platform.machine(), flags),
         flags=flags,
-        cores=len(allowed_cpus()) or os.cpu_count() or 1,
+        cores=usable_cores(),
         memory_gib=_memory_gib(),
         os=platform.platform(terse=True),
         python=platform.python_version(),
@@ -81,6 +81,11 @@ def busy_share(seconds: float = 1.0) -> float:
     import psutil
 
     return psutil.cpu_percent(seconds) / 100
+
+
+def usable_cores() -> int:
+    """Return the number of CPUs that this process may use."""
+    return len(allowed_cpus()) or os.cpu_count() or 1
 
 
 def allowed_cpus() -> list[int]:

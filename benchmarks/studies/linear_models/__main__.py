@@ -19,8 +19,8 @@ from toolkit.config.settings import CorpusSettings
 from toolkit.data.corpus import load_corpus
 from toolkit.modeling.ngram import DEFAULT_BITS, character_tokenizer
 from toolkit.training import nbsvm
-from toolkit.training.nbsvm import Loss, Outputs, fit_output, out_of_fold, targets_of
-from toolkit.training.ngram_regression import tfidf
+from toolkit.training.nbsvm import Loss, Outputs, fit_outputs, out_of_fold, targets_of
+from toolkit.training.ngram.regression import tfidf
 from toolkit.utils.console import print_table, say
 from toolkit.utils.files import write_lines
 
@@ -68,9 +68,7 @@ def lines_of(file: str) -> list[dict[str, Any]]:
 
         def fit(fold: int, setting: Setting = setting) -> Outputs:
             train = folds != fold
-            targets = targets_of(labels[train], count)
-            fitted = [fit_output(matrix[train], each, setting.C, loss=setting.loss) for each in targets]
-            return np.stack([weights for weights, _ in fitted]), np.array([bias for _, bias in fitted])
+            return fit_outputs(matrix[train], targets_of(labels[train], count), setting.C, loss=setting.loss)
 
         score = out_of_fold(matrix, labels, folds, count, fit).score
         found.append(

@@ -15,7 +15,7 @@ from typing import Any
 from toolkit import package as packages
 from toolkit.data.batches.layout import Layout
 from toolkit.utils.errors import InputError
-from toolkit.utils.machine import allowed_cpus
+from toolkit.utils.machine import usable_cores
 from toolkit.workflows.scoring.flags import flags_of
 from toolkit.workflows.scoring.labeler import InThisProcess, Labeled, Labeling, Task
 
@@ -31,7 +31,7 @@ def processes_for(size: int, wanted: int | None = None) -> int:
     """Return the number of processes for input of `size` bytes: as `wanted`, by default at most one a core."""
     if wanted is not None:
         return wanted
-    return max(1, min(len(allowed_cpus()) or os.cpu_count() or 1, size // BYTES_A_PROCESS))
+    return max(1, min(usable_cores(), size // BYTES_A_PROCESS))
 
 
 @contextmanager

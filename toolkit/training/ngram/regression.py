@@ -96,13 +96,23 @@ def tfidf(tokenizer: Tokenizer, texts: Sequence[str], rows: int) -> Features:
     frequency = np.bincount(counts.indices, minlength=rows)  # number of texts with the n-gram, (rows,)
     least = 2 if frequency.max(initial=0) > 1 else 1
     idf = np.where(frequency >= least, np.log((1 + len(texts)) / (1 + frequency)) + 1, 0.0)
+    return Features(_weighted(counts, idf), idf**2)
+
+
+def features_of(tokenizer: Tokenizer, texts: Sequence[str], squared_idf: np.ndarray) -> Any:
+    """Return the features of texts whose idf is that of other texts: CSR float32 (texts, rows of the table)."""
+    return _weighted(_counts(tokenizer, texts, len(squared_idf)), np.sqrt(squared_idf))
+
+
+def _weighted(counts: Any, idf: np.ndarray) -> Any:
+    """Weight the n-grams by idf (rows,) and divide each text by its norm, in place."""
     norm = np.sqrt(np.maximum(counts @ idf**2, 1.0))
     # In place, since a copy of the matrix has hundreds of numbers a text.
-    texts_of = np.repeat(np.arange(len(texts), dtype=np.int32), np.diff(counts.indptr))
+    texts_of = np.repeat(np.arange(counts.shape[0], dtype=np.int32), np.diff(counts.indptr))
     for start in range(0, counts.nnz, STEP):
         part = slice(start, start + STEP)
         counts.data[part] = counts.data[part] * idf[counts.indices[part]] / norm[texts_of[part]]
-    return Features(counts, idf**2)
+    return counts
 
 
 def _counts(tokenizer: Tokenizer, texts: Sequence[str], rows: int) -> Any:

@@ -6,7 +6,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from toolkit.evaluation.metrics import softmax
 from toolkit.modeling.ngram import SPACE, character_tokenizer
 from toolkit.training.losses import UNLABELED
-from toolkit.training.ngram_regression import LABEL_LOGIT, RATIO_FLOOR, RATIO_POWER, ratio_scales, tfidf, wanted_outputs
+from toolkit.training.ngram.regression import LABEL_LOGIT, RATIO_FLOOR, RATIO_POWER, ratio_scales, tfidf, wanted_outputs
 
 
 def test_tfidf_equals_that_of_char_wb_counts_without_hash_collisions() -> None:
@@ -33,7 +33,7 @@ def test_features_do_not_depend_on_the_number_of_texts_at_a_time(monkeypatch: py
     tokenizer = character_tokenizer(texts)
     whole = tfidf(tokenizer, texts, 2**10)
     monkeypatch.setattr("toolkit.modeling.tokenizer.STEP", 4)
-    monkeypatch.setattr("toolkit.training.ngram_regression.STEP", 7)
+    monkeypatch.setattr("toolkit.training.ngram.regression.STEP", 7)
     parts = tfidf(tokenizer, texts, 2**10)
     assert (whole.matrix != parts.matrix).nnz == 0
     assert whole.matrix.dtype == np.float32
