@@ -7,6 +7,7 @@ cross-validation on the training rows of the corpus at hand.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,18 @@ from toolkit.evaluation.decision_rule import DecisionRule
 from toolkit.evaluation.metrics import softmax
 from toolkit.evaluation.rule_choice import Choice, choose_rule
 from toolkit.modeling.linear import LinearModel, TextFeatures, fit_features
-from toolkit.training.nbsvm import Loss, OutOfFold, Outputs, Score, best_score, fit_outputs, out_of_fold, targets_of
+from toolkit.training.nbsvm import (
+    Fit,
+    Loss,
+    OutOfFold,
+    Outputs,
+    Score,
+    best_score,
+    clearly_worse,
+    fit_outputs,
+    out_of_fold,
+    targets_of,
+)
 from toolkit.utils import console
 
 
@@ -87,7 +99,8 @@ class LinearFit:
 def fit_linear(corpus: Corpus, known: LinearSettings | None = None) -> LinearFit:
     """Fit the linear baseline of a corpus, with settings and decision rule chosen on its training and validation rows.
 
-    The search changes one setting at a time and keeps what is better out of fold.
+    The search changes one setting at a time and keeps what is better out of fold. Of a large corpus, a setting that is
+    clearly worse on the first fold is not fitted on the others.
     known: settings that a search on this corpus has found; they are used without another search.
     """
     data = _Data(corpus, corpus.rows("train"), {})
@@ -99,7 +112,9 @@ def fit_linear(corpus: Corpus, known: LinearSettings | None = None) -> LinearFit
         for step in STEPS:
             best = _best(tried)
             for settings in [replace(best, **change) for change in step]:
-                tried[settings] = _out_of_fold(data, settings)
+                without = _fits(data, settings)
+                if not clearly_worse(*data.rows_of(settings), without, tried[best].logits):
+                    tried[settings] = out_of_fold(*data.rows_of(settings), without)
                 advance(1)
     return _finished(data, tried)
 
@@ -121,9 +136,9 @@ class _Data:
     def labels(self) -> np.ndarray:
         return self.corpus.labels[self.rows]
 
-    @property
-    def folds(self) -> np.ndarray:
-        return self.corpus.fold[self.rows]
+    def rows_of(self, settings: LinearSettings) -> tuple[Any, np.ndarray, np.ndarray]:
+        """Return features, labels and folds of the training rows."""
+        return self.features(settings.words)[1], self.labels, self.corpus.fold[self.rows]
 
     def features(self, words: bool) -> tuple[TextFeatures, Any]:
         """Return the features, fitted on the training rows, and their matrix: sparse float32 (rows, features)."""
@@ -137,13 +152,14 @@ def _best(tried: dict[LinearSettings, OutOfFold]) -> LinearSettings:
 
 
 def _out_of_fold(data: _Data, settings: LinearSettings) -> OutOfFold:
-    _, matrix = data.features(settings.words)
+    return out_of_fold(*data.rows_of(settings), _fits(data, settings))
+
+
+def _fits(data: _Data, settings: LinearSettings) -> Fit:
+    """Return what fits the settings without a fold, each fold once."""
+    matrix, labels, folds = data.rows_of(settings)
     count = len(data.corpus.label_names)
-
-    def fit(fold: int) -> Outputs:
-        return _weights(matrix[data.folds != fold], data.labels[data.folds != fold], count, settings)
-
-    return out_of_fold(matrix, data.labels, data.folds, count, fit)
+    return cache(lambda fold: _weights(matrix[folds != fold], labels[folds != fold], count, settings))
 
 
 def _weights(matrix: Any, labels: np.ndarray, count: int, settings: LinearSettings) -> Outputs:

@@ -15,6 +15,7 @@ from toolkit.modeling.linear import as_logits
 from toolkit.utils.machine import usable_cores
 
 Item = TypeVar("Item")
+Fitted = TypeVar("Fitted")
 Loss = Literal["logistic", "hinge"]
 Outputs = tuple[np.ndarray, np.ndarray]
 """Weights (outputs, features) and intercepts (outputs,) of a linear classifier."""
@@ -26,6 +27,8 @@ STEP = 2**22
 """Numbers of a matrix that are computed at a time."""
 NEARLY = 0.005
 """Half a point of macro-F1: two settings that differ by less count as equally good."""
+RACED = 2**25
+"""Numbers of the features times labels from which a setting is left out after its first fold if it is clearly worse."""
 CERTAIN = 10.0
 """Output for a label that all rows have; for one that none has, its negative."""
 
@@ -70,7 +73,7 @@ def fit_output(
 
 def fit_outputs(matrix: Any, targets: Iterable[np.ndarray], C: float, **how: Any) -> Outputs:
     """Fit all outputs, each as in `fit_output`, whose keyword arguments `how` has."""
-    fitted = [fit_output(matrix, target, C, **how) for target in targets]
+    fitted = in_threads(lambda target: fit_output(matrix, target, C, **how), list(targets))
     return np.stack([weights for weights, _ in fitted]), np.array([each for _, each in fitted], dtype=np.float32)
 
 
@@ -130,30 +133,55 @@ class OutOfFold:
     score: Score
 
 
-def out_of_fold(
-    matrix: Any, labels: np.ndarray, folds: np.ndarray, count: int, fit: Callable[[int], Outputs]
-) -> OutOfFold:
-    """Fit a classifier without each fold, on one core each, and score it on the rows of that fold.
+Fit = Callable[[int], Outputs]
+"""Fold -> the classifier that is fitted without it."""
 
-    matrix: sparse features (rows, features). folds: int (rows,). count: number of labels.
-    fit: called in a thread with a fold; returns the classifier that was fitted without it.
+
+def out_of_fold(matrix: Any, labels: np.ndarray, folds: np.ndarray, fit: Fit) -> OutOfFold:
+    """Fit a classifier without each fold and score it on the rows of that fold.
+
+    matrix: sparse features (rows, features). folds: int (rows,).
+    fit: called in threads for two labels: one output for each fold. Of more labels, the outputs have a thread each.
     """
     places = np.unique(folds).tolist()
-    models = in_threads(fit, places)
-    logits = np.empty((len(labels), count))
-    for place, (weights, intercept) in zip(places, models, strict=True):
-        logits[folds == place] = as_logits(matrix[folds == place] @ weights.T + intercept)
+    models = in_threads(fit, places) if len(np.unique(labels)) <= 2 else [fit(place) for place in places]
+    held_out = [_logits(matrix[folds == place], model) for place, model in zip(places, models, strict=True)]
+    logits = np.empty((len(labels), held_out[0].shape[1]))
+    for place, own in zip(places, held_out, strict=True):
+        logits[folds == place] = own
     scale = calibrating_scale(labels, logits)
     return OutOfFold(models, scale * logits, scale, Score.of(labels, scale * logits))
 
 
-def in_threads(fit: Callable[[Item], Outputs], items: Sequence[Item]) -> list[Outputs]:
-    """Return the fits of all items, made on as many cores as there are."""
+def clearly_worse(matrix: Any, labels: np.ndarray, folds: np.ndarray, fit: Fit, rival: np.ndarray) -> bool:
+    """Return whether a classifier is clearly worse on the first fold than another one; never where fits are short.
+
+    rival: out-of-fold logits of the other one, (rows, labels). The other arguments are as in `out_of_fold`.
+    """
+    if matrix.nnz * rival.shape[1] < RACED:
+        return False
+    place = int(folds.min())
+    first = folds == place
+    logits = _logits(matrix[first], fit(place)), rival[first]
+    own, other = (Score.of(labels[first], calibrating_scale(labels[first], each) * each) for each in logits)
+    return own.macro_f1 < other.macro_f1 - 2 * NEARLY and own.log_loss > other.log_loss
+
+
+def _logits(matrix: Any, model: Outputs) -> np.ndarray:
+    weights, intercepts = model
+    return as_logits(matrix @ weights.T + intercepts)
+
+
+def in_threads(fit: Callable[[Item], Fitted], items: Sequence[Item]) -> list[Fitted]:
+    """Return the fits of all items, made on as many cores as there are, each on one."""
     from threadpoolctl import threadpool_limits
 
     # A solver makes many small BLAS calls: their threads only wait for each other, above all on a busy machine.
-    with threadpool_limits(1), ThreadPoolExecutor(min(usable_cores(), len(items))) as threads:
-        return list(threads.map(fit, items))
+    with threadpool_limits(1):
+        if len(items) == 1:
+            return [fit(items[0])]
+        with ThreadPoolExecutor(min(usable_cores(), len(items))) as threads:
+            return list(threads.map(fit, items))
 
 
 def best_score(scores: Sequence[Score]) -> int:

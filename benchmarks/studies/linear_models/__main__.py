@@ -70,7 +70,7 @@ def lines_of(file: str) -> list[dict[str, Any]]:
             train = folds != fold
             return fit_outputs(matrix[train], targets_of(labels[train], count), setting.C, loss=setting.loss)
 
-        score = out_of_fold(matrix, labels, folds, count, fit).score
+        score = out_of_fold(matrix, labels, folds, fit).score
         found.append(
             {
                 "File": Path(file).stem,

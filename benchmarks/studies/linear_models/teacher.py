@@ -15,14 +15,8 @@ from typing import Any
 from toolkit.modeling.ngram import rows_of
 from toolkit.stages.distillation_data import prepare_distillation
 from toolkit.stages.run_folder import Run
-from toolkit.training.ngram.search import (
-    HINGE_C,
-    NgramCandidate,
-    judge_on_validation,
-    judge_out_of_fold,
-    teacher_candidates,
-    texts_of,
-)
+from toolkit.training.ngram.candidates import HINGE_C, NgramCandidate, teacher_candidates, texts_of
+from toolkit.training.ngram.search import judge_on_validation, judge_out_of_fold
 from toolkit.utils.console import bar, print_table
 from toolkit.utils.files import write_lines
 

@@ -14,7 +14,7 @@ from toolkit.data.corpus import Corpus, corpus_from_table
 from toolkit.data.tables import Table
 from toolkit.evaluation.metrics import softmax
 from toolkit.evaluation.rule_choice import choose_rule
-from toolkit.training import linear_fit
+from toolkit.training import linear_fit, nbsvm
 from toolkit.training.linear_fit import LinearSettings, fit_linear
 
 STEPS = linear_fit.STEPS  # before conftest.py shortens the search for all other tests
@@ -120,3 +120,23 @@ def test_known_settings_are_used_without_a_search(noisy: Corpus, search: None) -
     assert [trial.settings for trial in known.trials] == [searched.settings]
     assert known.choice == searched.choice
     np.testing.assert_array_equal(known.model.weights, searched.model.weights)
+
+
+@pytest.mark.parametrize(("raced", "fits"), [(0, 3 + 1 + 3 + 1), (2**25, 3 + 3 + 3 + 1)])
+def test_of_a_large_corpus_a_setting_that_is_clearly_worse_is_fitted_on_one_fold_only(
+    noisy: Corpus, raced: int, fits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    useless, fit, calls = 1.0, linear_fit._weights, []
+
+    def weights(matrix: csr_matrix, labels: np.ndarray, count: int, settings: LinearSettings) -> nbsvm.Outputs:
+        calls.append(settings.C)
+        found = fit(matrix, labels, count, settings)
+        return (np.zeros_like(found[0]), found[1]) if useless == settings.C else found
+
+    monkeypatch.setattr(linear_fit, "STEPS", (({"C": useless}, {"C": 3.0}),))
+    monkeypatch.setattr(linear_fit, "_weights", weights)
+    monkeypatch.setattr(nbsvm, "RACED", raced)
+    found = fit_linear(noisy)
+    assert len(calls) == fits
+    assert {trial.settings.C for trial in found.trials} == {4.0, 3.0} | ({useless} if raced else set())
+    assert found.settings.C in (4.0, 3.0)

@@ -20,7 +20,7 @@ from toolkit.modeling.classifier import like_lengths, pad
 from toolkit.modeling.ngram import PAD_ID, NgramConfig, NgramNetwork, table_rows
 from toolkit.modeling.tokenizer import encode_in_steps
 from toolkit.training.losses import UNLABELED
-from toolkit.training.nbsvm import STEP
+from toolkit.training.nbsvm import STEP, in_threads
 
 RIDGES = (0.3, 1.0, 3.0, 10.0)
 """Candidate weights of the ridge penalty; the one with the lowest validation loss is selected."""
@@ -78,12 +78,13 @@ def regress(matrix: Any, wanted: np.ndarray, scales: np.ndarray, ridge: float) -
     from scipy.sparse import diags
     from sklearn.linear_model import Ridge
 
-    weights, intercepts = [], []
-    for output, scale in enumerate(scales):
-        solver = Ridge(alpha=ridge, solver="sparse_cg", tol=1e-4).fit(matrix @ diags(scale), wanted[:, output])
-        weights.append(solver.coef_ * scale)
-        intercepts.append(solver.intercept_)
-    return np.stack(weights), np.array(intercepts)
+    def fit(output: int) -> tuple[np.ndarray, float]:
+        scaled = matrix @ diags(scales[output])
+        solver = Ridge(alpha=ridge, solver="sparse_cg", tol=1e-4).fit(scaled, wanted[:, output])
+        return solver.coef_ * scales[output], float(solver.intercept_)
+
+    fitted = in_threads(fit, range(len(scales)))
+    return np.stack([weights for weights, _ in fitted]), np.array([intercept for _, intercept in fitted])
 
 
 def tfidf(tokenizer: Tokenizer, texts: Sequence[str], rows: int) -> Features:
