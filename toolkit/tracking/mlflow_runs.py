@@ -239,7 +239,7 @@ def _known_run(client: Any, queue: TrackingQueue, settings: RunSettings) -> dict
         run_id = found[0].info.run_id
     else:
         tags = {"mlflow.note.content": DESCRIPTIONS[settings.pipeline], "mlflow.user": settings.author}
-        name = f"{settings.author}_{settings.pipeline}"
+        name = f"{queue.folder.name} ({settings.author}_{settings.pipeline})"
         run_id = client.create_run(experiment_id, tags=tags | {_RUN_TAG: queue.id}, run_name=name).info.run_id
     return {"store": store(), "run_id": run_id, "experiment_id": experiment_id, "sent": 0, "nested": {}}
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -15,8 +16,8 @@ from toolkit.utils.scratch import scratch_folder
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 _SQLITE = "sqlite:///"
-_LOCK_S, _PROBE_S, _STORE_S = 2, 3, 60
-"""Seconds to wait for a locked database, for an answer of a server, and for a store that another command makes."""
+_LOCK_S, _PROBE_S, _STORE_S, _END_S = 2, 3, 60, 5
+"""Seconds to wait for a locked database, an answer of a server, a store that another command makes, ended processes."""
 # Telemetry is off unless the user turns it on. Set before mlflow is imported, since the import starts it.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # Its progress bars would be lines of their own between those of hbt.
@@ -24,7 +25,6 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # The defaults make a server that does not answer cost minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def store() -> str:
@@ -33,12 +33,42 @@ def store() -> str:
 
 
 def serve(port: int) -> None:
-    """Serve the MLflow UI for the store until interrupted."""
-    # Without the parameter, MLflow 3 opens on its GenAI pages, which do not show these runs.
-    say(f"{store()}: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning")
+    """Serve the MLflow UI for the store until interrupted, then end all of its processes."""
+    say(f"{store()}: http://127.0.0.1:{port}/#{_page()}")
     environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store(), "--port", str(port)]
-    sys.exit(subprocess.run(command, env=environment).returncode)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # else nothing below would run
+    server = subprocess.Popen(command, env=environment)
+    try:
+        sys.exit(server.wait())
+    finally:
+        _end(server.pid)
+
+
+def _page() -> str:
+    """Return the page of MLflow with the runs of the newest experiment, or with all experiments."""
+    # Without the parameter, MLflow 3 opens on its GenAI pages, which do not show these runs.
+    kind = "?workflowType=machine_learning"
+    if store().startswith(_SQLITE) and (file := Path(store().removeprefix(_SQLITE).split("?")[0])).is_file():
+        query = "SELECT experiment_id FROM runs ORDER BY start_time DESC LIMIT 1"
+        with suppress(sqlite3.Error), closing(sqlite3.connect(file, timeout=_LOCK_S)) as database:
+            for (experiment,) in database.execute(query):
+                return f"/experiments/{experiment}/runs{kind}"
+    return f"/experiments{kind}"
+
+
+def _end(pid: int) -> None:
+    """End a process and its descendants, which MLflow leaves behind."""
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        family = [parent := psutil.Process(pid), *parent.children(recursive=True)]
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+        for process in psutil.wait_procs(family, timeout=_END_S)[1]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def connected() -> Any:

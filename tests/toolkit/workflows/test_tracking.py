@@ -65,8 +65,8 @@ def artifacts(client: MlflowClient, run_id: str, folder: str | None = None) -> l
     return sorted(found)
 
 
-def test_the_parent_run_is_named_after_author_and_pipeline(parent: Run) -> None:
-    assert parent.info.run_name == "tester_baseline_kd_quant"
+def test_the_parent_run_is_named_after_its_folder_author_and_pipeline(parent: Run, at_home: Finished) -> None:
+    assert parent.info.run_name == f"{at_home.run.name} (tester_baseline_kd_quant)"
     assert parent.info.status == "FINISHED"
 
 
@@ -160,7 +160,7 @@ def test_the_corpus_is_a_dataset_input_with_its_fingerprint_and_no_text(parent: 
 
 def test_a_resumed_run_reuses_its_mlflow_run(client: MlflowClient, parent: Run, at_home: Finished) -> None:
     run_pipeline(at_home.recipe)
-    runs = client.search_runs([parent.info.experiment_id], "attributes.run_name = 'tester_baseline_kd_quant'")
+    runs = client.search_runs([parent.info.experiment_id], "attributes.run_name LIKE '%(tester_baseline_kd_quant)'")
     assert [run.info.run_id for run in runs] == [parent.info.run_id]
     assert runs[0].info.status == "FINISHED"
     assert set(children(client, parent)) == {"fold-1", "fold-2", "distillation", "export onnx-int8"}
