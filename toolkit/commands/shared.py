@@ -20,6 +20,22 @@ ship_option = click.option(
     help="Overwrite existing files, and make a package even if no candidate passes, or if it is worse than the linear "
     "baseline or near chance.",
 )
+
+
+def _spread(context: click.Context, _: click.Parameter, on: str | None) -> None:
+    if on is not None:
+        from toolkit.training.processes.spread import spread_over
+
+        context.with_resource(spread_over(on))
+
+
+on_option = click.option(
+    "--on",
+    metavar="ray[://HOST:PORT]",
+    callback=_spread,
+    expose_value=False,
+    help="Spread folds or students over a Ray cluster whose machines share this folder, or processes of this machine.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

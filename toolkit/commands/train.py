@@ -12,6 +12,7 @@ from toolkit.commands.shared import (
     TRAINING,
     force_option,
     json_option,
+    on_option,
     print_json,
     recipe_option,
     ship_option,
@@ -65,6 +66,7 @@ def data(file: str, model: str | None, as_json: bool, **options: Any) -> None:
     "--outer-folds", type=int, metavar="N", help="Train N times, each time with another part of the rows as test rows."
 )
 @recipe_option
+@on_option
 @force_option
 @json_option
 def train(recipe_file: Path | None, outer_folds: int | None, force: bool, as_json: bool, **options: Any) -> None:
@@ -110,6 +112,7 @@ def _train_outer_folds(recipe: Recipe, count: int, force: bool, as_json: bool) -
 @options_of(RunSettings, *TRAINING, PruningSettings, ExportSettings, complete=COMPLETE)
 @recipe_option
 @click.option("-o", "--output", type=FOLDER, help="Folder of the package [default: models/NAME-TARGET].")
+@on_option
 @ship_option
 @json_option
 def run(recipe_file: Path | None, output: Path | None, force: bool, as_json: bool, **options: Any) -> None:
@@ -144,6 +147,7 @@ def run(recipe_file: Path | None, output: Path | None, force: bool, as_json: boo
 @options_of(
     DistillationSettings, ExportSettings, leave_out=("student", "no_teacher", *CASCADE_SETTINGS), complete=COMPLETE
 )
+@on_option
 @force_option
 @json_option
 def students(

@@ -23,6 +23,7 @@ from toolkit.modeling.encoders import build_classifier
 from toolkit.stages.result import StageResult, predict_rows
 from toolkit.training.dataset import Examples
 from toolkit.training.learning_rate import RATE_FILE, RateSearch, find_learning_rate, with_learning_rate
+from toolkit.training.processes import spread
 from toolkit.training.stopping import MACRO_F1, ToBeat
 from toolkit.training.trainer import Loop, fit, steps_of
 from toolkit.utils import console
@@ -78,9 +79,7 @@ def train_baseline(
         training, search = with_learning_rate(
             training, partial / RATE_FILE, lambda: _find_rate(corpus, model, training)
         )
-        for fold in range(corpus.folds):
-            if FoldResult.load(partial / f"fold-{fold + 1}") is None:
-                _train_fold(corpus, fold, model, training, partial / f"fold-{fold + 1}", watch, to_beat)
+        _train_folds(corpus, model, training, partial, watch, to_beat)
         folds = fold_results(partial, corpus.folds)
         predictions = combine_folds(corpus, [fold_predictions(partial, k) for k in range(corpus.folds)])
         predictions.save(partial / PREDICTIONS_FILE, corpus)
@@ -150,6 +149,29 @@ def _find_rate(corpus: Corpus, model: ModelSettings, training: TrainingSettings)
         training,
         seed,
     )
+
+
+def _train_folds(
+    corpus: Corpus,
+    model: ModelSettings,
+    training: TrainingSettings,
+    stage: Path,
+    watch: WatchFold | None,
+    to_beat: ToBeat | None,
+) -> None:
+    """Train the folds that are not finished, one after the other or spread over a cluster."""
+    places = {fold: stage.resolve() / f"fold-{fold + 1}" for fold in range(corpus.folds)}
+    left = {fold: place for fold, place in places.items() if FoldResult.load(place) is None}
+    if not spread.is_spread() or len(left) < 2:
+        for fold, place in left.items():
+            _train_fold(corpus, fold, model, training, place, watch, to_beat)
+        return
+    jobs = [(corpus, fold, model, training, place, None, to_beat) for fold, place in left.items()]
+    for fold, _ in zip(left, spread.each_of("folds", _train_fold, jobs), strict=True):
+        result = FoldResult.load(places[fold])
+        if watch is not None and result is not None:
+            for epoch, metrics in enumerate(result.history, 1):
+                watch(fold, epoch, metrics)
 
 
 def _train_fold(

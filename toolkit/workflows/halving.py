@@ -18,6 +18,7 @@ from toolkit.stages.run_folder import CACHE, DISTILLATION, Run, checkpoint_of, r
 from toolkit.stages.teachers import load_teacher
 from toolkit.tracking import mlflow_runs as tracking
 from toolkit.tracking.tracked_metrics import track_settings
+from toolkit.training.processes import spread
 from toolkit.training.stopping import LOSS
 from toolkit.utils.console import say
 from toolkit.utils.errors import CannotExport
@@ -106,7 +107,7 @@ def best_of(runs: dict[str, Recipe], left_out: list[LeftOut]) -> str | None:
         if keep == len(remaining):
             continue
         epochs = {student: math.ceil(share * runs[student].student_training().epochs) for student in remaining}
-        losses = {student: _loss_after(runs[student], epochs[student]) for student in remaining}
+        losses = _losses_after({student: (runs[student], epochs[student]) for student in remaining})
         remaining.sort(key=lambda student: losses[student])
         for student in remaining[keep:]:
             reason = f"validation loss {losses[student]:.4f} after {epochs[student]} epochs"
@@ -114,6 +115,13 @@ def best_of(runs: dict[str, Recipe], left_out: list[LeftOut]) -> str | None:
             say(f"student {student}: left out, {left_out[-1].reason}")
         remaining = remaining[:keep]
     return remaining[0] if remaining else None
+
+
+def _losses_after(trainings: Mapping[str, tuple[Recipe, int]]) -> dict[str, float]:
+    """Return the loss of each student after so many epochs, trained one after the other or spread over a cluster."""
+    if not spread.is_spread():
+        return {student: _loss_after(*training) for student, training in trainings.items()}
+    return dict(zip(trainings, spread.each_of("students", _loss_after, list(trainings.values())), strict=True))
 
 
 def _loss_after(recipe: Recipe, epochs: int) -> float:

@@ -18,6 +18,7 @@ from toolkit.config.settings import PruningSettings
 from toolkit.config.toml_file import recipe_from
 from toolkit.evaluation.standing import Standing
 from toolkit.modeling.ngram import is_ngram
+from toolkit.stages.distillation_data import prepare_distillation
 from toolkit.stages.inputs import contents_of_inputs
 from toolkit.stages.run_folder import (
     DISTILLATION,
@@ -28,6 +29,7 @@ from toolkit.stages.run_folder import (
     package_folder,
     run_folder,
 )
+from toolkit.training.processes import spread
 from toolkit.utils.console import print_table, say
 from toolkit.utils.errors import InputError, NothingPasses, require
 from toolkit.utils.files import MB, file_part, without_nan, write_text
@@ -36,7 +38,7 @@ from toolkit.utils.overwrite import refuse_folder
 from toolkit.utils.scratch import remove_folder
 from toolkit.workflows.compress import compress_run
 from toolkit.workflows.halving import LeftOut, best_of, within_budget
-from toolkit.workflows.pipeline import default_package, run_pipeline, workable_run
+from toolkit.workflows.pipeline import default_package, run_pipeline, train_pipeline, training_recipe, workable_run
 from toolkit.workflows.run_summary import RunSummary, export_of, summary_of
 
 
@@ -122,6 +124,9 @@ def search_students(
                     remove_folder(cascades[student])
                 run.begin(default_package(runs[student]), contents_of_inputs(runs[student]))
     left_out: list[LeftOut] = []
+    if spread.is_spread():  # else every worker would compute the logits of the teacher
+        first = next(iter(runs.values()))
+        prepare_distillation(first, Run.of_recipe(first).corpus, None)
     if budget_ms is not None or budget_mb is not None:
         free = [student for student in networks if f"{CASCADE}:{student}" not in specs]
         fitting = within_budget({student: runs[student] for student in free}, budget_ms, budget_mb, left_out)
@@ -129,6 +134,8 @@ def search_students(
             fitting = [left_out.pop().student]
         best = best_of({student: runs[student] for student in fitting}, left_out)
         runs = {student: each for student, each in runs.items() if student not in free or student == best}
+    elif spread.is_spread():
+        list(spread.each_of("students", train_pipeline, [(training_recipe(each),) for each in runs.values()]))
     found = _packages(runs, specs, budget_ms, budget_mb, left_out)
     record = {
         "rungs": [asdict(student) for student in found.students],
