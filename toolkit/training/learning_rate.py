@@ -24,6 +24,8 @@ START = 1e-4
 TEXTS = 4096
 """Most texts of a trial."""
 EPOCHS = 2
+GAIN = 0.01
+"""A higher rate must lower the loss of its trial by this share: in few epochs, it is ahead of a lower one."""
 RATE_FILE = "learning_rate.json"
 """File of a stage with the learning rate that was found and the losses of its trials."""
 
@@ -48,7 +50,7 @@ class RateSearch:
 def find_learning_rate(
     start: Start, train: Examples, validation: Examples, settings: TrainingSettings, seed: int
 ) -> RateSearch:
-    """Return the rate of RATES with the lowest validation loss after EPOCHS epochs on at most TEXTS texts.
+    """Return the rate of RATES with the lowest validation loss, nearly, after EPOCHS epochs on at most TEXTS texts.
 
     The loss is a convex function of the logarithm of the rate, roughly, so rates are tried from START in the direction
     in which it falls.
@@ -93,10 +95,13 @@ def with_learning_rate(
 
 
 def climb(loss_at: Callable[[int], float], start: int, count: int) -> int:
-    """Return the place of a local minimum of `loss_at` over 0 … count - 1, found step by step from `start`."""
+    """Return the place of a local minimum of `loss_at` over 0 … count - 1, found step by step from `start`.
+
+    A step up must lower the loss by GAIN at least, and a step down at all.
+    """
     for step in (1, -1):
-        best = start
-        while 0 <= best + step < count and loss_at(best + step) < loss_at(best):
+        best, enough = start, 1 - GAIN if step > 0 else 1
+        while 0 <= best + step < count and loss_at(best + step) < enough * loss_at(best):
             best += step
         if best != start:
             return best
