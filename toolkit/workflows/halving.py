@@ -107,7 +107,7 @@ def best_of(runs: dict[str, Recipe], left_out: list[LeftOut]) -> str | None:
         if keep == len(remaining):
             continue
         epochs = {student: math.ceil(share * runs[student].student_training().epochs) for student in remaining}
-        losses = _losses_after({student: (runs[student], epochs[student]) for student in remaining})
+        losses = losses_after({student: (runs[student], epochs[student]) for student in remaining})
         remaining.sort(key=lambda student: losses[student])
         for student in remaining[keep:]:
             reason = f"validation loss {losses[student]:.4f} after {epochs[student]} epochs"
@@ -117,7 +117,7 @@ def best_of(runs: dict[str, Recipe], left_out: list[LeftOut]) -> str | None:
     return remaining[0] if remaining else None
 
 
-def _losses_after(trainings: Mapping[str, tuple[Recipe, int]]) -> dict[str, float]:
+def losses_after(trainings: Mapping[str, tuple[Recipe, int]]) -> dict[str, float]:
     """Return the loss of each student after so many epochs, trained one after the other or spread over a cluster."""
     if not spread.is_spread():
         return {student: _loss_after(*training) for student, training in trainings.items()}

@@ -37,8 +37,8 @@ from toolkit.utils.locks import locked
 from toolkit.utils.overwrite import refuse_folder
 from toolkit.utils.scratch import remove_folder
 from toolkit.workflows.compress import compress_run
-from toolkit.workflows.halving import LeftOut, best_of, within_budget
-from toolkit.workflows.pipeline import default_package, run_pipeline, train_pipeline, training_recipe, workable_run
+from toolkit.workflows.halving import LeftOut, best_of, losses_after, within_budget
+from toolkit.workflows.pipeline import default_package, run_pipeline, workable_run
 from toolkit.workflows.run_summary import RunSummary, export_of, summary_of
 
 
@@ -135,7 +135,7 @@ def search_students(
         best = best_of({student: runs[student] for student in fitting}, left_out)
         runs = {student: each for student, each in runs.items() if student not in free or student == best}
     elif spread.is_spread():
-        list(spread.each_of("students", train_pipeline, [(training_recipe(each),) for each in runs.values()]))
+        losses_after({student: (runs[student], runs[student].student_training().epochs) for student in networks})
     found = _packages(runs, specs, budget_ms, budget_mb, left_out)
     record = {
         "rungs": [asdict(student) for student in found.students],

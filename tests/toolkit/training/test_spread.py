@@ -17,6 +17,7 @@ from toolkit.evaluation.predictions import PREDICTIONS_FILE, Predictions
 from toolkit.stages.cross_validation import train_baseline
 from toolkit.training.processes import spread
 from toolkit.utils.errors import InputError
+from toolkit.workflows import halving
 
 SETTINGS = TrainingSettings(epochs=2, learning_rate=5e-3)
 Tasks = list[tuple[Any, ...]]
@@ -98,6 +99,16 @@ def test_spread_folds_are_those_of_one_process_and_finished_ones_are_kept(
     assert len(tasks) == toy.folds
     np.testing.assert_array_equal(*(Predictions.load(each / PREDICTIONS_FILE).logits for each in (one, other)))
     assert seen["one"] == seen["other"]
+
+
+def test_the_students_of_a_search_are_trained_on_the_cluster(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(halving, "_loss_after", lambda recipe, epochs: {"big": 0.2, "small": 0.3}[recipe] / epochs)
+    trainings: Any = {"layers:2": ("big", 2), "layers:1": ("small", 3)}
+    alone = halving.losses_after(trainings)
+    assert not tasks
+    with spread.spread_over("ray"):
+        assert halving.losses_after(trainings) == alone == pytest.approx({"layers:2": 0.1, "layers:1": 0.1})
+    assert [task[2:] for task in tasks] == [("big", 2), ("small", 3)]
 
 
 @pytest.mark.slow
