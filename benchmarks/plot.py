@@ -1,11 +1,12 @@
 """Plot a benchmark: macro-F1 against latency, with size on disk as marker area.
 
-    python -m benchmarks.plot FILE.json …
+    python -m benchmarks.plot [--front] FILE.json …
 
-redraws the figures of JSON files from `hbt bench`. The same measurements always give a byte-identical SVG.
+redraws the figures of JSON files from `hbt bench`, with --front those of `python -m benchmarks.peers`. The same
+measurements always give a byte-identical SVG.
 """
 
-import sys
+import argparse
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -211,5 +212,9 @@ def _size(size_bytes: int) -> str:
 
 
 if __name__ == "__main__":
-    for argument in map(Path, sys.argv[1:]):
-        plot(read_json(argument)[0], argument.with_suffix(".svg"))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plot", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("files", nargs="+", type=Path, help="JSON files of hbt bench")
+    parser.add_argument("--front", action="store_true", help="draw a line through the models of the Pareto front")
+    given = parser.parse_args()
+    for each in given.files:
+        plot(read_json(each)[0], each.with_suffix(".svg"), given.front)

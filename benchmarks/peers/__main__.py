@@ -148,6 +148,8 @@ def _write(
     name: Path,
 ) -> None:
     """Write NAME.json, NAME.csv, NAME.svg, NAME.png and NAME-training.csv, and print the table."""
+    groups = {model: peer.group for peer in PEERS.values() for model in peer.models}
+    measured = [dataclasses.replace(each, kind=groups.get(each.name, each.kind)) for each in measured]
     reference = measured[0].name
     rows = report.table(measured, reference)
 
@@ -156,12 +158,7 @@ def _write(
 
     report.write_json(measured, machine, reference, file(".json"), busy, notes=notes)
     report.write_csv(rows, file(".csv"))
-    groups = {model: peer.group for peer in PEERS.values() for model in peer.models}
-    plot(
-        [dataclasses.replace(each, kind=groups.get(each.name, each.kind)) for each in measured],
-        file(".svg"),
-        front=True,
-    )
+    plot(measured, file(".svg"), front=True)
     if training:
         write_lines(training, file("-training.csv"))
     console().print(report.render(rows, machine, reference))
