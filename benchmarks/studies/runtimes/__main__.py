@@ -93,7 +93,7 @@ def commands(given: argparse.Namespace, model_type: str) -> dict[str, list[str]]
             ways["js, Node"] = ["node", str(HERE / "program.mjs"), *words]
         else:
             ways[target] = [*loader[:2], *words]
-    if given.optimum_python and model_type != "ngram":  # optimum knows no such network
+    if given.optimum_python and model_type not in ("ngram", "cascade"):  # optimum knows no such network
         ways["optimum, pipeline"] = [given.optimum_python, str(HERE / "optimum_way.py"), *arguments]
     if given.modules:
         modules = str(given.modules.resolve())

@@ -116,7 +116,8 @@ def _pipelines(given: argparse.Namespace, texts: list[str], home: Path) -> Itera
 
 def _known_to_optimum(package: Path) -> bool:
     config = json.loads((package / "config.json").read_text("utf-8"))
-    return config.get("model_type") != "ngram" and str(read_manifest(package)["target"]).startswith("onnx")
+    known = config.get("model_type") not in ("ngram", "cascade")
+    return known and str(read_manifest(package)["target"]).startswith("onnx")
 
 
 def _shown(lines: list[dict[str, Any]]) -> list[dict[str, str]]:
