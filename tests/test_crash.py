@@ -374,7 +374,7 @@ def test_mlflow_has_all_of_a_killed_and_resumed_run_once(reference: Reference, t
         return json.loads(file.read_text()) if kill is None else None
 
     expected = of("whole", None, False)
-    assert len(expected) == 5
+    assert len(expected) == 5, list(expected)
     for point in chosen(reference[1], 4)[1:]:
         of(str(point[0]), point, False)
         assert of(str(point[0]), None, True) == expected, point

@@ -98,7 +98,8 @@ def emulated(processor: Processor, requirements: Path, cache: Path = CACHE) -> t
     root = cache / processor.architecture
     command = [str(_emulator(processor.architecture, cache)), "-cpu", processor.cpu, "-L", str(root)]
     environment = {"PYTHONPATH": str(_site(processor.architecture, requirements, cache)), "OMP_NUM_THREADS": "1"}
-    return [*command, str(root / f"usr/bin/python{PYTHON}"), "-B"], os.environ | environment
+    own = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}  # of this processor
+    return [*command, str(root / f"usr/bin/python{PYTHON}"), "-B"], own | environment
 
 
 def _emulator(architecture: str, cache: Path) -> Path:

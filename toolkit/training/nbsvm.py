@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -29,6 +31,8 @@ NEARLY = 0.005
 """Half a point of macro-F1: two settings that differ by less count as equally good."""
 RACED = 2**25
 """Numbers of the features times labels from which a setting is left out after its first fold if it is clearly worse."""
+_LIBLINEAR = Lock()
+"""Its random numbers are global: fits at the same time would take each other's, and differ from run to run."""
 CERTAIN = 10.0
 """Output for a label that all rows have; for one that none has, its negative."""
 
@@ -67,7 +71,8 @@ def fit_output(
     if balanced:
         share = float(target.mean())
         weight = weight * np.where(sides, 0.5 / share, 0.5 / (1 - share))
-    found = _solver(C, loss).fit(features, sides, weight)
+    with _LIBLINEAR if loss == "hinge" else nullcontext():
+        found = _solver(C, loss).fit(features, sides, weight)
     return (found.coef_[0] * scales).astype(np.float32), float(np.ravel(found.intercept_)[0])
 
 
@@ -174,6 +179,8 @@ def _logits(matrix: Any, model: Outputs) -> np.ndarray:
 
 def in_threads(fit: Callable[[Item], Fitted], items: Sequence[Item]) -> list[Fitted]:
     """Return the fits of all items, made on as many cores as there are, each on one."""
+    import sklearn.linear_model  # before the limit, which holds for the libraries that are loaded
+    import sklearn.svm  # noqa: F401
     from threadpoolctl import threadpool_limits
 
     # A solver makes many small BLAS calls: their threads only wait for each other, above all on a busy machine.

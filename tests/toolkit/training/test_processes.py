@@ -23,6 +23,7 @@ from toolkit.config.settings import TrainingSettings
 from toolkit.data.corpus import Corpus
 from toolkit.modeling.classifier import Classifier
 from toolkit.modeling.encoders import build_classifier
+from toolkit.training import trainer
 from toolkit.training.feature_distillation import DistillationLoss, FeatureTargets
 from toolkit.training.processes import launch
 from toolkit.training.trainer import Fit, Loop, Mechanics, fit
@@ -89,7 +90,8 @@ def assert_same(one: tuple[Fit, dict[str, np.ndarray]], two: tuple[Fit, dict[str
     for a, b in zip(one[0].history, two[0].history, strict=True):
         assert a == pytest.approx(b, rel=1e-3, abs=1e-5)
     for name, values in one[1].items():
-        assert np.allclose(values, two[1][name], atol=2e-4), name
+        # The softmax of attention does not see this bias: its gradient is rounding, and Adam makes steps of it.
+        assert name.endswith("key.bias") or np.allclose(values, two[1][name], atol=2e-4), name
 
 
 @pytest.mark.parametrize(
@@ -225,7 +227,10 @@ def test_wrong_input_is_one_line_under_torchrun(workplace: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_trains_on_two_processes_what_it_trains_on_one(workplace: Path, hbt: Hbt) -> None:
+def test_the_command_trains_on_two_processes_what_it_trains_on_one(
+    workplace: Path, hbt: Hbt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "has_bf16", lambda _: False)  # its rounding depends on how a batch is divided
     how = ["--data", "comments.csv", "--model", "shape:1x32", "--max-length", "32", "--folds", "2", "--epochs", "2"]
     how += ["--student", "layers:1", "--learning-rate", "1e-3", "--kd-learning-rate", "1e-3", "--dropout", "0"]
     assert hbt("train", *how, "--name", "one") == 0
