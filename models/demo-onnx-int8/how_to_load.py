@@ -224,6 +224,17 @@ def is_finite(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def subwords(tokenizer: Tokenizer) -> Encode:
+    """Return a function that encodes texts as subword ids."""
+
+    def encode(texts: Sequence[str]) -> list[np.ndarray]:
+        # encode_batch uses threads, which is slower for a single text.
+        found = [tokenizer.encode(texts[0])] if len(texts) == 1 else tokenizer.encode_batch(list(texts))
+        return [np.array(each.ids, dtype=np.int64) for each in found]
+
+    return encode
+
+
 GRAPH_FILE = "onnx/model.onnx"
 """Where the libraries of Hugging Face, in Python and in JavaScript, look for it."""
 
@@ -257,17 +268,6 @@ def transformer_network(file: Path, threads: int | None) -> Network:
         return session.run(["logits"], feed)[0]
 
     return run
-
-
-def subwords(tokenizer: Tokenizer) -> Encode:
-    """Return a function that encodes texts as subword ids."""
-
-    def encode(texts: Sequence[str]) -> list[np.ndarray]:
-        # encode_batch uses threads, which is slower for a single text.
-        found = [tokenizer.encode(texts[0])] if len(texts) == 1 else tokenizer.encode_batch(list(texts))
-        return [np.array(each.ids, dtype=np.int64) for each in found]
-
-    return encode
 
 
 def load(folder: str | os.PathLike[str] | None = None, threads: int | None = None, verify: bool = True) -> Model:
