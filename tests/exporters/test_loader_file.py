@@ -406,3 +406,9 @@ def test_any_string_gets_finite_scores_that_sum_to_one(
     assert np.isfinite(scores).all()
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
     assert {label for label, _ in model.predict(texts[:50])} <= set(model.labels)
+
+
+def test_the_committed_package_has_the_loader_and_command_line_of_this_version() -> None:
+    folder = Path(__file__).parents[2] / "models" / "demo-onnx-int8"
+    assert (folder / "how_to_load.py").read_text("utf-8") == exporter("onnx-int8").loader(folder)
+    assert (folder / "command_line.py").read_text("utf-8") == command_line_source()

@@ -140,3 +140,19 @@ def test_of_a_large_corpus_a_setting_that_is_clearly_worse_is_fitted_on_one_fold
     assert len(calls) == fits
     assert {trial.settings.C for trial in found.trials} == {4.0, 3.0} | ({useless} if raced else set())
     assert found.settings.C in (4.0, 3.0)
+
+
+def test_folds_that_are_fitted_side_by_side_are_those_that_are_fitted_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LIBLINEAR has one source of random numbers for all threads; fits of a second show it."""
+    dice = np.random.default_rng(0)
+    matrix = csr_matrix(dice.random((3000, 3000)) * (dice.random((3000, 3000)) < 0.1), dtype=np.float32)
+    labels, folds = dice.integers(2, size=3000), np.arange(3000) % 4
+
+    def fit(fold: int) -> nbsvm.Outputs:
+        return nbsvm.fit_outputs(matrix[folds != fold], [labels[folds != fold]], 1.0, loss="hinge")
+
+    found = []
+    for cores in (1, 4):
+        monkeypatch.setattr(nbsvm, "usable_cores", lambda cores=cores: cores)
+        found.append(nbsvm.out_of_fold(matrix, labels, folds, fit).logits)
+    assert found[0].tobytes() == found[1].tobytes()
