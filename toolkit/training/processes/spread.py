@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,14 @@ _cluster: ContextVar[str | None] = ContextVar("cluster", default=None)
 def spread_over(on: str) -> Iterator[None]:
     """Spread trainings inside the block.
 
-    on: "ray" for processes of this machine, or "ray://HOST:PORT" for a cluster. Raises: InputError for anything else.
+    on: "ray" for processes of this machine, or "ray://HOST:PORT" for a cluster.
+    Raises: InputError for anything else, or if Ray is not installed.
     """
     found = re.fullmatch(r"ray(?:://([^\s/]+:\d+))?", on)
     if found is None:
         raise InputError(f"--on {on}: give ray, or ray://HOST:PORT")
+    if not _is_installed():
+        raise InputError("--on ray needs Ray: pip install 'hbt-toolkit[ray]'")
     before = _cluster.set(found[1] or "")
     try:
         yield
@@ -45,7 +49,7 @@ def each_of(what: str, function: Callable[..., Any], jobs: Sequence[tuple[Any, .
     """Yield `function(*job)` of each job, in order, from the workers of the cluster.
 
     The function is one of a module, and its result small. The workers run in the current folder, with hbt installed.
-    Raises: InputError if Ray is not installed or the cluster cannot be reached, and what the function raises.
+    Raises: InputError if the cluster cannot be reached, and what the function raises.
     """
     with _connected() as ray:
         share = _share(ray, len(jobs))
@@ -80,13 +84,15 @@ def _share(ray: Any, jobs: int) -> dict[str, float]:
     return {"num_cpus": max(1, min(largest, everywhere // jobs)), "num_gpus": int(gpus)}
 
 
+def _is_installed() -> bool:
+    return find_spec("ray") is not None
+
+
 @contextmanager
 def _connected() -> Iterator[Any]:
     """Yield the module of Ray, connected to the cluster of this command."""
-    try:
-        import ray
-    except ImportError:
-        raise InputError("--on ray needs Ray: pip install 'hbt-toolkit[ray]'") from None
+    import ray
+
     address = _cluster.get()
     where: dict[str, Any] = {"address": f"ray://{address}"} if address else {"include_dashboard": False}
     logging.getLogger("ray").setLevel(logging.ERROR)
