@@ -374,7 +374,8 @@ def test_mlflow_has_all_of_a_killed_and_resumed_run_once(reference: Reference, t
         return json.loads(file.read_text()) if kill is None else None
 
     expected = of("whole", None, False)
-    assert len(expected) == 5, list(expected)
+    made = ("fold-1", "fold-2", "distillation", "export onnx-int8", "small (tester_baseline_kd_quant)")
+    assert {f"{name} FINISHED" for name in made} <= set(expected)
     for point in chosen(reference[1], 4)[1:]:
         of(str(point[0]), point, False)
         assert of(str(point[0]), None, True) == expected, point
