@@ -137,7 +137,8 @@ def memory_mib(pid: int) -> float:
 
 async def _ask(reader: Any, writer: Any, body: bytes, stated: int | None = None) -> tuple[int, bytes]:
     """Send a request and return status and body; `stated` is its length as the head gives it."""
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {stated or len(body)}\r\n\r\n"
+    head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {stated or len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     await writer.drain()
     status = int((await reader.readuntil(b"\r\n")).split()[1])

@@ -93,6 +93,8 @@ async def _load(
         assert service.poll() is None, "the service has ended"
         await asyncio.sleep(0.5)
         await good_client(port, texts, ready, time.monotonic() + 0.01)
+        refused = [name for name in ready.statuses if name.startswith("good 4")]
+        assert not refused, f"the service answers {refused}, not 200"
     found, end, peak = Found(), time.monotonic() + given.seconds, 0.0
 
     async def watch() -> None:
