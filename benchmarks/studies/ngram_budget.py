@@ -23,7 +23,7 @@ import torch
 from toolkit.evaluation.predictions import Predictions, evaluate, rule_on
 from toolkit.export.budget import refit, rows_within
 from toolkit.modeling.classifier import Classifier
-from toolkit.modeling.ngram import NgramConfig, NgramNetwork
+from toolkit.modeling.ngram import NgramConfig, NgramNetwork, word_rows_of
 from toolkit.stages.distillation_data import DistillationData
 from toolkit.stages.result import StageResult
 from toolkit.stages.run_folder import DISTILLATION, Run
@@ -50,7 +50,8 @@ class Study:
         rows alone, since a table that was changed after the fit has no out-of-fold logits.
         """
         corpus = self.data.corpus
-        network = NgramNetwork(NgramConfig(len(table), table.shape[1] - 1)).eval()
+        words = network_of(fit).config.word_rows
+        network = NgramNetwork(NgramConfig(len(table), table.shape[1] - 1, words)).eval()
         network.table.data = torch.from_numpy(table.astype(np.float32))
         network.intercept.data = network_of(fit).intercept.data
         rows = np.concatenate([corpus.rows("validation"), corpus.rows("test")])
@@ -78,8 +79,11 @@ def dequantized(network: NgramNetwork, levels: int = 127) -> np.ndarray:
     return codes * np.abs(codes) * reach / levels**2
 
 
-def folded(table: np.ndarray, rows: int) -> np.ndarray:
+def folded(table: np.ndarray, rows: int, word_rows: int = 0) -> np.ndarray:
     """Return the table with the mean, weighted by about their frequency, in all rows that fall together in `rows`."""
+    if word_rows:
+        windows, words, left = table[:-word_rows], table[-word_rows:], word_rows_of(rows)
+        return np.concatenate([folded(windows, rows - left), folded(np.concatenate([table[:1], words]), left + 1)[1:]])
     found, total = np.zeros((rows, table.shape[1])), np.zeros((rows, 1))
     places = 1 + np.arange(len(table) - 1) % (rows - 1)
     weights = frequencies(table)[1:, None]
@@ -109,7 +113,7 @@ def results(study: Study, kb: int) -> Iterator[tuple[str, int, tuple[float, floa
     if rows < FULL:
         fit = refit(study.data, study.student, rows)
         yield "refit", rows, study.scores(fit, dequantized(network_of(fit)), True)
-        yield "fold", rows, study.scores(study.full, folded(dequantized(full), rows), False)
+        yield "fold", rows, study.scores(study.full, folded(dequantized(full), rows, full.config.word_rows), False)
         kept = rows - FULL // 8 // (1 + outputs)
         yield "select", max(kept, 0), study.scores(study.full, selected(dequantized(full), kept), False)
     else:

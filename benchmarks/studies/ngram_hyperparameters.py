@@ -95,14 +95,14 @@ def fitted(choice: Choice, corpus: Corpus, run: Path, unlabelled: str) -> dict[s
     scales = ratio_scales(features.matrix, targets, choice.ratio_power)
     tried = []
     for ridge in RIDGES:
-        network = network_of(features.squared_idf, *regress(features.matrix, targets, scales, ridge))
+        network = network_of(features.rows, *regress(features.matrix, targets, scales, ridge))
         student = Classifier(network, tokenizer, PAD_ID, corpus.label_names)
         found = judged(student, data.validation)
         tried.append((found["val_loss"], ridge, found, student))
     _, ridge, found, student = min(tried, key=lambda each: each[0])
     metrics = {name: found[f"val_{name}"] for name in ("loss", "roc_auc", "macro_f1")}
     seconds = time.monotonic() - started
-    used = float((features.squared_idf > 0).sum())
+    used = float((features.rows.squared_idf > 0).sum())
     changes = _int8_changes(student, data.validation.texts)
     return metrics | {"ridge": ridge, "rows_used": used, "seconds": seconds} | changes
 

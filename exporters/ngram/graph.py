@@ -3,7 +3,8 @@
 A convolution with fixed weights extracts the windows of characters. For each n-gram length, it also counts the reasons
 why a window is not an n-gram: a space inside, or an end in the padding. One integer product then computes all
 polynomial hashes, far below zero where anything was counted. These negative hashes become row -1, and the table is
-rolled so that its row of zeros is the last. Input: input_ids int64 (batch, tokens), padded with 0. Output: logits
+rolled so that its row of zeros is the last. Words are the differences, from space to space, of a running sum of the
+squared hashes of their windows. Input: input_ids int64 (batch, tokens), padded with 0. Output: logits
 float32 (batch, labels). Both input axes are dynamic.
 
 The int8 table has one scale per column. Sums of integer codes are exact and are scaled afterwards, so predictions do
@@ -19,7 +20,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.ngram.tables import Table, quantize_table
-from toolkit.modeling.ngram import LONGEST, MODULUS, MULTIPLIER, SHORTEST, SPACE_ID, NgramNetwork
+from toolkit.modeling.ngram import LONGEST, MODULUS, MULTIPLIER, SHORTEST, SPACE_ID, WORD_WINDOW, NgramNetwork
 
 OPSET, IR_VERSION = 17, 8
 LENGTHS = tuple(range(SHORTEST, LONGEST + 1))
@@ -30,12 +31,12 @@ NOT_AN_NGRAM = -(2**60)
 def write_fp32(network: NgramNetwork, file: Path) -> None:
     """Write the graph of `network` in single precision."""
     values = network.table.detach().numpy()
-    _write(Table(values, np.ones(values.shape[1], dtype=np.float32)), network.intercept.detach().numpy(), file)
+    _write(Table(values, np.ones(values.shape[1], dtype=np.float32)), network, file)
 
 
 def write_int8(network: NgramNetwork, file: Path) -> None:
     """Write the graph of `network` with an int8 table."""
-    _write(quantize_table(network), network.intercept.detach().numpy(), file)
+    _write(quantize_table(network), network, file)
 
 
 class _Graph:
@@ -54,9 +55,10 @@ class _Graph:
         return output
 
 
-def _write(table: Table, intercept: np.ndarray, file: Path) -> None:
-    graph = _Graph()
-    _logits(graph, _sums(graph, _rows(graph, len(table.values)), table), table.scales, intercept)
+def _write(table: Table, network: NgramNetwork, file: Path) -> None:
+    graph, intercept = _Graph(), network.intercept.detach().numpy()
+    rows = _rows(graph, network.config.rows - network.config.word_rows, network.config.word_rows)
+    _logits(graph, _sums(graph, rows, table), table.scales, intercept)
     labels = max(2, len(intercept))
     written = helper.make_graph(
         graph.nodes,
@@ -70,8 +72,11 @@ def _write(table: Table, intercept: np.ndarray, file: Path) -> None:
     onnx.save(model, str(file))
 
 
-def _rows(graph: _Graph, rows: int) -> str:
-    """Return the name of the rows of the n-grams (batch, lengths, tokens), minus 1; -1 where there is no n-gram."""
+def _rows(graph: _Graph, rows: int, word_rows: int) -> str:
+    """Return the name of the rows of the n-grams (batch, lengths, tokens), minus 1; -1 where there is no n-gram.
+
+    rows: those of windows of characters; `word_rows` others follow. Words and pairs count as two more lengths.
+    """
     # Each character id, unclipped and clipped at 1, 2 and 3: `_unfolding` derives PAD and SPACE from these by addition.
     caps = graph.constant("caps", np.reshape([2**40, 1, 2, 3], (4, 1)), np.int64)
     expanded = graph.node("Unsqueeze", ["input_ids", graph.constant("one", [1], np.int64)], "expanded")
@@ -86,7 +91,46 @@ def _rows(graph: _Graph, rows: int) -> str:
     hashes = graph.node("Max", [hashes, graph.constant("none", -1, np.int64)], "hashes_or_none")
     # fmod keeps the sign of the hash, so -1 stays -1.
     hashes = graph.node("Mod", [hashes, graph.constant("modulus", MODULUS, np.int64)], "hashes_cut", fmod=1)
-    return graph.node("Mod", [hashes, graph.constant("last_row", rows - 1, np.int64)], "rows", fmod=1)
+    windows = graph.node("Mod", [hashes, graph.constant("last_row", rows - 1, np.int64)], "window_rows", fmod=1)
+    if not word_rows:
+        return windows
+    words = graph.node("Transpose", [_word_rows(graph, hashes, rows - 1, word_rows)], "word_rows", perm=[0, 2, 1])
+    return graph.node("Concat", [windows, words], "rows", axis=1)
+
+
+def _word_rows(graph: _Graph, hashes: str, first: int, word_rows: int) -> str:
+    """Return the name of the rows of words and pairs of words (batch, tokens, 2), at the spaces that end them."""
+    none, modulus = graph.constant("no_word", [-1], np.int64), "modulus"
+    zero, end, axis = (graph.constant(f"at_{n}", [v], np.int64) for n, v in (("0", 0), ("end", 2**62), ("axis", 0)))
+    one, last = graph.constant("at_1", [1], np.int64), graph.constant("at_last", [-1], np.int64)
+    which = graph.constant("word_window", LENGTHS.index(WORD_WINDOW), np.int64)
+    hashed = graph.node("Gather", [hashes, which], "window_hashes", axis=1)  # (batch, tokens)
+    hashed = graph.node("Max", [hashed, zero], "window_hashes_or_0")
+    squares = graph.node("Mod", [graph.node("Mul", [hashed, hashed], "hashes_squared"), modulus], "hashes_squared_cut")
+    sums = graph.node("CumSum", [squares, one], "sums_before", exclusive=1)
+    spaces = graph.node("Equal", ["input_ids", graph.constant("space", SPACE_ID, np.int64)], "spaces")
+    places = graph.node("Transpose", [graph.node("NonZero", [spaces], "space_places")], "places")  # (spaces, 2)
+    at_spaces = graph.node("GatherND", [sums, places], "sums_at_spaces")
+    after = graph.node("Slice", [at_spaces, one, end, axis], "sums_after")
+    words = graph.node("Sub", [after, graph.node("Slice", [at_spaces, zero, last, axis], "sums_until")], "words")
+    # Not positive: the end of one text and the start of the next.
+    is_word = graph.node("Greater", [words, zero], "is_word")
+    words = graph.node("Where", [is_word, graph.node("Mod", [words, modulus], "words_cut"), none], "word_hashes")
+    before = graph.node("Slice", [words, zero, last, axis], "words_but_last")
+    before = graph.node("Concat", [none, before], "words_before", axis=0)
+    multiplied = graph.node("Mul", [before, graph.constant("multiplier", MULTIPLIER, np.int64)], "multiplied")
+    pairs = graph.node("Mod", [graph.node("Add", [multiplied, words], "pairs_uncut"), modulus], "pairs_cut")
+    fewer = graph.node("Min", [before, words], "fewer")
+    pairs = graph.node("Where", [graph.node("Less", [fewer, zero], "no_pair"), none, pairs], "pair_hashes")
+    columns = [graph.node("Unsqueeze", [each, one], f"{each}_column") for each in (words, pairs)]
+    both = graph.node("Concat", columns, "word_columns", axis=1)  # (spaces - 1, 2)
+    own = graph.node("Mod", [both, graph.constant("word_row_count", word_rows, np.int64)], "own_rows")
+    own = graph.node("Add", [own, graph.constant("first_word_row", first, np.int64)], "own_rows_moved")
+    own = graph.node("Where", [graph.node("Less", [both, zero], "no_words"), none, own], "own_rows_or_none")
+    nowhere = graph.node("Unsqueeze", [hashed, graph.constant("at_2", [2], np.int64)], "hashes_column")
+    nowhere = graph.node("Min", [nowhere, graph.constant("no_words_yet", [-1, -1], np.int64)], "nowhere")
+    ends = graph.node("Slice", [places, one, end, axis], "word_ends")
+    return graph.node("ScatterND", [nowhere, ends, own], "rows_at_spaces")
 
 
 def _sums(graph: _Graph, rows: str, table: Table) -> str:

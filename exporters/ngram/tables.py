@@ -2,8 +2,8 @@
 
 All numbers are little-endian. The format, in order:
 
-    magic        8 bytes, MAGIC
-    counts       uint32 each, the names in COUNTS
+    magic        8 bytes, MAGIC, or WORDS_MAGIC for a table that has rows for words
+    counts       uint32 each, the names in COUNTS; with WORDS_MAGIC then the number of rows for words, the last ones
     reals        float64: scales (1 + outputs), intercept (outputs), threshold, offsets (labels)
     starts       uint32 (runs): first code point of each run, plus INCREASING if its symbols increase by one
     symbols      uint16 (runs): symbol of that code point
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporters.loaders.model_bin.arrays import HEAD_FILE
+from exporters.loaders.model_bin.model import MAGIC, WORDS_MAGIC
 from exporters.loaders.onnx_runtime.graph_file import GRAPH_FILE
 from exporters.ngram.normalization import Symbols, symbols_of
 from toolkit.modeling.ngram import NgramNetwork
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from toolkit.evaluation.decision_rule import DecisionRule
 
 MODEL_FILE = "model.bin"
-MAGIC = b"hbtngrm1"
 COUNTS = (
     "rows", "outputs", "labels", "rule", "runs", "symbols", "composites_start", "composites", "expansions", "marks",
     "joining", "double_symbol", "double_first", "double_second", "label_bytes",
@@ -102,7 +102,8 @@ def _bytes_of(network: NgramNetwork, tokenizer: "Tokenizer", labels: tuple[str, 
     if len(labels) > MAX_LABELS or any("\0" in label for label in labels):
         raise CannotExport(f"it needs at most {MAX_LABELS} labels, without zero characters")
     intercept = network.intercept.detach().numpy().astype(np.float64)
-    return model_bytes(quantize_table(network), intercept, symbols_of(tokenizer), labels, rule)
+    words = network.config.word_rows
+    return model_bytes(quantize_table(network), intercept, symbols_of(tokenizer), labels, rule, words)
 
 
 def size_without_table(network: NgramNetwork, tokenizer: "Tokenizer", labels: tuple[str, ...]) -> int:
@@ -111,11 +112,17 @@ def size_without_table(network: NgramNetwork, tokenizer: "Tokenizer", labels: tu
 
     outputs = network.config.outputs
     empty = Table(np.zeros((0, 1 + outputs), dtype=np.int8), np.zeros(1 + outputs))
-    return len(model_bytes(empty, np.zeros(outputs), symbols_of(tokenizer), labels, DecisionRule()))
+    words = network.config.word_rows
+    return len(model_bytes(empty, np.zeros(outputs), symbols_of(tokenizer), labels, DecisionRule(), words))
 
 
 def model_bytes(
-    table: Table, intercept: np.ndarray, symbols: Symbols, labels: tuple[str, ...], rule: "DecisionRule"
+    table: Table,
+    intercept: np.ndarray,
+    symbols: Symbols,
+    labels: tuple[str, ...],
+    rule: "DecisionRule",
+    word_rows: int = 0,
 ) -> bytes:
     """Return the content of model.bin."""
     names = b"".join(label.encode() + b"\0" for label in labels)
@@ -147,7 +154,9 @@ def model_bytes(
         symbols.parts.astype("<u2"),
         symbols.classes,
     ]
-    head = MAGIC + struct.pack(f"<{len(COUNTS)}I", *(counts[name] for name in COUNTS))
+    head = (WORDS_MAGIC if word_rows else MAGIC) + struct.pack(f"<{len(COUNTS)}I", *(counts[name] for name in COUNTS))
+    if word_rows:
+        head += struct.pack("<I", word_rows)
     return b"".join([head, *(each.tobytes() for each in sections), names, table.values.tobytes()])
 
 

@@ -80,4 +80,5 @@ def rows_within(classifier: Classifier, kb: int, beside: int = 0) -> int:
 def refit(data: DistillationData, student: StageResult, rows: int) -> NgramFit:
     """Fit the mixture that the stage of a student has chosen again, with `rows` table rows."""
     mixture, alpha = mixture_in(student.details), data.recipe.distillation.kd_alpha
-    return refit_ngram(rows, data.train, data.validation, data.corpus.label_names, alpha, data.folds, mixture)
+    words = bool(student.details.get("words"))
+    return refit_ngram(rows, data.train, data.validation, data.corpus.label_names, alpha, data.folds, mixture, words)

@@ -221,13 +221,13 @@ def _pooled(config: dict[str, Any], folder: Path, dropout: float | None) -> Pool
 def _ngram_network(config: dict[str, Any], folder: Path) -> NgramNetwork:
     """Build the n-gram network described by `config`, with zero weights."""
     try:
-        rows, outputs = int(config["rows"]), int(config["outputs"])
+        rows, outputs, words = int(config["rows"]), int(config["outputs"]), int(config.get("word_rows", 0))
     except (KeyError, TypeError, ValueError):
-        rows, outputs = 0, 0
+        rows, outputs, words = 0, 0, 0
     labels = len(config["id2label"])
-    if rows < 2 or outputs != (1 if labels == 2 else labels):
+    if rows < 2 or not 0 <= words <= rows - 2 or outputs != (1 if labels == 2 else labels):
         raise InputError(f"{folder / CONFIG_FILE}: rows and outputs do not fit an {NGRAM} model with {labels} labels")
-    return NgramNetwork(NgramConfig(rows, outputs))
+    return NgramNetwork(NgramConfig(rows, outputs, words))
 
 
 def load_sequence_classifier(model: str, max_length: int | None = None, option: str = "--model") -> Classifier:

@@ -60,7 +60,7 @@ def lines_of(file: str) -> list[dict[str, Any]]:
     rows, count = corpus.rows("train"), len(corpus.label_names)
     texts, labels, folds = list(corpus.take(rows)), corpus.labels[rows], corpus.fold[rows]
     features = tfidf(character_tokenizer(texts), texts, 2**DEFAULT_BITS)
-    matrix = csr_matrix(features.matrix[:, np.flatnonzero(features.squared_idf)])
+    matrix = csr_matrix(features.matrix[:, np.flatnonzero(features.rows.squared_idf)])
     found = []
     for setting in SETTINGS:
         started = time.process_time()

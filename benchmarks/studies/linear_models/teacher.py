@@ -14,7 +14,7 @@ from typing import Any
 
 from toolkit.modeling.ngram import rows_of
 from toolkit.stages.distillation_data import prepare_distillation
-from toolkit.stages.run_folder import Run
+from toolkit.stages.run_folder import DISTILLATION, Run
 from toolkit.training.ngram.candidates import HINGE_C, NgramCandidate, teacher_candidates, texts_of
 from toolkit.training.ngram.search import judge_on_validation, judge_out_of_fold
 from toolkit.utils.console import bar, print_table
@@ -51,6 +51,7 @@ def lines_of(run: Run) -> list[dict[str, Any]]:
         len(run.corpus.label_names),
         settings.kd_alpha,
         data.folds,
+        bool(run.results[DISTILLATION].details.get("words")),
     )
     candidates = [*OF_LABELS, *teacher_candidates(texts)]
     found = []

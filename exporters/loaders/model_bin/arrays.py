@@ -80,8 +80,10 @@ class ArrayModel(Model):
             char = padded[last : last + count]
             inside = inside & (char != PAD_ID)
             hashed = (hashed * MULTIPLIER + char) % MODULUS
-            rows = (hashed % (self.rows - 1) + 1) * inside  # row 0 is zero
+            rows = (hashed % (self.rows - self.word_rows - 1) + 1) * inside  # row 0 is zero
             sums += self.squares.take(self.codes.take(rows, axis=0))
+            if last == 2 and self.word_rows:
+                self.add_words(sums, padded[:count], hashed * inside)
             inside = inside & (char != SPACE_ID)  # in longer n-grams, it is inside
         totals = np.add.reduceat(sums, starts, dtype=np.int64).astype(np.float64)  # (texts, 1 + outputs)
         norms = np.sqrt(np.maximum(totals[:, :1] * self.scales[0], 1.0))
@@ -89,6 +91,23 @@ class ArrayModel(Model):
         if scores.shape[1] == 1:
             scores = np.concatenate([-scores / 2, scores / 2], axis=1)
         return scores.tolist()
+
+    def add_words(self, sums: Any, ids: Any, hashed: Any) -> None:
+        """Add the rows of words and pairs of words to the sums of the spaces that end them.
+
+        sums: int32 (ids, 1 + outputs). hashed: int64 (ids,), the hash of the 3-gram that starts there; 0 for none.
+        """
+        import numpy as np
+
+        spaces = np.flatnonzero(ids == SPACE_ID)
+        before = np.concatenate([[0], np.cumsum(hashed * hashed % MODULUS)])[spaces]
+        words, ends = np.diff(before), spaces[1:]  # 0 between two texts
+        hashes = np.where(words > 0, words % MODULUS, -1)
+        previous = np.concatenate([[-1], hashes[:-1]])
+        pairs = np.where(np.minimum(previous, hashes) < 0, -1, (previous * MULTIPLIER + hashes) % MODULUS)
+        for each in (hashes, pairs):
+            rows = each[each >= 0] % self.word_rows + self.rows - self.word_rows
+            sums[ends[each >= 0]] += self.squares.take(self.codes.take(rows, axis=0))
 
 
 def model_bin(root: Path) -> bytes:

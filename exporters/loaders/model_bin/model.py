@@ -16,8 +16,9 @@ from typing import Any
 
 from exporters.loaders.base.texts import checked_texts
 
-MAGIC = b"hbtngrm1"
-COUNTS = struct.Struct("<15I")
+MAGIC, WORDS_MAGIC = b"hbtngrm1", b"hbtngrm2"
+COUNTS, WORDS_COUNTS = struct.Struct("<15I"), struct.Struct("<16I")
+"""The second of each is of a table that has rows for words, too."""
 UNKNOWN, WHITE, INVISIBLE, NONE = 0, 1, 0xFFFF, 0xFFFF
 SPACE_ID = 2
 INCREASING = 1 << 31
@@ -50,13 +51,16 @@ class Model:
     """
 
     def __init__(self, data: bytes, score: Callable[[str], list[float]] | None = None) -> None:
-        if data[: len(MAGIC)] != MAGIC or len(data) < len(MAGIC) + COUNTS.size:
+        magic = data[: len(MAGIC)]
+        if magic not in (MAGIC, WORDS_MAGIC) or len(data) < len(MAGIC) + WORDS_COUNTS.size:
             raise ValueError("model.bin is of another format")
+        counts = WORDS_COUNTS if magic == WORDS_MAGIC else COUNTS
         (
             self.rows, outputs, labels, rule, runs, symbols, self.composites, composites, expansions, self.marks, _,
-            self.double, *self.double_ids, label_bytes,
-        ) = COUNTS.unpack_from(data, len(MAGIC))  # fmt: skip
-        place = len(MAGIC) + COUNTS.size
+            self.double, first_id, second_id, label_bytes, *word_rows,
+        ) = counts.unpack_from(data, len(MAGIC))  # fmt: skip
+        self.double_ids, self.word_rows = [first_id, second_id], word_rows[0] if word_rows else 0
+        place = len(MAGIC) + counts.size
 
         def take(kind: str, count: int) -> array[Any]:
             nonlocal place
@@ -87,7 +91,10 @@ class Model:
         self.threshold: float | None = self.threshold_value if rule == THRESHOLD else None
         self.offsets: tuple[float, ...] | None = tuple(self.offset_values) if rule == OFFSETS else None
         self.table = data[place:]
-        if len(self.table) != self.rows * (1 + outputs) or len(self.labels) != labels or labels != max(2, outputs):
+        if (
+            len(self.table) != self.rows * (1 + outputs) or self.word_rows > self.rows - 2
+            or len(self.labels) != labels or labels != max(2, outputs)
+        ):  # fmt: skip
             raise ValueError("model.bin has another number of rows or labels than it states")
         self.compiled = score is not None
         self.score = score or (lambda text: self.logits(self.token_ids(text)))
@@ -155,7 +162,7 @@ class Model:
 
     def logits(self, ids: Sequence[int]) -> list[float]:
         """Return the logits of token ids: Σ weights / √(Σ squared idf) + intercept."""
-        last, found = self.rows - 1, [0, 0]  # row 0 is zero; itemgetter returns a tuple only for two or more
+        last, found = self.rows - self.word_rows - 1, [0, 0]  # row 0 is zero; itemgetter returns a tuple for two
         second, third, fourth = 0, 0, 0  # hashes of the last two, three and four characters
         before, length = ids[0], 1
         for char in ids[1:]:
@@ -170,11 +177,30 @@ class Model:
             second = (before * MULTIPLIER + char) % MODULUS
             found.append(second % last + 1)
             before, length = char, 1 if char == SPACE_ID else length + 1  # an n-gram has no space inside
+        if self.word_rows:
+            found += self.rows_of_words(ids)
         lookup = itemgetter(*found)
         sums = [sum(itemgetter(*lookup(column))(SQUARES)) for column in self.columns]
         norm = math.sqrt(max(sums[0] * self.scales[0], 1.0))
         scores = [total * scale / norm + bias for total, scale, bias in zip(sums[1:], self.scales[1:], self.intercept)]
         return [-scores[0] / 2, scores[0] / 2] if len(scores) == 1 else scores
+
+    def rows_of_words(self, ids: Sequence[int]) -> list[int]:
+        """Return the rows of the words and of the pairs of words: a word's hash is Σ h² of its 3-grams."""
+        first, found = self.rows - self.word_rows, []
+        previous, word, before_last, last = 0, 0, 0, ids[0]  # the last two ids, the first of them 0 before a word
+        for char in ids[1:]:
+            if before_last:
+                hashed = (before_last * MULTIPLIER + last) % MODULUS
+                word += ((hashed * MULTIPLIER + char) % MODULUS) ** 2
+            before_last, last = last, char
+            if char == SPACE_ID:
+                if word:
+                    found.append(word % MODULUS % self.word_rows + first)
+                    if previous:
+                        found.append((previous * MULTIPLIER + word) % MODULUS % self.word_rows + first)
+                previous, word, before_last = word, 0, 0
+        return found
 
     def token_ids(self, text: str) -> list[int]:
         """Return the token ids of a text: its normalized characters, with a space at both ends."""

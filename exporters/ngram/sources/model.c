@@ -36,7 +36,9 @@ typedef struct {
 
 typedef struct {
     const ngram_model *model;
-    uint32_t last;                    /* rows - 1 */
+    uint32_t last;                    /* rows of windows of characters, without row 0 */
+    uint32_t is_word, previous;       /* whether a word was before; its hash */
+    uint64_t word;                    /* sum of the squared hashes of three ids since the last space */
     uint32_t before, second, third, fourth; /* the last token id; hashes of the last two, three and four */
     uint32_t length;                  /* token ids since the last space */
     int pending, started;             /* white space not yet written; whether a character was */
@@ -140,10 +142,12 @@ static void find_places(ngram_model *m) {
 
 int ngram_open(ngram_model *m, const void *bytes, size_t size) {
     const unsigned char *data = bytes, *place;
-    uint32_t count[COUNTS], symbols, composites_start, label_bytes, i, names = 0;
+    uint32_t count[COUNTS], symbols, composites_start, label_bytes, header, i, names = 0;
     uint64_t needed;
-    if (size < HEADER || memcmp(data, "hbtngrm1", 8) != 0) return -1;
+    if (size < HEADER + 4 || memcmp(data, "hbtngrm", 7) != 0 || (data[7] != '1' && data[7] != '2')) return -1;
+    header = data[7] == '2' ? HEADER + 4 : HEADER; /* the second format has rows for words, too */
     for (i = 0; i < COUNTS; i++) count[i] = u32_at(data + 8, i);
+    m->word_rows = data[7] == '2' ? u32_at(data + 8, COUNTS) : 0;
     m->rows = count[0];
     m->outputs = count[1];
     m->labels = count[2];
@@ -159,6 +163,7 @@ int ngram_open(ngram_model *m, const void *bytes, size_t size) {
     m->double_ids[1] = count[13];
     label_bytes = count[14];
     if (m->rows < 2 || m->rows > 1u << 28 || m->outputs < 1 || m->outputs > NGRAM_MAX_LABELS) return -1;
+    if (m->word_rows > m->rows - 2) return -1;
     if (m->labels != (m->outputs == 1 ? 2 : m->outputs) || m->rule > OFFSETS) return -1;
     if (m->rule == THRESHOLD && m->labels != 2) return -1;
     if (symbols >= NONE || m->marks > symbols || m->runs < 1 || m->runs >= NONE || label_bytes > 1u << 20) return -1;
@@ -166,11 +171,11 @@ int ngram_open(ngram_model *m, const void *bytes, size_t size) {
     m->expansions = composites_start + m->composites;
     if (count[8] != m->marks - m->expansions) return -1;
     if (m->joining > symbols - m->marks || m->joining > NGRAM_MAX_JOINING) return -1;
-    needed = HEADER + 8 * (uint64_t)(2 + 2 * m->outputs + m->labels) + 6 * (uint64_t)m->runs + 2 * (uint64_t)symbols
+    needed = header + 8 * (uint64_t)(2 + 2 * m->outputs + m->labels) + 6 * (uint64_t)m->runs + 2 * (uint64_t)symbols
              + 6 * (uint64_t)m->composites + 2 * MAX_PARTS * (uint64_t)count[8] + (symbols - m->marks) + label_bytes
              + m->rows * (uint64_t)(1 + m->outputs);
     if (needed != size) return -1;
-    place = data + HEADER;
+    place = data + header;
     m->reals = place, place += 8 * (size_t)(2 + 2 * m->outputs + m->labels);
     m->starts = place, place += 4 * (size_t)m->runs;
     m->symbols = place, place += 2 * (size_t)m->runs;
@@ -204,9 +209,9 @@ static int32_t value(unsigned char byte) {
     return code * (code < 0 ? -code : code);
 }
 
-static void add_row(sink *out, uint32_t hash) {
+static void add_row(sink *out, uint32_t place) {
     const uint32_t outputs = out->model->outputs;
-    const unsigned char *row = out->model->table + (size_t)(hash % out->last + 1) * (1 + outputs);
+    const unsigned char *row = out->model->table + (size_t)place * (1 + outputs);
     uint32_t i;
     out->sums[0] += value(row[0]);
     out->sums[1] += value(row[1]);
@@ -219,11 +224,29 @@ static uint32_t extended(uint32_t hash, uint32_t id) {
     return folded >= MODULUS ? folded - MODULUS : folded;
 }
 
+static void add_window(sink *out, uint32_t hash) { add_row(out, hash % out->last + 1); }
+
+/* Add the word that ends here, and its pair with the word before. */
+static void end_word(sink *out) {
+    const uint32_t first = out->last + 1, rows = out->model->word_rows, word = (uint32_t)(out->word % MODULUS);
+    const int is_pair = out->is_word != 0;
+    out->is_word = out->word != 0;
+    if (!out->is_word) return;
+    add_row(out, first + word % rows);
+    if (is_pair) add_row(out, first + extended(out->previous, word) % rows);
+    out->previous = word;
+    out->word = 0;
+}
+
 static void write_id(sink *out, uint32_t id) {
-    if (out->length >= 4) add_row(out, extended(out->fourth, id));
-    if (out->length >= 3) add_row(out, out->fourth = extended(out->third, id));
-    if (out->length >= 2) add_row(out, out->third = extended(out->second, id));
-    if (out->length >= 1) add_row(out, out->second = extended(out->before, id));
+    if (out->length >= 4) add_window(out, extended(out->fourth, id));
+    if (out->length >= 3) add_window(out, out->fourth = extended(out->third, id));
+    if (out->length >= 2) {
+        add_window(out, out->third = extended(out->second, id));
+        if (out->model->word_rows) out->word += (uint64_t)out->third * out->third % MODULUS;
+    }
+    if (out->length >= 1) add_window(out, out->second = extended(out->before, id));
+    if (id == SPACE_ID && out->model->word_rows) end_word(out);
     out->before = id;
     out->length = id == SPACE_ID ? 1 : out->length + (out->length < 4); /* an n-gram has no space inside */
 }
@@ -473,7 +496,9 @@ void ngram_logits(const ngram_model *m, const char *text, size_t size, double *l
     bytes.at = (const unsigned char *)text;
     bytes.end = bytes.at + size;
     out.model = m;
-    out.last = m->rows - 1;
+    out.last = m->rows - m->word_rows - 1;
+    out.is_word = out.previous = 0;
+    out.word = 0;
     out.before = out.second = out.third = out.fourth = out.length = 0;
     out.pending = out.started = 0;
     for (i = 0; i <= m->outputs; i++) out.sums[i] = 0;

@@ -17,7 +17,7 @@ typedef struct {
     const unsigned char *reals, *starts, *symbols, *ids, *first, *second, *order, *parts, *classes, *table;
     const char *names;
     /* counts of model.bin */
-    uint32_t rows, outputs, labels, rule, runs, composites, expansions, marks, joining;
+    uint32_t rows, word_rows, outputs, labels, rule, runs, composites, expansions, marks, joining;
     uint32_t double_symbol, double_ids[2];
     /* found once by ngram_open */
     uint16_t ascii[128];                     /* symbol of each ASCII character */

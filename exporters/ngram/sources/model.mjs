@@ -6,6 +6,7 @@
      model.explain("text");                 // the same, and the n-grams with what each adds to the logits   */
 
 const MAGIC = "hbtngrm1";
+const WORDS_MAGIC = "hbtngrm2"; // the table has rows for words, too
 const COUNTS = 15;
 const MULTIPLIER = 1000003;
 const MODULUS = 2147483647;
@@ -32,7 +33,8 @@ export class Model {
   /** bytes: the content of a model.bin, as a Uint8Array. */
   constructor(bytes) {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    if (bytes.length < 8 + 4 * COUNTS || String.fromCharCode(...bytes.subarray(0, 8)) !== MAGIC) {
+    const magic = String.fromCharCode(...bytes.subarray(0, 8));
+    if (bytes.length < 12 + 4 * COUNTS || ![MAGIC, WORDS_MAGIC].includes(magic)) {
       throw new Error("model.bin is of another format");
     }
     let place = 8;
@@ -47,7 +49,8 @@ export class Model {
     const short = (at) => view.getUint16(at, true);
     const [rows, outputs, labels, rule, runs, symbols, compositesStart, composites, expansions, marks, , double,
       firstId, secondId, labelBytes] = take(COUNTS, 4, long);
-    this.last = rows - 1;
+    [this.wordRows] = magic === WORDS_MAGIC ? take(1, 4, long) : [0];
+    this.last = rows - this.wordRows - 1;
     this.outputs = outputs;
     this.scales = take(1 + outputs, 8, real);
     this.intercept = take(outputs, 8, real);
@@ -70,7 +73,7 @@ export class Model {
     this.labels = new TextDecoder().decode(Uint8Array.from(take(labelBytes, 1, (at) => bytes[at]))).split("\0");
     this.labels.pop();
     this.table = new Int8Array(bytes.buffer, bytes.byteOffset + place, bytes.length - place);
-    if (this.table.length !== rows * (1 + outputs) || this.labels.length !== labels) {
+    if (this.table.length !== rows * (1 + outputs) || this.labels.length !== labels || this.last < 1) {
       throw new Error("model.bin has another number of rows or labels than it states");
     }
   }
@@ -233,7 +236,7 @@ export class Model {
   }
 
   #scores(ids, watch = null) {
-    const { table, last, outputs } = this;
+    const { table, last, wordRows, outputs } = this;
     const width = 1 + outputs;
     const sums = new Array(width).fill(0);
     let [before] = ids;
@@ -241,17 +244,37 @@ export class Model {
     let second = 0; // hashes of the last two, three and four characters
     let third = 0;
     let fourth = 0;
-    const add = (hash, place, size) => {
-      const row = ((hash % last) + 1) * width;
+    let word = 0; // sum of the squared hashes of three characters since the last space
+    let wordStart = 0;
+    let previous = -1; // hash of the word before
+    let previousStart = 0;
+    const addRow = (place, start, end) => {
+      const row = place * width;
       for (let i = 0; i < width; i++) sums[i] += squared(table[row + i]);
-      if (watch !== null) watch(place - size + 1, place, row);
+      if (watch !== null) watch(start, end, row);
+    };
+    const add = (hash, place, size) => addRow((hash % last) + 1, place - size + 1, place);
+    const endWord = (place) => {
+      if (word > 0) {
+        word %= MODULUS;
+        addRow(last + 1 + (word % wordRows), wordStart, place);
+        if (previous >= 0) addRow(last + 1 + (extended(previous, word) % wordRows), previousStart, place);
+      }
+      previous = word > 0 ? word : -1;
+      previousStart = wordStart;
+      word = 0;
+      wordStart = place;
     };
     for (let place = 1; place < ids.length; place++) {
       const id = ids[place];
       if (length >= 4) add(extended(fourth, id), place, 5);
       if (length >= 3) add((fourth = extended(third, id)), place, 4);
-      if (length >= 2) add((third = extended(second, id)), place, 3);
+      if (length >= 2) {
+        add((third = extended(second, id)), place, 3);
+        if (wordRows > 0) word += squaredHash(third);
+      }
       add((second = extended(before, id)), place, 2);
+      if (id === SPACE_ID && wordRows > 0) endWord(place);
       before = id;
       length = id === SPACE_ID ? 1 : length + 1; // an n-gram has no space inside
     }
@@ -296,6 +319,13 @@ function extended(hash, id) {
   const high = Math.floor(wide / 2147483648);
   const folded = wide - high * 2147483648 + high;
   return folded >= MODULUS ? folded - MODULUS : folded;
+}
+
+/* hash² modulo 2^31 - 1, in halves of 16 bits, since 2^32 is 2 there; every value is an exact integer below 2^53. */
+function squaredHash(hash) {
+  const high = Math.floor(hash / 65536);
+  const low = hash % 65536;
+  return (2 * high * high + 131072 * high * low + low * low) % MODULUS;
 }
 
 function hangul(first, second) {

@@ -33,12 +33,17 @@ PLAIN_OPERATORS = {
     "Cast", "Conv", "Div", "Gather", "Gemm", "MatMul", "Max", "Min", "Mod", "ReduceSum", "Slice", "Sqrt", "Unsqueeze",
 }  # fmt: skip
 FOR_CODES = {"Abs", "Mul"}
+FOR_WORDS = {
+    "Add", "Concat", "CumSum", "Equal", "GatherND", "Greater", "Less", "Mul", "NonZero", "ScatterND", "Sub",
+    "Transpose", "Where",
+}  # fmt: skip
+WORD_ROWS = pytest.mark.parametrize("word_rows", [0, 61])
 
 
-def student(labels: int = 2, rows: int = 4096, seed: int = 0) -> Classifier:
+def student(labels: int = 2, rows: int = 4096, seed: int = 0, word_rows: int = 0) -> Classifier:
     """Random heavy-tailed weights."""
     outputs = 1 if labels == 2 else labels
-    network = NgramNetwork(NgramConfig(rows, outputs))
+    network = NgramNetwork(NgramConfig(rows, outputs, word_rows))
     dice = np.random.default_rng(seed)
     used = dice.random(rows) < 0.7
     used[0] = False
@@ -71,32 +76,39 @@ def evidence(made: Classifier, texts: list[str]) -> Evidence:
 
 
 @pytest.mark.parametrize("labels", [2, 3, 7])
+@WORD_ROWS
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (1, 3), (1, 4), (4, 5), (32, 45), (2, 1024)])
-def test_single_precision_matches_torch_for_any_ids(tmp_path: Path, labels: int, shape: tuple[int, int]) -> None:
-    made = student(labels)
+def test_single_precision_matches_torch_for_any_ids(
+    tmp_path: Path, labels: int, shape: tuple[int, int], word_rows: int
+) -> None:
+    made = student(labels, word_rows=word_rows)
     write_fp32(network_of(made), tmp_path / "model.onnx")
     ids = np.random.default_rng(0).choice([0, 0, 1, 2, 2, 2, 3, 4, 5, 60, 900, 70_000, 1_114_111], shape)
+    ids[:, 0] = ids[:, 0] if word_rows == 0 else 2  # a text starts with a space
     with torch.inference_mode():
         expected = made.network(torch.from_numpy(ids))["logits"].numpy()
     np.testing.assert_allclose(run(tmp_path / "model.onnx", ids), expected, atol=1e-4)
 
 
+@WORD_ROWS
 @pytest.mark.parametrize("rows", [256, 1000, 2**18])
-def test_every_window_looks_up_its_row(tmp_path: Path, rows: int) -> None:
+def test_every_window_looks_up_its_row(tmp_path: Path, rows: int, word_rows: int) -> None:
     """Each row weighs its own number."""
-    made = student(2, rows)
+    made = student(2, rows, word_rows=word_rows)
     network = network_of(made)
     network.table.data[:, 0] = 0
     network.table.data[:, 1] = torch.arange(rows)
     write_fp32(network, tmp_path / "model.onnx")
     for ids in np.random.default_rng(1).integers(0, 9, (40, 1, 6)):
-        expected = int(table_rows(torch.from_numpy(ids), rows).sum()) + network.intercept.item()
+        ids[:, [0, 3, 5]] = ids[:, [0, 3, 5]] if word_rows == 0 else 2
+        expected = int(table_rows(torch.from_numpy(ids), rows, word_rows).sum()) + network.intercept.item()
         assert run(tmp_path / "model.onnx", ids)[0, 1] * 2 == pytest.approx(expected, abs=0.5)
 
 
+@WORD_ROWS
 @pytest.mark.parametrize("labels", [2, 7])
-def test_real_and_odd_texts_have_the_logits_of_torch(tmp_path: Path, labels: int) -> None:
-    made = student(labels)
+def test_real_and_odd_texts_have_the_logits_of_torch(tmp_path: Path, labels: int, word_rows: int) -> None:
+    made = student(labels, word_rows=word_rows)
     write_fp32(network_of(made), tmp_path / "model.onnx")
     assert largest_logit_gap(made, [*TEXTS, *ODD_TEXTS, "", "a" * 5000], tmp_path / "model.onnx") < 1e-4
 
@@ -110,11 +122,13 @@ def test_a_text_without_an_ngram_gets_the_intercept(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, [network_of(made).intercept.tolist()] * 3, atol=1e-6)
 
 
-def test_both_graphs_have_few_standard_operators(tmp_path: Path) -> None:
-    made = student()
+@WORD_ROWS
+def test_both_graphs_have_few_standard_operators(tmp_path: Path, word_rows: int) -> None:
+    made = student(word_rows=word_rows)
     write_fp32(network_of(made), tmp_path / "fp32.onnx")
     write_int8(network_of(made), tmp_path / "int8.onnx")
-    for file, nodes, others in (("fp32.onnx", 18, set()), ("int8.onnx", 20, FOR_CODES)):
+    more, extra = (36, FOR_WORDS) if word_rows else (0, set())
+    for file, nodes, others in (("fp32.onnx", 18 + more, extra), ("int8.onnx", 20 + more, FOR_CODES | extra)):
         model = onnx.load(tmp_path / file)
         kinds = [node.op_type for node in model.graph.node]
         assert set(kinds) == PLAIN_OPERATORS | others
@@ -175,10 +189,13 @@ def test_an_untrained_student_can_be_written(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, made.predict_logits(["sea", ""]), atol=1e-6)
 
 
+@WORD_ROWS
 @pytest.mark.parametrize("target", ["onnx-fp32", "onnx-int8"])
 @pytest.mark.parametrize("labels", [2, 7])
-def test_predictions_do_not_depend_on_batch_composition(tmp_path: Path, target: str, labels: int) -> None:
-    made = student(labels)
+def test_predictions_do_not_depend_on_batch_composition(
+    tmp_path: Path, target: str, labels: int, word_rows: int
+) -> None:
+    made = student(labels, word_rows=word_rows)
     model = exporter(target).load(package_of(made, target, tmp_path / "package"))
     texts = [*ODD_TEXTS, "", *TEXTS[:30]]
     alone = np.concatenate([model.predict_logits([text]) for text in texts])

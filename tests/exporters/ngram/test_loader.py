@@ -15,7 +15,7 @@ from exporters.loaders import c, ngram, ngram_onnx
 from exporters.loaders.model_bin import arrays, library
 from exporters.ngram.tables import write_model
 from exporters.registry import exporter
-from tests.exporters.ngram.test_graph import TEXTS, network_of, package_of, student
+from tests.exporters.ngram.test_graph import TEXTS, WORD_ROWS, network_of, package_of, student
 from tests.helpers import ODD_TEXTS, rehash
 from toolkit import package
 from toolkit.evaluation.decision_rule import DecisionRule
@@ -37,9 +37,14 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("labels", [2, 3, 7])
 @pytest.mark.parametrize("way", ["Python", "numpy", pytest.param("C", marks=needs_c)])
-def test_every_way_has_the_logits_and_labels_of_the_graph(tmp_path: Path, labels: int, way: str) -> None:
+@WORD_ROWS
+def test_every_way_has_the_logits_and_labels_of_the_graph(
+    tmp_path: Path, labels: int, way: str, word_rows: int
+) -> None:
     rule = DecisionRule(0.4) if labels == 2 else DecisionRule(None, tuple(np.linspace(-1, 1, labels)))
-    made = replace(student(labels, rows=1009), tokenizer=character_tokenizer([*TEXTS, "ভালো é"])).with_rule(rule)
+    made = replace(
+        student(labels, rows=1009, word_rows=word_rows), tokenizer=character_tokenizer([*TEXTS, "ভালো é"])
+    ).with_rule(rule)
     folder = package_of(made, "onnx-int8", tmp_path / "package")
     graph = ngram_onnx.load(folder, verify=False)
     model = ngram.load(folder, verify=False, compile=way == "C")

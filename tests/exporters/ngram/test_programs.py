@@ -20,7 +20,7 @@ from exporters.ngram.normalization import symbols_of
 from exporters.ngram.tables import write_model
 from exporters.ngram.target import MODEL_FILE, SOURCES, Classify
 from exporters.registry import exporter
-from tests.exporters.ngram.test_graph import TEXTS, evidence, network_of, package_of, student
+from tests.exporters.ngram.test_graph import TEXTS, WORD_ROWS, evidence, network_of, package_of, student
 from tests.helpers import ODD_TEXTS, Hbt, evidence_of, rehash, written
 from toolkit import package
 from toolkit.config.settings import CorpusSettings, ExportSettings
@@ -60,10 +60,13 @@ def random_texts(count: int, seed: int) -> list[str]:
     return [text() for _ in range(count)]
 
 
-@pytest.fixture(scope="module")
-def made() -> Classifier:
-    """A student whose vocabulary has characters of many scripts."""
-    return replace(student(3), tokenizer=character_tokenizer([*TEXTS, *random_texts(60, seed=1), "가각 ộ İ"]))
+@pytest.fixture(scope="module", params=[0, 1000], ids=["windows", "words"])
+def made(request: pytest.FixtureRequest) -> Classifier:
+    """A student whose vocabulary has characters of many scripts, without and with rows for words."""
+    return replace(
+        student(3, word_rows=request.param),
+        tokenizer=character_tokenizer([*TEXTS, *random_texts(60, seed=1), "가각 ộ İ"]),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +117,13 @@ def test_c_reads_malformed_utf_8_as_python_does(model_file: Path) -> None:
         np.testing.assert_allclose([*found], expected([text.decode("utf-8", "replace")])[0].logits, atol=1e-12)
 
 
+@WORD_ROWS
 @pytest.mark.parametrize(("target", "start"), PROGRAMS)
 @pytest.mark.parametrize("labels", [2, 7])
-def test_a_package_has_the_scores_of_the_onnx_package(tmp_path: Path, target: str, start: object, labels: int) -> None:
-    made = student(labels)
+def test_a_package_has_the_scores_of_the_onnx_package(
+    tmp_path: Path, target: str, start: object, labels: int, word_rows: int
+) -> None:
+    made = student(labels, word_rows=word_rows)
     reference = exporter("onnx-int8").load(package_of(made, "onnx-int8", tmp_path / "onnx"))
     model = exporter(target).load(package_of(made, target, tmp_path / target))
     texts = [*TEXTS, *ODD_TEXTS, "", "half \ud800 of a pair"]

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,23 @@ def rows_by_hand(ids: list[int], rows: int) -> list[int]:
     return found
 
 
+def word_rows_by_hand(ids: list[int], rows: int, word_rows: int) -> list[int]:
+    """Return the rows of words and pairs of words, in the order of the text."""
+    found, before, modulus = [], 0, 2**31 - 1
+    spaces = [place for place, char in enumerate(ids) if char == SPACE_ID]
+    for start, end in pairwise(spaces):
+        word, total = ids[start : end + 1], 0
+        for i in range(len(word) - 2):
+            total += ((word[i] * 1_000_003**2 + word[i + 1] * 1_000_003 + word[i + 2]) % modulus) ** 2
+        total %= modulus
+        if total:
+            found.append(total)
+        if total and before:
+            found.append((before * 1_000_003 + total) % modulus)
+        before = total
+    return [rows - word_rows + each % word_rows for each in found]
+
+
 def logits_by_hand(classifier: Classifier, text: str) -> np.ndarray:
     network = classifier.network
     assert isinstance(network, NgramNetwork)
@@ -91,6 +109,28 @@ def test_table_rows_agree_with_a_loop_over_the_definition(rows: int, shape: tupl
     found = table_rows(torch.from_numpy(ids), rows)
     assert found.tolist() == [rows_by_hand(text, rows) for text in ids.tolist()]
     assert found.max() < rows
+
+
+@pytest.mark.parametrize(("rows", "word_rows"), [(256, 64), (1000, 7), (2**18, 2**16)])
+def test_words_and_pairs_of_words_have_rows_of_their_own(rows: int, word_rows: int) -> None:
+    random = np.random.default_rng(0)
+    texts = [[SPACE_ID, *random.choice([1, 2, 2, 3, 4, 5, 900], n), SPACE_ID] for n in (0, 1, 2, 9, 30, 30)]
+    ids = torch.tensor([[*text, *[PAD_ID] * (32 - len(text))] for text in texts])
+    windows = table_rows(ids, rows - word_rows)
+    found = table_rows(ids, rows, word_rows)
+    for text, own, of_windows in zip(texts, found.tolist(), windows.tolist(), strict=True):
+        words = sorted(row for row in own if row >= rows - word_rows)
+        assert words == sorted(word_rows_by_hand([*map(int, text)], rows, word_rows))
+        assert sorted(row for row in own if 0 < row < rows - word_rows) == sorted(row for row in of_windows if row)
+
+
+def test_words_of_the_same_letters_have_different_rows() -> None:
+    tokenizer = character_tokenizer(["trail trial", "abc"])
+    words = ["trail", "trial", "triala", "a", "ab", "aba", "abab", "ababab"]
+    found = [table_rows(torch.tensor([tokenizer.encode(word).ids]), 2**24, 2**23).max().item() for word in words]
+    assert len(set(found)) == len(words)
+    pairs = [table_rows(torch.tensor([tokenizer.encode(text).ids]), 2**24, 2**23) for text in ("a ab", "ab a")]
+    assert len({*pairs[0].unique().tolist()} ^ {*pairs[1].unique().tolist()}) == 2
 
 
 @pytest.mark.parametrize("text", TEXTS)

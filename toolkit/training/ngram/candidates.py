@@ -13,6 +13,7 @@ from toolkit.training.losses import UNLABELED
 from toolkit.training.nbsvm import Loss, Outputs, fit_outputs, targets_of
 from toolkit.training.ngram.regression import (
     RIDGES,
+    TableRows,
     features_of,
     only_columns,
     ratio_scales,
@@ -59,8 +60,7 @@ class TrainingTexts:
 
     train: Examples
     tokenizer: Tokenizer
-    squared_idf: np.ndarray
-    """float64 (rows of the table,)."""
+    rows: TableRows
     used: np.ndarray
     """int (columns,): rows of the table that occur in the texts; `matrix` has only these columns."""
     matrix: Any
@@ -80,17 +80,24 @@ class TrainingTexts:
 
 
 def texts_of(
-    train: Examples, validation: Examples, rows: int, count: int, alpha: float, folds: np.ndarray
+    train: Examples,
+    validation: Examples,
+    rows: int,
+    count: int,
+    alpha: float,
+    folds: np.ndarray,
+    words: bool = False,
 ) -> TrainingTexts:
-    """Return the texts as features over a table of `rows`; the others are as in `toolkit.training.ngram.search`."""
+    """Return the texts as features over a table of `rows`; the others are as in `toolkit.training.ngram.search`.
+
+    words: with words and pairs of words beside the windows of characters.
+    """
     tokenizer = character_tokenizer(train.texts)
-    features = tfidf(tokenizer, train.texts, rows)
-    used = np.flatnonzero(features.squared_idf)
+    features = tfidf(tokenizer, train.texts, rows, words)
+    used = np.flatnonzero(features.rows.squared_idf)
     matrix = only_columns(features.matrix, used)
-    held_out = only_columns(features_of(tokenizer, validation.texts, features.squared_idf), used)
-    return TrainingTexts(
-        train, tokenizer, features.squared_idf, used, matrix, folds, alpha, count, validation, held_out
-    )
+    held_out = only_columns(features_of(tokenizer, validation.texts, features.rows), used)
+    return TrainingTexts(train, tokenizer, features.rows, used, matrix, folds, alpha, count, validation, held_out)
 
 
 def linear_svms(log_ratio: bool) -> list[NgramCandidate]:

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from toolkit.evaluation.metrics import softmax
 from toolkit.modeling.classifier import like_lengths, pad
-from toolkit.modeling.ngram import PAD_ID, NgramConfig, NgramNetwork, table_rows
+from toolkit.modeling.ngram import PAD_ID, NgramConfig, NgramNetwork, table_rows, word_rows_of
 from toolkit.modeling.tokenizer import encode_in_steps
 from toolkit.training.losses import UNLABELED
 from toolkit.training.nbsvm import STEP, in_threads
@@ -31,14 +31,28 @@ LABEL_LOGIT = 4.0
 BATCH = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class TableRows:
+    """What the training texts say about the rows of the table."""
+
+    squared_idf: np.ndarray
+    """float64 (rows,), 0 for rows that do not occur in the texts."""
+    factors: np.ndarray
+    """float64 (rows,), by which the numbers of a column are larger than in the network: 1, or the same for all words.
+
+    There are fewer words than windows of characters. With their factor, both have the same norm on average, as in the
+    linear baseline."""
+    word_rows: int
+    """0 for a table without words; see `NgramConfig`."""
+
+
+@dataclass(frozen=True, eq=False)
 class Features:
     """TF-IDF features of texts over the rows of the table."""
 
     matrix: Any
-    """scipy CSR float32 (texts, rows); the Euclidean norm of each row is about 1."""
-    squared_idf: np.ndarray
-    """float64 (rows,), 0 for rows that do not occur in the texts."""
+    """scipy CSR float32 (texts, rows); the Euclidean norm of each row is about 1, and larger with words."""
+    rows: TableRows
 
 
 def wanted_outputs(
@@ -87,36 +101,44 @@ def regress(matrix: Any, wanted: np.ndarray, scales: np.ndarray, ridge: float) -
     return np.stack([weights for weights, _ in fitted]), np.array([intercept for _, intercept in fitted])
 
 
-def tfidf(tokenizer: Tokenizer, texts: Sequence[str], rows: int) -> Features:
+def tfidf(tokenizer: Tokenizer, texts: Sequence[str], rows: int, words: bool = False) -> Features:
     """Return TF-IDF features of the hashed n-grams of `texts`, with smoothed idf as in scikit-learn.
 
     Each text is divided by the norm used in `toolkit.modeling.ngram`: an n-gram that occurs twice is counted twice.
     N-grams of a single text are left out, as in the linear baseline, unless there are no others.
+    words: use a part of the rows for words and pairs of words.
     """
-    counts = _counts(tokenizer, texts, rows)
+    word_rows = word_rows_of(rows) if words else 0
+    counts = _counts(tokenizer, texts, rows, word_rows)
     frequency = np.bincount(counts.indices, minlength=rows)  # number of texts with the n-gram, (rows,)
     least = 2 if frequency.max(initial=0) > 1 else 1
     idf = np.where(frequency >= least, np.log((1 + len(texts)) / (1 + frequency)) + 1, 0.0)
-    return Features(_weighted(counts, idf), idf**2)
+    factors = np.ones(rows)
+    if words:
+        sums = np.bincount(counts.indices, counts.data, minlength=rows) * idf**2
+        of_words = sums[rows - word_rows :].sum()
+        factors[rows - word_rows :] = np.sqrt((sums.sum() - of_words) / of_words) if of_words > 0 else 1.0
+    return Features(_weighted(counts, idf, factors), TableRows(idf**2, factors, word_rows))
 
 
-def features_of(tokenizer: Tokenizer, texts: Sequence[str], squared_idf: np.ndarray) -> Any:
-    """Return the features of texts whose idf is that of other texts: CSR float32 (texts, rows of the table)."""
-    return _weighted(_counts(tokenizer, texts, len(squared_idf)), np.sqrt(squared_idf))
+def features_of(tokenizer: Tokenizer, texts: Sequence[str], rows: TableRows) -> Any:
+    """Return the features of texts, with idf and factors of other texts: CSR float32 (texts, rows of the table)."""
+    counts = _counts(tokenizer, texts, len(rows.squared_idf), rows.word_rows)
+    return _weighted(counts, np.sqrt(rows.squared_idf), rows.factors)
 
 
-def _weighted(counts: Any, idf: np.ndarray) -> Any:
-    """Weight the n-grams by idf (rows,) and divide each text by its norm, in place."""
-    norm = np.sqrt(np.maximum(counts @ idf**2, 1.0))
+def _weighted(counts: Any, idf: np.ndarray, factors: np.ndarray) -> Any:
+    """Weight the n-grams by idf and factors (rows,) and divide each text by its norm, in place."""
+    norm, weights = np.sqrt(np.maximum(counts @ idf**2, 1.0)), idf * factors
     # In place, since a copy of the matrix has hundreds of numbers a text.
     texts_of = np.repeat(np.arange(counts.shape[0], dtype=np.int32), np.diff(counts.indptr))
     for start in range(0, counts.nnz, STEP):
         part = slice(start, start + STEP)
-        counts.data[part] = counts.data[part] * idf[counts.indices[part]] / norm[texts_of[part]]
+        counts.data[part] = counts.data[part] * weights[counts.indices[part]] / norm[texts_of[part]]
     return counts
 
 
-def _counts(tokenizer: Tokenizer, texts: Sequence[str], rows: int) -> Any:
+def _counts(tokenizer: Tokenizer, texts: Sequence[str], rows: int, word_rows: int) -> Any:
     """Count the n-grams of each table row, without row 0: CSR float32 (texts, rows), made of a part for STEP texts."""
     from scipy.sparse import csr_matrix
 
@@ -124,7 +146,8 @@ def _counts(tokenizer: Tokenizer, texts: Sequence[str], rows: int) -> Any:
     for encoded in encode_in_steps(tokenizer, texts):
         text_indices, row_indices = [], []
         for batch in like_lengths(encoded, BATCH):
-            windows = table_rows(pad([encoded[i] for i in batch], PAD_ID)[0], rows).numpy()  # (batch, windows)
+            ids = pad([encoded[i] for i in batch], PAD_ID)[0]
+            windows = table_rows(ids, rows, word_rows).numpy()  # (batch, windows)
             in_batch, _ = ngrams = np.nonzero(windows)
             text_indices.append(np.array(batch)[in_batch])
             row_indices.append(windows[ngrams])
@@ -157,15 +180,14 @@ def only_columns(matrix: Any, used: np.ndarray) -> Any:
     return csr_matrix((matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], len(used)), copy=False)
 
 
-def network_of(squared_idf: np.ndarray, weights: np.ndarray, intercept: np.ndarray) -> NgramNetwork:
+def network_of(rows: TableRows, weights: np.ndarray, intercept: np.ndarray) -> NgramNetwork:
     """Build the network that computes the logits of the regression.
 
-    squared_idf: see `Features`. weights: (outputs, rows) of the TF-IDF features; intercept: (outputs,).
+    weights: (outputs, rows) of the features; intercept: (outputs,).
     """
-    rows = len(squared_idf)
-    network = NgramNetwork(NgramConfig(rows, len(weights)))
-    idf = np.sqrt(squared_idf)
-    table = np.concatenate([squared_idf[:, None], (weights * idf).T], axis=1)
+    network = NgramNetwork(NgramConfig(len(rows.squared_idf), len(weights), rows.word_rows))
+    scaled = weights * np.sqrt(rows.squared_idf) * rows.factors
+    table = np.concatenate([rows.squared_idf[:, None], scaled.T], axis=1)
     network.table.data = torch.from_numpy(table.astype(np.float32))
     network.intercept.data = torch.from_numpy(np.asarray(intercept, dtype=np.float32).reshape(-1))
     return network.eval()

@@ -65,6 +65,8 @@ class Judged:
     score: Score
 
 
+START = NgramCandidate("labels", 4.0)
+"""The first candidate, which chooses the features."""
 Tried = dict[NgramCandidate, Judged]
 Mixture = dict[NgramCandidate, float]
 """Linear models and their shares."""
@@ -87,7 +89,7 @@ def fit_ngram(
     watch: as in `toolkit.training.trainer.Loop`, where each candidate counts as an epoch.
     Raises: InputError if the name is invalid.
     """
-    texts = texts_of(train, validation, rows_of(student), len(labels), alpha, folds)
+    texts, start, features = _with_words_or_without(train, validation, rows_of(student), len(labels), alpha, folds)
     rows = _labeled_rows(texts)
     history: list[dict[str, float]] = []
     tried: Tried = {}
@@ -111,7 +113,8 @@ def fit_ngram(
         left = [candidate for candidate in candidates if candidate in tried]
         return left[best_score([tried[candidate].score for candidate in left])]
 
-    of_labels = best_of(*(NgramCandidate("labels", C) for C in (1.0, 4.0, 8.0)))
+    keep(START, start)
+    of_labels = best_of(START, *(replace(START, C=C) for C in (1.0, 8.0)))
     of_labels = best_of(of_labels, replace(of_labels, balanced=True))
     of_labels = best_of(of_labels, best_of(*linear_svms(log_ratio=True)))
     plain = best_of(*linear_svms(log_ratio=False))
@@ -127,11 +130,27 @@ def fit_ngram(
             parts = _mixture(parts, of_teacher[found.index], found.share)
     names = [candidate.name for candidate in tried]
     details = {
+        "features": features,
         "best_epoch": 1 + list(tried).index(next(iter(parts))),
         "history": history,
         "candidates": [asdict(c) | {"name": n} for c, n in zip(tried, names, strict=True)],
     }
     return _finished(texts, parts, tried, labels, details)
+
+
+def _with_words_or_without(
+    train: Examples, validation: Examples, rows: int, count: int, alpha: float, folds: np.ndarray
+) -> tuple[TrainingTexts, Judged, list[dict[str, Any]]]:
+    """Return the features of the texts that are better out of fold, with START's logits on them, and both scores."""
+    found: list[tuple[TrainingTexts, Judged]] = []
+    for words in (False, True):
+        texts = texts_of(train, validation, rows, count, alpha, folds, words)
+        if found and clearly_worse(*_labeled_rows(texts), _fits(texts, START), found[0][1].logits):
+            break
+        found.append((texts, judge_out_of_fold(texts, START)))
+    chosen = best_score([judged.score for _, judged in found])
+    features = [{"words": bool(texts.rows.word_rows)} | asdict(judged.score) for texts, judged in found]
+    return *found[chosen], features
 
 
 def refit_ngram(
@@ -142,12 +161,13 @@ def refit_ngram(
     alpha: float,
     folds: np.ndarray,
     mixture: Mixture,
+    words: bool,
 ) -> NgramFit:
     """Fit the mixture that `fit_ngram` has chosen again, with another number of table rows and without a search.
 
-    mixture: see `mixture_in`. The other arguments are as in `fit_ngram`.
+    mixture: see `mixture_in`. words: whether the table has rows for words. The other arguments are as in `fit_ngram`.
     """
-    texts = texts_of(train, validation, rows, len(labels), alpha, folds)
+    texts = texts_of(train, validation, rows, len(labels), alpha, folds, words)
     tried = {
         each: (judge_out_of_fold if each.targets == "labels" else judge_on_validation)(texts, each) for each in mixture
     }
@@ -176,11 +196,11 @@ def _finished(
     else:
         scale = calibrating_scale(texts.validation.labels, _outputs_on_validation(texts, (weights, intercept)))
         out_of_fold_logits = None
-    everything = np.zeros((len(weights), len(texts.squared_idf)))
+    everything = np.zeros((len(weights), len(texts.rows.squared_idf)))
     everything[:, texts.used] = scale * weights
-    network = network_of(texts.squared_idf, everything, scale * intercept)
+    network = network_of(texts.rows, everything, scale * intercept)
     details |= {"mixture": {candidate.name: share for candidate, share in parts.items()}}
-    details |= {"table_rows_used": len(texts.used)}
+    details |= {"table_rows_used": len(texts.used), "words": texts.rows.word_rows > 0}
     return NgramFit(Classifier(network, texts.tokenizer, PAD_ID, labels), out_of_fold_logits, details)
 
 

@@ -40,6 +40,7 @@ def run_on_all(command: Callable[[], None]) -> None:
         if name in os.environ:
             _launched[name] = os.environ.pop(name)
     try:
+        same_on_all(None)  # a rank that is still joining the group would say more than one line if rank 0 ended now
         if dist.get_rank() == 0:
             command()
             same_on_all(None)

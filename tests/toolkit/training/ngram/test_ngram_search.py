@@ -14,7 +14,7 @@ from toolkit.training.dataset import Examples
 from toolkit.training.losses import UNLABELED
 from toolkit.training.nbsvm import log_loss
 from toolkit.training.ngram.regression import tfidf
-from toolkit.training.ngram.search import NgramFit, fit_ngram
+from toolkit.training.ngram.search import NgramFit, fit_ngram, mixture_in, refit_ngram
 from toolkit.utils.errors import InputError
 
 WORDS = [
@@ -146,7 +146,7 @@ def test_without_a_teacher_it_is_a_sum_of_linear_models_of_its_features(labels: 
     found = fitted(STUDENT, train, names(labels), 0.7)
     candidates = {each["name"]: each for each in found.details["candidates"]}
     tokenizer = character_tokenizer(train.texts)
-    features = tfidf(tokenizer, train.texts, 2**16).matrix.toarray()
+    features = tfidf(tokenizer, train.texts, 2**16, found.details["words"]).matrix.toarray()
     features = features[:, features.any(axis=0)]
     parts = [linear_model(features, train.labels, labels, candidates[name]) for name in found.details["mixture"]]
     logits = found.student.predict_logits(train.texts)
@@ -169,6 +169,31 @@ def linear_model(features: np.ndarray, labels: np.ndarray, count: int, how: dict
             model = LinearSVC(C=how["C"], class_weight=weights, random_state=0)
         outputs.append(model.fit(scaled, mine).decision_function(scaled))
     return np.concatenate(outputs)
+
+
+def test_the_order_of_two_words_is_learned_where_it_decides() -> None:
+    """No window of characters crosses a space, so only pairs of words differ between the labels."""
+    random = np.random.default_rng(5)
+    orders = random.integers(2, size=300)
+    texts = [" ".join([random.choice(WORDS), *(("up", "down") if up else ("down", "up"))]) for up in orders]
+    held_out = Examples(texts[200:], orders[200:])
+    found = fit_ngram(STUDENT, Examples(texts[:200], orders[:200]), held_out, names(2), 0.7, five_folds(200))
+    assert found.details["words"]
+    plain, words = found.details["features"]
+    assert plain["macro_f1"] < 0.7 and words["macro_f1"] > 0.95
+    assert accuracy(found, texts[200:], orders[200:]) == 1
+    mixture = mixture_in(found.details)
+    train = Examples(texts[:200], orders[:200])
+    smaller = refit_ngram(2**12, train, held_out, names(2), 0.7, five_folds(200), mixture, found.details["words"])
+    assert accuracy(smaller, texts[200:], orders[200:]) == 1
+
+
+def test_words_are_left_out_where_they_do_not_help() -> None:
+    train, _, _ = data(3, noise=0.3, teacher="none")
+    labels = np.array([text.count("i") % 3 for text in train.texts])  # parts of words decide
+    found = fitted(STUDENT, Examples(train.texts, labels), names(3), 0.7)
+    plain, words = found.details["features"]
+    assert not found.details["words"] and plain["log_loss"] < words["log_loss"]
 
 
 def test_out_of_fold_logits_do_not_come_from_models_that_saw_the_text() -> None:

@@ -33,9 +33,9 @@ TARGETS = (
 )
 
 
-def packaged(folder: Path, target: str = "onnx-int8", labels: int = 2) -> Path:
+def packaged(folder: Path, target: str = "onnx-int8", labels: int = 2, word_rows: int = 101) -> Path:
     rule = DecisionRule(0.4) if labels == 2 else DecisionRule()
-    made = replace(student(labels, rows=1009), tokenizer=character_tokenizer([*TEXTS, *ODD])).with_rule(rule)
+    made = replace(student(labels, rows=1009, word_rows=word_rows), tokenizer=character_tokenizer([*TEXTS, *ODD])).with_rule(rule)
     package_of(made, target, folder)
     how = exporter(target)
     package.write_manifest(folder, how, "any", {}, package.golden_scores(how.load(folder), ["sea"]))
@@ -48,9 +48,9 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("labels", [2, 4])
-def test_bias_and_contributions_sum_to_the_logits(tmp_path: Path, target: str, labels: int) -> None:
-    folder = packaged(tmp_path / "package", target, labels)
+@pytest.mark.parametrize(("labels", "word_rows"), [(2, 101), (4, 0)])
+def test_bias_and_contributions_sum_to_the_logits(tmp_path: Path, target: str, labels: int, word_rows: int) -> None:
+    folder = packaged(tmp_path / "package", target, labels, word_rows)
     texts = MANY if target == "onnx-int8" else MANY[:12]
     expected = package.load(folder).predict_logits(texts)
     for text, logits, found in zip(texts, expected, explain_texts(folder, texts), strict=True):
