@@ -101,8 +101,7 @@ class NgramTable:
 
         ngrams: the table rows of each.
         """
-        starts = np.cumsum([0, *map(len, ngrams)])[:-1]
-        found = np.add.reduceat(self.values[[row for rows in ngrams for row in rows]], starts) if ngrams else self.values[:0]
+        found = np.array([self.values[list(rows)].sum(axis=0) for rows in ngrams]).reshape(-1, self.values.shape[1])
         return found[:, 1:] @ self.to_labels / np.sqrt(np.maximum(found[:, :1], self.least))
 
 

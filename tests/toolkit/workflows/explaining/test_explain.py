@@ -35,7 +35,8 @@ TARGETS = (
 
 def packaged(folder: Path, target: str = "onnx-int8", labels: int = 2, word_rows: int = 101) -> Path:
     rule = DecisionRule(0.4) if labels == 2 else DecisionRule()
-    made = replace(student(labels, rows=1009, word_rows=word_rows), tokenizer=character_tokenizer([*TEXTS, *ODD])).with_rule(rule)
+    tokenizer = character_tokenizer([*TEXTS, *ODD])
+    made = replace(student(labels, rows=1009, word_rows=word_rows), tokenizer=tokenizer).with_rule(rule)
     package_of(made, target, folder)
     how = exporter(target)
     package.write_manifest(folder, how, "any", {}, package.golden_scores(how.load(folder), ["sea"]))
