@@ -226,6 +226,12 @@ def test_wrong_input_is_one_line_under_torchrun(workplace: Path) -> None:
     assert logs(workplace).startswith("hbt: nothing.csv:")
 
 
+def test_a_cluster_under_torchrun_is_refused(workplace: Path) -> None:
+    assert hbt_on_two(workplace, "train", "--data", "comments.csv", "--on", "ray") == [2, 1]
+    assert logs(workplace).startswith("hbt: --on ray: not under torchrun")
+    assert logs(workplace).count("\n") == 1
+
+
 @pytest.mark.slow
 def test_the_command_trains_on_two_processes_what_it_trains_on_one(
     workplace: Path, hbt: Hbt, monkeypatch: pytest.MonkeyPatch

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from toolkit.training.processes.launch import processes
 from toolkit.utils.console import bar
 from toolkit.utils.errors import InputError
 
@@ -26,11 +27,13 @@ def spread_over(on: str) -> Iterator[None]:
     """Spread trainings inside the block.
 
     on: "ray" for processes of this machine, or "ray://HOST:PORT" for a cluster.
-    Raises: InputError for anything else, or if Ray is not installed.
+    Raises: InputError for anything else, under torchrun, or if Ray is not installed.
     """
     found = re.fullmatch(r"ray(?:://([^\s/]+:\d+))?", on)
     if found is None:
         raise InputError(f"--on {on}: give ray, or ray://HOST:PORT")
+    if processes() > 1:
+        raise InputError("--on ray: not under torchrun, which has started the processes of this training already")
     if not _is_installed():
         raise InputError("--on ray needs Ray: pip install 'hbt-toolkit[ray]'")
     before = _cluster.set(found[1] or "")
