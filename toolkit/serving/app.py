@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from toolkit.evaluation.reliability.scope import COLUMN
 from toolkit.serving import perspective
 from toolkit.serving.errors import Refused, error_body
 from toolkit.serving.metrics import Metrics
@@ -123,15 +124,17 @@ class Service:
         return handle
 
     async def predict(self, request: Request) -> Response:
-        """Answer {"text": …} or {"texts": […]} with label and probability of each text."""
+        """Answer {"text": …} or {"texts": […]} with label, probability and flags of each text."""
         served = self._served(request.path_params.get("package"))
         body = await self._body(request)
         one, many = body.get("text"), body.get("texts")
         if (one is None) == (many is None):
             raise Refused(400, 'give either "text" or "texts"')
         texts = self._texts([one] if many is None else many)
-        found = await self._score(served, served.predict, texts)
-        predictions = [{"label": label, "probability": round(chance, 6)} for label, chance in found]
+        predictions = await self._score(served, served.predict, texts)
+        for each in predictions:
+            if each.get(COLUMN):
+                self.metrics.out_of_scope.labels(served.name, each[COLUMN]).inc()
         return JSONResponse({"package": served.name, "version": served.version[:12], "predictions": predictions})
 
     async def analyze(self, request: Request) -> Response:

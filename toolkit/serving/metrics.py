@@ -23,6 +23,12 @@ class Metrics:
             "hbt_request_seconds", "Seconds of a request.", ("route",), registry=self.registry, buckets=_SECONDS
         )
         self.texts = Counter("hbt_texts", "Texts scored by a package.", ("package",), registry=self.registry)
+        self.out_of_scope = Counter(
+            "hbt_texts_out_of_scope",
+            "Texts unlike those of training, by reason.",
+            ("package", "reason"),
+            registry=self.registry,
+        )
         self.waiting = Gauge(
             "hbt_requests_in_progress",
             "Requests that wait or are answered.",

@@ -2,15 +2,19 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from exporters.loaders.command.label_file import ANSWER
 from exporters.registry import LoadedArtifact
 from toolkit import package as packages
+from toolkit.evaluation.reliability.scope import COLUMN
 from toolkit.manifest import MANIFEST_FILE, sha256_of
 from toolkit.utils.errors import InputError
+from toolkit.workflows.scoring.flags import Flags, flags_of
 
 THREADS = 1
 """Of each model; `--workers` uses more cores."""
@@ -28,10 +32,21 @@ class Served:
     """SHA-256 of its manifest, which has those of all its files."""
     model: LoadedArtifact
     labels: tuple[str, ...]
+    flags: Flags = field(default_factory=Flags)
 
-    def predict(self, texts: Sequence[str]) -> list[tuple[str, float]]:
-        """Return label and probability of each text, each scored by itself."""
-        return packages.predict(self.model, texts)
+    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Return label and probability of each text, scored by itself, and its flags as in files of `hbt predict`.
+
+        A text in scope has None as `out_of_scope`.
+        """
+        scored = packages.predict(self.model, texts)
+        found: list[dict[str, Any]] = [{"label": label, "probability": round(chance, 6)} for label, chance in scored]
+        if ANSWER in self.flags.columns:
+            found = [each | {ANSWER: self.flags.answer(each["label"], each["probability"])} for each in found]
+        if COLUMN in self.flags.columns:
+            reasons = self.flags.reasons(texts)
+            found = [each | {COLUMN: reason or None} for each, reason in zip(found, reasons, strict=True)]
+        return found
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """Return float32 (texts, labels)."""
@@ -56,7 +71,7 @@ def loaded(name: str, folder: Path) -> Served:
     labels = tuple(getattr(model, "labels", ())) or packages.labels_of(folder)
     if _version(folder) != before:
         raise InputError(f"{folder}: has been replaced while it was loaded")
-    return Served(name, folder, before, model, labels)
+    return Served(name, folder, before, model, labels, flags_of(folder))
 
 
 def _version(folder: Path) -> str:

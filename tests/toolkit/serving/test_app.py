@@ -19,10 +19,15 @@ from starlette.testclient import TestClient
 
 from tests.helpers import rehash
 from toolkit import package as packages
+from toolkit.config.settings import CorpusSettings
+from toolkit.data.corpus import load_corpus
+from toolkit.evaluation.reliability.scope import Scope
+from toolkit.evaluation.reliability.scope_file import scope_of, write_scope
 from toolkit.serving import app as apps
 from toolkit.serving.app import create_app
-from toolkit.serving.models import Served, verified
+from toolkit.serving.models import Served, loaded, verified
 from toolkit.serving.settings import Limits, ServeSettings
+from toolkit.workflows.scoring.flags import Flags
 
 DEMO = Path(__file__).parents[3] / "models" / "demo-onnx-int8"
 PERSPECTIVE = "/v1alpha1/comments:analyze"
@@ -53,6 +58,30 @@ def test_texts_get_the_labels_of_the_package(service: TestClient, model: Any) ->
     assert (found.status_code, found.json()["predictions"]) == (200, expected)
     one = service.post("/predict/other", json={"text": TEXTS[1]})
     assert one.json() == {"package": "other", "version": "1" * 12, "predictions": [expected[1]]}
+
+
+def test_a_flagged_answer_says_so_and_is_counted(model: Any) -> None:
+    """As in files of `hbt predict`: a package that may abstain has `answer`, one with a scope has `out_of_scope`."""
+    scope = Scope(scope_of(load_corpus(CorpusSettings())))
+    chance = model.predict([TEXTS[0]])[0][1]
+    served = Served("demo", DEMO, "1" * 64, model, model.labels, Flags(chance + 0.001, scope))
+    settings = ServeSettings((("demo", DEMO),), limits=SMALL)
+    with TestClient(create_app(settings, [served])) as service:
+        found = service.post("/predict", json={"texts": [TEXTS[0], "это другой язык"]}).json()["predictions"]
+        counted = service.get("/metrics").text
+    assert [list(each) for each in found] == [["label", "probability", "answer", "out_of_scope"]] * 2
+    assert (found[0]["answer"], found[0]["out_of_scope"]) == ("unsure", None)
+    assert found[1]["out_of_scope"] == "script"
+    assert 'hbt_texts_out_of_scope_total{package="demo",reason="script"} 1.0' in counted
+
+
+def test_the_flags_of_a_package_are_read_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "package"
+    shutil.copytree(DEMO, folder)
+    write_scope(scope_of(load_corpus(CorpusSettings())), folder)
+    assert loaded("demo", folder).flags.scope is None  # the manifest does not list the file
+    rehash(folder)
+    assert loaded("demo", folder).flags.columns[-1] == "out_of_scope"
 
 
 @pytest.mark.parametrize(
