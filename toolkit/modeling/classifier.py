@@ -28,6 +28,8 @@ from toolkit.modeling.tokenizer import TOKENIZER_FILE, encode, max_length_of, re
 from toolkit.utils.errors import InputError, reason_of
 
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+MOST_TOKENS = 2**17
+"""Of a batch with its padding. An n-gram student reads whole texts: a few hundred long ones at once do not fit."""
 
 
 class PooledClassifier(nn.Module):
@@ -135,12 +137,19 @@ class Classifier:
 
 
 def like_lengths(encoded: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
-    """Yield batches of indices of texts of similar length, longest first, so that a lack of memory shows early."""
+    """Yield batches of indices of texts of similar length, longest first, so that a lack of memory shows early.
+
+    A batch has fewer texts than `batch_size` if it would have more than MOST_TOKENS tokens with its padding.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+    start = 0
+    while start < len(order):
+        longest = max(1, len(encoded[order[start]]))
+        end = start + min(batch_size, max(1, MOST_TOKENS // longest))
+        yield order[start:end]
+        start = end
 
 
 def pad(encoded: Sequence[Sequence[int]], pad_id: int, to: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

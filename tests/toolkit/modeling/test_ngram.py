@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 from tests.helpers import ODD_TEXTS
 from toolkit.evaluation.decision_rule import DecisionRule
-from toolkit.modeling.classifier import Classifier, load_classifier, save_classifier
+from toolkit.modeling.classifier import Classifier, like_lengths, load_classifier, save_classifier
 from toolkit.modeling.ngram import (
     PAD_ID,
     SPACE,
@@ -196,6 +196,13 @@ def test_a_long_text_is_read_to_its_end() -> None:
     assert truncation_of(made.tokenizer, ["a" * 9000]) is None
     first, second = made.predict_logits(["a b " * 5000 + "sea", "a b " * 5000 + "sun"])
     assert not np.array_equal(first, second)
+
+
+def test_long_texts_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.modeling.classifier.MOST_TOKENS", 100)
+    lengths = [3, 250, 40, 41, 2, 2, 50]
+    batches = list(like_lengths([[0] * length for length in lengths], 3))
+    assert batches == [[1], [6, 3], [2, 0], [4, 5]]
 
 
 def test_an_older_checkpoint_still_truncates_and_keeps_both_spaces(tmp_path: Path) -> None:
