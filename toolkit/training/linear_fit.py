@@ -24,8 +24,8 @@ from toolkit.training.nbsvm import (
     Outputs,
     Score,
     best_score,
-    clearly_worse,
     fit_outputs,
+    is_behind,
     out_of_fold,
     targets_of,
 )
@@ -100,7 +100,7 @@ def fit_linear(corpus: Corpus, known: LinearSettings | None = None) -> LinearFit
     """Fit the linear baseline of a corpus, with settings and decision rule chosen on its training and validation rows.
 
     The search changes one setting at a time and keeps what is better out of fold. Of a large corpus, a setting that is
-    clearly worse on the first fold is not fitted on the others.
+    behind on the first fold is not fitted on the others.
     known: settings that a search on this corpus has found; they are used without another search.
     """
     data = _Data(corpus, corpus.rows("train"), {})
@@ -113,7 +113,7 @@ def fit_linear(corpus: Corpus, known: LinearSettings | None = None) -> LinearFit
             best = _best(tried)
             for settings in [replace(best, **change) for change in step]:
                 without = _fits(data, settings)
-                if not clearly_worse(*data.rows_of(settings), without, tried[best].logits):
+                if not is_behind(*data.rows_of(settings), without, tried[best].logits):
                     tried[settings] = out_of_fold(*data.rows_of(settings), without)
                 advance(1)
     return _finished(data, tried)

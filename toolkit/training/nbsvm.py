@@ -30,7 +30,7 @@ STEP = 2**22
 NEARLY = 0.005
 """Half a point of macro-F1: two settings that differ by less count as equally good."""
 RACED = 2**25
-"""Numbers of the features times labels from which a setting is left out after its first fold if it is clearly worse."""
+"""Numbers of the features times labels from which a setting is left out after its first fold if it is behind."""
 _LIBLINEAR = Lock()
 """Its random numbers are global: fits at the same time would take each other's, and differ from run to run."""
 CERTAIN = 10.0
@@ -158,8 +158,10 @@ def out_of_fold(matrix: Any, labels: np.ndarray, folds: np.ndarray, fit: Fit) ->
     return OutOfFold(models, scale * logits, scale, Score.of(labels, scale * logits))
 
 
-def clearly_worse(matrix: Any, labels: np.ndarray, folds: np.ndarray, fit: Fit, rival: np.ndarray) -> bool:
-    """Return whether a classifier is clearly worse on the first fold than another one; never where fits are short.
+def is_behind(matrix: Any, labels: np.ndarray, folds: np.ndarray, fit: Fit, rival: np.ndarray) -> bool:
+    """Return whether a classifier is behind another one on the first fold; never where fits are short.
+
+    It is if its loss is higher and its macro-F1 not better by NEARLY: it would hardly be chosen on all folds.
 
     rival: out-of-fold logits of the other one, (rows, labels). The other arguments are as in `out_of_fold`.
     """
@@ -169,7 +171,7 @@ def clearly_worse(matrix: Any, labels: np.ndarray, folds: np.ndarray, fit: Fit, 
     first = folds == place
     logits = _logits(matrix[first], fit(place)), rival[first]
     own, other = (Score.of(labels[first], calibrating_scale(labels[first], each) * each) for each in logits)
-    return own.macro_f1 < other.macro_f1 - 2 * NEARLY and own.log_loss > other.log_loss
+    return own.macro_f1 < other.macro_f1 + NEARLY and own.log_loss > other.log_loss
 
 
 def _logits(matrix: Any, model: Outputs) -> np.ndarray:

@@ -123,7 +123,7 @@ def test_known_settings_are_used_without_a_search(noisy: Corpus, search: None) -
 
 
 @pytest.mark.parametrize(("raced", "fits"), [(0, 3 + 1 + 3 + 1), (2**25, 3 + 3 + 3 + 1)])
-def test_of_a_large_corpus_a_setting_that_is_clearly_worse_is_fitted_on_one_fold_only(
+def test_of_a_large_corpus_a_setting_that_is_behind_is_fitted_on_one_fold_only(
     noisy: Corpus, raced: int, fits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     useless, fit, calls = 1.0, linear_fit._weights, []

@@ -25,7 +25,7 @@ from toolkit.training.nbsvm import (
     Score,
     best_score,
     calibrating_scale,
-    clearly_worse,
+    is_behind,
     out_of_fold,
 )
 from toolkit.training.ngram.candidates import (
@@ -102,11 +102,11 @@ def fit_ngram(
             watch(len(history), history[-1])
 
     def best_of(*candidates: NgramCandidate) -> NgramCandidate:
-        """Return the best candidate out of fold; one that is clearly worse than the first may be left out."""
+        """Return the best candidate out of fold; one that is behind the first may be left out."""
         first, *_ = candidates
         for candidate in candidates:
             fits = _fits(texts, candidate)
-            if candidate in tried or (first in tried and clearly_worse(*rows, fits, tried[first].logits)):
+            if candidate in tried or (first in tried and is_behind(*rows, fits, tried[first].logits)):
                 continue
             found = out_of_fold(*rows, fits)
             keep(candidate, Judged(found.logits, found.scale, found.score))
@@ -145,7 +145,7 @@ def _with_words_or_without(
     found: list[tuple[TrainingTexts, Judged]] = []
     for words in (False, True):
         texts = texts_of(train, validation, rows, count, alpha, folds, words)
-        if found and clearly_worse(*_labeled_rows(texts), _fits(texts, START), found[0][1].logits):
+        if found and is_behind(*_labeled_rows(texts), _fits(texts, START), found[0][1].logits):
             break
         found.append((texts, judge_out_of_fold(texts, START)))
     chosen = best_score([judged.score for _, judged in found])
