@@ -117,7 +117,7 @@ def _word_rows(input_ids: torch.Tensor, hashed: torch.Tensor, word_rows: int) ->
 
 def word_rows_of(rows: int) -> int:
     """Return how many of the rows of a table are for words, if it has any."""
-    return rows // 4
+    return rows // 2
 
 
 def is_ngram(student: str | None) -> bool:

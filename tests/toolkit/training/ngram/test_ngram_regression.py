@@ -42,19 +42,19 @@ def test_words_and_pairs_of_words_are_features_beside_the_windows() -> None:
     tokenizer = character_tokenizer(texts)
     features = tfidf(tokenizer, texts, 2**20, words=True)
     rows = features.rows
-    assert (len(rows.squared_idf), rows.word_rows) == (2**20, 2**18)
+    assert (len(rows.squared_idf), rows.word_rows) == (2**20, 2**19)
     vectorizer = CountVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", lowercase=False, min_df=2)
     counts = vectorizer.fit_transform(texts).toarray()
     idf = np.log((1 + len(texts)) / (1 + (counts > 0).sum(axis=0))) + 1
-    of_words = slice(2**20 - 2**18, None)
+    of_words = slice(2**20 - 2**19, None)
     np.testing.assert_allclose(np.sort(rows.squared_idf[of_words])[-len(idf) :], np.sort(idf**2))
     assert np.count_nonzero(rows.squared_idf[of_words]) == len(idf)
     plain = tfidf(tokenizer, texts, 2**20)
-    assert np.count_nonzero(plain.rows.squared_idf) == np.count_nonzero(rows.squared_idf[: -(2**18)])
+    assert np.count_nonzero(plain.rows.squared_idf) == np.count_nonzero(rows.squared_idf[: -(2**19)])
     # The factor of words: over all texts, they weigh as much as the windows. One norm divides both.
     squares = rows.squared_idf * np.asarray(tfidf_counts(features)).sum(axis=0)
-    assert squares[of_words].sum() * rows.factors[-1] ** 2 == pytest.approx(squares[: -(2**18)].sum())
-    assert set(rows.factors[: -(2**18)]) == {1.0}
+    assert squares[of_words].sum() * rows.factors[-1] ** 2 == pytest.approx(squares[: -(2**19)].sum())
+    assert set(rows.factors[: -(2**19)]) == {1.0}
     np.testing.assert_array_equal(features_of(tokenizer, texts, rows).toarray(), features.matrix.toarray())
 
 
