@@ -99,38 +99,48 @@ def _rows(graph: _Graph, rows: int, word_rows: int) -> str:
 
 
 def _word_rows(graph: _Graph, hashes: str, first: int, word_rows: int) -> str:
-    """Return the name of the rows of words and pairs of words (batch, tokens, 2), at the spaces that end them."""
-    none, modulus = graph.constant("no_word", [-1], np.int64), "modulus"
-    zero, end, axis = (graph.constant(f"at_{n}", [v], np.int64) for n, v in (("0", 0), ("end", 2**62), ("axis", 0)))
-    one, last = graph.constant("at_1", [1], np.int64), graph.constant("at_last", [-1], np.int64)
+    """Return the name of the rows of words and pairs of words (batch, tokens, 2), at the spaces that end them.
+
+    first: the row of the first of the `word_rows`, minus 1.
+    """
+    for name, value in (("at_0", 0), ("at_1", 1), ("at_2", 2), ("at_last", -1), ("no_word", -1), ("at_end", 2**62)):
+        graph.constant(name, [value], np.int64)
     which = graph.constant("word_window", LENGTHS.index(WORD_WINDOW), np.int64)
-    hashed = graph.node("Gather", [hashes, which], "window_hashes", axis=1)  # (batch, tokens)
-    hashed = graph.node("Max", [hashed, zero], "window_hashes_or_0")
-    squares = graph.node("Mod", [graph.node("Mul", [hashed, hashed], "hashes_squared"), modulus], "hashes_squared_cut")
-    sums = graph.node("CumSum", [squares, one], "sums_before", exclusive=1)
+    hashed = graph.node("Max", [graph.node("Gather", [hashes, which], "word_windows", axis=1), "at_0"], "window_hashes")
     spaces = graph.node("Equal", ["input_ids", graph.constant("space", SPACE_ID, np.int64)], "spaces")
     places = graph.node("Transpose", [graph.node("NonZero", [spaces], "space_places")], "places")  # (spaces, 2)
-    at_spaces = graph.node("GatherND", [sums, places], "sums_at_spaces")
-    after = graph.node("Slice", [at_spaces, one, end, axis], "sums_after")
-    words = graph.node("Sub", [after, graph.node("Slice", [at_spaces, zero, last, axis], "sums_until")], "words")
-    # Not positive: the end of one text and the start of the next.
-    is_word = graph.node("Greater", [words, zero], "is_word")
-    words = graph.node("Where", [is_word, graph.node("Mod", [words, modulus], "words_cut"), none], "word_hashes")
-    before = graph.node("Slice", [words, zero, last, axis], "words_but_last")
-    before = graph.node("Concat", [none, before], "words_before", axis=0)
-    multiplied = graph.node("Mul", [before, graph.constant("multiplier", MULTIPLIER, np.int64)], "multiplied")
-    pairs = graph.node("Mod", [graph.node("Add", [multiplied, words], "pairs_uncut"), modulus], "pairs_cut")
-    fewer = graph.node("Min", [before, words], "fewer")
-    pairs = graph.node("Where", [graph.node("Less", [fewer, zero], "no_pair"), none, pairs], "pair_hashes")
-    columns = [graph.node("Unsqueeze", [each, one], f"{each}_column") for each in (words, pairs)]
+    words = _word_hashes(graph, hashed, places)
+    columns = [graph.node("Unsqueeze", [each, "at_1"], f"{each}_column") for each in (words, _pairs(graph, words))]
     both = graph.node("Concat", columns, "word_columns", axis=1)  # (spaces - 1, 2)
     own = graph.node("Mod", [both, graph.constant("word_row_count", word_rows, np.int64)], "own_rows")
     own = graph.node("Add", [own, graph.constant("first_word_row", first, np.int64)], "own_rows_moved")
-    own = graph.node("Where", [graph.node("Less", [both, zero], "no_words"), none, own], "own_rows_or_none")
-    nowhere = graph.node("Unsqueeze", [hashed, graph.constant("at_2", [2], np.int64)], "hashes_column")
+    own = graph.node("Where", [graph.node("Less", [both, "at_0"], "no_words"), "no_word", own], "own_rows_or_none")
+    nowhere = graph.node("Unsqueeze", [hashed, "at_2"], "hashes_column")
     nowhere = graph.node("Min", [nowhere, graph.constant("no_words_yet", [-1, -1], np.int64)], "nowhere")
-    ends = graph.node("Slice", [places, one, end, axis], "word_ends")
+    ends = graph.node("Slice", [places, "at_1", "at_end", "at_0"], "word_ends")
     return graph.node("ScatterND", [nowhere, ends, own], "rows_at_spaces")
+
+
+def _word_hashes(graph: _Graph, hashed: str, places: str) -> str:
+    """Return the name of the hash of the word before each space but the first, (spaces - 1,); -1 for none."""
+    squares = graph.node("Mod", [graph.node("Mul", [hashed, hashed], "hashes_squared"), "modulus"], "squares_cut")
+    sums = graph.node("CumSum", [squares, "at_1"], "sums_before", exclusive=1)
+    at_spaces = graph.node("GatherND", [sums, places], "sums_at_spaces")
+    after = graph.node("Slice", [at_spaces, "at_1", "at_end", "at_0"], "sums_after")
+    until = graph.node("Slice", [at_spaces, "at_0", "at_last", "at_0"], "sums_until")
+    words = graph.node("Sub", [after, until], "words")  # not positive from the end of one text to the start of the next
+    is_word = graph.node("Greater", [words, "at_0"], "is_word")
+    return graph.node("Where", [is_word, graph.node("Mod", [words, "modulus"], "words_cut"), "no_word"], "word_hashes")
+
+
+def _pairs(graph: _Graph, words: str) -> str:
+    """Return the name of the hash of each word with the one before it; -1 for none."""
+    before = graph.node("Slice", [words, "at_0", "at_last", "at_0"], "words_but_last")
+    before = graph.node("Concat", ["no_word", before], "words_before", axis=0)
+    multiplied = graph.node("Mul", [before, graph.constant("multiplier", MULTIPLIER, np.int64)], "multiplied")
+    pairs = graph.node("Mod", [graph.node("Add", [multiplied, words], "pairs_uncut"), "modulus"], "pairs_cut")
+    no_pair = graph.node("Less", [graph.node("Min", [before, words], "fewer"), "at_0"], "no_pair")
+    return graph.node("Where", [no_pair, "no_word", pairs], "pair_hashes")
 
 
 def _sums(graph: _Graph, rows: str, table: Table) -> str:
