@@ -161,7 +161,7 @@ def out_of_fold(matrix: Any, labels: np.ndarray, folds: np.ndarray, fit: Fit) ->
 def is_behind(matrix: Any, labels: np.ndarray, folds: np.ndarray, fit: Fit, rival: np.ndarray) -> bool:
     """Return whether a classifier is behind another one on the first fold; never where fits are short.
 
-    It is if its loss is higher and its macro-F1 not better by NEARLY: it would hardly be chosen on all folds.
+    It is if its macro-F1 is worse by NEARLY and its loss higher: it would hardly be chosen on all folds.
 
     rival: out-of-fold logits of the other one, (rows, labels). The other arguments are as in `out_of_fold`.
     """
@@ -171,7 +171,7 @@ def is_behind(matrix: Any, labels: np.ndarray, folds: np.ndarray, fit: Fit, riva
     first = folds == place
     logits = _logits(matrix[first], fit(place)), rival[first]
     own, other = (Score.of(labels[first], calibrating_scale(labels[first], each) * each) for each in logits)
-    return own.macro_f1 < other.macro_f1 + NEARLY and own.log_loss > other.log_loss
+    return own.macro_f1 < other.macro_f1 - NEARLY and own.log_loss > other.log_loss
 
 
 def _logits(matrix: Any, model: Outputs) -> np.ndarray:
