@@ -1,6 +1,7 @@
 """fastText (Joulin et al. 2017): supervised, with words, word pairs and character n-grams; and quantized."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ def train(rows: Rows, folder: Path, given: Given) -> dict[str, Any]:
     _, shape, _ = best_of(rows, [{"lr": 0.5, "epoch": 50} | each for each in SHAPES], fit, label)
     model, settings, best = best_of(rows, [shape | each for each in RATES], fit, label)
     model.save_model(str(folder / "model.bin"))
-    model.quantize(str(file), retrain=True, qnorm=True, cutoff=100_000, verbose=0, thread=1)
+    with suppress(ValueError):  # too few words to quantize: it stays as it is
+        model.quantize(str(file), retrain=True, qnorm=True, cutoff=100_000, verbose=0, thread=1)
     model.save_model(str(folder / "model.ftz"))
     file.unlink()
     return {"settings": settings, "validation": {"fasttext": best, "fasttext-quantized": score(rows, label(model))}}

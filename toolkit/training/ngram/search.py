@@ -144,7 +144,8 @@ def _with_words_or_without(
     """Return the features of the texts that are better out of fold, with START's logits on them, and both scores."""
     found: list[tuple[TrainingTexts, Judged]] = []
     for words in (False, True):
-        texts = texts_of(train, validation, rows, count, alpha, folds, words)
+        # A table with words has as many rows more, since both kinds would collide in fewer.
+        texts = texts_of(train, validation, rows * (2 if words else 1), count, alpha, folds, words)
         if found and is_behind(*_labeled_rows(texts), _fits(texts, START), found[0][1].logits):
             break
         found.append((texts, judge_out_of_fold(texts, START)))
